@@ -1,0 +1,37 @@
+"""``basicsr list [KIND] [NAME]``: what option files can name."""
+
+import argparse
+import inspect
+from typing import Any
+
+KINDS = ("arch", "loss", "model", "dataset", "metric")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "list", help="show registered networks, losses, models, datasets, metrics", description=__doc__
+    )
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="only these")
+    parser.add_argument("name", nargs="?", help="show this one's options")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print names with their package, or one name with its options."""
+    import basicsr  # noqa: F401  (its registries fill on import)
+
+    from gramgan_plugin.registration import lookup, registered
+
+    if arguments.name:
+        member = lookup(arguments.kind, arguments.name, f"basicsr list {arguments.kind}")
+        summary = (inspect.getdoc(member) or "").partition("\n")[0]
+        print(f"{arguments.name}{inspect.signature(member)}\n  {member.__module__}: {summary}")
+        return 0
+    for kind in KINDS if arguments.kind is None else (arguments.kind,):
+        members = list(registered(kind))
+        width = max(len(name) for name, _, _ in members)
+        print(f"{kind}:")
+        for name, _, package in members:
+            print(f"  {name:{width}}  {package}")
+    return 0

@@ -1,0 +1,39 @@
+"""``basicsr test -opt FILE``."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gramgan_plugin.cli.options import add_launch_arguments, add_option_arguments, read_options
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser("test", help="test a network on benchmark sets", description=__doc__)
+    add_option_arguments(parser)
+    add_launch_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Test, and print the table."""
+    opt = read_options(arguments, is_train=False)
+    from gramgan_plugin.evaluation.benchmark import markdown_table, run_benchmark
+    from gramgan_plugin.training import distributed
+    from gramgan_plugin.training.logs import run_logging
+    from gramgan_plugin.training.run_folder import open_run_folder, record_run
+
+    opt["rank"], opt["world_size"] = distributed.start(opt["launcher"])
+    try:
+        if opt["rank"] == 0:
+            folder = Path(opt["path"]["results_root"])
+            # The other processes have nothing to share in yet: a test wraps no network for several devices.
+            opt["dist"] = False
+            with open_run_folder(folder, keep=False), run_logging(folder / "test.log"):
+                record_run(folder, opt)
+                results = run_benchmark(opt, folder)
+            print(markdown_table(results), end="")
+            print(f"\nWritten to {folder}/results.json and results.md")
+    finally:
+        distributed.stop()
+    return 0

@@ -1,0 +1,25 @@
+"""``basicsr train -opt FILE``."""
+
+import argparse
+from typing import Any
+
+from gramgan_plugin.cli.options import add_launch_arguments, add_option_arguments, read_options
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser("train", help="train from an option file", description=__doc__)
+    add_option_arguments(parser)
+    add_launch_arguments(parser)
+    parser.add_argument("--auto_resume", "--auto-resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--debug", action="store_true", help="log each iteration, validate and save every 8")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train."""
+    opt = read_options(arguments, is_train=True)
+    from gramgan_plugin.training import train
+
+    train(opt)
+    return 0

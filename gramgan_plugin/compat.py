@@ -1,0 +1,33 @@
+"""Every workaround for an old dependency: what is broken, where that is reported, and when it can go."""
+
+import importlib.util
+import sys
+import types
+
+FUNCTIONAL_TENSOR = "torchvision.transforms.functional_tensor"
+
+
+def provide_functional_tensor() -> bool:
+    """Let ``basicsr.data.degradations`` import ``rgb_to_grayscale`` from where torchvision kept it before 0.17.
+
+    torchvision 0.17 removed the module ``torchvision.transforms.functional_tensor``; BasicSR 1.4.2, its last
+    release, imports it, so that ``import basicsr`` fails (https://github.com/XPixelGroup/BasicSR/issues/663).
+    Can go when a release of BasicSR imports from ``torchvision.transforms.functional``.
+
+    Returns:
+        True if the module had to be provided, False if this torchvision still has it.
+    """
+    if FUNCTIONAL_TENSOR in sys.modules or importlib.util.find_spec(FUNCTIONAL_TENSOR) is not None:
+        return FUNCTIONAL_TENSOR in shims_in_force()
+    from torchvision.transforms.functional import rgb_to_grayscale
+
+    module = types.ModuleType(FUNCTIONAL_TENSOR, "Provided by gramgan_plugin.compat for BasicSR 1.4.2.")
+    module.rgb_to_grayscale = rgb_to_grayscale  # type: ignore[attr-defined]
+    module.__provided_by__ = "gramgan_plugin.compat"  # type: ignore[attr-defined]
+    sys.modules[FUNCTIONAL_TENSOR] = module
+    return True
+
+
+def shims_in_force() -> list[str]:
+    """The names of the modules that this file has put in place of missing ones."""
+    return [name for name in (FUNCTIONAL_TENSOR,) if hasattr(sys.modules.get(name), "__provided_by__")]

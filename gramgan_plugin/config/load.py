@@ -1,0 +1,97 @@
+"""From ``-opt`` and ``--force_yml`` to one dict of options."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from gramgan_plugin.config.yaml_reader import parse_yaml
+from gramgan_plugin.errors import OptionError
+from gramgan_plugin.registration import did_you_mean
+
+
+def find_option_file(name: str) -> Path:
+    """The option file ``name``: a path from the working directory, else one that the package brings along.
+
+    ``options/train_gramgan_x4.yml``, ``train_gramgan_x4.yml`` and ``train_gramgan_x4`` all find the shipped file
+    where the working directory has none of that name.
+
+    Raises:
+        OptionError: if there is none; the message offers the nearest shipped names.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    shipped = {Path(str(entry)).name: Path(str(entry)) for entry in files("gramgan_plugin.options").iterdir()}
+    shipped = {base: entry for base, entry in shipped.items() if entry.suffix == ".yml"}
+    base = path.name if path.suffix in (".yml", ".yaml") else f"{path.name}.yml"
+    if path.parent in (Path(), Path("options")) and base in shipped:
+        return shipped[base]
+    raise OptionError(f"{name}: no such option file{did_you_mean(base, shipped)}")
+
+
+def load_options(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read option files, merge them from left to right, and apply overrides.
+
+    Args:
+        names: option files, as ``-opt`` names them; a later one's keys replace an earlier one's, section by section.
+        overrides: ``KEY:SUBKEY=VALUE`` as ``--force_yml`` takes them; the value is read as YAML.
+
+    Raises:
+        OptionError: with the file, line or key, and what is wrong.
+    """
+    merged: dict[str, Any] = {}
+    for name in names:
+        path = find_option_file(name)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"{path}: cannot be read: {error}") from error
+        options = parse_yaml(text, str(path))
+        if not isinstance(options, dict):
+            raise OptionError(f"{path}: an option file is a mapping of keys, this one is a {type(options).__name__}")
+        merged = merge(merged, options)
+    for override in overrides:
+        apply_override(merged, override)
+    return merged
+
+
+def merge(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """``other`` over ``base``, sections merged, everything else replaced.
+
+    A section that names another ``type`` than before replaces it whole: options of one class are none of another's.
+
+    >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+    {'a': {'x': 1, 'y': 3}}
+    """
+    merged = dict(base)
+    for key, value in other.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("type", old.get("type")) == old.get("type"):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def apply_override(options: dict[str, Any], override: str) -> None:
+    """Set one key in place, as ``--force_yml train:optim_g:lr=1e-4`` asks.
+
+    The sections on the way must be there; the last key may be new. The value is YAML: ``1e-4`` a float, ``~`` null,
+    ``[1, 2]`` a list; ``!!float 3`` works as in upstream's files.
+
+    Raises:
+        OptionError: if there is no ``=``, or a section on the way is missing.
+    """
+    path, equals, value = override.partition("=")
+    keys = [key.strip() for key in path.split(":")]
+    if not equals or not all(keys):
+        raise OptionError(f"--force_yml {override}: expected KEY:SUBKEY=VALUE, such as train:total_iter=1000")
+    section: Any = options
+    for depth, key in enumerate(keys[:-1]):
+        if not isinstance(section, dict) or not isinstance(section.get(key), dict):
+            known = section if isinstance(section, dict) else {}
+            where = ":".join(keys[: depth + 1])
+            raise OptionError(f"--force_yml {override}: there is no section '{where}'{did_you_mean(key, known)}")
+        section = section[key]
+    section[keys[-1]] = parse_yaml(value.strip(), f"--force_yml {override}")

@@ -1,0 +1,121 @@
+"""From what the user wrote to what BasicSR's models, datasets and our loop expect to find."""
+
+import random
+import re
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from gramgan_plugin.errors import OptionError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+
+def resolve_options(
+    options: dict[str, Any],
+    *,
+    is_train: bool,
+    launcher: str = "none",
+    auto_resume: bool = False,
+    debug: bool = False,
+    root: Path | None = None,
+) -> dict[str, Any]:
+    """Fill in what upstream's ``parse_options`` fills in, under the working directory.
+
+    Args:
+        options: as ``load_options`` gives them; left as they are.
+        is_train: training, else testing.
+        launcher: ``none``, ``pytorch`` or ``slurm``.
+        auto_resume: go on from the newest whole checkpoint of this name.
+        debug: as upstream: a ``debug_`` name, a log line each iteration, validation and checkpoints every 8.
+        root: the folder under which ``experiments/`` and ``results/`` lie; the working directory if None.
+
+    Returns:
+        The resolved options. ``manual_seed`` is drawn if absent; ``num_gpu: auto`` becomes a number.
+
+    Raises:
+        OptionError: naming the key.
+    """
+    opt = deepcopy(options)
+    check_name(opt.get("name"), "name")
+    if debug and not opt["name"].startswith("debug"):
+        opt["name"] = f"debug_{opt['name']}"
+    opt["is_train"] = is_train
+    opt["auto_resume"] = auto_resume
+    opt["dist"] = launcher != "none"
+    opt["launcher"] = launcher
+    opt["num_gpu"] = _count_gpus(opt.get("num_gpu", "auto"))
+    if opt.get("manual_seed") is None:
+        opt["manual_seed"] = random.SystemRandom().randint(1, 10000)
+    opt.setdefault("logger", {})
+    opt["path"] = dict(opt.get("path") or {})
+    _resolve_datasets(opt)
+    _resolve_paths(opt, root or Path.cwd(), is_train)
+    if is_train and debug:
+        opt["logger"] |= {"print_freq": 1, "save_checkpoint_freq": 8}
+        if opt.get("val"):
+            opt["val"]["val_freq"] = 8
+    return opt
+
+
+def check_name(name: Any, key: str) -> None:
+    """A run's or dataset's name becomes a folder, so it has to be a plain one.
+
+    Raises:
+        OptionError: if it isn't.
+    """
+    if not isinstance(name, str) or not NAME.match(name):
+        raise OptionError(
+            f"{key}: {name!r} cannot be a folder's name; use letters, digits, '.', '_' and '-', and begin with a "
+            "letter or digit"
+        )
+
+
+def _count_gpus(asked: Any) -> int:
+    import torch
+
+    present = torch.cuda.device_count()
+    if asked == "auto":
+        return present
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 0:
+        raise OptionError(f"num_gpu: expected auto or a number of GPUs (0 for the CPU), not {asked!r}")
+    if asked > present:
+        raise OptionError(f"num_gpu: {asked} asked for, {present} found; `num_gpu: auto` takes what there is")
+    return asked
+
+
+def _resolve_datasets(opt: dict[str, Any]) -> None:
+    datasets = opt.get("datasets")
+    if not isinstance(datasets, dict) or not datasets:
+        raise OptionError("datasets: missing; give at least one")
+    for key, dataset in datasets.items():
+        if not isinstance(dataset, dict):
+            raise OptionError(f"datasets.{key}: expected a section of options")
+        check_name(dataset.get("name"), f"datasets.{key}.name")
+        # `val_1`, `test_2`: the phase is what stands before the underscore.
+        dataset["phase"] = key.split("_")[0]
+        if "scale" in opt:
+            dataset["scale"] = opt["scale"]
+        for root in ("dataroot_gt", "dataroot_lq"):
+            if dataset.get(root) is not None:
+                roots = dataset[root] if isinstance(dataset[root], list) else [dataset[root]]
+                expanded = [str(Path(one).expanduser()) for one in roots]
+                dataset[root] = expanded if isinstance(dataset[root], list) else expanded[0]
+
+
+def _resolve_paths(opt: dict[str, Any], root: Path, is_train: bool) -> None:
+    path = opt["path"]
+    for key, value in path.items():
+        if value is not None and ("resume_state" in key or "pretrain_network" in key):
+            path[key] = str(Path(value).expanduser())
+    opt["root_path"] = str(root)
+    if is_train:
+        run = root / "experiments" / opt["name"]
+        path["experiments_root"] = str(run)
+        path["models"] = str(run / "models")
+        path["training_states"] = str(run / "training_states")
+    else:
+        run = root / "results" / opt["name"]
+        path["results_root"] = str(run)
+    path["log"] = str(run)
+    path["visualization"] = str(run / "visualization")

@@ -1,0 +1,68 @@
+"""YAML as option files have it: safe, without duplicate keys, with the floats of YAML 1.2."""
+
+import re
+from typing import Any
+
+import yaml
+
+from gramgan_plugin.errors import OptionError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading, where ``1e-4`` is a float and a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A dict; a key that stands twice, or is no plain value, is an error."""
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        self.flatten_mapping(node)
+        seen: set[Any] = set()
+        for key_node in own:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, dict | list):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain value", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+# PyYAML follows YAML 1.1, where a float needs a dot, so that `lr: 1e-4` reads as a string.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?
+            |[-+]?[0-9]+[eE][-+]?[0-9]+
+            |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
+        re.VERBOSE,
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The value of a YAML document.
+
+    Args:
+        text: the document.
+        source: where it comes from, for messages.
+
+    Raises:
+        OptionError: if it is no YAML, has a tag that could run code or is unknown, or a key that stands twice.
+
+    >>> parse_yaml("lr: 1e-4", "example")
+    {'lr': 0.0001}
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{source}, line {mark.line + 1}" if mark else source
+        raise OptionError(f"{place}: {error.problem or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise OptionError(f"{source}: not readable as YAML: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,71 @@
+"""From what a loader hands out to what a model takes: floats on the device, LQ made where it is missing."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gramgan_plugin.functional.matlab_bicubic import lq_levels
+
+IMAGE_KEYS = ("lq", "gt")
+
+
+def to_model_batch(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Move a batch to the device as float32 images in [0, 1]; make LQ from GT where the batch has none.
+
+    uint8 images cross to the device as bytes and become floats there. Without ``lq``, LQ is the MATLAB
+    bicubic of ``gt`` by ``1 / scale``, rounded to 8 bits; when the batch has ``gt_margin``, GT has that many
+    pixels of context on every side, which serve the downsampling and are then cut from both. ``scale`` and
+    ``gt_margin`` are dropped once used, so running this on its own result changes nothing.
+
+    Args:
+        batch: ``lq`` and ``gt``, (N, 3, H, W) or (3, H, W), uint8 levels or floats in [0, 1], either may be
+            absent; ``scale`` and ``gt_margin``, an int or a tensor or list of equal ints; anything else
+            passes through.
+        device: where the images go.
+
+    Returns:
+        A new dict; ``batch`` is not changed.
+
+    Raises:
+        ValueError: if LQ has to be made and ``scale`` is absent, or one of the ints differs within the batch,
+            or GT's sides are not multiples of it.
+    """
+    result = {key: _to_device(value, device) if key in IMAGE_KEYS else value for key, value in batch.items()}
+    if "lq" not in result and "gt" in result:
+        _make_lq(result)
+    for key in IMAGE_KEYS:
+        if isinstance(result.get(key), Tensor) and result[key].dtype == torch.uint8:
+            result[key] = result[key].float().div_(255)
+    return result
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+
+def _make_lq(batch: dict[str, Any]) -> None:
+    """Add ``lq`` to ``batch`` and cut the margin off its ``gt``."""
+    if "scale" not in batch:
+        raise ValueError("the batch has no 'lq' and no 'scale' to make it with")
+    scale, margin = _one_int(batch.pop("scale"), "scale"), _one_int(batch.pop("gt_margin", 0), "gt_margin")
+    gt = batch["gt"]
+    height, width = gt.shape[-2:]
+    if height % scale or width % scale or margin % scale:
+        raise ValueError(f"gt of {height}x{width} with a margin of {margin}: not multiples of the scale {scale}")
+    levels = gt if gt.dtype == torch.uint8 else (gt * 255).round()
+    lq = lq_levels(levels if gt.ndim == 4 else levels[None], scale)
+    lq = lq if gt.ndim == 4 else lq[0]
+    batch["lq"], batch["gt"] = _cut(lq, margin // scale), _cut(gt, margin)
+
+
+def _cut(image: Tensor, margin: int) -> Tensor:
+    return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin].contiguous()
+
+
+def _one_int(value: Any, name: str) -> int:
+    """The int of a whole batch, which collation has turned into a tensor of N equal ones."""
+    values = {int(v) for v in torch.as_tensor(value).flatten().tolist()}
+    if len(values) != 1:
+        raise ValueError(f"{name}: one value for the whole batch is needed, got {sorted(values)}")
+    return values.pop()

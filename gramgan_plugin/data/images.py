@@ -1,0 +1,59 @@
+"""Image files to arrays and back: 8-bit BGR, as OpenCV has them."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]  # (H, W, 3), BGR
+
+SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+
+
+def decode(data: bytes) -> Image | None:
+    """Decode an image file: 8 bits, three channels, turned as its EXIF orientation says.
+
+    Returns:
+        (H, W, 3) BGR, or None if this is no image that OpenCV can decode.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # no bytes at all, or more pixels than OpenCV agrees to decode
+        return None
+    return None if image is None else image.astype(np.uint8, copy=False)
+
+
+def read_image(path: Path) -> Image | None:
+    """Decode the file at ``path``; the bytes are read here, since OpenCV opens no non-ASCII names on Windows.
+
+    Returns:
+        (H, W, 3) BGR, or None if it cannot be decoded.
+    """
+    return decode(np.fromfile(path, np.uint8).tobytes())
+
+
+def encode_png(image: Image, compression_level: int) -> bytes:
+    """Encode as PNG.
+
+    Args:
+        image: (H, W, 3) BGR.
+        compression_level: 0 (fast, large) to 9.
+    """
+    ok, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, compression_level])
+    if not ok:
+        raise RuntimeError(f"OpenCV could not encode an image of {image.shape} as PNG")
+    return data.tobytes()
+
+
+def mod_crop(image: Image, scale: int) -> Image:
+    """Cut the right and lower border so that both sides are multiples of ``scale``."""
+    height, width = image.shape[:2]
+    return image[: height - height % scale, : width - width % scale]
+
+
+def list_images(folder: Path, recursive: bool = False) -> list[str]:
+    """Names of the image files in a folder, relative to it, with ``/``, sorted; hidden files are left out."""
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    relative = (path.relative_to(folder) for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path.as_posix() for path in relative if not any(part.startswith(".") for part in path.parts))

@@ -1,0 +1,157 @@
+"""Pairs of GT and LQ images for training and validation, as 8-bit tensors."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gramgan_plugin.data.images import Image, decode, mod_crop
+from gramgan_plugin.data.pairs import Pair, Source, find_pairs, option
+from gramgan_plugin.errors import OptionError, UserError
+
+MARGIN_IN_SCALES = 4  # context around a GT crop, for making its LQ
+
+
+class PairedSRDataset(Dataset[dict[str, Any]]):
+    """BasicSR's ``PairedImageDataset``, with bytes instead of floats and LQ made on the fly if wanted.
+
+    In the phase ``train`` an item is a random crop, flipped and turned, GT and LQ alike, drawn from Python's
+    ``random``; its corner lies at a multiple of the scale. Otherwise it is a whole image, GT cut to
+    ``scale`` times LQ.
+
+    With ``lq: bicubic`` an item has no ``lq``. It has ``scale``, and in training ``gt_margin``: GT then
+    carries that many pixels of context on every side (beyond the photo's border its mirror image), from which
+    :func:`gramgan_plugin.data.batch.to_model_batch` makes the LQ that the whole photo's LQ has there.
+
+    Args:
+        opt: ``phase`` (``train``, ``val``, ``test``), ``scale``, ``dataroot_gt`` (a path or a list),
+            ``dataroot_lq`` (likewise) or ``lq: bicubic``; for training ``gt_size``, ``use_hflip`` and
+            ``use_rot`` (both true by default); ``io_backend`` (``type: lmdb | disk``, by default what the
+            path ends in), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only).
+
+    Raises:
+        OptionError: if an option is missing or wrong, or GT and LQ do not have the same names.
+
+    Example:
+        >>> dataset = PairedSRDataset(
+        ...     {"phase": "train", "scale": 4, "gt_size": 192, "lq": "bicubic", "dataroot_gt": "photos"}
+        ... )  # doctest: +SKIP
+        >>> dataset[0]["gt"].shape  # 192 and a margin of 16 on every side # doctest: +SKIP
+        torch.Size([3, 224, 224])
+    """
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        self.opt = opt
+        self.train = opt.get("phase", "train") == "train"
+        self.scale = self._positive_int("scale")
+        if self.train:
+            self.gt_size = self._positive_int("gt_size")
+            if self.gt_size % self.scale:
+                raise OptionError(f"{option(opt, 'gt_size')}: {self.gt_size} is no multiple of scale {self.scale}")
+        self.pairs = find_pairs(opt)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One pair.
+
+        Returns:
+            ``gt`` and ``lq``: (3, H, W) uint8, RGB; ``gt_path`` and ``lq_path``: an LMDB's key or a file's
+            path; with ``lq: bicubic`` see the class.
+
+        Raises:
+            UserError: if an image cannot be decoded, is too small or does not fit its partner.
+        """
+        pair = self.pairs[index]
+        gt = _read(pair.gt, pair.gt_key)
+        if pair.lq is None:
+            item: dict[str, Any] = self._bicubic_item(gt, pair)
+        else:
+            item = self._paired_item(gt, _read(pair.lq, pair.lq_key), pair)
+        return {**item, "gt_path": pair.gt_key, "lq_path": pair.lq_key}
+
+    def _paired_item(self, gt: Image, lq: Image, pair: Pair) -> dict[str, Any]:
+        scale, (height, width) = self.scale, lq.shape[:2]
+        fits = gt.shape[0] >= height * scale and gt.shape[1] >= width * scale
+        if not fits or (self.train and gt.shape[:2] != (height * scale, width * scale)):
+            raise UserError(
+                f"{pair.gt_key}: GT of {_size(gt)} is not {scale} times its LQ of {_size(lq)} ({pair.lq_key})"
+            )
+        if not self.train:
+            return {"gt": _to_tensor(gt[: height * scale, : width * scale]), "lq": _to_tensor(lq)}
+        top, left = self._draw_corner(height, width, pair)
+        side = self.gt_size // scale
+        lq = lq[top : top + side, left : left + side]
+        gt = gt[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
+        turn = self._draw_turn()
+        return {"gt": _to_tensor(_turned(gt, turn)), "lq": _to_tensor(_turned(lq, turn))}
+
+    def _bicubic_item(self, gt: Image, pair: Pair) -> dict[str, Any]:
+        scale, gt = self.scale, mod_crop(gt, self.scale)
+        if min(gt.shape[:2]) == 0:
+            raise UserError(f"{pair.gt_key}: is smaller than the scale {scale}; remove it")
+        if not self.train:
+            return {"gt": _to_tensor(gt), "scale": scale}
+        top, left = self._draw_corner(gt.shape[0] // scale, gt.shape[1] // scale, pair)
+        margin = MARGIN_IN_SCALES * scale
+        rows = _mirrored(top * scale - margin, top * scale + self.gt_size + margin, gt.shape[0])
+        columns = _mirrored(left * scale - margin, left * scale + self.gt_size + margin, gt.shape[1])
+        crop = _turned(gt[np.ix_(rows, columns)], self._draw_turn())
+        return {"gt": _to_tensor(crop), "gt_margin": margin, "scale": scale}
+
+    def _draw_corner(self, lq_height: int, lq_width: int, pair: Pair) -> tuple[int, int]:
+        """Top and left of a random crop, in LQ pixels."""
+        side = self.gt_size // self.scale
+        if min(lq_height, lq_width) < side:
+            size = f"{lq_width * self.scale}x{lq_height * self.scale}"
+            raise UserError(f"{pair.gt_key}: GT of {size} is smaller than gt_size {self.gt_size}; remove it")
+        return random.randint(0, lq_height - side), random.randint(0, lq_width - side)
+
+    def _draw_turn(self) -> tuple[bool, bool, bool]:
+        """Whether to flip horizontally, vertically, and to transpose: drawn in upstream's order."""
+        hflip = bool(self.opt.get("use_hflip", True)) and random.random() < 0.5
+        rot = bool(self.opt.get("use_rot", True))
+        vflip = rot and random.random() < 0.5
+        return hflip, vflip, rot and random.random() < 0.5
+
+    def _positive_int(self, key: str) -> int:
+        value = self.opt.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise OptionError(f"{option(self.opt, key)}: expected a whole number above 0, got {value!r}")
+        return value
+
+
+def _read(source: Source, key: str) -> Image:
+    try:
+        image = decode(source.read(key))
+    except OSError as error:
+        raise UserError(f"{key}: cannot be read: {error.strerror}") from error
+    if image is None:
+        raise UserError(f"{source.path}: {key} cannot be decoded as an image; remove it or prepare it again")
+    return image
+
+
+def _mirrored(start: int, stop: int, length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Indices start ... stop - 1 of a side that is continued by mirrors of itself, edge pixel repeated."""
+    position = np.arange(start, stop) % (2 * length)
+    return np.minimum(position, 2 * length - 1 - position)
+
+
+def _turned(image: Image, turn: tuple[bool, bool, bool]) -> Image:
+    hflip, vflip, transpose = turn
+    image = image[:, ::-1] if hflip else image
+    image = image[::-1] if vflip else image
+    return image.transpose(1, 0, 2) if transpose else image
+
+
+def _to_tensor(image: Image) -> Tensor:
+    """(H, W, 3) BGR -> (3, H, W) RGB."""
+    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+
+
+def _size(image: Image) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

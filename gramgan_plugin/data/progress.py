@@ -1,0 +1,50 @@
+"""How far a long loop is: a bar on a terminal, a plain line now and then elsewhere. On stderr."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def tracked(items: Sequence[T], unit: str, show: bool = True) -> Iterator[T]:
+    """Iterate while reporting how many are done, how fast, and how long the rest will take.
+
+    Args:
+        items: what to go through.
+        unit: what one is called.
+        show: report at all.
+    """
+    if not show:
+        yield from items
+    elif sys.stderr.isatty():
+        yield from tqdm(items, unit=f" {unit}", file=sys.stderr)
+    else:
+        yield from _in_lines(items, unit)
+
+
+def _in_lines(items: Sequence[T], unit: str) -> Iterator[T]:
+    begun = reported = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - reported >= SECONDS_BETWEEN_LINES or done == len(items):
+            rate = done / max(now - begun, 1e-9)
+            left = (len(items) - done) / rate
+            line = f"{done}/{len(items)} {unit}s, {rate:.2f}/s, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+            reported = now
+
+
+def printable(text: str) -> str:
+    """A file's name with everything escaped that a terminal would act on or cannot show.
+
+    Example:
+        >>> printable("a\\x1b[2Jb")
+        'a\\\\x1b[2Jb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,1 @@
+"""Measuring models on image sets, and the tables that come of it."""

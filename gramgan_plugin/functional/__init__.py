@@ -1,0 +1,49 @@
+"""Pure functions on tensors: no registry, no options files, no state."""
+
+from gramgan_plugin.functional.candidates import (
+    KINDS,
+    CandidateSet,
+    affine_warp,
+    candidate_set,
+    describe_patches,
+    downsampled,
+    random_theta,
+)
+from gramgan_plugin.functional.gram import gram_difference, gram_matrix, gram_vectors
+from gramgan_plugin.functional.nearest import Neighbourhood, nearest_candidates
+from gramgan_plugin.functional.patches import extract_patches, patch_centres, patch_vectors
+from gramgan_plugin.functional.precision import at_least_float32, autocast_off
+from gramgan_plugin.functional.region_mask import luma, region_mask, region_std
+from gramgan_plugin.functional.relativistic import (
+    relativistic_discriminator_loss,
+    relativistic_generator_loss,
+)
+from gramgan_plugin.functional.texture import Selection, gram_patch_loss, select_candidates
+
+__all__ = [
+    "KINDS",
+    "CandidateSet",
+    "Neighbourhood",
+    "Selection",
+    "affine_warp",
+    "at_least_float32",
+    "autocast_off",
+    "candidate_set",
+    "describe_patches",
+    "downsampled",
+    "extract_patches",
+    "gram_difference",
+    "gram_matrix",
+    "gram_patch_loss",
+    "gram_vectors",
+    "luma",
+    "nearest_candidates",
+    "patch_centres",
+    "patch_vectors",
+    "random_theta",
+    "region_mask",
+    "region_std",
+    "relativistic_discriminator_loss",
+    "relativistic_generator_loss",
+    "select_candidates",
+]

@@ -1,0 +1,186 @@
+"""The candidate database of a crop: GT's own patches, those of smaller GT, those of slightly warped GT."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gramgan_plugin.functional.gram import gram_vectors
+from gramgan_plugin.functional.patches import check_image, patch_centres, patch_grid, patch_vectors
+from gramgan_plugin.functional.precision import at_least_float32, autocast_off
+
+KINDS = ("original", "downsampled", "affine")
+
+
+def random_theta(n: int, copies: int, magnitude: float, seed: Sequence[int], first_index: int = 0) -> Tensor:
+    """Random affine matrices near the identity, in coordinates in which the image spans -1 to 1.
+
+    Sample i's numbers depend on ``(*seed, first_index + i)`` alone: a batch gives the same matrices whole, in
+    parts, or spread over processes.
+
+    Args:
+        n: number of samples N.
+        copies: number of matrices for each sample.
+        magnitude: standard deviation of what is added to the identity's six entries (0.003 in Song et al.,
+            Gram-GAN, Sensors 2023, 23(4), 2098; that it is Gaussian is a decision of this project).
+        seed: non-negative integers, for example (manual_seed, iteration).
+        first_index: the index of the first sample in the global batch.
+
+    Returns:
+        (N, copies, 2, 3), float32, on the CPU.
+
+    Raises:
+        ValueError: if a seed or an index is negative.
+
+    Example:
+        >>> whole = random_theta(4, 1, 0.003, seed=(0, 7))
+        >>> bool((random_theta(2, 1, 0.003, seed=(0, 7), first_index=2) == whole[2:]).all())
+        True
+    """
+    if min((*seed, first_index), default=0) < 0:
+        raise ValueError(f"seeds and indices must not be negative, got seed={tuple(seed)}, first_index={first_index}")
+    noise = torch.empty(n, copies, 2, 3)
+    for i in range(n):
+        # SeedSequence mixes the numbers, so that neighbouring seeds and indices do not give related streams.
+        state = np.random.SeedSequence([*seed, first_index + i]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]) >> 1)
+        noise[i] = torch.randn(copies, 2, 3, generator=generator)
+    return torch.eye(2, 3) + magnitude * noise
+
+
+def affine_warp(image: Tensor, theta: Tensor, sampling: str = "bicubic") -> Tensor:
+    """Warp each image by its affine matrix, reflecting it at its borders.
+
+    Args:
+        image: (N, C, H, W).
+        theta: (N, 2, 3) in normalised coordinates, from output to input, as
+            `torch.nn.functional.affine_grid`.
+        sampling: ``bicubic`` or ``bilinear``.
+
+    Returns:
+        (N, C, H, W) in at least float32; bicubic values may lie slightly outside the range of ``image``.
+    """
+    (image,) = at_least_float32(image)
+    theta = theta.to(image)
+    height, width = image.shape[2:]
+    y = (2 * torch.arange(height, device=image.device, dtype=image.dtype) + 1) / height - 1
+    x = (2 * torch.arange(width, device=image.device, dtype=image.dtype) + 1) / width - 1
+    # Written out, since affine_grid is a matrix product, which autocast and TF32 would round.
+    t = theta[:, :, :, None, None]  # (N, 2, 3, 1, 1)
+    grid = t[:, :, 0] * x + t[:, :, 1] * y[:, None] + t[:, :, 2]  # (N, 2, H, W)
+    with autocast_off(image.device):
+        return F.grid_sample(
+            image, grid.permute(0, 2, 3, 1), mode=sampling, padding_mode="reflection", align_corners=False
+        )
+
+
+def downsampled(image: Tensor, factor: int, antialias: bool = True) -> Tensor:
+    """Bicubic x1/factor of (N, C, H, W), sides rounded down, in at least float32."""
+    (image,) = at_least_float32(image)
+    size = (image.shape[2] // factor, image.shape[3] // factor)
+    with autocast_off(image.device):
+        return F.interpolate(image, size=size, mode="bicubic", align_corners=False, antialias=antialias)
+
+
+@dataclass(frozen=True)
+class CandidateSet:
+    """The images whose patches are the candidates of a crop.
+
+    Candidates are numbered image by image, in row order.
+
+    Attributes:
+        images: GT and its copies, each (N, C, h, w), each at least one patch large; GT is the first.
+        kinds: for each image, its index in `KINDS`.
+        patch_size: side of a patch in pixels, the same in all images.
+    """
+
+    images: tuple[Tensor, ...]
+    kinds: tuple[int, ...]
+    patch_size: int
+
+    def describe(self, by: str, normalize: bool = True, center: bool = False) -> Tensor:
+        """(N, K, D): what `describe_patches` gives for all candidates."""
+        described = [describe_patches(x, self.patch_size, by, normalize, center) for x in self.images]
+        return torch.cat(described, dim=1)
+
+    def kind(self) -> Tensor:
+        """(K,), int64: each candidate's index in `KINDS`."""
+        counts = []
+        for image in self.images:
+            rows, columns = patch_grid(image.shape[2], image.shape[3], self.patch_size)
+            counts.append(rows * columns)
+        return torch.repeat_interleave(torch.tensor(self.kinds), torch.tensor(counts)).to(self.images[0].device)
+
+    def centres(self) -> Tensor:
+        """(K, 2), float64: each candidate's centre (y, x) in GT's pixels; warped copies count as unwarped."""
+        height, width = self.images[0].shape[2:]
+        centres = [
+            patch_centres(image.shape[2], image.shape[3], self.patch_size, height, width) for image in self.images
+        ]
+        return torch.cat(centres).to(self.images[0].device)
+
+
+def candidate_set(
+    gt: Tensor,
+    theta: Tensor | None = None,
+    patch_size: int = 4,
+    downsample: Sequence[int] = (2,),
+    antialias: bool = True,
+    affine_sampling: str = "bicubic",
+) -> CandidateSet:
+    """Make the candidate database of GT crops (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
+
+    Args:
+        gt: (N, C, H, W), at least one patch large.
+        theta: (N, copies, 2, 3), one warped copy of GT for each matrix; None for no copy.
+        patch_size: side of a patch in pixels.
+        downsample: integer factors, a bicubic x1/factor copy for each; a copy smaller than a patch adds
+            nothing.
+        antialias: whether the downsampling filters first (a decision of this project; Beby-GAN does not).
+        affine_sampling: ``bicubic`` or ``bilinear`` (bicubic is a decision of this project: it blurs less).
+
+    Returns:
+        The images in at least float32, without gradient.
+
+    Raises:
+        ValueError: if ``gt`` is not 4-D or smaller than a patch, or ``theta`` has another shape.
+    """
+    check_image(gt, "gt")
+    (gt,) = at_least_float32(gt.detach())
+    if min(patch_grid(gt.shape[2], gt.shape[3], patch_size)) == 0:
+        raise ValueError(f"gt of {gt.shape[2]}x{gt.shape[3]} px holds no patch of {patch_size} px")
+    if theta is not None and (theta.dim() != 4 or theta.shape[0] != gt.shape[0] or theta.shape[2:] != (2, 3)):
+        raise ValueError(f"theta: expected ({gt.shape[0]}, copies, 2, 3), got {tuple(theta.shape)}")
+    images, kinds = [gt], [0]
+    for factor in downsample:
+        if min(gt.shape[2:]) // factor >= patch_size:
+            images.append(downsampled(gt, factor, antialias))
+            kinds.append(1)
+    for copy in range(0 if theta is None else theta.shape[1]):
+        assert theta is not None
+        images.append(affine_warp(gt, theta[:, copy], affine_sampling))
+        kinds.append(2)
+    return CandidateSet(tuple(images), tuple(kinds), patch_size)
+
+
+def describe_patches(image: Tensor, patch_size: int, by: str, normalize: bool = True, center: bool = False) -> Tensor:
+    """The vectors by which patches are compared.
+
+    Args:
+        image: (N, C, H, W).
+        patch_size: side p of a patch in pixels.
+        by: ``gram`` for Gram vectors, ``pixel`` for the pixel values.
+        normalize: for Gram vectors, divide by the pixels of the patch.
+        center: for Gram vectors, subtract each patch's mean first.
+
+    Returns:
+        (N, P, C * (C + 1) / 2) for ``gram``, (N, P, p * p * C) for ``pixel``.
+    """
+    if by == "gram":
+        return gram_vectors(image, patch_size, normalize, center)
+    if by == "pixel":
+        return patch_vectors(image, patch_size)
+    raise ValueError(f"patches are compared by 'gram' or 'pixel', not by {by!r}")

@@ -1,0 +1,109 @@
+"""Gram matrices of small patches: the plain form, and the vectors that the loss searches and compares.
+
+The Gram matrix of a patch p, written as a (pixels x channels) matrix, is G(p) = p^T p. It knows how strong
+the channels are and how they go together, and not where in the patch a pixel lies.
+"""
+
+import torch
+from torch import Tensor
+
+from gramgan_plugin.functional.patches import split_patches
+from gramgan_plugin.functional.precision import at_least_float32
+
+
+def gram_matrix(patches: Tensor, normalize: bool = True, center: bool = False) -> Tensor:
+    """Gram matrix over the pixels of each patch (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
+
+    Args:
+        patches: (N, P, L, C): L pixels with C channels each.
+        normalize: divide by L (a decision of this project: it keeps the values at the scale of squared
+            pixels).
+        center: subtract each patch's mean first, which makes it the covariance of the channels within the
+            patch (a decision of this project; the paper's Gram matrix is not centred).
+
+    Returns:
+        (N, P, C, C), symmetric, in at least float32.
+
+    Raises:
+        ValueError: if ``patches`` is not 4-D.
+
+    Example:
+        >>> import torch
+        >>> gram_matrix(torch.tensor([[[[1.0, 0.0], [3.0, 2.0]]]]))
+        tensor([[[[5., 3.],
+                  [3., 2.]]]])
+    """
+    if patches.dim() != 4:
+        raise ValueError(f"patches: expected (N, P, L, C), got a tensor of shape {tuple(patches.shape)}")
+    (patches,) = at_least_float32(patches)
+    if center:
+        patches = patches - patches.mean(dim=2, keepdim=True)
+    # Products and a sum instead of a matrix product, which autocast and TF32 would round to 8 or 10 bits.
+    products = (patches.unsqueeze(-1) * patches.unsqueeze(-2)).sum(dim=2)  # (N, P, L, C, C) -> (N, P, C, C)
+    return products / patches.shape[2] if normalize else products
+
+
+def gram_vectors(image: Tensor, patch_size: int, normalize: bool = True, center: bool = False) -> Tensor:
+    """The upper triangle of each patch's Gram matrix as a vector.
+
+    Off-diagonal entries are multiplied by the square root of 2, so that the Euclidean distance of two vectors
+    is the Frobenius distance of the two matrices. A non-overlapping average of the products of channel pairs
+    gives all matrices at once, without unfolding the patches.
+
+    Args:
+        image: (N, C, H, W); a remainder of less than a patch at the right and the bottom is dropped.
+        patch_size: side p of a patch in pixels.
+        normalize: divide by the p * p pixels.
+        center: subtract each patch's mean first.
+
+    Returns:
+        (N, P, C * (C + 1) / 2) in at least float32, patches in row order, entries (0, 0), (0, 1), ..., (1,
+        1), ...
+
+    Raises:
+        ValueError: if ``image`` is not 4-D or ``patch_size`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> gram_vectors(torch.ones(1, 2, 4, 4), patch_size=4).tolist()
+        [[[1.0, 1.4142135381698608, 1.0]]]
+    """
+    (image,) = at_least_float32(image)
+    patches = split_patches(image, patch_size)  # (N, C, h, p, w, p)
+    if center:
+        # The mean is taken off the pixels: E[x y] - E[x] E[y] would cancel in float32.
+        patches = patches - patches.mean(dim=(3, 5), keepdim=True)
+    # Slices rather than an index tensor, whose backward adds in no fixed order on a GPU.
+    products = torch.stack(
+        [patches[:, i] * patches[:, j] for i, j in channel_pairs(image.shape[1])], dim=1
+    )  # (N, M, h, p, w, p)
+    entries = products.mean(dim=(3, 5)) if normalize else products.sum(dim=(3, 5))
+    vectors = entries.flatten(2).transpose(1, 2)  # (N, M, h, w) -> (N, P, M)
+    scale = [1.0 if i == j else 2.0**0.5 for i, j in channel_pairs(image.shape[1])]
+    return vectors * vectors.new_tensor(scale)
+
+
+def channel_pairs(channels: int) -> list[tuple[int, int]]:
+    """The (row, column) of each entry of a Gram vector: the upper triangle, row by row."""
+    return [(i, j) for i in range(channels) for j in range(i, channels)]
+
+
+def gram_difference(a: Tensor, b: Tensor, channels: int, criterion: str = "l1") -> Tensor:
+    """Mean difference of Gram matrices over all their C * C entries, from their vectors.
+
+    Args:
+        a: (N, P, M) of `gram_vectors`.
+        b: (N, P, M) of `gram_vectors`.
+        channels: C, with M = C * (C + 1) / 2.
+        criterion: ``l1`` for the absolute, ``mse`` for the squared difference.
+
+    Returns:
+        A scalar.
+    """
+    if criterion == "mse":  # the square of the root of 2 counts each off-diagonal entry twice
+        total = (a - b).square().sum(dim=-1)
+    else:
+        # |entry| * 2 = |entry * sqrt 2| * sqrt 2
+        twice = [1.0 if i == j else 2.0**0.5 for i, j in channel_pairs(channels)]
+        total = ((a - b).abs() * a.new_tensor(twice)).sum(dim=-1)
+    return total.mean() / channels**2

@@ -1,0 +1,93 @@
+"""Non-overlapping square patches of an image, in row order."""
+
+import torch
+from torch import Tensor
+
+from gramgan_plugin.functional.precision import at_least_float32
+
+
+def check_image(image: Tensor, name: str = "image") -> None:
+    """Raise ValueError unless ``image`` is (N, C, H, W)."""
+    if image.dim() != 4:
+        raise ValueError(f"{name}: expected (N, C, H, W), got a tensor of shape {tuple(image.shape)}")
+
+
+def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
+    """How many whole patches fit below and beside each other; what is left over at the end does not count."""
+    if patch_size < 1:
+        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+    return height // patch_size, width // patch_size
+
+
+def split_patches(image: Tensor, patch_size: int) -> Tensor:
+    """View an image as a grid of patches, without the remainder at the right and the bottom.
+
+    Args:
+        image: (N, C, H, W).
+        patch_size: side p of a patch in pixels.
+
+    Returns:
+        (N, C, H // p, p, W // p, p).
+    """
+    check_image(image)
+    rows, columns = patch_grid(image.shape[2], image.shape[3], patch_size)
+    whole = image[:, :, : rows * patch_size, : columns * patch_size]
+    return whole.reshape(*image.shape[:2], rows, patch_size, columns, patch_size)
+
+
+def extract_patches(image: Tensor, patch_size: int) -> Tensor:
+    """Cut an image into non-overlapping patches (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098: 4x4).
+
+    Args:
+        image: (N, C, H, W); a remainder of less than a patch at the right and the bottom is dropped.
+        patch_size: side p of a patch in pixels.
+
+    Returns:
+        (N, P, p * p, C) with P = (H // p) * (W // p): patches in row order, pixels of a patch in row order.
+
+    Raises:
+        ValueError: if ``image`` is not 4-D or ``patch_size`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> extract_patches(torch.arange(16.0).view(1, 1, 4, 4), 2)[0, 1, :, 0].tolist()
+        [2.0, 3.0, 6.0, 7.0]
+    """
+    grid = split_patches(image, patch_size)  # (N, C, h, p, w, p)
+    return grid.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(1, 2)  # -> (N, h * w, p * p, C)
+
+
+def patch_vectors(image: Tensor, patch_size: int) -> Tensor:
+    """Each patch's pixel values as one vector, in at least float32.
+
+    Args:
+        image: (N, C, H, W).
+        patch_size: side p of a patch in pixels.
+
+    Returns:
+        (N, P, p * p * C), patches in row order.
+    """
+    (image,) = at_least_float32(image)
+    return extract_patches(image, patch_size).flatten(2)
+
+
+def patch_centres(height: int, width: int, patch_size: int, gt_height: int, gt_width: int) -> Tensor:
+    """Where the patches of a (resized) copy of GT lie in GT.
+
+    Pixel i covers the interval from i to i + 1, so that a copy of another size is mapped by the ratio of the
+    sides.
+
+    Args:
+        height: height of the copy in pixels.
+        width: width of the copy in pixels.
+        patch_size: side p of a patch in the copy's pixels.
+        gt_height: height of GT in pixels.
+        gt_width: width of GT in pixels.
+
+    Returns:
+        (P, 2), float64: the (y, x) of each patch's centre in GT's pixels, in row order.
+    """
+    rows, columns = patch_grid(height, width, patch_size)
+    y = (torch.arange(rows, dtype=torch.float64) + 0.5) * patch_size * (gt_height / height)
+    x = (torch.arange(columns, dtype=torch.float64) + 0.5) * patch_size * (gt_width / width)
+    return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)

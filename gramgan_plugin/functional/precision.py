@@ -1,0 +1,34 @@
+"""The precision in which the losses compute, whatever the networks around them run in."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in one common dtype: float32, or float64 if any of them is float64.
+
+    Args:
+        tensors: any number of tensors, of any shapes and dtypes.
+
+    Returns:
+        The same tensors in the same order; those that already have the dtype are returned as they are.
+
+    Example:
+        >>> import torch
+        >>> [x.dtype for x in at_least_float32(torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1))]
+        [torch.float32, torch.float32]
+    """
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def autocast_off(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which autocast does not lower the precision of anything on ``device``."""
+    try:
+        return torch.autocast(device.type, enabled=False)
+    except RuntimeError:  # a kind of device for which this torch has no autocast
+        return nullcontext()

@@ -1,0 +1,224 @@
+"""The perceptual loss on features of a VGG19 trained on ImageNet."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.functional.precision import at_least_float32
+
+# Channels and number of convolutions of VGG19's five blocks, each but the last followed by a pooling.
+BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
+WEIGHTS_NAME = "vgg19-dcbb9e9d.pth"
+UPSTREAM_WEIGHTS = Path("experiments/pretrained_models") / WEIGHTS_NAME
+
+LAYER_WEIGHTS = {
+    "gramgan": {"conv2_2": 1.0, "conv4_2": 0.1, "conv4_4": 0.01},
+    "beby": {"conv3_4": 0.125, "conv4_4": 0.25, "conv5_4": 0.5},
+}
+
+
+def _layers() -> dict[str, int]:
+    """Each layer's place in torchvision's ``features``."""
+    places, place = {}, 0
+    for block, (_, convs) in enumerate(BLOCKS, start=1):
+        for conv in range(1, convs + 1):
+            places[f"conv{block}_{conv}"] = place
+            places[f"relu{block}_{conv}"] = place + 1
+            place += 2
+        place += 1  # the pooling
+    return places
+
+
+LAYERS = _layers()
+
+
+class VGGPerceptualLoss(nn.Module):
+    r"""Perceptual loss L_P on VGG19 features, by default before their activation.
+
+    .. math::
+        L_P = \sum_l w_l \, \mathrm{mean} |\phi_l(SR) - \phi_l(GT)|
+
+    The default layers and weights are those of Song et al., Gram-GAN, Sensors 2023, 23(4), 2098; L1 is a
+    decision of this project. The network is built only as deep as the deepest layer asked for, and is never
+    trained.
+
+    Args:
+        loss_weight: multiplies the result.
+        layer_weights: weight of each layer; ``gramgan`` for conv2_2 1.0, conv4_2 0.1, conv4_4 0.01, or
+            ``beby`` for conv3_4 0.125, conv4_4 0.25, conv5_4 0.5, or a mapping from layers (``conv5_4``, or
+            ``relu5_4`` for after the activation) to weights.
+        criterion: ``l1`` or ``mse``.
+        use_input_norm: normalise by ImageNet's mean and standard deviation.
+        range_norm: map images from [-1, 1] to [0, 1] first.
+        vgg_weights: a file of VGG19 weights with torchvision's key names (``features.0.weight``); None takes
+            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` where it exists, else torchvision's weights
+            through torch.hub's cache.
+
+    Raises:
+        ValueError: for an unknown layer or criterion.
+        UserError: if the weights cannot be had, or lack a layer that is needed.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> weights = {"features.0.weight": torch.ones(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(weights, Path(folder) / "vgg.pth")
+        ...     loss = VGGPerceptualLoss(layer_weights={"conv1_1": 1.0}, vgg_weights=f"{folder}/vgg.pth")
+        >>> float(loss(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)))
+        0.0
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        layer_weights: str | Mapping[str, float] = "gramgan",
+        criterion: str = "l1",
+        use_input_norm: bool = True,
+        range_norm: bool = False,
+        vgg_weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if criterion not in ("l1", "mse"):
+            raise ValueError(f"criterion: expected one of l1, mse, got {criterion!r}")
+        self.loss_weight = loss_weight
+        self.layer_weights = _layer_weights(layer_weights)
+        self.criterion = criterion
+        self.use_input_norm = use_input_norm
+        self.range_norm = range_norm
+        self.features = _vgg19_features(1 + max(LAYERS[layer] for layer in self.layer_weights))
+        _load(self.features, vgg_weights)
+        self.requires_grad_(False).eval()
+        # Constants of the network, not weights: they stay out of the state dict.
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """The weighted loss.
+
+        Args:
+            sr: (N, 3, H, W) in [0, 1], or in [-1, 1] with ``range_norm``.
+            gt: (N, 3, H, W), likewise; no gradient flows into it.
+
+        Returns:
+            A scalar in at least float32.
+
+        Raises:
+            ValueError: if the shapes differ or the images have not 3 channels.
+        """
+        if sr.shape != gt.shape or sr.dim() != 4 or sr.shape[1] != 3:
+            raise ValueError(
+                f"expected sr and gt of one shape (N, 3, H, W), got {tuple(sr.shape)} and {tuple(gt.shape)}"
+            )
+        with torch.no_grad():
+            feats_gt = self.extract(gt)
+        feats_sr = self.extract(sr)
+        total = sr.new_zeros((), dtype=torch.promote_types(sr.dtype, torch.float32))
+        for layer, weight in self.layer_weights.items():
+            a, b = at_least_float32(feats_sr[layer], feats_gt[layer])
+            difference = a - b
+            total = total + weight * (difference.square() if self.criterion == "mse" else difference.abs()).mean()
+        return self.loss_weight * total
+
+    def extract(self, image: Tensor) -> dict[str, Tensor]:
+        """The features of (N, 3, H, W) at each layer asked for, from the shallowest to the deepest."""
+        image = image.to(torch.promote_types(image.dtype, self.mean.dtype))
+        if self.range_norm:
+            image = (image + 1) / 2
+        if self.use_input_norm:
+            image = (image - self.mean) / self.std
+        wanted = {LAYERS[layer]: layer for layer in self.layer_weights}
+        features = {}
+        for place, layer in enumerate(self.features):
+            image = layer(image)
+            if place in wanted:
+                features[wanted[place]] = image
+        return features
+
+    def train(self, mode: bool = True) -> "VGGPerceptualLoss":
+        """Stays in eval mode: the network is a fixed measure."""
+        super().train(False)
+        return self
+
+
+def _layer_weights(layer_weights: str | Mapping[str, float]) -> dict[str, float]:
+    if isinstance(layer_weights, str):
+        if layer_weights not in LAYER_WEIGHTS:
+            raise ValueError(f"layer_weights: expected {', '.join(LAYER_WEIGHTS)} or a mapping, got {layer_weights!r}")
+        return dict(LAYER_WEIGHTS[layer_weights])
+    unknown = [str(layer) for layer in layer_weights if layer not in LAYERS]
+    if unknown or not layer_weights:
+        raise ValueError(
+            f"layer_weights: expected layers of VGG19, such as conv2_2 or relu5_4, got {', '.join(unknown) or 'none'}"
+        )
+    return dict(layer_weights)
+
+
+def _vgg19_features(depth: int) -> nn.Sequential:
+    """The first ``depth`` layers of VGG19's features, numbered as in torchvision."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, convs in BLOCKS:
+        for _ in range(convs):
+            # Not in place: the loss reads features before their activation.
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=False)]
+            channels = width
+        layers.append(nn.MaxPool2d(2, 2))
+    return nn.Sequential(*layers[:depth])
+
+
+def _load(features: nn.Sequential, path: str | None) -> None:
+    """Fill the network from the file at ``path``, or from torchvision's weights."""
+    weights, source = _read(path)
+    advice = f"give VGG19 weights with torchvision's key names (features.0.weight), such as {WEIGHTS_NAME}"
+    needed = {}
+    for name, parameter in features.state_dict().items():
+        value = weights.get(f"features.{name}") if isinstance(weights, Mapping) else None
+        if not isinstance(value, Tensor):
+            raise UserError(f"{source}: no features.{name}; {advice}")
+        if value.shape != parameter.shape:
+            raise UserError(
+                f"{source}: features.{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}; {advice}"
+            )
+        needed[name] = value
+    features.load_state_dict(needed)
+
+
+def _read(path: str | None) -> tuple[object, str]:
+    """The weights and where they came from."""
+    if path is None and not UPSTREAM_WEIGHTS.is_file():
+        return _fetch()
+    file = UPSTREAM_WEIGHTS if path is None else Path(path)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True), str(file)
+    except Exception as error:  # whatever is wrong with the file, the user has to give another
+        raise UserError(
+            f"{file}: cannot be read as VGG19 weights ({_one_line(error)}); "
+            f"set vgg_weights to a file made by torch.save, such as torchvision's {WEIGHTS_NAME}"
+        ) from error
+
+
+def _fetch() -> tuple[object, str]:
+    from torchvision.models import VGG19_Weights
+
+    url = VGG19_Weights.IMAGENET1K_V1.url
+    try:
+        weights = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+    except Exception as error:  # no network, no disk space, a damaged cache: the remedy is the same
+        raise UserError(
+            f"VGG19 weights: cannot fetch {url} ({_one_line(error)}); "
+            f"fetch it elsewhere and put it at {UPSTREAM_WEIGHTS}, or set vgg_weights to a file"
+        ) from error
+    return weights, url
+
+
+def _one_line(error: Exception) -> str:
+    return (
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if str(error).strip() else type(error).__name__
+    )

@@ -1,0 +1,202 @@
+"""What BasicSR's ``BaseModel`` does badly, mended in one mixin that goes before any model class of the host."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from basicsr.models import lr_scheduler as basicsr_schedulers
+from basicsr.utils.dist_util import get_dist_info
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+
+from gramgan_plugin.checkpoints.files import describe_file, load_tensors, save_json, save_tensors
+from gramgan_plugin.checkpoints.state_dicts import find_state_dict, fit_weights
+from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.models.lr_schedulers import CosineRestartWarmupLR
+from gramgan_plugin.registration import did_you_mean
+
+logger = logging.getLogger("basicsr")
+
+CHECKPOINT_FORMAT = 1
+
+
+class HostFixes:
+    """Mixin over ``basicsr.models.base_model.BaseModel``: loading, saving, optimizers, schedulers and devices.
+
+    It replaces ``print_network``, ``load_network`` (bare state dicts, any of the usual wrapper keys, a summary of
+    what fitted, no unpickling), ``save_network`` and ``save_training_state`` (complete or not there at all; upstream
+    gives up on an error and goes on), ``setup_schedulers`` and ``get_optimizer`` (any of torch's by name; upstream
+    knows Adam and two schedules) and ``model_to_device`` (distributed on CPU too). Put it first among the bases::
+
+        type(cls.__name__, (HostFixes, cls), {})
+    """
+
+    opt: dict[str, Any]
+    device: torch.device
+    optimizers: list[Optimizer]
+    schedulers: list[Any]
+
+    def print_network(self, net: nn.Module) -> None:
+        """Log what the network is and how large; upstream logs each of its layers."""
+        bare = _bare(net)
+        count = sum(parameter.numel() for parameter in bare.parameters())
+        logger.info(f"{type(bare).__name__}: {count:,d} parameters, on {self.device}")
+
+    def load_network(
+        self, net: nn.Module, load_path: str, strict: bool = True, param_key: str | None = "params"
+    ) -> None:
+        """Load weights into ``net``.
+
+        Args:
+            net: network, possibly wrapped for several GPUs.
+            load_path: a ``.pth`` file: BasicSR's (``params``, ``params_ema``) or a bare state dict.
+            strict: refuse a file that does not fit tensor for tensor. Otherwise what fits is taken.
+            param_key: the key preferred where the file has several; where it has not that one, the one it has.
+
+        Raises:
+            UserError: if the file cannot be read, or does not fit and ``strict`` is set, or has nothing that fits.
+        """
+        bare = _bare(net)
+        try:
+            weights, key = find_state_dict(load_tensors(load_path), param_key)
+        except ValueError as error:
+            raise UserError(f"{load_path}: {error}") from error
+        fit = fit_weights(bare, weights, str(load_path), key)
+        if not fit.loaded or (strict and not fit.complete):
+            raise UserError(
+                f"{fit.summary()}; is it a checkpoint of this network? "
+                "(path.strict_load_g: false takes what fits; for a discriminator, strict_load_d)"
+            )
+        (logger.info if fit.complete else logger.warning)(fit.summary())
+
+    def save_network(
+        self,
+        net: nn.Module | list[nn.Module],
+        net_label: str,
+        current_iter: int,
+        param_key: str | list[str] = "params",
+    ) -> None:
+        """Write ``models/LABEL_ITERATION.pth`` (``latest`` for -1) in BasicSR's format, whole or not at all."""
+        if get_dist_info()[0] != 0:
+            return
+        nets = net if isinstance(net, list) else [net]
+        keys = param_key if isinstance(param_key, list) else [param_key]
+        weights = {
+            key: {name: tensor.detach().cpu().contiguous() for name, tensor in _bare(one).state_dict().items()}
+            for one, key in zip(nets, keys, strict=True)
+        }
+        label = "latest" if current_iter == -1 else current_iter
+        path = Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth"
+        save_tensors(weights, path)
+        self.__dict__.setdefault("_saved_networks", {})[path] = current_iter
+
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Write ``training_states/N.state``, then ``N.json``, which makes the checkpoint of iteration N count.
+
+        ``N.json`` has each file's size and SHA-256, so that a damaged checkpoint is found before it is used.
+        """
+        if current_iter == -1 or get_dist_info()[0] != 0:
+            return
+        folder = Path(self.opt["path"]["training_states"])
+        state = folder / f"{current_iter}.state"
+        save_tensors(
+            {
+                "epoch": int(epoch),
+                "iter": int(current_iter),
+                "optimizers": [plain(optimizer.state_dict()) for optimizer in self.optimizers],
+                "schedulers": [plain(scheduler.state_dict()) for scheduler in self.schedulers],
+            },
+            state,
+        )
+        saved = self.__dict__.get("_saved_networks", {})
+        files = [state, *(path for path, iteration in saved.items() if iteration == current_iter)]
+        manifest = {
+            "format": CHECKPOINT_FORMAT,
+            "iter": int(current_iter),
+            "files": {f"{path.parent.name}/{path.name}": describe_file(path) for path in files},
+        }
+        save_json(manifest, folder / f"{current_iter}.json")
+        saved.clear()
+
+    def get_optimizer(self, optim_type: str, params: Iterable[Any], lr: float, **kwargs: Any) -> Optimizer:
+        """Any optimizer of ``torch.optim`` by its class name."""
+        known: dict[str, Any] = {
+            name: cls
+            for name, cls in vars(torch.optim).items()
+            if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
+        }
+        if optim_type not in known:
+            raise OptionError(f"train.optim: torch has no optimizer '{optim_type}'{did_you_mean(optim_type, known)}")
+        optimizer: Optimizer = known[optim_type](params, lr=lr, **kwargs)
+        return optimizer
+
+    def setup_schedulers(self) -> None:
+        """One scheduler an optimizer, from ``train.scheduler``: ours, BasicSR's, or any of torch's by class name."""
+        options = dict(self.opt["train"]["scheduler"])
+        name = options.pop("type")
+        build = scheduler_class(name)
+        for optimizer in self.optimizers:
+            try:
+                self.schedulers.append(build(optimizer, **options))
+            except (TypeError, ValueError, AssertionError) as error:
+                raise OptionError(f"train.scheduler: {name}: {error}") from error
+
+    def model_to_device(self, net: nn.Module) -> nn.Module:
+        """Move a network to the model's device, wrapped for training on several devices as the options say."""
+        net = net.to(self.device)
+        if self.opt["dist"]:
+            ids = [torch.cuda.current_device()] if self.device.type == "cuda" else None
+            return DistributedDataParallel(
+                net,
+                device_ids=ids,
+                # BatchNorm's buffers are not copied between ranks in the middle of a step that uses them twice.
+                broadcast_buffers=False,
+                find_unused_parameters=self.opt.get("find_unused_parameters", False),
+            )
+        return DataParallel(net) if self.opt["num_gpu"] > 1 else net
+
+
+def scheduler_class(name: str) -> Any:
+    """The class of a learning-rate schedule, by the name it has in an option file.
+
+    Raises:
+        OptionError: if there is none of that name.
+    """
+    torch_schedulers = {
+        key: cls
+        for key, cls in vars(torch.optim.lr_scheduler).items()
+        if isinstance(cls, type) and issubclass(cls, torch.optim.lr_scheduler.LRScheduler) and not key.startswith("_")
+    }
+    known: Mapping[str, Any] = torch_schedulers | {
+        # Upstream trains with its restartable version under both names.
+        "MultiStepLR": basicsr_schedulers.MultiStepRestartLR,
+        "MultiStepRestartLR": basicsr_schedulers.MultiStepRestartLR,
+        "CosineAnnealingRestartLR": basicsr_schedulers.CosineAnnealingRestartLR,
+        "CosineRestartWarmupLR": CosineRestartWarmupLR,
+    }
+    if name not in known:
+        raise OptionError(f"train.scheduler.type: no schedule named '{name}'{did_you_mean(name, known)}")
+    return known[name]
+
+
+def plain(value: Any) -> Any:
+    """``value`` in the types that a weights-only load reads: tensors, numbers, strings, lists and dicts of them."""
+    if isinstance(value, Counter | Mapping):
+        return {key: plain(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(member) for member in value]
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "item"):  # numpy scalars
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} cannot stand in a training state")
+
+
+def _bare(net: nn.Module) -> nn.Module:
+    return net.module if isinstance(net, DataParallel | DistributedDataParallel) else net

@@ -1,0 +1,103 @@
+"""Finding the checkpoint to go on from, and putting a model back to where it was."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from gramgan_plugin.checkpoints.files import describe_file, load_tensors
+from gramgan_plugin.errors import UserError
+
+logger = logging.getLogger("basicsr")
+
+
+def find_resume_state(opt: dict[str, Any]) -> Path | None:
+    """The training state to resume from, or None for a fresh start.
+
+    ``--auto_resume`` takes the newest whole checkpoint of the run, passing over damaged ones with a warning;
+    otherwise ``path.resume_state`` names one.
+
+    Raises:
+        UserError: if the one named is missing or damaged.
+    """
+    if opt["auto_resume"]:
+        return newest_checkpoint(Path(opt["path"]["training_states"]))
+    named = opt["path"].get("resume_state")
+    if not named:
+        return None
+    state = Path(named)
+    if not state.is_file():
+        raise UserError(f"path.resume_state: {state}: no such file")
+    problem = damage(state)
+    # A state written by upstream has no list of files to compare with.
+    if problem and state.with_suffix(".json").exists():
+        raise UserError(f"path.resume_state: {state}: {problem}")
+    return state
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest ``N.state`` in ``folder`` whose files are all there and as they were written."""
+    states = [path for path in folder.glob("*.state") if path.stem.isdigit()]
+    for state in sorted(states, key=lambda path: int(path.stem), reverse=True):
+        problem = damage(state)
+        if problem is None:
+            return state
+        logger.warning(f"{state} is passed over: {problem}")
+    return None
+
+
+def damage(state: Path) -> str | None:
+    """What is wrong with the checkpoint of ``state``, or None if its files match their recorded size and SHA-256."""
+    manifest = state.with_suffix(".json")
+    try:
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        expected = {str(name): dict(entry) for name, entry in files.items()}
+    except FileNotFoundError:
+        return f"{manifest.name} is missing, so it was not written to the end"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{manifest.name} is not readable"
+    run = state.parent.parent
+    for name, entry in expected.items():
+        path = run / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if describe_file(path) != entry:
+            return f"{name} is not as it was written"
+    return None
+
+
+def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:
+    """Read a training state and point ``opt["path"]`` at the networks saved with it.
+
+    Networks named in ``path.ignore_resume_networks`` keep their own ``pretrain_network_*``.
+
+    Raises:
+        UserError: if the file is no training state or a network's file is missing.
+    """
+    content = load_tensors(state)
+    if not isinstance(content, dict) or not {"iter", "optimizers", "schedulers"} <= content.keys():
+        raise UserError(f"{state}: not a training state")
+    path = opt["path"]
+    models = state.parent.parent / "models"
+    for network in [key for key in opt if key.startswith("network_") and opt[key]]:
+        if network in (path.get("ignore_resume_networks") or []):
+            continue
+        weights = models / f"net_{network.removeprefix('network_')}_{content['iter']}.pth"
+        if not weights.is_file():
+            raise UserError(f"{state}: its network {weights} is missing")
+        path[f"pretrain_{network}"] = str(weights)
+        path[f"param_key_{network.removeprefix('network_')}"] = "params"
+    return content
+
+
+def restore(model: Any, content: dict[str, Any], state: Path) -> int:
+    """Put optimizers and schedules back, and return the iteration reached.
+
+    Raises:
+        UserError: if the state is of a run with other optimizers.
+    """
+    try:
+        model.resume_training(content)
+    except (AssertionError, ValueError, KeyError) as error:
+        raise UserError(f"{state}: does not fit these options' optimizers or schedule: {error}") from error
+    return int(content["iter"])

@@ -1,0 +1,1 @@
+"""The option files that come with the package; `-opt NAME` finds them from any working directory."""

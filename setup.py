@@ -1,0 +1,51 @@
+"""Packaging. The option files in options/ are installed as the package gramgan_plugin.options."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "gramgan_plugin/__init__.py").read_text(), re.MULTILINE)[1]
+
+setup(
+    name="gramgan-plugin",
+    version=VERSION,
+    description="Gram-GAN super-resolution for BasicSR: networks, losses, models, training and testing from YAML",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    # BasicSR 1.4.2, its last release, cannot be built on Python 3.13 and later.
+    python_requires=">=3.11,<3.13",
+    packages=[*find_packages(include=["gramgan_plugin", "gramgan_plugin.*"]), "gramgan_plugin.options"],
+    package_dir={"gramgan_plugin.options": "options"},
+    package_data={"gramgan_plugin.options": ["*.yml"], "gramgan_plugin": ["py.typed"]},
+    install_requires=[
+        "basicsr==1.4.2",
+        # Below 2.6 torch.load(weights_only=True) can be made to run code (CVE-2025-32434).
+        "torch>=2.6,<3",
+        "torchvision>=0.21,<1",
+        "opencv-python>=4.8,<6",
+        "lmdb>=1.4,<4",
+        "pyyaml>=6,<7",
+        "faiss-cpu>=1.8,<2",
+        "wrapt>=1.16,<3",
+        "filelock>=3.12,<5",
+        "numpy>=1.26,<3",
+        # Brings the photos of `basicsr prepare sample`.
+        "scikit-image>=0.22,<1",
+        "tqdm>=4.65,<5",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11"],
+        "lint": ["ruff>=0.5", "mypy>=1.10", "import-linter>=2.0", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["basicsr = gramgan_plugin.cli.main:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+)

@@ -1,0 +1,213 @@
+"""The plugin in upstream's loop, and upstream's options in ours; each in a process and a folder of its own."""
+
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+UPSTREAM = (
+    "import gramgan_plugin, pathlib\n"
+    "from basicsr.train import train_pipeline\n"
+    "train_pipeline(str(pathlib.Path.cwd()))\n"
+)
+
+
+def _run(command: list[str], workdir: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=workdir, capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.fixture(scope="session")
+def random_vgg19(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """VGG19 weights of random numbers, with torchvision's names and shapes (the classifier is not read)."""
+    from torchvision.models import vgg19
+
+    torch.manual_seed(0)
+    features = vgg19(weights=None).features
+    # vgg_arch.py loads them into the whole network before it cuts it, so the classifier has to be there, too.
+    state = {f"features.{name}": value for name, value in features.state_dict().items()}
+    state |= {name: torch.zeros(shape) for name, shape in _classifier_shapes().items()}
+    path = tmp_path_factory.mktemp("vgg") / "vgg19-dcbb9e9d.pth"
+    torch.save(state, path)
+    return path
+
+
+def _classifier_shapes() -> dict[str, tuple[int, ...]]:
+    layers = {0: (4096, 25088), 3: (4096, 4096), 6: (1000, 4096)}
+    return {
+        f"classifier.{place}.{part}": shape if part == "weight" else shape[:1]
+        for place, shape in layers.items()
+        for part in ("weight", "bias")
+    }
+
+
+def _upstream_esrgan(sample_pair: Path) -> dict[str, Any]:
+    """The keys and values of BasicSR 1.4.2's options/train/ESRGAN/train_ESRGAN_x4.yml, over our small data."""
+    return {
+        "name": "ESRGAN_x4",
+        "model_type": "ESRGANModel",
+        "scale": 4,
+        "num_gpu": "auto",
+        "manual_seed": 0,
+        "datasets": {
+            "train": {
+                "name": "DIV2K",
+                "type": "PairedImageDataset",
+                "dataroot_gt": str(sample_pair / "GT.lmdb"),
+                "dataroot_lq": str(sample_pair / "LQ_x4.lmdb"),
+                "filename_tmpl": "{}",
+                "io_backend": {"type": "lmdb"},
+                "gt_size": 128,
+                "use_hflip": True,
+                "use_rot": True,
+                "use_shuffle": True,
+                "num_worker_per_gpu": 0,
+                "batch_size_per_gpu": 16,
+                "dataset_enlarge_ratio": 100,
+                "prefetch_mode": None,
+            },
+            "val": {
+                "name": "Set14",
+                "type": "PairedImageDataset",
+                "dataroot_gt": str(sample_pair / "test/GT"),
+                "dataroot_lq": str(sample_pair / "test/LQ_x4"),
+                "io_backend": {"type": "disk"},
+            },
+        },
+        "network_g": {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 64, "num_block": 23},
+        "network_d": {"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 64},
+        "path": {"pretrain_network_g": None, "strict_load_g": True, "resume_state": None},
+        "train": {
+            "ema_decay": 0.999,
+            "optim_g": {"type": "Adam", "lr": 1e-4, "weight_decay": 0, "betas": [0.9, 0.99]},
+            "optim_d": {"type": "Adam", "lr": 1e-4, "weight_decay": 0, "betas": [0.9, 0.99]},
+            "scheduler": {"type": "MultiStepLR", "milestones": [50000, 100000, 200000, 300000], "gamma": 0.5},
+            "total_iter": 400000,
+            "warmup_iter": -1,
+            "pixel_opt": {"type": "L1Loss", "loss_weight": 1e-2, "reduction": "mean"},
+            "perceptual_opt": {
+                "type": "PerceptualLoss",
+                "layer_weights": {"conv5_4": 1},
+                "vgg_type": "vgg19",
+                "use_input_norm": True,
+                "range_norm": False,
+                "perceptual_weight": 1.0,
+                "style_weight": 0,
+                "criterion": "l1",
+            },
+            "gan_opt": {
+                "type": "GANLoss",
+                "gan_type": "vanilla",
+                "real_label_val": 1.0,
+                "fake_label_val": 0.0,
+                "loss_weight": 5e-3,
+            },
+            "net_d_iters": 1,
+            "net_d_init_iters": 0,
+        },
+        "val": {
+            "val_freq": 5e3,
+            "save_img": True,
+            "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": False}},
+        },
+        "logger": {
+            "print_freq": 100,
+            "save_checkpoint_freq": 5e3,
+            "use_tb_logger": True,
+            "wandb": {"project": None, "resume_id": None},
+        },
+        "dist_params": {"backend": "nccl", "port": 29500},
+    }
+
+
+@pytest.fixture(scope="session")
+def large_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sub-images of 128 pixels, the size of upstream's discriminator."""
+    from gramgan_plugin.data.prepare import prepare_photos
+    from gramgan_plugin.data.sample import sample_photos
+
+    out = tmp_path_factory.mktemp("large") / "set"
+    photos = [(name, path) for name, path in sample_photos() if name in ("chelsea.png", "coffee.png")]
+    prepare_photos(photos, out, crop_size=128, step=128, hold_out=("coffee",), progress=False)
+    return out
+
+
+class TestOurOptionsUnderUpstreamsLoop:
+    def test_one_flat_file(self, tiny_options, random_vgg19, workdir):
+        (workdir / "experiments/pretrained_models").mkdir(parents=True)
+        (workdir / "experiments/pretrained_models" / random_vgg19.name).symlink_to(random_vgg19)
+        options = deepcopy(tiny_options)
+        options["datasets"]["val"] |= {"type": "PairedImageDataset"}
+        options["train"]["perceptual_opt"] = {"type": "VGGPerceptualLoss", "layer_weights": {"conv2_2": 1.0}}
+        (workdir / "flat.yml").write_text(yaml.safe_dump(options, sort_keys=False))
+        done = _run([sys.executable, "-c", UPSTREAM, "-opt", "flat.yml"], workdir)
+        assert done.returncode == 0, done.stderr[-3000:]
+        run = workdir / "experiments/tiny"
+        for name in ("models/net_g_4.pth", "models/net_d_4.pth", "models/net_g_latest.pth", "training_states/4.json"):
+            assert (run / name).is_file(), name
+        for key in ("l_g_percep", "l_g_gram", "l_g_dp", "l_g_gan", "grad_g_gram", "# psnr"):
+            assert key in done.stderr, key
+
+        # The same file under our own loop ends in the same place, but for the order of the data.
+        from gramgan_plugin.cli.main import main
+
+        assert main(["train", "-opt", "flat.yml"]) == 0
+        theirs = next(workdir.glob("experiments/tiny_archived_*"))
+        assert set(torch.load(run / "models/net_g_4.pth", weights_only=True)["params"]) == set(
+            torch.load(theirs / "models/net_g_4.pth", weights_only=True)["params"]
+        )
+
+
+class TestUpstreamsOptionsUnderOurLoop:
+    def test_esrgan(self, large_pair, random_vgg19, workdir):
+        (workdir / "experiments/pretrained_models").mkdir(parents=True)
+        (workdir / "experiments/pretrained_models" / random_vgg19.name).symlink_to(random_vgg19)
+        (workdir / "train_ESRGAN_x4.yml").write_text(yaml.safe_dump(_upstream_esrgan(large_pair), sort_keys=False))
+        command = [sys.executable, "-m", "gramgan_plugin", "train", "-opt", "train_ESRGAN_x4.yml", "--force_yml"]
+        small = [
+            "num_gpu=0",
+            "network_g:num_feat=8",
+            "network_g:num_block=1",
+            "network_d:num_feat=4",
+            "datasets:train:batch_size_per_gpu=2",
+            "train:total_iter=3",
+            "logger:print_freq=1",
+            "logger:save_checkpoint_freq=2",
+        ]
+        done = _run([*command, *small], workdir)
+        assert done.returncode == 0, done.stderr[-3000:]
+        run = workdir / "experiments/ESRGAN_x4"
+        lines = (run / "metrics.jsonl").read_text()
+        for key in ("l_g_pix", "l_g_percep", "l_g_gan", "l_d_real", "l_d_fake"):
+            assert lines.count(f'"{key}"') == 3
+        assert '"psnr"' in lines
+        assert (run / "training_states/2.json").is_file()
+
+        # Resume, which fails on a CPU in upstream's own loop.
+        done = _run([*command, *small[:-3], "train:total_iter=4", *small[-2:], "--auto_resume"], workdir)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "going on from iteration 3 of 4" in done.stderr
+        assert (run / "training_states/4.json").is_file()
+
+
+class TestUpstreamsDiscriminatorInOurModel:
+    def test_vgg_style_discriminator_and_ganloss(self, large_pair, tiny_options, write_options):
+        from gramgan_plugin.cli.main import main
+
+        options = deepcopy(tiny_options)
+        options["datasets"]["train"] |= {
+            "dataroot_gt": str(large_pair / "GT.lmdb"),
+            "dataroot_lq": str(large_pair / "LQ_x4.lmdb"),
+            "gt_size": 128,
+        }
+        options["network_d"] = {"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 4}
+        options["train"]["gan_opt"] = {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 5e-3}
+        del options["train"]["disc_perceptual_opt"]
+        assert main(["train", "-opt", write_options(options)]) == 0
+        assert '"grad_g_gan"' in Path("experiments/tiny/metrics.jsonl").read_text()

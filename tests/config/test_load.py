@@ -1,0 +1,75 @@
+import pytest
+
+from gramgan_plugin.config.load import apply_override, find_option_file, load_options, merge
+from gramgan_plugin.errors import OptionError
+
+
+class TestFindOptionFile:
+    @pytest.mark.parametrize("name", ["train_gramgan_x4", "train_gramgan_x4.yml", "options/train_gramgan_x4.yml"])
+    def test_shipped_files_from_anywhere(self, name, workdir):
+        assert find_option_file(name).read_text().startswith("# Gram-GAN x4 on DIV2K")
+
+    def test_the_working_directory_comes_first(self, workdir):
+        (workdir / "options").mkdir()
+        (workdir / "options/train_gramgan_x4.yml").write_text("name: mine\n")
+        assert load_options(["options/train_gramgan_x4.yml"]) == {"name": "mine"}
+
+    def test_exception(self, workdir):
+        with pytest.raises(OptionError, match=r"did you mean 'train_gramgan_x4.yml'"):
+            find_option_file("train_gramgann_x4.yml")
+        with pytest.raises(OptionError, match=r"no such option file"):
+            find_option_file("elsewhere/train_gramgan_x4.yml")
+
+
+class TestMerge:
+    def test_left_to_right(self, workdir):
+        (workdir / "a.yml").write_text("name: a\ntrain: {x: 1, y: {z: 1}}\n")
+        (workdir / "b.yml").write_text("train: {y: {w: 2}, v: [3]}\n")
+        assert load_options(["a.yml", "b.yml"]) == {"name": "a", "train": {"x": 1, "y": {"z": 1, "w": 2}, "v": [3]}}
+
+    def test_another_type_replaces_the_section(self):
+        old, new = {"type": "GANLoss", "gan_type": "vanilla"}, {"type": "MaskedRaGANLoss", "mask": None}
+        assert merge({"gan_opt": old}, {"gan_opt": new}) == {"gan_opt": new}
+        assert merge({"gan_opt": old}, {"gan_opt": {"loss_weight": 1}}) == {"gan_opt": {**old, "loss_weight": 1}}
+
+    @pytest.mark.parametrize("text", ["", "- 1\n", "just words\n"])
+    def test_exception(self, text, workdir):
+        (workdir / "a.yml").write_text(text)
+        with pytest.raises(OptionError, match=r"a\.yml: an option file is a mapping"):
+            load_options(["a.yml"])
+
+    def test_not_text(self, workdir):
+        (workdir / "a.yml").write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(OptionError, match=r"a\.yml: cannot be read"):
+            load_options(["a.yml"])
+
+
+class TestOverride:
+    @pytest.mark.parametrize(
+        ("override", "value"),
+        [
+            ("train:lr=1e-4", 1e-4),
+            ("train:lr=!!float 5", 5.0),
+            ("train:lr=3", 3),
+            ("train:lr=~", None),
+            ("train:lr=true", True),
+            ("train:lr=[1, 2]", [1, 2]),
+            ("train:lr=a=b", "a=b"),
+            ("train : lr = x", "x"),
+        ],
+    )
+    def test_typed_by_yaml(self, override, value):
+        options = {"train": {"lr": 0.5}}
+        apply_override(options, override)
+        assert options["train"]["lr"] == value
+        assert type(options["train"]["lr"]) is type(value)
+
+    def test_exception(self):
+        with pytest.raises(OptionError, match=r"no section 'trian'; did you mean 'train'"):
+            apply_override({"train": {}}, "trian:lr=1")
+        with pytest.raises(OptionError, match=r"no section 'train:lr'"):
+            apply_override({"train": {"lr": 1}}, "train:lr:x=1")
+        with pytest.raises(OptionError, match=r"expected KEY:SUBKEY=VALUE"):
+            apply_override({}, "train:lr")
+        with pytest.raises(OptionError, match=r"could not determine a constructor"):
+            apply_override({"a": 1}, "a=!!python/name:os.system")

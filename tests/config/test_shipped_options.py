@@ -1,0 +1,105 @@
+"""Every option file that the package brings along."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import basicsr  # noqa: F401
+import pytest
+import yaml
+from basicsr.utils.options import ordered_yaml
+
+from gramgan_plugin.config import check_options, load_options, resolve_options
+
+FILES = sorted(Path(str(entry)) for entry in files("gramgan_plugin.options").iterdir() if str(entry).endswith(".yml"))
+FULL = [path for path in FILES if "sample" not in path.name]
+
+
+def _names(paths):
+    return [path.stem for path in paths]
+
+
+def test_they_are_there():
+    assert {"train_gramgan_x4", "train_rrdb_psnr_x4", "train_gramgan_sample", "train_rrdb_psnr_sample"} <= set(
+        _names(FILES)
+    )
+    assert {"test_gramgan_x4", "test_sample"} <= set(_names(FILES))
+
+
+@pytest.mark.parametrize("path", FILES, ids=_names(FILES))
+def test_upstreams_reader_and_ours_agree(path):
+    with path.open() as stream:
+        theirs = yaml.load(stream, Loader=ordered_yaml()[0])
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(member) for key, member in value.items()}
+        return [plain(member) for member in value] if isinstance(value, list) else value
+
+    def types(value):
+        if isinstance(value, dict):
+            return {key: types(member) for key, member in value.items()}
+        return [types(member) for member in value] if isinstance(value, list) else type(value)
+
+    ours = load_options([str(path)])
+    assert plain(theirs) == ours
+    assert types(plain(theirs)) == types(ours)
+
+
+@pytest.mark.parametrize("path", FILES, ids=_names(FILES))
+def test_they_pass_the_check(path, workdir):
+    options = load_options([str(path)])
+    check_options(options)
+    resolve_options(options, is_train="train" in options)
+
+
+def _keys_without_comment(text: str) -> list[str]:
+    """Keys with a value, on lines where no comment stands, that are explained nowhere before."""
+    explained, bare = set(), []
+    for line in text.splitlines():
+        code, hash_sign, _ = line.partition("#")
+        key, colon, value = code.partition(":")
+        if not colon or not value.strip():
+            continue
+        if hash_sign:
+            explained.add(key.strip())
+        elif key.strip() not in explained:
+            bare.append(key.strip())
+    return bare
+
+
+@pytest.mark.parametrize("path", FULL, ids=_names(FULL))
+def test_every_key_is_explained(path):
+    assert _keys_without_comment(path.read_text()) == []
+
+
+def test_the_small_files_use_keys_that_the_full_ones_explain():
+    explained = set()
+    for path in FULL:
+        explained |= {line.split(":")[0].strip() for line in path.read_text().splitlines() if ":" in line.split("#")[0]}
+    for path in set(FILES) - set(FULL):
+        for line in path.read_text().splitlines():
+            code, hash_sign, _ = line.partition("#")
+            key, colon, value = code.partition(":")
+            if colon and value.strip() and not hash_sign:
+                assert key.strip() in explained, f"{path.name}: {key.strip()}"
+
+
+def test_the_paper_settings():
+    """What the paper states for training."""
+    options = load_options(["train_gramgan_x4"])
+    train, data = options["train"], options["datasets"]["train"]
+    assert (data["gt_size"], data["batch_size_per_gpu"], options["scale"]) == (192, 8, 4)
+    assert (data["use_hflip"], data["use_rot"]) == (True, True)
+    assert (train["optim_g"]["lr"], train["optim_g"]["betas"], train["total_iter"]) == (1e-4, [0.9, 0.999], 600000)
+    assert train["scheduler"] == {
+        "type": "CosineRestartWarmupLR", "period": 200000, "warmup_iter": 2000, "eta_min": 1e-7,
+    }  # fmt: skip
+    weights = [
+        train[f"{name}_opt"]["loss_weight"] for name in ("gram_patch", "disc_perceptual", "perceptual", "gan", "pixel")
+    ]
+    assert weights == [1.0, 1.0, 1.0, 0.005, 1.0]
+    assert train["perceptual_opt"]["layer_weights"] == {"conv2_2": 1.0, "conv4_2": 0.1, "conv4_4": 0.01}
+    assert options["network_g"] == {
+        "type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3,
+        "num_feat": 64, "num_block": 23, "num_grow_ch": 32, "scale": 4,
+    }  # fmt: skip

@@ -1,0 +1,79 @@
+import math
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gramgan_plugin.config.yaml_reader import parse_yaml
+from gramgan_plugin.errors import OptionError
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("1e-4", 1e-4),
+            ("1E4", 1e4),
+            ("-2.5e+3", -2500.0),
+            (".5", 0.5),
+            ("5.", 5.0),
+            ("!!float 1e-4", 1e-4),
+            ("!!float 5", 5.0),
+            ("3", 3),
+            ("-3", -3),
+            ("true", True),
+            ("~", None),
+            ("e4", "e4"),
+            ("1e", "1e"),
+            ("v1.2.3", "v1.2.3"),
+            ("[1, 2.0, a]", [1, 2.0, "a"]),
+        ],
+    )
+    def test_feature(self, text, value):
+        got = parse_yaml(f"key: {text}", "t")["key"]
+        assert got == value
+        assert type(got) is type(value)
+
+    def test_infinity(self):
+        assert parse_yaml("[.inf, -.inf]", "t") == [math.inf, -math.inf]
+
+    @given(st.floats(allow_nan=False))
+    def test_any_float_as_python_writes_it(self, number):
+        got = parse_yaml(f"key: {number!r}".replace("inf", ".inf"), "t")["key"]
+        assert got == number
+        assert isinstance(got, float)
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=8,
+        )
+    )
+    def test_reads_what_pyyaml_writes(self, value):
+        assert parse_yaml(yaml.safe_dump(value), "t") == value
+
+    def test_merge_keys_work_and_may_be_overridden(self):
+        assert parse_yaml("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n", "t")["b"] == {"x": 1, "y": 3}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("a: 1\nb: 2\na: 3\n", "opt.yml, line 3: the key 'a' stands twice"),
+            ("a:\n  b: 1\n  b: 2\n", "line 3: the key 'b' stands twice"),
+            ("a: !!python/object/apply:os.system ['touch pwned']\n", "line 1: could not determine a constructor"),
+            ("a: !mine 3\n", "line 1: could not determine a constructor"),
+            ("a: [1\n", "line 2"),
+            ("a: \x07\n", "opt.yml"),
+            ("[1, 2]: 3\n", "plain value"),
+            ("&a [*a]: 3\n", "opt.yml"),
+        ],
+    )
+    def test_one_line_that_names_the_place(self, text, message, workdir):
+        with pytest.raises(OptionError, match=r"^[^\n]+$") as caught:
+            parse_yaml(text, "opt.yml")
+        assert message in str(caught.value)
+        assert not (workdir / "pwned").exists()

@@ -1,0 +1,111 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+import yaml
+
+import gramgan_plugin  # noqa: F401  (sets the hooks that make `import basicsr` work; before anything of basicsr)
+
+# The tests' networks are tiny: more threads only get in each other's way.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(scope="session")
+def sample_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of real photos: LMDBs of 96-pixel sub-images, and one held-out photo, cut to 96 pixels."""
+    from gramgan_plugin.data.prepare import prepare_photos
+    from gramgan_plugin.data.sample import sample_photos
+
+    source = tmp_path_factory.mktemp("photos")
+    photos = dict(sample_photos())
+    for name, top in (("chelsea.png", 40), ("coffee.png", 100), ("astronaut.png", 60)):
+        cv2.imwrite(str(source / name), cv2.imread(str(photos[name]))[top : top + 192, 100:292])
+    cv2.imwrite(str(source / "astronaut.png"), cv2.imread(str(source / "astronaut.png"))[:96, :96])
+    out = tmp_path_factory.mktemp("data") / "set"
+    prepare_photos(
+        [(path.name, path) for path in source.iterdir()],
+        out,
+        crop_size=96,
+        step=96,
+        hold_out=("astronaut",),
+        progress=False,
+    )
+    return out
+
+
+@pytest.fixture
+def tiny_options(sample_pair: Path) -> dict[str, Any]:
+    """A Gram-GAN of a few thousand parameters over ``sample_pair``, as an option file would have it."""
+    network = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}
+    optimizer = {"type": "Adam", "lr": 1e-4, "betas": [0.9, 0.999]}
+    return {
+        "name": "tiny",
+        "model_type": "GramGANModel",
+        "scale": 4,
+        "num_gpu": 0,
+        "manual_seed": 0,
+        "datasets": {
+            "train": {
+                "name": "train",
+                "type": "PairedSRDataset",
+                "dataroot_gt": str(sample_pair / "GT.lmdb"),
+                "dataroot_lq": str(sample_pair / "LQ_x4.lmdb"),
+                "io_backend": {"type": "lmdb"},
+                "gt_size": 64,
+                "use_hflip": True,
+                "use_rot": True,
+                "num_worker_per_gpu": 0,
+                "batch_size_per_gpu": 2,
+                "dataset_enlarge_ratio": 1,
+            },
+            "val": {
+                "name": "heldout",
+                "type": "PairedSRDataset",
+                "dataroot_gt": str(sample_pair / "test" / "GT"),
+                "dataroot_lq": str(sample_pair / "test" / "LQ_x4"),
+                "io_backend": {"type": "disk"},
+            },
+        },
+        "network_g": {**network, "scale": 4},
+        "network_d": {"type": "GramGANDiscriminator", "num_in_ch": 3, "num_feat": 4, "input_size": 64},
+        "path": {"pretrain_network_g": None, "strict_load_g": True, "resume_state": None},
+        "train": {
+            "ema_decay": 0.9,
+            "optim_g": dict(optimizer),
+            "optim_d": dict(optimizer),
+            "scheduler": {"type": "CosineRestartWarmupLR", "period": 100, "warmup_iter": 2, "eta_min": 1e-7},
+            "total_iter": 4,
+            "warmup_iter": -1,
+            "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+            "gram_patch_opt": {"type": "GramPatchLoss", "loss_weight": 1.0, "center": True},
+            "disc_perceptual_opt": {"type": "DiscPerceptualLoss", "taps": ["conv1_0", "conv3_0"]},
+            "gan_opt": {"type": "MaskedRaGANLoss", "loss_weight": 0.005},
+        },
+        "val": {
+            "val_freq": 4,
+            "save_img": True,
+            "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True}},
+        },
+        "logger": {"print_freq": 1, "save_checkpoint_freq": 2, "use_tb_logger": False},
+    }
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def write_options(workdir: Path) -> Any:
+    """Writes options as a YAML file in the working directory and returns its name."""
+
+    def write(options: dict[str, Any], name: str = "options.yml") -> str:
+        (workdir / name).write_text(yaml.safe_dump(options, sort_keys=False), encoding="utf-8")
+        return name
+
+    return write

@@ -1,0 +1,224 @@
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from basicsr.data.paired_image_dataset import PairedImageDataset
+
+from gramgan_plugin.data import PairedSRDataset, to_model_batch
+from gramgan_plugin.data.images import encode_png, read_image
+from gramgan_plugin.data.lmdb_images import LmdbWriter
+from gramgan_plugin.data.prepare import Report
+from gramgan_plugin.errors import OptionError, UserError
+
+CPU = torch.device("cpu")
+Options = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def options(prepared: Report) -> Options:
+    """Options over the prepared sub-images; a value of None drops a key."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        opt = {
+            "name": "set",
+            "type": "PairedSRDataset",
+            "phase": "train",
+            "scale": 4,
+            "dataroot_gt": str(prepared.gt),
+            "dataroot_lq": str(prepared.lq),
+            "gt_size": 64,
+            "use_hflip": True,
+            "use_rot": True,
+            **changes,
+        }
+        return {key: value for key, value in opt.items() if value is not None}
+
+    return make
+
+
+@pytest.fixture
+def whole(prepared: Report) -> dict[str, Any]:
+    """Option changes for the held-out photo, in folders."""
+    test = prepared.out / "test"
+    return {"dataroot_gt": str(test / "GT"), "dataroot_lq": str(test / "LQ_x4")}
+
+
+class TestPairedSRDataset:
+    @pytest.mark.parametrize("phase", ["train", "val", "test"])
+    @pytest.mark.parametrize("backend", ["lmdb", "disk"])
+    def test_feature_equals_basicsr(self, options: Options, whole: dict[str, Any], phase: str, backend: str) -> None:
+        """Same crops and flips as BasicSR's dataset draws from the same state of ``random``."""
+        opt = options(phase=phase, io_backend={"type": backend}, **whole if backend == "disk" else {})
+        theirs = PairedImageDataset({**opt, "io_backend": {"type": backend}})
+        expected = []
+        for seed in range(12):
+            random.seed(seed)
+            expected.append(theirs[seed % len(theirs)])
+        del theirs
+        ours = PairedSRDataset(opt)
+        for seed, item in enumerate(expected):
+            random.seed(seed)
+            result = ours[seed % len(ours)]
+            assert result["gt"].dtype == result["lq"].dtype == torch.uint8
+            for key in ("gt", "lq"):
+                assert torch.equal(result[key].float() / 255, item[key])
+                assert result[f"{key}_path"] == item[f"{key}_path"]
+            if phase == "train":
+                assert result["gt"].shape == (3, 64, 64)
+
+    def test_feature_no_augmentation(self, options: Options) -> None:
+        dataset = PairedSRDataset(options(use_hflip=False, use_rot=False, gt_size=96))
+        plain = PairedSRDataset(options(phase="val"))
+        for _ in range(8):
+            assert torch.equal(dataset[0]["gt"], plain[0]["gt"])
+
+    def test_feature_crops_align(self, options: Options) -> None:
+        """GT and LQ show the same place, whatever was drawn: LQ is near the mean of its GT pixels."""
+        dataset = PairedSRDataset(options(gt_size=32))
+        for index in range(len(dataset)):
+            item = dataset[index]
+            mean = torch.nn.functional.avg_pool2d(item["gt"].float(), 4)
+            assert (mean - item["lq"].float()).abs().mean() < 6
+
+    @pytest.mark.parametrize("gt_size", [32, 96, 168])
+    def test_feature_bicubic_is_the_window_of_the_whole(
+        self, options: Options, whole: dict[str, Any], gt_size: int
+    ) -> None:
+        """Each LQ crop occurs in the whole photo's stored LQ at GT's place, border crops included."""
+        opt = {"dataroot_gt": whole["dataroot_gt"], "dataroot_lq": None, "lq": "bicubic", "gt_size": gt_size}
+        dataset = PairedSRDataset(options(use_hflip=False, use_rot=False, **opt))
+        pairs = PairedSRDataset(options(phase="val", **whole))
+        gt, lq = pairs[0]["gt"], pairs[0]["lq"]
+        corners = set()
+        for seed in range(30):
+            random.seed(seed)
+            item = dataset[0]
+            assert item["gt"].shape == (3, gt_size + 32, gt_size + 32)
+            assert (item["gt_margin"], item["scale"]) == (16, 4)
+            assert "lq" not in item
+            random.seed(seed)
+            top = random.randint(0, lq.shape[1] - gt_size // 4)
+            left = random.randint(0, lq.shape[2] - gt_size // 4)
+            corners.add((top, left))
+            batch = to_model_batch({**item, "gt": item["gt"][None]}, CPU)
+            expected_gt = gt[:, top * 4 : top * 4 + gt_size, left * 4 : left * 4 + gt_size]
+            expected_lq = lq[:, top : top + gt_size // 4, left : left + gt_size // 4]
+            assert torch.equal(batch["gt"][0], expected_gt.float() / 255)
+            assert torch.equal(batch["lq"][0], expected_lq.float() / 255)
+        # 168 pixels of a photo 196 wide and 168 high: every margin crosses its border.
+        assert len(corners) > 4
+
+    def test_feature_bicubic_augmentation_commutes(self, options: Options, whole: dict[str, Any]) -> None:
+        """Made from the flipped and turned GT, LQ equals the stored LQ, flipped and turned."""
+        opt = {"dataroot_gt": whole["dataroot_gt"], "dataroot_lq": None, "lq": "bicubic"}
+        made, stored = PairedSRDataset(options(**opt)), PairedSRDataset(options(**whole))
+        for seed in range(20):
+            random.seed(seed)
+            item = to_model_batch(made[0], CPU)
+            random.seed(seed)
+            expected = to_model_batch(stored[0], CPU)
+            assert torch.equal(item["gt"], expected["gt"])
+            assert torch.equal(item["lq"], expected["lq"])
+
+    def test_feature_bicubic_validation(self, options: Options, prepared: Report, photo_folder: Path) -> None:
+        opt = options(phase="val", lq="bicubic", dataroot_gt=str(photo_folder), dataroot_lq=None, gt_size=None)
+        item = PairedSRDataset(opt)[1]
+        assert item["gt_path"] == item["lq_path"] == str(photo_folder / "coffee.png")
+        lq = to_model_batch({**item, "gt": item["gt"][None], "scale": torch.tensor([4])}, CPU)["lq"][0]
+        expected = read_image(prepared.out / "test" / "LQ_x4" / "coffee.png")
+        assert expected is not None
+        assert np.array_equal((lq * 255).round().numpy(), expected[..., ::-1].transpose(2, 0, 1))
+
+    def test_cardinality_lists(self, options: Options, prepared: Report) -> None:
+        one = PairedSRDataset(options())
+        two = PairedSRDataset(options(dataroot_gt=[str(prepared.gt)] * 2, dataroot_lq=[str(prepared.lq)] * 2))
+        assert len(two) == 2 * len(one)
+        assert two[len(one)]["gt_path"] == one[0]["gt_path"]
+
+    def test_feature_filename_tmpl(self, options: Options, whole: dict[str, Any], tmp_path: Path) -> None:
+        gt, lq = tmp_path / "HR", tmp_path / "LR"
+        shutil.copytree(whole["dataroot_gt"], gt)
+        shutil.copytree(whole["dataroot_lq"], lq)
+        (lq / "coffee.png").rename(lq / "coffeex4.png")
+        opt = options(phase="val", dataroot_gt=str(gt), dataroot_lq=str(lq), filename_tmpl="{}x4")
+        assert PairedSRDataset(opt)[0]["lq_path"] == str(lq / "coffeex4.png")
+        with pytest.raises(OptionError, match=r"^datasets.val.dataroot_lq: .*coffee"):
+            PairedSRDataset({**opt, "filename_tmpl": "{}"})
+        with pytest.raises(OptionError, match=r"^datasets.val.filename_tmpl: expected one {}"):
+            PairedSRDataset({**opt, "filename_tmpl": "x4"})
+
+    def test_feature_uneven_gt_is_cut_in_validation(self, options: Options, tmp_path: Path) -> None:
+        opt = options(phase="val", dataroot_gt=str(tmp_path / "gt"), dataroot_lq=str(tmp_path / "lq"))
+        self.write(tmp_path / "gt" / "a.png", 43, 50)
+        self.write(tmp_path / "lq" / "a.png", 10, 12)
+        assert PairedSRDataset(opt)[0]["gt"].shape == (3, 40, 48)
+        with pytest.raises(UserError, match=r"a.png: GT of 50x43 is not 4 times its LQ of 12x10"):
+            PairedSRDataset({**opt, "phase": "train"})[0]
+
+    @staticmethod
+    def write(path: Path, height: int, width: int) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode_png(np.zeros((height, width, 3), np.uint8), 3))
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"dataroot_gt": None}, "datasets.train.dataroot_gt: is missing"),
+            ({"dataroot_gt": 3}, "datasets.train.dataroot_gt: expected a path"),
+            ({"dataroot_lq": None}, "datasets.train.dataroot_lq: is missing; give a path, or 'lq: bicubic'"),
+            ({"dataroot_gt": "/none.lmdb"}, "datasets.train.dataroot_gt: /none.lmdb: no such LMDB"),
+            ({"dataroot_gt": "/none"}, "datasets.train.dataroot_gt: /none: no such folder"),
+            ({"dataroot_lq": "/none", "phase": "val"}, "datasets.val.dataroot_lq: /none: no such folder"),
+            ({"dataroot_lq": ["a", "b"]}, "datasets.train.dataroot_lq: 2 paths for the 1 of dataroot_gt"),
+            ({"lq": "bicubic"}, "datasets.train.lq: LQ comes from"),
+            ({"lq": "nearest", "dataroot_lq": None}, "datasets.train.lq: 'nearest' is not known"),
+            ({"scale": None}, "datasets.train.scale: expected a whole number"),
+            ({"gt_size": None}, "datasets.train.gt_size: expected a whole number"),
+            ({"gt_size": 66}, "datasets.train.gt_size: 66 is no multiple of scale 4"),
+            ({"io_backend": {"type": "memcached"}}, "datasets.train.io_backend: type 'memcached'"),
+        ],
+    )
+    def test_exception_options(self, options: Options, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(OptionError) as caught:
+            PairedSRDataset(options(**changes))
+        assert str(caught.value).startswith(message)
+        assert "\n" not in str(caught.value)
+
+    def test_exception_lmdb_pairs_differ(self, options: Options, prepared: Report, tmp_path: Path) -> None:
+        writer = LmdbWriter(tmp_path / "other.lmdb")
+        writer.put({"000001_s001": b""}, {"000001_s001": (24, 24, 3)}, 3)
+        writer.close()
+        with pytest.raises(OptionError, match=r"differ: 000001_s002 is in .*GT.lmdb and not in .*other.lmdb"):
+            PairedSRDataset(options(dataroot_lq=str(tmp_path / "other.lmdb")))
+
+    def test_exception_lmdb_without_meta_info(self, options: Options, prepared: Report, tmp_path: Path) -> None:
+        shutil.copytree(prepared.gt, tmp_path / "GT.lmdb")
+        (tmp_path / "GT.lmdb" / "meta_info.txt").unlink()
+        with pytest.raises(OptionError, match=r"^datasets.train.dataroot_gt: .*has no meta_info.txt"):
+            PairedSRDataset(options(dataroot_gt=str(tmp_path / "GT.lmdb")))
+
+    def test_exception_small(self, options: Options, tmp_path: Path) -> None:
+        message = "000001_s001: GT of 96x96 is smaller than gt_size 128"
+        with pytest.raises(UserError, match=message):
+            PairedSRDataset(options(gt_size=128))[0]
+        self.write(tmp_path / "gt" / "small.png", 63, 100)
+        opt = options(dataroot_gt=str(tmp_path / "gt"), dataroot_lq=None, lq="bicubic")
+        with pytest.raises(UserError, match=r"small.png: GT of 100x60 is smaller than gt_size 64"):
+            PairedSRDataset(opt)[0]
+
+    def test_exception_undecodable(self, options: Options, tmp_path: Path) -> None:
+        for name in ("gt", "lq"):
+            self.write(tmp_path / name / "a.png", 64, 64)
+        (tmp_path / "lq" / "a.png").write_bytes(b"nothing")
+        opt = options(dataroot_gt=str(tmp_path / "gt"), dataroot_lq=str(tmp_path / "lq"))
+        with pytest.raises(UserError, match=r"lq/a.png cannot be decoded"):
+            PairedSRDataset(opt)[0]
+        (tmp_path / "lq" / "a.png").unlink()
+        (tmp_path / "lq" / "b.png").touch()
+        with pytest.raises(OptionError, match="differ: a is in"):
+            PairedSRDataset(opt)

@@ -1,0 +1,28 @@
+import torch
+
+from gramgan_plugin.functional import at_least_float32, autocast_off
+
+
+class TestAtLeastFloat32:
+    def test_dtype(self):
+        low, single, double = (torch.zeros(1, dtype=dtype) for dtype in (torch.half, torch.float, torch.double))
+        assert [x.dtype for x in at_least_float32(low, low)] == [torch.float32] * 2
+        assert [x.dtype for x in at_least_float32(low, single, double)] == [torch.float64] * 3
+        assert at_least_float32(torch.zeros(1, dtype=torch.uint8))[0].dtype == torch.float32
+
+    def test_no_copy(self):
+        x = torch.zeros(1)
+        assert at_least_float32(x)[0] is x
+
+
+class TestAutocastOff:
+    def test_feature(self):
+        x = torch.rand(4, 4)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert (x @ x).dtype == torch.bfloat16
+            with autocast_off(x.device):
+                assert (x @ x).dtype == torch.float32
+
+    def test_device_without_autocast(self):
+        with autocast_off(torch.device("meta")):
+            pass

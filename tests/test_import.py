@@ -1,0 +1,68 @@
+"""What importing the plugin does and does not do, each in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+NAMES = {
+    "arch": ["GramGANDiscriminator"],
+    "loss": ["GramPatchLoss", "DiscPerceptualLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"],
+    "model": ["GramGANModel"],
+    "dataset": ["PairedSRDataset"],
+}
+
+
+def _python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_loads_neither_torch_nor_basicsr():
+    code = "import sys, gramgan_plugin; print([m for m in ('torch', 'basicsr', 'numpy') if m in sys.modules])"
+    assert _python(code).strip() == "[]"
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys\nfrom gramgan_plugin.cli.main import main\n"
+        "try: main(['train', '--help'])\nexcept SystemExit as end: assert end.code == 0\n"
+        "print('torch' in sys.modules or 'basicsr' in sys.modules)"
+    )
+    assert _python(code).strip().endswith("False")
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import gramgan_plugin, basicsr",
+        "import gramgan_plugin.models, basicsr",
+        "import gramgan_plugin.steps, basicsr",
+        "import gramgan_plugin.training",
+        "import gramgan_plugin.compat; gramgan_plugin.compat.provide_functional_tensor(); import basicsr",
+        # Before the plugin, with the module that BasicSR misses provided by hand.
+        "import sys, torchvision.transforms.functional as f\n"
+        "sys.modules['torchvision.transforms.functional_tensor'] = f\n"
+        "import basicsr, gramgan_plugin",
+    ],
+)
+def test_registered_in_any_order_of_imports(imports):
+    code = (
+        f"{imports}\nfrom basicsr.utils import registry\n"
+        f"names = {NAMES!r}\n"
+        "for kind, wanted in names.items():\n"
+        "    known = getattr(registry, kind.upper() + '_REGISTRY')\n"
+        "    assert all(name in known for name in wanted), (kind, list(known.keys()))\n"
+        "from gramgan_plugin.registration import register_all; register_all()\n"
+        "print('done')"
+    )
+    assert _python(code).strip().endswith("done")
+
+
+def test_the_tensor_side_needs_no_host():
+    code = (
+        "import sys\nfrom gramgan_plugin import archs, functional, losses, steps\n"
+        "print([m for m in ('basicsr', 'cv2', 'lmdb') if m in sys.modules])"
+    )
+    assert _python(code).strip() == "[]"

@@ -33,7 +33,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="NAME",
         help="photos to write whole under DIR/test instead, named as in the folder, with or without suffix",
     )
-    _add_options(folder, step=240)
+    _add_options(folder, step=240, most=None)
 
     sample = forms.add_parser(
         "sample",
@@ -41,10 +41,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Prepare the photos that scikit-image carries: six in sub-images, two held out.",
     )
     sample.add_argument("--out", type=Path, default=SAMPLE_OUT, metavar="DIR", help="folder to write")
-    _add_options(sample, step=96)
+    _add_options(sample, step=96, most=30)
 
 
-def _add_options(parser: argparse.ArgumentParser, step: int) -> None:
+def _add_options(parser: argparse.ArgumentParser, step: int, most: int | None) -> None:
     parser.add_argument("--scale", type=int, default=4, help="factor between GT and LQ (default: %(default)s)")
     parser.add_argument(
         "--crop-size", type=int, default=192, help="side of a GT sub-image in pixels (default: %(default)s)"
@@ -57,6 +57,14 @@ def _add_options(parser: argparse.ArgumentParser, step: int) -> None:
         type=int,
         default=0,
         help="pixels at the right and lower border that may go unused (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-per-photo",
+        type=int,
+        default=most,
+        metavar="N",
+        help="the most sub-images that one photo gives, spread evenly over it (default: "
+        + ("all)" if most is None else "%(default)s)"),
     )
     parser.add_argument(
         "--compression-level", type=int, default=3, help="of the PNG data, 0 to 9 (default: %(default)s)"
@@ -88,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         "crop_size": args.crop_size,
         "step": args.step,
         "thresh_size": args.thresh_size,
+        "max_per_photo": args.max_per_photo,
         "compression_level": args.compression_level,
         "overwrite": args.overwrite,
         "on_error": args.on_error,

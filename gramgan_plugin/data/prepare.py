@@ -14,7 +14,7 @@ from gramgan_plugin.data.images import Image, encode_png, mod_crop, read_image
 from gramgan_plugin.data.lmdb_images import LmdbWriter
 from gramgan_plugin.data.progress import printable, tracked
 from gramgan_plugin.data.staging import MARKER, check_free, staged_folder
-from gramgan_plugin.data.subimages import check_grid, windows
+from gramgan_plugin.data.subimages import check_grid, thinned, windows
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.matlab_bicubic import lq_levels
 
@@ -54,6 +54,7 @@ def prepare_photos(
     crop_size: int = 192,
     step: int = 240,
     thresh_size: int = 0,
+    max_per_photo: int | None = None,
     compression_level: int = 3,
     hold_out: Collection[str] = (),
     overwrite: bool = False,
@@ -72,6 +73,7 @@ def prepare_photos(
         crop_size: side of a GT sub-image in pixels, a multiple of ``scale``.
         step: pixels from one sub-image to the next, a multiple of ``scale``.
         thresh_size: pixels at the far border that may go unused.
+        max_per_photo: the most sub-images that one photo gives, spread evenly over it; None for all.
         compression_level: of the PNG data, 0 to 9.
         hold_out: photos for testing, by name or by name without suffix.
         overwrite: replace an earlier ``out``.
@@ -84,6 +86,8 @@ def prepare_photos(
     check_grid(crop_size, step, thresh_size, scale)
     if not 0 <= compression_level <= 9:
         raise UserError(f"compression level {compression_level}: must be from 0 to 9")
+    if max_per_photo is not None and max_per_photo < 1:
+        raise UserError(f"max per photo {max_per_photo}: must be at least 1")
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error: 'stop' or 'skip', got {on_error!r}")
     check_free(out, overwrite)
@@ -94,7 +98,7 @@ def prepare_photos(
         raise UserError("there are no photos but those held out: nothing to cut")
     report = Report(out, scale, crop_size)
     with staged_folder(out, overwrite) as folder:
-        packer = _Packer(folder, report, step, thresh_size, compression_level)
+        packer = _Packer(folder, report, step, thresh_size, max_per_photo, compression_level)
         try:
             _pack_all(packer, ordered, held, on_error, progress)
             packer.close()
@@ -140,11 +144,12 @@ class _UnusableError(Exception):
 class _Packer:
     """The files of one data set while they are written."""
 
-    def __init__(self, folder: Path, report: Report, step: int, thresh_size: int, level: int) -> None:
+    def __init__(self, folder: Path, report: Report, step: int, thresh_size: int, most: int | None, level: int) -> None:
         self.folder = folder
         self.report = report
         self.step = step
         self.thresh_size = thresh_size
+        self.most = most
         self.level = level
         self.gt = LmdbWriter(folder / report.gt.name)
         self.lq = LmdbWriter(folder / report.lq.name)
@@ -168,6 +173,7 @@ class _Packer:
         report, scale = self.report, self.report.scale
         gt, lq = _gt_and_lq(image, scale)
         places = windows(gt.shape[1], gt.shape[0], report.crop_size, self.step, self.thresh_size, scale)
+        places = thinned(places, self.most)
         gt_cuts, lq_cuts = {}, {}
         for count, (x, y, size) in enumerate(places, start=1):
             key = f"{number:06d}_s{count:03d}"

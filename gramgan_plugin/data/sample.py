@@ -18,6 +18,7 @@ TRAIN = (
 )
 HELD_OUT = ("astronaut.png", "coffee.png")
 STEP = 96  # the photos are few and small; half a sub-image gets more out of them
+MAX_PER_PHOTO = 30  # otherwise half of the set is one large photo of a retina
 
 
 def sample_photos() -> list[Photo]:
@@ -39,15 +40,16 @@ def sample_photos() -> list[Photo]:
     return photos
 
 
-def prepare_sample(out: Path, *, step: int = STEP, **options: Any) -> Report:
+def prepare_sample(out: Path, *, step: int = STEP, max_per_photo: int | None = MAX_PER_PHOTO, **options: Any) -> Report:
     """Write the sample data set: six photos in sub-images, astronaut and coffee held out.
 
     Args:
         out: folder to write.
         step: pixels from one sub-image to the next.
+        max_per_photo: the most sub-images that one photo gives.
         options: the others of :func:`gramgan_plugin.data.prepare.prepare_photos`.
     """
-    return prepare_photos(sample_photos(), out, step=step, hold_out=HELD_OUT, **options)
+    return prepare_photos(sample_photos(), out, step=step, max_per_photo=max_per_photo, hold_out=HELD_OUT, **options)
 
 
 def folder_photos(folder: Path, recursive: bool = False) -> list[Photo]:

@@ -83,6 +83,20 @@ def windows(width: int, height: int, crop_size: int, step: int, thresh_size: int
     return [Window(x, y, crop_size) for y in rows for x in columns]
 
 
+def thinned(places: list[Window], most: int | None) -> list[Window]:
+    """At most ``most`` of a photo's windows, spread evenly over them; all of them for None.
+
+    Without a limit a large photo outweighs many small ones in a set of photos of different sizes.
+
+    Example:
+        >>> thinned(windows(960, 192, 192, 192, 0, 4), 2)
+        [Window(x=0, y=0, size=192), Window(x=384, y=0, size=192)]
+    """
+    if most is None or len(places) <= most:
+        return places
+    return [places[number * len(places) // most] for number in range(most)]
+
+
 def count_windows(sizes: list[tuple[int, int]], crop_size: int, step: int, thresh_size: int, scale: int) -> int:
     """How many sub-images photos of these (width, height) give.
 

@@ -4,10 +4,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.data.loaders import build_test_loaders
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.evaluation.measure import SetResult, bicubic_enlarger, measure, model_enlarger
+from gramgan_plugin.evaluation.measure import SetResult, bicubic_enlarger, measure, model_enlarger, write_image
+from gramgan_plugin.evaluation.pictures import Image, side_by_side
 from gramgan_plugin.models.build import build_model
 
 logger = logging.getLogger("basicsr")
@@ -18,7 +21,8 @@ def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
 
     Args:
         opt: resolved options; the test sets are those under ``datasets.test*`` (upstream's ``val*`` serve, too).
-        folder: where ``results.json``, ``results.md`` and, with ``val.save_img``, ``visualization/SET/`` go.
+        folder: where ``results.json``, ``results.md`` and, with ``val.save_img``, ``visualization/SET/`` go: SR,
+            bicubic, and a comparison of both with GT.
 
     Returns:
         For each set, the bicubic baseline's result and the model's.
@@ -32,15 +36,18 @@ def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
     validation = opt.get("val") or {}
     metrics = validation.get("metrics") or {}
     model = build_model(opt)
+    save = bool(validation.get("save_img"))
     results = []
     for loader in loaders:
         name = loader.dataset.opt["name"]  # type: ignore[attr-defined]
         logger.info(f"Testing {name}: {len(loader)} images")
-        common: dict[str, Any] = {"device": model.device}
+        pictures = _Pictures(folder / "visualization" / name, validation.get("suffix") or opt["name"])
         if opt.get("scale"):
-            results.append(measure(bicubic_enlarger(int(opt["scale"])), loader, metrics, model="bicubic", **common))
-        picture = _picture_path(opt, folder, name) if validation.get("save_img") else None
-        results.append(measure(model_enlarger(model), loader, metrics, model=opt["name"], picture=picture, **common))
+            enlarge, keep = bicubic_enlarger(int(opt["scale"])), pictures.keep_baseline if save else None
+            results.append(measure(enlarge, loader, metrics, model="bicubic", device=model.device, keep=keep))
+        keep = pictures.keep_result if save else None
+        enlarge = model_enlarger(model)
+        results.append(measure(enlarge, loader, metrics, model=opt["name"], device=model.device, keep=keep))
     save_json({"rows": [row for result in results for row in result.rows()]}, folder / "results.json")
     (folder / "results.md").write_text(markdown_table(results), encoding="utf-8")
     return results
@@ -64,6 +71,20 @@ def markdown_table(results: list[SetResult]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _picture_path(opt: dict[str, Any], folder: Path, dataset: str) -> Any:
-    suffix = (opt.get("val") or {}).get("suffix") or opt["name"]
-    return lambda name: folder / "visualization" / dataset / f"{name}_{suffix}.png"
+class _Pictures:
+    """Writes each SR image, and beside it a comparison with bicubic and GT."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self.folder = folder
+        self.suffix = suffix
+
+    def keep_baseline(self, name: str, image: Image, truth: Image | None) -> None:
+        write_image(image, self.folder / f"{name}_bicubic.png")
+
+    def keep_result(self, name: str, image: Image, truth: Image | None) -> None:
+        write_image(image, self.folder / f"{name}_{self.suffix}.png")
+        baseline = cv2.imread(str(self.folder / f"{name}_bicubic.png"))
+        versions = {"bicubic": baseline, self.suffix: image, "GT": truth}
+        shown = {label: version for label, version in versions.items() if version is not None}
+        if len({version.shape for version in shown.values()}) == 1:
+            write_image(side_by_side(shown), self.folder / f"{name}_comparison.png")

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.evaluation.pictures import Image
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.registration import lookup
 
@@ -60,9 +61,9 @@ def measure(
     *,
     model: str,
     device: torch.device,
-    picture: Callable[[str], Path] | None = None,
+    keep: Callable[[str, Image, Image | None], None] | None = None,
 ) -> SetResult:
-    """Enlarge each image of a set, measure it against GT and save it on request.
+    """Enlarge each image of a set and measure it against GT.
 
     Args:
         enlarge: from a batch of one image (``lq`` (1, C, h, w) in [0, 1], and ``gt`` where there is one) to SR
@@ -71,24 +72,21 @@ def measure(
         metrics: name -> option block with the ``type`` of a registered metric; none without GT.
         model: name for the result.
         device: where the images go.
-        picture: gives the path to save an image under, from the image's name; None saves nothing.
+        keep: called with each image's name, SR and GT (None where there is none), to save them.
 
     Returns:
         The values of each image. Metrics see 8-bit images in BGR, as BasicSR's do.
-
-    Raises:
-        UserError: if a picture cannot be written.
     """
     result = SetResult(model, loader.dataset.opt["name"])  # type: ignore[attr-defined]
     for data in loader:
         batch = to_model_batch(data, device)
         name = PurePath(batch["lq_path" if "lq_path" in batch else "gt_path"][0]).stem
         image = to_uint8(enlarge(batch))
-        if picture is not None:
-            write_image(image, picture(name))
-        if "gt" not in batch:
+        truth = to_uint8(batch["gt"]) if "gt" in batch else None
+        if keep is not None:
+            keep(name, image, truth)
+        if truth is None:
             continue
-        truth = to_uint8(batch["gt"])
         for metric, block in metrics.items():
             options = {key: value for key, value in block.items() if key not in ("type", "better")}
             compute = lookup("metric", block["type"], f"val.metrics.{metric}.type")
@@ -114,14 +112,22 @@ def bicubic_enlarger(scale: int) -> Callable[[dict[str, Any]], Tensor]:
     return lambda batch: matlab_bicubic(batch["lq"], up=scale)
 
 
-def to_uint8(image: Tensor) -> np.ndarray[Any, Any]:
+def to_uint8(image: Tensor) -> Image:
     """(1, C, H, W) RGB in [0, 1] -> (H, W, C) uint8 BGR, rounded half to even as BasicSR does."""
     levels = (image.detach()[0].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
     return np.ascontiguousarray(levels.transpose(1, 2, 0)[..., ::-1])
 
 
-def write_image(image: np.ndarray[Any, Any], path: Path) -> None:
-    """Write a PNG by way of a temporary name."""
+def write_image(image: Image, path: Path) -> None:
+    """Write a PNG by way of a temporary name.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        path: where; folders are made.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     done, data = cv2.imencode(".png", image)
     temporary = path.with_name(f".{path.name}.tmp")

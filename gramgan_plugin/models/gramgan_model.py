@@ -12,6 +12,7 @@ from torch import nn
 
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.errors import OptionError
+from gramgan_plugin.losses import VGGPerceptualLoss
 from gramgan_plugin.models.host import HostFixes
 from gramgan_plugin.registration import lookup
 from gramgan_plugin.steps import Batch, build_terms, discriminator_step, generator_step
@@ -38,6 +39,7 @@ class GramGANModel(HostFixes, SRModel):
     - ``scheduler``: ``type`` and its arguments, see ``gramgan_plugin.models.host.scheduler_class``.
     - ``ema_decay``: decay of the averaged weights ``net_g_ema``; 0 for none.
     - ``precision``: ``fp32`` or ``bf16`` (autocast; losses stay in float32).
+    - ``channels_last``: run RRDBNet, our discriminator and VGG in the channels-last memory layout.
     - ``net_d_iters``, ``net_d_init_iters``: G is trained on every ``net_d_iters``-th iteration after the first
       ``net_d_init_iters``; D on all.
     """
@@ -50,6 +52,7 @@ class GramGANModel(HostFixes, SRModel):
         "scheduler",
         "ema_decay",
         "precision",
+        "channels_last",
         "net_d_iters",
         "net_d_init_iters",
         "total_iter",
@@ -71,6 +74,10 @@ class GramGANModel(HostFixes, SRModel):
         if self.ema_decay > 0:
             self._build_ema()
         self.terms = [term.to(self.device) for term in build_terms(train, self._build_loss)]
+        if train.get("channels_last", False):
+            for term in self.terms:
+                if isinstance(term.loss, VGGPerceptualLoss):
+                    term.to(memory_format=torch.channels_last)
         if not self.terms:
             raise OptionError("train: no loss is on; give at least one block such as pixel_opt")
         self.adversarial: Any = next((term.loss for term in self.terms if isinstance(term, AdversarialTerm)), None)

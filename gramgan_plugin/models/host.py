@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.models import lr_scheduler as basicsr_schedulers
 from basicsr.utils.dist_util import get_dist_info
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
+from gramgan_plugin.archs import GramGANDiscriminator
 from gramgan_plugin.checkpoints.files import describe_file, load_tensors, save_json, save_tensors
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, fit_weights
 from gramgan_plugin.errors import OptionError, UserError
@@ -146,8 +148,17 @@ class HostFixes:
                 raise OptionError(f"train.scheduler: {name}: {error}") from error
 
     def model_to_device(self, net: nn.Module) -> nn.Module:
-        """Move a network to the model's device, wrapped for training on several devices as the options say."""
+        """Move a network to the model's device, wrapped for training on several devices as the options say.
+
+        With ``train.channels_last`` the networks that are known to run in that layout get it. Any other is handed
+        its input in the usual one: upstream's discriminators, for one, call ``view`` on their features.
+        """
         net = net.to(self.device)
+        if (self.opt.get("train") or {}).get("channels_last", False):
+            if isinstance(net, RRDBNet | GramGANDiscriminator):
+                net = net.to(memory_format=torch.channels_last)
+            else:
+                net.register_forward_pre_hook(_contiguous_input)
         if self.opt["dist"]:
             ids = [torch.cuda.current_device()] if self.device.type == "cuda" else None
             return DistributedDataParallel(
@@ -196,6 +207,10 @@ def plain(value: Any) -> Any:
     if hasattr(value, "item"):  # numpy scalars
         return value.item()
     raise TypeError(f"a {type(value).__name__} cannot stand in a training state")
+
+
+def _contiguous_input(net: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(arg.contiguous() if isinstance(arg, torch.Tensor) else arg for arg in args)
 
 
 def _bare(net: nn.Module) -> nn.Module:

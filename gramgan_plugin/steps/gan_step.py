@@ -109,7 +109,7 @@ def _look(net_d: nn.Module, image: Tensor, taps: tuple[str | int, ...]) -> tuple
 
 
 def _masked(image: Tensor, mask: Tensor | None) -> Tensor:
-    return (image if mask is None else image * mask).contiguous()
+    return image if mask is None else image * mask
 
 
 def _gradient_norm(value: Tensor, sr: Tensor) -> Tensor:

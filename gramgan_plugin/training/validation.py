@@ -6,7 +6,8 @@ from typing import Any
 from basicsr.models.sr_model import SRModel
 from torch.utils.data import DataLoader
 
-from gramgan_plugin.evaluation.measure import measure, model_enlarger
+from gramgan_plugin.evaluation.measure import measure, model_enlarger, write_image
+from gramgan_plugin.evaluation.pictures import Image
 from gramgan_plugin.training.logs import RunLog
 
 
@@ -25,8 +26,8 @@ def validate(model: Any, loaders: list[DataLoader[Any]], iteration: int, opt: di
     own = getattr(type(model), "nondist_validation", None) is not getattr(SRModel, "nondist_validation", None)
     save = bool(opt["val"].get("save_img", False))
 
-    def picture(name: str) -> Path:
-        return Path(opt["path"]["visualization"]) / name / f"{name}_{iteration}.png"
+    def keep(name: str, image: Image, truth: Image | None) -> None:
+        write_image(image, Path(opt["path"]["visualization"]) / name / f"{name}_{iteration}.png")
 
     for loader in loaders:
         if own:
@@ -40,6 +41,6 @@ def validate(model: Any, loaders: list[DataLoader[Any]], iteration: int, opt: di
             opt["val"].get("metrics") or {},
             model=opt["name"],
             device=model.device,
-            picture=picture if save else None,
+            keep=keep if save else None,
         )
         log.validation(iteration, result.dataset, result.means())

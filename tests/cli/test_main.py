@@ -105,6 +105,8 @@ class TestTest:
         expected = calculate_psnr(enlarged, gt, crop_border=4, test_y_channel=True)
         assert by_key["bicubic", "heldout", "psnr"]["mean"] == pytest.approx(expected, abs=0.01)
         assert cv2.imread("results/tiny/visualization/heldout/astronaut_tiny.png").shape == (96, 96, 3)
+        comparison = cv2.imread("results/tiny/visualization/heldout/astronaut_comparison.png")
+        assert comparison.shape[1] > 3 * 96, "three versions side by side"
         assert "| heldout | bicubic |" in capsys.readouterr().out
 
     def test_pictures_only_on_request(self, options, write_options, workdir):

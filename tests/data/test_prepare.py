@@ -47,6 +47,14 @@ class TestPreparePhotos:
         ]
         assert (prepared.photos, prepared.held_out, prepared.skipped) == (2, 1, [])
 
+    def test_feature_at_most_so_many_per_photo(self, photo_folder: Path, tmp_path: Path) -> None:
+        report = prepare_photos(folder_photos(photo_folder), tmp_path / "set", max_per_photo=4, **SMALL)
+        per_photo = [row["photo"] for row in rows(report)]
+        assert {name: per_photo.count(name) for name in per_photo} == dict.fromkeys(per_photo, 4)
+        assert set(read_all(report.gt)) == {row["key"] for row in rows(report)}
+        with pytest.raises(UserError, match="max per photo 0: must be at least 1"):
+            prepare_photos(folder_photos(photo_folder), tmp_path / "none", max_per_photo=0, **SMALL)
+
     def test_feature_names(self, prepared: Report) -> None:
         # chelsea is 330x203 and émile 241x165: mod-cropped to 328x200 and 240x164.
         expected = [

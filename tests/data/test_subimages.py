@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gramgan_plugin.data.subimages import check_grid, count_windows, offsets, windows
+from gramgan_plugin.data.subimages import check_grid, count_windows, offsets, thinned, windows
 from gramgan_plugin.errors import UserError
 
 SIDES = st.integers(1, 700)
@@ -84,3 +84,17 @@ class TestWindows:
     def test_exception(self, grid: tuple[int, int, int, int]) -> None:
         with pytest.raises(UserError, match=r"multiple|at least"):
             check_grid(*grid)
+
+
+class TestThinned:
+    def test_feature(self) -> None:
+        places = windows(1411, 1411, 192, 96, 0, 4)
+        some = thinned(places, 30)
+        assert len(set(some)) == 30
+        assert set(some) <= set(places)
+        assert {place.y for place in some[:3]} == {0}
+        assert max(place.y for place in some) >= 1200, "spread over the whole photo"
+
+    def test_few_are_left_alone(self) -> None:
+        places = windows(451, 300, 192, 96, 0, 4)
+        assert thinned(places, 30) == thinned(places, None) == places

@@ -123,6 +123,33 @@ class TestGramGANModel:
         assert all(torch.isfinite(value) for value in model.log_dict.values())
         assert all(p.dtype == torch.float32 for p in model.net_g.parameters())
 
+    def test_channels_last_changes_the_layout_only(self, tiny_options, workdir):
+        results = []
+        for wanted in (False, True):
+            tiny_options["train"]["channels_last"] = wanted
+            opt = _resolved(tiny_options)
+            torch.manual_seed(0)
+            model, data = build_model(opt), TrainingData(opt).batches(0)
+            for net in (model.net_g, model.net_d, model.net_g_ema):
+                weight = next(p for p in net.parameters() if p.dim() == 4 and p.shape[1] > 1)
+                assert weight.is_contiguous(memory_format=torch.channels_last) == wanted
+            model.feed_data(next(data)[1])
+            model.optimize_parameters(1)
+            results.append(model.get_current_log())
+            model.save(0, 1)
+        assert results[1] == pytest.approx(results[0], rel=1e-3, abs=1e-6)
+        saved = torch.load("experiments/tiny/models/net_g_1.pth", weights_only=True)["params"]
+        assert all(value.is_contiguous() for value in saved.values()), "files are in the usual layout"
+
+    def test_channels_last_with_upstreams_discriminator(self, tiny_options, workdir):
+        options = _esrgan_options(tiny_options)
+        options["train"]["channels_last"] = True
+        model = build_model(_resolved(options))
+        gt = torch.rand(2, 3, 128, 128)
+        model.feed_data({"lq": torch.nn.functional.avg_pool2d(gt, 4), "gt": gt})
+        model.optimize_parameters(1)
+        assert model.net_g(model.lq).is_contiguous(memory_format=torch.channels_last)
+
     def test_starting_from_a_checkpoint_with_ema_on(self, tiny_options, workdir):
         source = build_model(_resolved(tiny_options))
         for wrapped in (source.net_g.state_dict(), {"params": source.net_g.state_dict()}):

@@ -1,7 +1,11 @@
 """The one file that names BasicSR's registries: what this plugin puts there, and how a name is looked up."""
 
 import difflib
-from collections.abc import Iterator
+import importlib
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.errors import OptionError
@@ -37,6 +41,26 @@ def register_all() -> None:
         for cls in classes:
             if cls.__name__ not in known[kind]:
                 known[kind].register(cls)
+
+
+def load_plugins(modules: Iterable[str] = ()) -> None:
+    """Import third parties' modules, which register their classes on import.
+
+    Those that installed packages announce under the entry-point group ``basicsr.plugins`` come first, then
+    ``modules``, which may also lie in the working directory. An option file cannot name a module: opening one must not run code.
+
+    Raises:
+        OptionError: if a module cannot be imported.
+    """
+    modules = list(modules)
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    announced = [entry.value.partition(":")[0] for entry in entry_points(group="basicsr.plugins")]
+    for name in [*announced, *modules]:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise OptionError(f"plugin {name}: cannot be imported: {error}") from error
 
 
 def registered(kind: str) -> Iterator[tuple[str, Any, str]]:

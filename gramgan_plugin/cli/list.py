@@ -4,6 +4,8 @@ import argparse
 import inspect
 from typing import Any
 
+from gramgan_plugin.cli.options import add_plugin_argument
+
 KINDS = ("arch", "loss", "model", "dataset", "metric")
 
 
@@ -14,6 +16,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("kind", nargs="?", choices=KINDS, help="only these")
     parser.add_argument("name", nargs="?", help="show this one's options")
+    add_plugin_argument(parser)
     parser.set_defaults(run=run)
 
 
@@ -21,8 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Print names with their package, or one name with its options."""
     import basicsr  # noqa: F401  (its registries fill on import)
 
-    from gramgan_plugin.registration import lookup, registered
+    from gramgan_plugin.registration import load_plugins, lookup, registered
 
+    load_plugins(arguments.plugin)
     if arguments.name:
         member = lookup(arguments.kind, arguments.name, f"basicsr list {arguments.kind}")
         summary = (inspect.getdoc(member) or "").partition("\n")[0]

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def add_option_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``-opt`` and ``--force_yml``."""
+    """Add ``-opt``, ``--force_yml`` and ``--plugin``."""
     parser.add_argument(
         "-opt",
         "--opt",
@@ -24,6 +24,19 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY:SUBKEY=VALUE",
         help="override options, e.g. train:total_iter=1000 train:optim_g:lr=1e-4",
     )
+    add_plugin_argument(parser)
+
+
+def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--plugin``."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module that registers classes of its own; packages can announce theirs under the entry-point "
+        "group basicsr.plugins",
+    )
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +52,9 @@ def read_options(arguments: argparse.Namespace, *, is_train: bool) -> dict[str, 
     import basicsr  # noqa: F401  (its registries fill on import)
 
     from gramgan_plugin.config import check_options, load_options, resolve_options
+    from gramgan_plugin.registration import load_plugins
 
+    load_plugins(arguments.plugin)
     options = load_options(arguments.opt, arguments.force_yml)
     check_options(options)
     return resolve_options(

@@ -1,10 +1,10 @@
 """Checking options before anything is built: every problem at once, each with the key's full path."""
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gramgan_plugin.errors import OptionError
+from gramgan_plugin.models.components import NOT_A_METRICS_OPTION, Component, components
 from gramgan_plugin.registration import did_you_mean, lookup
 
 
@@ -12,8 +12,8 @@ def check_options(opt: Mapping[str, Any]) -> None:
     """Check the types that an option file names and the options given to them.
 
     Networks, losses, metrics, optimizers and schedules are checked against their constructors' named parameters
-    (a ``**kwargs`` does not make a misspelt option right). For ``GramGANModel`` the keys of ``train`` are checked
-    too; other models' are theirs to know.
+    (a ``**kwargs`` does not make a misspelt option right). For models that declare them (``TRAIN_KEYS``), the keys
+    of ``train`` are checked, too.
 
     Args:
         opt: options as ``load_options`` or ``resolve_options`` give them.
@@ -21,83 +21,44 @@ def check_options(opt: Mapping[str, Any]) -> None:
     Raises:
         OptionError: one line a problem.
     """
-    problems = list(_problems(opt))
+    problems = [*_check_model(opt), *_check_datasets(opt)]
+    for component in components(opt):
+        problems += _check_component(component)
     if problems:
         raise OptionError("\n".join(problems))
 
 
-def _problems(opt: Mapping[str, Any]) -> Iterator[str]:
-    model = None
+def _check_model(opt: Mapping[str, Any]) -> Iterator[str]:
     try:
         model = lookup("model", str(opt.get("model_type")), "model_type")
     except OptionError as error:
         yield str(error)
-    for key, block in opt.items():
-        if key.startswith("network_") and block:
-            yield from _check_block(key, block, "arch")
+        return
+    known = getattr(model, "TRAIN_KEYS", None)
+    for key in opt.get("train") or {}:
+        if known is not None and key not in known:
+            yield f"train.{key}: unknown option{did_you_mean(key, known)}"
+
+
+def _check_datasets(opt: Mapping[str, Any]) -> Iterator[str]:
     for key, block in (opt.get("datasets") or {}).items():
-        yield from _check_type(f"datasets.{key}", block, "dataset")
-    for key, block in ((opt.get("val") or {}).get("metrics") or {}).items():
-        # `img`, `img2` are given by the caller; `better` is read by BasicSR's bookkeeping.
-        yield from _check_block(f"val.metrics.{key}", block, "metric", extra=("better",))
-    train = opt.get("train") or {}
-    known_keys = getattr(model, "TRAIN_KEYS", None)
-    for key, block in train.items():
-        where = f"train.{key}"
-        if known_keys is not None and key not in known_keys:
-            yield f"{where}: unknown option{did_you_mean(key, known_keys)}"
-        elif key == "extra_terms":
-            for name, term in (block or {}).items():
-                yield from _check_block(f"{where}.{name}", term, "loss")
-        elif key.endswith("_opt") and isinstance(block, Mapping):
-            yield from _check_block(where, block, "loss")
-        elif key.startswith("optim_") and isinstance(block, Mapping):
-            yield from _check_optimizer(where, block)
-        elif key == "scheduler" and isinstance(block, Mapping):
-            yield from _check_scheduler(where, block)
+        if not isinstance(block, Mapping) or "type" not in block:
+            yield f"datasets.{key}: expected a section with a `type`"
+            continue
+        try:
+            lookup("dataset", str(block["type"]), f"datasets.{key}.type")
+        except OptionError as error:
+            yield str(error)
 
 
-def _check_type(where: str, block: Any, kind: str) -> Iterator[str]:
-    if not isinstance(block, Mapping) or "type" not in block:
-        yield f"{where}: expected a section with a `type`"
-        return
+def _check_component(component: Component) -> Iterator[str]:
     try:
-        lookup(kind, str(block["type"]), f"{where}.type")
+        known = component.parameters()
     except OptionError as error:
         yield str(error)
-
-
-def _check_block(where: str, block: Any, kind: str, extra: tuple[str, ...] = ()) -> Iterator[str]:
-    problems = list(_check_type(where, block, kind))
-    yield from problems
-    if not problems:
-        yield from _check_signature(where, block, lookup(kind, str(block["type"]), where), extra)
-
-
-def _check_optimizer(where: str, block: Mapping[str, Any]) -> Iterator[str]:
-    import torch
-
-    names = {n: c for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, torch.optim.Optimizer)}
-    if block.get("type") not in names:
-        yield f"{where}.type: torch has no optimizer '{block.get('type')}'{did_you_mean(str(block.get('type')), names)}"
         return
-    yield from _check_signature(where, block, names[block["type"]])
-
-
-def _check_scheduler(where: str, block: Mapping[str, Any]) -> Iterator[str]:
-    from gramgan_plugin.models.host import scheduler_class
-
-    try:
-        yield from _check_signature(where, block, scheduler_class(str(block.get("type"))))
-    except OptionError as error:
-        yield str(error)
-
-
-def _check_signature(
-    where: str, block: Mapping[str, Any], build: Callable[..., Any], extra: tuple[str, ...] = ()
-) -> Iterator[str]:
-    parameters = inspect.signature(build).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    for key in block:
-        if key != "type" and key not in named and key not in extra:
-            yield f"{where}.{key}: unknown option of {build.__name__}{did_you_mean(str(key), named)}"
+    extra = NOT_A_METRICS_OPTION if component.kind == "metric" else set()
+    for key in component.options:
+        if key != "type" and key not in known and key not in extra:
+            name = component.options["type"]
+            yield f"{component.where}.{key}: unknown option of {name}{did_you_mean(str(key), known)}"

@@ -126,14 +126,7 @@ class HostFixes:
 
     def get_optimizer(self, optim_type: str, params: Iterable[Any], lr: float, **kwargs: Any) -> Optimizer:
         """Any optimizer of ``torch.optim`` by its class name."""
-        known: dict[str, Any] = {
-            name: cls
-            for name, cls in vars(torch.optim).items()
-            if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
-        }
-        if optim_type not in known:
-            raise OptionError(f"train.optim: torch has no optimizer '{optim_type}'{did_you_mean(optim_type, known)}")
-        optimizer: Optimizer = known[optim_type](params, lr=lr, **kwargs)
+        optimizer: Optimizer = optimizer_class(optim_type, "train.optim")(params, lr=lr, **kwargs)
         return optimizer
 
     def setup_schedulers(self) -> None:
@@ -169,6 +162,22 @@ class HostFixes:
                 find_unused_parameters=self.opt.get("find_unused_parameters", False),
             )
         return DataParallel(net) if self.opt["num_gpu"] > 1 else net
+
+
+def optimizer_class(name: str, key: str) -> Any:
+    """The optimizer of ``torch.optim`` of a name.
+
+    Raises:
+        OptionError: if there is none; it begins with ``key``, where the name stands.
+    """
+    known = {
+        member: cls
+        for member, cls in vars(torch.optim).items()
+        if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
+    }
+    if name not in known:
+        raise OptionError(f"{key}: torch has no optimizer '{name}'{did_you_mean(name, known)}")
+    return known[name]
 
 
 def scheduler_class(name: str) -> Any:

@@ -55,6 +55,8 @@ def _run(opt: dict[str, Any], state: Path | None) -> None:
         f"{data.size} training images, batch {data.batch_size}, {data.batches_per_epoch} iterations an epoch; "
         + (f"going on from iteration {iteration} of {total}" if iteration else f"{total} iterations")
     )
+    if (opt["logger"].get("wandb") or {}).get("project"):
+        logger.warning("logger.wandb.project: Weights & Biases is not supported yet; this run is not sent there")
     log = RunLog(opt, iteration)
     try:
         _iterate(opt, model, data, val_loaders, log, iteration, total)

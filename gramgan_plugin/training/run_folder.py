@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.models.components import with_defaults
 
 HOLDER = ".lock.json"
 
@@ -46,9 +47,14 @@ def open_run_folder(folder: Path, *, keep: bool) -> Iterator[Path]:
 
 
 def record_run(folder: Path, opt: dict[str, Any]) -> None:
-    """Write what is needed to repeat the run: ``options.yml`` (resolved) and ``environment.json``."""
+    """Write what is needed to repeat the run: ``options.yml`` and ``environment.json``.
+
+    The options are resolved and have the defaults of networks, losses, optimizers, schedule and metrics, too.
+    """
     temporary = folder / ".options.yml.tmp"
-    temporary.write_text(yaml.safe_dump(_plain(opt), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.write_text(
+        yaml.safe_dump(_plain(with_defaults(opt)), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     temporary.replace(folder / "options.yml")
     save_json(environment(), folder / "environment.json")
 

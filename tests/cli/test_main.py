@@ -136,6 +136,17 @@ class TestList:
         assert main(["list", "loss", "GramPachLoss"]) == 2
         assert "no loss named 'GramPachLoss' is registered; did you mean 'GramPatchLoss'" in capsys.readouterr().err
 
+    def test_a_third_partys_module(self, workdir, capsys, monkeypatch):
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        (workdir / "my_losses_for_test.py").write_text(
+            "from basicsr.utils.registry import LOSS_REGISTRY\n"
+            "@LOSS_REGISTRY.register()\nclass MyLossForTest:\n    'A loss.'\n    def __init__(self, weight=3): pass\n"
+        )
+        assert main(["list", "loss", "MyLossForTest", "--plugin", "my_losses_for_test"]) == 0
+        assert "MyLossForTest(weight=3)" in capsys.readouterr().out
+        assert main(["list", "--plugin", "no_such_module_for_test"]) == 2
+        assert "plugin no_such_module_for_test: cannot be imported" in capsys.readouterr().err
+
     def test_version(self, capsys):
         with pytest.raises(SystemExit, match="0"):
             main(["--version"])

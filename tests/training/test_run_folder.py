@@ -65,11 +65,15 @@ class TestOpenRunFolder:
 
 class TestRecordRun:
     def test_options_and_versions(self, tmp_path):
-        record_run(tmp_path, {"name": "x", "train": {"lr": 1e-4, "betas": (0.9, 0.99)}})
-        assert yaml.safe_load((tmp_path / "options.yml").read_text()) == {
-            "name": "x",
-            "train": {"lr": 1e-4, "betas": [0.9, 0.99]},
-        }
+        optimizer = {"type": "Adam", "lr": 1e-4, "betas": (0.9, 0.9)}
+        opt = {"name": "x", "train": {"optim_g": optimizer, "gram_patch_opt": {"type": "GramPatchLoss", "alpha": 2}}}
+        record_run(tmp_path, opt)
+        recorded = yaml.safe_load((tmp_path / "options.yml").read_text())
+        assert recorded["name"] == "x"
+        written = recorded["train"]["optim_g"]
+        assert (written["lr"], written["betas"], written["amsgrad"]) == (1e-4, [0.9, 0.9], False)
+        assert recorded["train"]["gram_patch_opt"].items() >= {"alpha": 2, "beta": 1.0, "patch_size": 4}.items()
+        assert "amsgrad" not in optimizer, "the options themselves stay as the user wrote them"
         recorded = json.loads((tmp_path / "environment.json").read_text())
         assert recorded["packages"]["basicsr"] == "1.4.2"
 

@@ -1,0 +1,92 @@
+"""The parts that an option file puts together, each with the constructor that its options go to."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from gramgan_plugin.errors import OptionError
+from gramgan_plugin.models.host import optimizer_class, scheduler_class
+from gramgan_plugin.registration import lookup
+
+# What the caller of a metric gives, and what BasicSR's bookkeeping reads.
+NOT_A_METRICS_OPTION = {"img", "img2", "better"}
+
+
+@dataclass(frozen=True)
+class Component:
+    """One block of options with a ``type``.
+
+    Attributes:
+        path: the keys that lead to it, such as ``("train", "pixel_opt")``.
+        kind: ``arch``, ``loss``, ``metric``, ``optimizer`` or ``scheduler``.
+        options: the block.
+    """
+
+    path: tuple[str, ...]
+    kind: str
+    options: Any
+
+    @property
+    def where(self) -> str:
+        """The path as messages have it: ``train.pixel_opt``."""
+        return ".".join(self.path)
+
+    def constructor(self) -> Callable[..., Any]:
+        """What the options go to.
+
+        Raises:
+            OptionError: if the block has no ``type``, or nothing of that name is known.
+        """
+        if not isinstance(self.options, Mapping) or "type" not in self.options:
+            raise OptionError(f"{self.where}: expected a section with a `type`")
+        name = str(self.options["type"])
+        if self.kind == "optimizer":
+            return optimizer_class(name, f"{self.where}.type")
+        if self.kind == "scheduler":
+            return scheduler_class(name)
+        constructor: Callable[..., Any] = lookup(self.kind, name, f"{self.where}.type")
+        return constructor
+
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The constructor's named parameters; a ``**kwargs`` takes no option."""
+        found = {
+            p.name: p
+            for p in inspect.signature(self.constructor()).parameters.values()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        }
+        if self.kind == "metric":
+            found = {name: p for name, p in found.items() if name not in NOT_A_METRICS_OPTION}
+        return found
+
+
+def components(opt: Mapping[str, Any]) -> Iterator[Component]:
+    """The networks, losses, optimizers, schedule and metrics of an option file, in its order."""
+    for key, block in opt.items():
+        if key.startswith("network_") and block:
+            yield Component((key,), "arch", block)
+    for key, block in (opt.get("train") or {}).items():
+        if key == "extra_terms":
+            for name, term in (block or {}).items():
+                yield Component(("train", key, name), "loss", term)
+        elif block and key.endswith("_opt"):
+            yield Component(("train", key), "loss", block)
+        elif block and key.startswith("optim_"):
+            yield Component(("train", key), "optimizer", block)
+        elif block and key == "scheduler":
+            yield Component(("train", key), "scheduler", block)
+    for key, block in ((opt.get("val") or {}).get("metrics") or {}).items():
+        yield Component(("val", "metrics", key), "metric", block)
+
+
+def with_defaults(opt: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``opt`` in which each component also has the options that its constructor fills in."""
+    whole = deepcopy(dict(opt))
+    for component in components(whole):
+        for name, parameter in component.parameters().items():
+            if parameter.default is not parameter.empty and isinstance(
+                parameter.default, bool | int | float | str | list | tuple | None
+            ):
+                component.options.setdefault(name, parameter.default)
+    return whole

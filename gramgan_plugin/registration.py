@@ -47,7 +47,8 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
     """Import third parties' modules, which register their classes on import.
 
     Those that installed packages announce under the entry-point group ``basicsr.plugins`` come first, then
-    ``modules``, which may also lie in the working directory. An option file cannot name a module: opening one must not run code.
+    ``modules``, which may also lie in the working directory. An option file cannot name a module: opening one must
+    not run code.
 
     Raises:
         OptionError: if a module cannot be imported.

@@ -39,7 +39,8 @@ class Spy(nn.Module):
         self.calls: list[dict[str, Any]] = []
 
     def forward(self, x: Tensor, taps: Any = None) -> Any:
-        self.calls.append({"x": x.detach().clone(), "taps": taps, "graph": torch.is_grad_enabled() and x.requires_grad})
+        call = {"x": x.detach().clone(), "taps": taps, "grad": torch.is_grad_enabled(), "reaches": x.requires_grad}
+        self.calls.append(call)
         return self.net(x) if taps is None else self.net(x, taps=taps)
 
 
@@ -115,7 +116,7 @@ class TestGeneratorStep:
         spy = Spy(net_d)
         mask = terms[-1].loss.mask(batch.gt)
         generator_step(net_g, spy, terms, batch, mask, gradient_norms=True)
-        assert [call["graph"] for call in spy.calls] == [False, True], "GT without a graph, then SR with one"
+        assert [call["grad"] for call in spy.calls] == [False, True], "GT without a graph, then SR with one"
         assert torch.equal(spy.calls[0]["x"], batch.gt * mask)
         assert 0 < mask.mean() < 1
         assert all(call["taps"] == TAPS for call in spy.calls)
@@ -175,7 +176,7 @@ class TestDiscriminatorStep:
         log = discriminator_step(spy, MaskedRaGANLoss(), sr, batch.gt)
         assert all(p.grad is None for p in net_g.parameters())
         assert len(spy.calls) == 2
-        assert not any(call["graph"] for call in spy.calls), "no graph reaches back to the images"
+        assert not any(call["reaches"] for call in spy.calls), "no graph reaches back to the images"
         assert all(p.grad is not None for p in net_d.parameters())
         assert list(log) == ["l_d_real", "l_d_fake", "out_d_real", "out_d_fake"]
 

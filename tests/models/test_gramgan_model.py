@@ -92,7 +92,7 @@ class TestGramGANModel:
             assert ("grad_g_pix" in model.log_dict) == (iteration == 2)
 
     def test_net_d_iters_and_init_iters_are_upstreams(self, tiny_options, workdir):
-        tiny_options["train"] |= {"net_d_iters": 2, "net_d_init_iters": 3}
+        tiny_options["train"] |= {"net_d_iters": 2, "net_d_init_iters": 2}
         opt = _resolved(tiny_options)
         model, data = build_model(opt), TrainingData(opt).batches(0)
         trained = []
@@ -113,6 +113,33 @@ class TestGramGANModel:
         model.feed_data({"gt": torch.rand(1, 3, 16, 16), "lq": torch.rand(1, 3, 4, 4)})
         model.optimize_parameters(1)
         assert list(model.log_dict) == ["l_g_pix", "grad_g_pix"]
+
+    def test_the_average_of_a_network_with_buffers(self, tiny_options, workdir):
+        model = build_model(_resolved(tiny_options))
+        model.net_g, model.net_g_ema = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
+        model.net_g(torch.rand(4, 2, 3, 3) + 5)
+        torch.nn.init.constant_(model.net_g.weight, 3.0)
+        model.model_ema(0.75)
+        assert torch.equal(model.net_g_ema.running_mean, model.net_g.running_mean)
+        assert model.net_g_ema.num_batches_tracked == 1
+        torch.testing.assert_close(model.net_g_ema.weight.data, torch.full((2,), 0.75 * 1 + 0.25 * 3))
+
+    def test_in_a_process_group(self, tiny_options, workdir):
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        try:
+            opt = _resolved(tiny_options) | {"dist": True}
+            model = build_model(opt)
+            for net in (model.net_g, model.net_d):
+                assert isinstance(net, torch.nn.parallel.DistributedDataParallel)
+                assert not net.broadcast_buffers, "D runs twice in a step; its buffers must not be written between"
+            model.feed_data(next(TrainingData(opt).batches(0))[1])
+            model.optimize_parameters(1)
+            assert all(p.grad is not None for net in (model.net_g, model.net_d) for p in net.parameters())
+            model.save(0, 1)
+        finally:
+            torch.distributed.destroy_process_group()
+        saved = torch.load("experiments/tiny/models/net_d_1.pth", weights_only=True)["params"]
+        assert "conv0_0.weight" in saved, "no module. prefix in files"
 
     def test_bf16(self, tiny_options, workdir):
         tiny_options["train"]["precision"] = "bf16"

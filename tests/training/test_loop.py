@@ -91,7 +91,10 @@ class TestRun:
 
 
 class TestResume:
-    def test_auto_resume_goes_on_exactly(self, run, tiny_options, workdir):
+    @pytest.mark.parametrize("reached", [4, 2], ids=["end of an epoch", "middle of an epoch"])
+    def test_auto_resume_goes_on_exactly(self, run, tiny_options, workdir, reached):
+        if reached == 2:
+            (run / "training_states/4.json").unlink()
         longer = deepcopy(tiny_options)
         longer["train"]["total_iter"] = 7
         _train(longer | {"name": "straight"})
@@ -101,7 +104,7 @@ class TestResume:
             resumed = _weights(run / f"models/{net}_7.pth", key)
             assert all(torch.equal(straight[k], resumed[k]) for k in straight), (net, key)
         iterations = [line["iter"] for line in _lines(run / "metrics.jsonl") if "l_g_pix" in line]
-        assert iterations == [1, 2, 3, 4, 5, 6, 7]
+        assert iterations == [1, 2, 3, 4, *range(reached + 1, 8)]
         assert len(list(workdir.glob("experiments/*"))) == 2, "nothing is archived"
 
     def test_a_damaged_newest_checkpoint_is_passed_over(self, run, tiny_options, caplog):

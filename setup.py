@@ -36,6 +36,8 @@ setup(
         # Brings the photos of `basicsr prepare sample`.
         "scikit-image>=0.22,<1",
         "tqdm>=4.65,<5",
+        # Loss curves.
+        "matplotlib>=3.7,<4",
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11"],

@@ -9,7 +9,7 @@ from gramgan_plugin import __version__
 from gramgan_plugin.errors import UserError
 
 # Each is a module of this package with add_parser(subparsers), which sets `run`. None imports torch before it runs.
-COMMANDS = ("train", "test", "prepare", "list")
+COMMANDS = ("quickstart", "train", "test", "prepare", "list")
 
 DESCRIPTION = "Train and test super-resolution networks with BasicSR and the Gram-GAN plugin."
 

@@ -19,6 +19,7 @@ def resolve_options(
     auto_resume: bool = False,
     debug: bool = False,
     root: Path | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Fill in what upstream's ``parse_options`` fills in, under the working directory.
 
@@ -29,6 +30,7 @@ def resolve_options(
         auto_resume: go on from the newest whole checkpoint of this name.
         debug: as upstream: a ``debug_`` name, a log line each iteration, validation and checkpoints every 8.
         root: the folder under which ``experiments/`` and ``results/`` lie; the working directory if None.
+        folder: the run's own folder, if not ``experiments/NAME`` or ``results/NAME`` there.
 
     Returns:
         The resolved options. ``manual_seed`` is drawn if absent; ``num_gpu: auto`` becomes a number.
@@ -50,7 +52,7 @@ def resolve_options(
     opt.setdefault("logger", {})
     opt["path"] = dict(opt.get("path") or {})
     _resolve_datasets(opt)
-    _resolve_paths(opt, root or Path.cwd(), is_train)
+    _resolve_paths(opt, root or Path.cwd(), folder, is_train)
     if is_train and debug:
         opt["logger"] |= {"print_freq": 1, "save_checkpoint_freq": 8}
         if opt.get("val"):
@@ -103,19 +105,19 @@ def _resolve_datasets(opt: dict[str, Any]) -> None:
                 dataset[root] = expanded if isinstance(dataset[root], list) else expanded[0]
 
 
-def _resolve_paths(opt: dict[str, Any], root: Path, is_train: bool) -> None:
+def _resolve_paths(opt: dict[str, Any], root: Path, folder: Path | None, is_train: bool) -> None:
     path = opt["path"]
     for key, value in path.items():
         if value is not None and ("resume_state" in key or "pretrain_network" in key):
             path[key] = str(Path(value).expanduser())
     opt["root_path"] = str(root)
     if is_train:
-        run = root / "experiments" / opt["name"]
+        run = folder or root / "experiments" / opt["name"]
         path["experiments_root"] = str(run)
         path["models"] = str(run / "models")
         path["training_states"] = str(run / "training_states")
     else:
-        run = root / "results" / opt["name"]
+        run = folder or root / "results" / opt["name"]
         path["results_root"] = str(run)
     path["log"] = str(run)
     path["visualization"] = str(run / "visualization")

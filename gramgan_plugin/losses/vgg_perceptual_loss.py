@@ -147,6 +147,18 @@ class VGGPerceptualLoss(nn.Module):
         return self
 
 
+def find_vgg19_weights() -> Path | None:
+    """The VGG19 weights that this machine has already, or None: nothing is fetched.
+
+    Looked for in the order in which the loss takes them: where BasicSR keeps them, under the working directory, and
+    in torch.hub's cache.
+    """
+    for path in (UPSTREAM_WEIGHTS, Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME):
+        if path.is_file():
+            return path
+    return None
+
+
 def _layer_weights(layer_weights: str | Mapping[str, float]) -> dict[str, float]:
     if isinstance(layer_weights, str):
         if layer_weights not in LAYER_WEIGHTS:

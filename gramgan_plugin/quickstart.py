@@ -1,0 +1,195 @@
+"""``basicsr quickstart``: the whole way from photos to a tested Gram-GAN, small enough for a laptop's CPU."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from gramgan_plugin.checkpoints.files import save_json
+from gramgan_plugin.config import check_options, load_options, resolve_options
+from gramgan_plugin.config.load import merge
+from gramgan_plugin.data.prepare import Report
+from gramgan_plugin.data.sample import prepare_sample
+from gramgan_plugin.evaluation.benchmark import run_benchmark
+from gramgan_plugin.evaluation.measure import write_image
+from gramgan_plugin.evaluation.pictures import side_by_side
+from gramgan_plugin.evaluation.plots import plot_losses
+from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS, find_vgg19_weights
+from gramgan_plugin.training import train
+from gramgan_plugin.training.logs import run_logging
+from gramgan_plugin.training.run_folder import open_run_folder
+
+FOLDER = Path("experiments/quickstart")
+# Five minutes on two cores are the limit for it all; the VGG term takes about as long as the rest of an iteration.
+GRAMGAN_ITERATIONS = 500
+GRAMGAN_ITERATIONS_WITH_VGG = 300
+
+Scores = dict[str, dict[str, float]]
+
+
+def run_quickstart(
+    folder: Path = FOLDER,
+    say: Callable[[str], None] = print,
+    l1_iterations: int | None = None,
+    gramgan_iterations: int | None = None,
+) -> Scores:
+    """Pack the sample photos, train the small L1 stage and Gram-GAN, test both and draw the results.
+
+    Everything goes through the option files that come with the package, as a full run does. Nothing is fetched.
+
+    Args:
+        folder: what it all goes under; an older one is archived.
+        say: told what happens, a line at a time.
+        l1_iterations: length of the L1 stage; None for what its option file has.
+        gramgan_iterations: length of Gram-GAN's; None for what fits into a few minutes.
+
+    Returns:
+        What results.json holds: ``bicubic``, ``l1``, ``gramgan`` -> ``psnr_y``, ``ssim_y`` and ``niqe``, each the
+        mean over the held-out photos.
+
+    Raises:
+        UserError: if the folder is in use or cannot be written.
+    """
+    started = time.perf_counter()
+    with open_run_folder(folder, keep=False):
+        say(f"1/5  Packing sample photos into {folder}/data")
+        data = prepare_sample(folder / "data")
+        say(f"2/5  Training the L1 stage on {data.sub_images} sub-images")
+        _train("train_rrdb_psnr_sample", folder / "l1", data, l1_changes(l1_iterations))
+        say("3/5  Training Gram-GAN from it" + _about_vgg())
+        start = {"path": {"pretrain_network_g": str(folder / "l1/models/net_g_latest.pth")}}
+        changes = merge(gramgan_changes(gramgan_iterations), start)
+        _train("train_gramgan_sample", folder / "gramgan", data, changes)
+        say("4/5  Testing both on the held-out photos")
+        scores = {stage: _test(folder, stage, data) for stage in ("l1", "gramgan")}
+        result = {"bicubic": scores["l1"]["bicubic"], **{stage: scores[stage][stage] for stage in scores}}
+        say("5/5  Drawing")
+        save_json(result, folder / "results.json")
+        (folder / "results.md").write_text(table(result), encoding="utf-8")
+        plot_losses(
+            {"L1 stage": folder / "l1/metrics.jsonl", "Gram-GAN": folder / "gramgan/metrics.jsonl"},
+            folder / "losses.png",
+        )
+        write_image(_comparison(folder, data), folder / "comparison.png")
+    say(f"\n{table(result)}\n{_farewell(folder, time.perf_counter() - started)}")
+    return result
+
+
+def l1_changes(iterations: int | None = None) -> dict[str, Any]:
+    """What differs from the option file of the small L1 stage: the precision, where bf16 would be emulated."""
+    changes: dict[str, Any] = {"train": {"precision": precision()}}
+    if iterations is not None:
+        changes["train"] |= {"total_iter": iterations, "scheduler": {"total_steps": iterations + 1}}
+    return changes
+
+
+def gramgan_changes(iterations: int | None = None) -> dict[str, Any]:
+    """What differs from the option file of the small Gram-GAN: its length, and the VGG term where it can be had."""
+    weights = find_vgg19_weights()
+    if iterations is None:
+        iterations = GRAMGAN_ITERATIONS if weights is None else GRAMGAN_ITERATIONS_WITH_VGG
+    train: dict[str, Any] = {
+        "precision": precision(),
+        "total_iter": iterations,
+        "scheduler": {"period": max(iterations, 2), "warmup_iter": min(20, iterations // 2)},
+    }
+    if weights is not None:
+        train["perceptual_opt"] = {
+            "type": "VGGPerceptualLoss",
+            "layer_weights": dict(LAYER_WEIGHTS["gramgan"]),
+            "vgg_weights": str(weights),
+        }
+    return {"train": train}
+
+
+def precision() -> str:
+    """``bf16`` where the hardware has it, else ``fp32``."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    # No public way to ask: without the instructions autocast works, but slower than float32.
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return "bf16" if asked is not None and asked() else "fp32"
+
+
+def table(result: Scores) -> str:
+    """The results as people read them.
+
+    >>> print(table({"bicubic": {"psnr_y": 27.0, "ssim_y": 0.8, "niqe": 7.4}}))
+    model     PSNR-Y   SSIM-Y    NIQE (lower is better)
+    bicubic    27.00   0.8000    7.40
+    <BLANKLINE>
+    """
+    lines = [f"{'model':8}{'PSNR-Y':>8}{'SSIM-Y':>9}    NIQE (lower is better)"]
+    for name, row in result.items():
+        lines.append(f"{name:8}{row['psnr_y']:8.2f}{row['ssim_y']:9.4f}{row['niqe']:8.2f}")
+    return "\n".join(lines) + "\n"
+
+
+def _options(name: str, data: Report, changes: dict[str, Any], phase: str) -> dict[str, Any]:
+    """A shipped option file over the packed photos."""
+    held_out = {"dataroot_gt": str(data.out / "test/GT"), "dataroot_lq": str(data.out / f"test/LQ_x{data.scale}")}
+    datasets: dict[str, Any] = {phase: held_out}
+    if phase == "val":
+        datasets["train"] = {"dataroot_gt": str(data.gt), "dataroot_lq": str(data.lq)}
+        # Few iterations want many points, for the curves and for who watches.
+        changes = merge(changes, {"logger": {"use_tb_logger": False, "print_freq": 20}})
+    options = merge(merge(load_options([name]), {"datasets": datasets}), changes)
+    check_options(options)
+    return options
+
+
+def _train(name: str, folder: Path, data: Report, changes: dict[str, Any]) -> None:
+    train(resolve_options(_options(name, data, changes, "val"), is_train=True, folder=folder))
+
+
+def _test(folder: Path, stage: str, data: Report) -> Scores:
+    """Means of bicubic and of one stage, whose pictures go to ``test_STAGE``."""
+    weights = {"name": stage, "path": {"pretrain_network_g": str(folder / stage / "models/net_g_latest.pth")}}
+    out = folder / f"test_{stage}"
+    opt = resolve_options(_options("test_sample", data, weights, "test"), is_train=False, folder=out)
+    opt |= {"rank": 0, "world_size": 1}
+    with run_logging(out / "test.log"):
+        results = run_benchmark(opt, out)
+    keys = {"psnr": "psnr_y", "ssim": "ssim_y", "niqe": "niqe"}
+    return {r.model: {keys[metric]: mean for metric, mean in r.means().items()} for r in results}
+
+
+def _comparison(folder: Path, data: Report) -> np.ndarray[Any, Any]:
+    """Each held-out photo as bicubic, L1 stage, Gram-GAN and GT, one below the other."""
+    rows = []
+    for gt in sorted((data.out / "test/GT").iterdir()):
+        pictures = {
+            "LQ bicubic": folder / f"test_l1/visualization/sample_test/{gt.stem}_bicubic.png",
+            "L1 stage": folder / f"test_l1/visualization/sample_test/{gt.stem}_l1.png",
+            "Gram-GAN": folder / f"test_gramgan/visualization/sample_test/{gt.stem}_gramgan.png",
+            "GT": gt,
+        }
+        read = {label: np.asarray(cv2.imread(str(path))) for label, path in pictures.items()}
+        rows.append(side_by_side(read, crop=128))
+    return np.vstack(rows)
+
+
+def _about_vgg() -> str:
+    weights = find_vgg19_weights()
+    if weights is None:
+        return ", without the VGG term: this machine has no VGG19 weights yet, and nothing is fetched here"
+    return f", with the VGG term, from {weights}"
+
+
+def _farewell(folder: Path, seconds: float) -> str:
+    return f"""Done in {seconds / 60:.1f} minutes. In {folder}:
+  comparison.png   the held-out photos, side by side
+  losses.png       the loss curves
+  results.json     the table above
+  l1/, gramgan/    checkpoints (models/), logs, the options of each run
+
+Next:
+  your own photos  basicsr prepare folder PHOTOS --out datasets/mine
+                   basicsr train -opt train_gramgan_x4.yml --force_yml datasets:train:dataroot_gt=datasets/mine/GT.lmdb
+                     datasets:train:dataroot_lq=datasets/mine/LQ_x4.lmdb path:pretrain_network_g=ESRGAN_OR_PSNR.pth
+  DIV2K            basicsr prepare folder DIV2K_train_HR --out datasets/DIV2K
+                   basicsr train -opt train_rrdb_psnr_x4.yml, then basicsr train -opt train_gramgan_x4.yml"""

@@ -1,0 +1,120 @@
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+import gramgan_plugin.quickstart as module
+from gramgan_plugin.cli.main import main
+from gramgan_plugin.quickstart import gramgan_changes, l1_changes, precision, run_quickstart
+
+
+@pytest.fixture
+def no_weights(workdir, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(workdir / "hub"))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A quickstart of two iterations a stage."""
+    folder, said = tmp_path_factory.mktemp("quickstart") / "experiments/quickstart", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parents[1])
+        patch.setattr(torch.hub, "get_dir", lambda: str(folder.parent / "hub"))
+        result = run_quickstart(folder, said.append, l1_iterations=2, gramgan_iterations=2)
+    return folder, said, result
+
+
+class TestQuickstart:
+    def test_what_it_leaves(self, done):
+        folder, _, _ = done
+        for stage in ("l1", "gramgan"):
+            for name in (
+                "models/net_g_latest.pth",
+                "training_states/2.json",
+                "train.log",
+                "metrics.jsonl",
+                "options.yml",
+            ):
+                assert (folder / stage / name).is_file(), f"{stage}/{name}"
+        comparison = cv2.imread(str(folder / "comparison.png"))
+        assert comparison.shape[1] > 4 * 250, "four versions side by side"
+        assert cv2.imread(str(folder / "losses.png")).std() > 0
+        assert not list(folder.rglob("*.tmp*"))
+
+    def test_results(self, done):
+        folder, said, result = done
+        assert json.loads((folder / "results.json").read_text()) == result
+        assert list(result) == ["bicubic", "l1", "gramgan"]
+        assert all(set(row) == {"psnr_y", "ssim_y", "niqe"} for row in result.values())
+        assert result["bicubic"]["psnr_y"] == pytest.approx(27.068, abs=0.01)
+        (report,) = [line for line in said if "PSNR-Y" in line]
+        assert "bicubic    27.07   0.80" in report
+        assert "basicsr prepare folder" in report
+        assert "DIV2K" in report
+
+    def test_it_says_that_there_is_no_vgg_term(self, done):
+        folder, said, _ = done
+        assert any("without the VGG term" in line for line in said)
+        assert "l_g_percep" not in (folder / "gramgan/metrics.jsonl").read_text()
+
+    def test_it_is_the_shipped_option_files(self, done):
+        from gramgan_plugin.config import load_options, parse_yaml
+
+        folder, _, _ = done
+        for stage, name in (("l1", "train_rrdb_psnr_sample"), ("gramgan", "train_gramgan_sample")):
+            used = parse_yaml((folder / stage / "options.yml").read_text(), "options.yml")
+            shipped = load_options([name])
+            for key in ("network_g", "network_d"):
+                assert used.get(key, {}).items() >= shipped.get(key, {}).items()
+            for block, options in shipped["train"].items():
+                if block.endswith("_opt"):
+                    assert used["train"][block].items() >= options.items()
+
+    def test_an_older_one_is_archived(self, done, monkeypatch):
+        folder, _, _ = done
+
+        def stop(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(module, "prepare_sample", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_quickstart(folder)
+        (archived,) = folder.parent.glob("quickstart_archived_*")
+        assert (archived / "results.json").is_file()
+        shutil.rmtree(folder)
+        archived.rename(folder)
+
+
+class TestChanges:
+    def test_the_vgg_term_where_there_are_weights(self, no_weights):
+        assert "perceptual_opt" not in gramgan_changes()["train"]
+        place = Path("experiments/pretrained_models/vgg19-dcbb9e9d.pth")
+        for path in (place, no_weights / "hub/checkpoints" / place.name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            block = gramgan_changes()["train"]["perceptual_opt"]
+            assert block["vgg_weights"] == str(path)
+            assert block["layer_weights"] == {"conv2_2": 1.0, "conv4_2": 0.1, "conv4_4": 0.01}
+            path.unlink()
+
+    def test_precision_follows_the_hardware(self, no_weights, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        for has, expected in ((True, "bf16"), (False, "fp32")):
+            monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has, raising=False)
+            assert precision() == expected
+            assert l1_changes()["train"]["precision"] == expected
+        monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+        assert precision() == "fp32"
+
+
+def test_as_a_command(workdir, monkeypatch):
+    called = []
+    monkeypatch.setattr(module, "run_quickstart", lambda: called.append(Path.cwd()))
+    assert main(["quickstart"]) == 0
+    assert called == [workdir]
+    logging.getLogger("basicsr").handlers.clear()

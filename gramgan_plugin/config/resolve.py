@@ -9,6 +9,8 @@ from typing import Any
 from gramgan_plugin.errors import OptionError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+# Real-ESRGAN's option files have a data set DF2K+OST.
+NAME_OF_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
 
 
 def resolve_options(
@@ -60,13 +62,13 @@ def resolve_options(
     return opt
 
 
-def check_name(name: Any, key: str) -> None:
+def check_name(name: Any, key: str, plain: re.Pattern[str] = NAME) -> None:
     """A run's or dataset's name becomes a folder, so it has to be a plain one.
 
     Raises:
         OptionError: if it isn't.
     """
-    if not isinstance(name, str) or not NAME.match(name):
+    if not isinstance(name, str) or not plain.match(name):
         raise OptionError(
             f"{key}: {name!r} cannot be a folder's name; use letters, digits, '.', '_' and '-', and begin with a "
             "letter or digit"
@@ -93,7 +95,7 @@ def _resolve_datasets(opt: dict[str, Any]) -> None:
     for key, dataset in datasets.items():
         if not isinstance(dataset, dict):
             raise OptionError(f"datasets.{key}: expected a section of options")
-        check_name(dataset.get("name"), f"datasets.{key}.name")
+        check_name(dataset.get("name"), f"datasets.{key}.name", NAME_OF_DATASET)
         # `val_1`, `test_2`: the phase is what stands before the underscore.
         dataset["phase"] = key.split("_")[0]
         if "scale" in opt:

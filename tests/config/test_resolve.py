@@ -37,6 +37,12 @@ class TestResolve:
         del tiny_options["manual_seed"]
         assert resolve_options(tiny_options, is_train=True)["manual_seed"] >= 1
 
+    def test_a_data_set_may_have_a_plus_in_its_name(self, tiny_options, workdir):
+        tiny_options["datasets"]["train"]["name"] = "DF2K+OST"
+        resolve_options(tiny_options, is_train=True)
+        with pytest.raises(OptionError, match=r"^name: "):
+            resolve_options({**tiny_options, "name": "a+b"}, is_train=True)
+
     @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "-x", "a b", None, 3, "x\n"])
     def test_names_that_are_no_folder(self, tiny_options, name):
         with pytest.raises(OptionError, match=r"^name: "):

@@ -36,11 +36,13 @@ setup(
         # Brings the photos of `basicsr prepare sample`.
         "scikit-image>=0.22,<1",
         "tqdm>=4.65,<5",
+        # Writes the scripts of `basicsr completion`; with fish from 1.9 on.
+        "shtab>=1.9,<2",
         # Loss curves.
         "matplotlib>=3.7,<4",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11", "jsonschema>=4.18"],
         "lint": ["ruff>=0.5", "mypy>=1.10", "import-linter>=2.0", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["basicsr = gramgan_plugin.cli.main:main"]},

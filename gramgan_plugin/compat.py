@@ -6,6 +6,9 @@ import types
 
 FUNCTIONAL_TENSOR = "torchvision.transforms.functional_tensor"
 
+# Why each stands in, for whoever asks `basicsr doctor`.
+REASONS = {FUNCTIONAL_TENSOR: "torchvision 0.17 removed it, and BasicSR 1.4.2 imports it"}
+
 
 def provide_functional_tensor() -> bool:
     """Let ``basicsr.data.degradations`` import ``rgb_to_grayscale`` from where torchvision kept it before 0.17.
@@ -30,4 +33,4 @@ def provide_functional_tensor() -> bool:
 
 def shims_in_force() -> list[str]:
     """The names of the modules that this file has put in place of missing ones."""
-    return [name for name in (FUNCTIONAL_TENSOR,) if hasattr(sys.modules.get(name), "__provided_by__")]
+    return [name for name in REASONS if hasattr(sys.modules.get(name), "__provided_by__")]

@@ -1,8 +1,13 @@
-"""The errors that a user's input can cause.
+"""The errors that a user's input or machine can cause.
 
-Everything here ends a command with one line on stderr and the exit code of the class; any other exception is a
-bug of ours and keeps its traceback.
+A ``UserError`` ends a command with one line on stderr and the exit code of the class. So does an ``OSError`` for
+which ``os_problem`` has words. Any other exception is a bug of ours and keeps its traceback.
 """
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -16,3 +21,63 @@ class UserError(Exception):
 
 class OptionError(UserError):
     """An option file, key or value that cannot be used; the message starts with the key's full path."""
+
+
+# What is wrong and what to do, by the system's number. Numbers that only a program's own mistake brings about
+# (EBADF, EINVAL, ...) are missing on purpose.
+_OS_PROBLEMS = {
+    errno.ENOSPC: "no space left on the disk; free some",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EFBIG: "larger than the file system or `ulimit -f` allows",
+    errno.EIO: "input/output error of the disk; see the system's log",
+    errno.ESTALE: "the network file system has lost it; run again",
+    errno.ENOLCK: "the file system has no locks left; work in a folder on another one",
+    errno.EROFS: "the file system is read-only; work in a folder that can be written",
+    errno.EACCES: "permission denied; change its permissions, or work in another folder",
+    errno.EPERM: "not permitted; change its owner, or work in another folder",
+    errno.ENOENT: "no such file or folder",
+    errno.ENOTDIR: "part of this path is a file, not a folder; move it out of the way",
+    errno.EISDIR: "a folder where a file should be; move it out of the way",
+    errno.EEXIST: "exists already; move it out of the way",
+    errno.ENOTEMPTY: "a folder that is not empty; move it out of the way",
+    errno.EBUSY: "in use by the system",
+    errno.ELOOP: "a symbolic link that leads in a circle",
+    errno.ENAMETOOLONG: "a name that is too long for the file system",
+    errno.EMFILE: "too many open files; raise `ulimit -n`, or lower num_worker_per_gpu",
+    errno.ENFILE: "too many open files on this machine; lower num_worker_per_gpu",
+}
+# A write to an open file names none; for the other numbers a missing name means that no file was involved.
+_NAMELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE}
+
+
+def os_problem(error: OSError, path: str | Path | None = None) -> str | None:
+    """One line about an error that the user's disks, permissions or limits have caused, or None for any other.
+
+    Args:
+        error: what the system reported.
+        path: the file it is about; the one that the error names if None.
+    """
+    what = _OS_PROBLEMS.get(error.errno or 0)
+    name = path if path is not None else error.filename
+    if what is None or (name is None and error.errno not in _NAMELESS):
+        return None
+    return what if name is None else f"{name}: {what}"
+
+
+@contextmanager
+def file_errors(path: str | Path) -> Iterator[None]:
+    """Turn the errors of the block, which reads or writes ``path``, into ``UserError`` where they are the user's.
+
+    Example:
+        >>> with file_errors("metrics.jsonl"):
+        ...     raise OSError(errno.ENOSPC, "No space left on device")
+        Traceback (most recent call last):
+        gramgan_plugin.errors.UserError: metrics.jsonl: no space left on the disk; free some
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = os_problem(error, path)
+        if problem is None:
+            raise
+        raise UserError(problem) from error

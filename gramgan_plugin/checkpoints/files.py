@@ -1,17 +1,21 @@
 """Reading and writing checkpoint files: nothing is unpickled, nothing is left half written."""
 
-import errno
 import hashlib
 import json
 import os
 import pickle
+import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import UserError, file_errors, os_problem
+
+# torch's zip writer reports a full disk as a RuntimeError.
+TORCH_WRITE_ERROR = re.compile(r"PytorchStreamWriter|inline_container|unexpected pos")
 
 
 def load_tensors(path: str | Path) -> Any:
@@ -38,7 +42,7 @@ def save_tensors(data: Any, path: str | Path) -> None:
     """``torch.save`` to a temporary name beside ``path``, fsync, rename.
 
     Raises:
-        UserError: if the disk is full; what stood at ``path`` before is untouched.
+        UserError: if it cannot be written (a full disk, no permission); what stood at ``path`` before is untouched.
     """
     path = Path(path)
     with _Replacing(path) as temporary, temporary.open("wb") as stream:
@@ -70,20 +74,24 @@ class _Replacing:
         self.temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
 
     def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with file_errors(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         return self.temporary
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None:
-            os.replace(self.temporary, self.path)  # noqa: PTH105  (the atomic call, named as such)
+            with file_errors(self.path):
+                os.replace(self.temporary, self.path)  # noqa: PTH105  (the atomic call, named as such)
             return
-        self.temporary.unlink(missing_ok=True)
-        # torch reports a full disk as a RuntimeError of its zip writer.
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or (isinstance(error, RuntimeError) and "write" in str(error)):
-            raise UserError(
-                f"{self.path}: cannot be written, no space left on the disk ({_first_line(error)})"
-            ) from error
+        with suppress(OSError):  # of the two errors, the one that is there already is the one to tell
+            self.temporary.unlink(missing_ok=True)
+        problem = None
+        if isinstance(error, OSError):
+            problem = os_problem(error, self.path)
+        elif isinstance(error, RuntimeError) and TORCH_WRITE_ERROR.search(str(error)):
+            problem = f"{self.path}: cannot be written, probably for want of space ({_first_line(error)}); free some"
+        if problem is not None:
+            raise UserError(problem) from error
 
 
 def _flush(stream: Any) -> None:

@@ -2,14 +2,19 @@
 
 import argparse
 import importlib
+import platform
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from gramgan_plugin import __version__
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.cli.failures import explain
 
 # Each is a module of this package with add_parser(subparsers), which sets `run`. None imports torch before it runs.
-COMMANDS = ("quickstart", "train", "test", "prepare", "list")
+COMMANDS = ("quickstart", "train", "test", "check", "schema", "prepare", "list", "doctor", "completion")
+
+BAD_INPUT = 2
 
 DESCRIPTION = "Train and test super-resolution networks with BasicSR and the Gram-GAN plugin."
 
@@ -17,11 +22,11 @@ DESCRIPTION = "Train and test super-resolution networks with BasicSR and the Gra
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(prog="basicsr", description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"gramgan-plugin {__version__}")
-    parser.add_argument("--verbose", action="store_true", help="show the traceback of an error, too")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the versions of what runs, and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f"gramgan_plugin.cli.{name}").add_parser(commands)
+    _add_verbose(parser, default=False)
     return parser
 
 
@@ -37,18 +42,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except UserError as error:
-        if arguments.verbose:
-            raise
-        for line in str(error).splitlines():
-            print(f"basicsr {arguments.command}: {_printable(line)}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         print(f"basicsr {arguments.command}: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        lines = explain(error, arguments.command)
+        if lines is None or arguments.verbose:
+            raise
+        for line in lines:
+            print(f"basicsr {arguments.command}: {printable(line)}", file=sys.stderr)
+        return getattr(error, "exit_code", BAD_INPUT)
 
 
-def _printable(line: str) -> str:
+class _Version(argparse.Action):
+    """Looks the versions up when they are asked for, in the packages' metadata: importing torch takes seconds."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any) -> None:
+        basicsr, torch = (_installed(name) for name in ("basicsr", "torch"))
+        python = platform.python_version()
+        print(f"gramgan-plugin {__version__} (basicsr {basicsr}, torch {torch}, Python {python})")
+        parser.exit()
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _add_verbose(parser: argparse.ArgumentParser, default: Any = argparse.SUPPRESS) -> None:
+    """Add ``--verbose`` to a parser and those below it: it may stand before and after the subcommand.
+
+    Only the outermost has a default, since those below would overwrite what stands before them.
+    """
+    parser.add_argument(
+        "--verbose", action="store_true", default=default, help="show the traceback of an error instead of one line"
+    )
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                _add_verbose(below)
+
+
+def printable(line: str) -> str:
     """Names of files and keys come from outside: no control characters to the terminal."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
 

@@ -1,6 +1,8 @@
 """The arguments that every command over an option file takes, named as upstream's users know them."""
 
 import argparse
+import os
+import sys
 from typing import Any
 
 
@@ -47,16 +49,45 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_options(arguments: argparse.Namespace, *, is_train: bool) -> dict[str, Any]:
-    """The checked and resolved options that a command line asks for."""
+def checked_options(
+    arguments: argparse.Namespace, *, is_train: bool | None = None, look_at_files: bool = True
+) -> dict[str, Any]:
+    """The merged options of a command line, once they are found right; warnings go to stderr.
+
+    Args:
+        arguments: with ``opt``, ``force_yml`` and ``plugin``.
+        is_train: whether they are to train; None takes it from whether they have a section ``train``.
+        look_at_files: whether the files and folders named have to be there.
+
+    Raises:
+        OptionError: one line a problem.
+    """
     import basicsr  # noqa: F401  (its registries fill on import)
 
-    from gramgan_plugin.config import check_options, load_options, resolve_options
+    from gramgan_plugin.cli.main import printable
+    from gramgan_plugin.config import check_files, check_options, load_options
     from gramgan_plugin.registration import load_plugins
 
     load_plugins(arguments.plugin)
     options = load_options(arguments.opt, arguments.force_yml)
-    check_options(options)
+    warnings = check_options(options, is_train=is_train)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one is enough
+        for warning in warnings:
+            print(f"basicsr {arguments.command}: warning: {printable(warning)}", file=sys.stderr)
+    if look_at_files:
+        check_files(options, goes_on=getattr(arguments, "auto_resume", False))
+    return options
+
+
+def read_options(arguments: argparse.Namespace, *, is_train: bool) -> dict[str, Any]:
+    """The checked and resolved options that a command line asks for.
+
+    Raises:
+        OptionError: one line a problem.
+    """
+    options = checked_options(arguments, is_train=is_train)
+    from gramgan_plugin.config import resolve_options
+
     return resolve_options(
         options,
         is_train=is_train,

@@ -1,64 +1,232 @@
 """Checking options before anything is built: every problem at once, each with the key's full path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from gramgan_plugin.config.construct import check_construction
+from gramgan_plugin.config.findings import Findings, section, with_text_keys
+from gramgan_plugin.config.keys import Key
+from gramgan_plugin.config.parameters import parameters_of
+from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT, with_names_of_today
+from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR
+from gramgan_plugin.config.schema_models import MODELS, Model
+from gramgan_plugin.config.sense import check_sense
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.models.components import NOT_A_METRICS_OPTION, Component, components
-from gramgan_plugin.registration import did_you_mean, lookup
+from gramgan_plugin.models.components import Component, components
+from gramgan_plugin.registration import lookup
 
 
-def check_options(opt: Mapping[str, Any]) -> None:
-    """Check the types that an option file names and the options given to them.
+def check_options(opt: Mapping[str, Any], *, is_train: bool | None = None) -> list[str]:
+    """Check options against what the classes that they name read, and against each other.
 
-    Networks, losses, metrics, optimizers and schedules are checked against their constructors' named parameters
-    (a ``**kwargs`` does not make a misspelt option right). For models that declare them (``TRAIN_KEYS``), the keys
-    of ``train`` are checked, too.
+    Networks, losses, metrics, optimizers and schedules are checked against their constructors' named parameters (a
+    ``**kwargs`` does not make a misspelt option right); datasets and models against what ``schema_datasets`` and
+    ``schema_models`` declare, a third party's against its class attribute ``Options``, a mapping from keys
+    (``train.NAME`` for those under ``train``) to descriptions. No file is looked at, see ``check_files``.
 
     Args:
         opt: options as ``load_options`` or ``resolve_options`` give them.
+        is_train: whether they are to train; None takes it from whether there is a section ``train``.
+
+    Returns:
+        Warnings, one line each: what is allowed but has no effect, or could not be checked.
 
     Raises:
         OptionError: one line a problem.
     """
-    problems = [*_check_model(opt), *_check_datasets(opt)]
-    for component in components(opt):
-        problems += _check_component(component)
-    if problems:
-        raise OptionError("\n".join(problems))
+    found = Findings()
+    whole, renamed = with_names_of_today(with_text_keys(opt, found), OF_BASICSR)
+    found.warnings += renamed
+    is_train = bool(whole.get("train")) if is_train is None else is_train
+    model, cls = _model(whole, found)
+    _check_top(whole, model, cls, found)
+    for name, keys in SECTIONS.items():
+        if isinstance(whole.get(name), Mapping):
+            _check_keys(whole[name], keys, name, found)
+    if isinstance(whole.get("train"), Mapping):
+        _check_train(whole["train"], model, cls, found)
+    for key, block in section(whole, "datasets").items():
+        _check_dataset(key, block, found)
+    for component in components(_well_formed(whole)):
+        _check_component(component, found)
+    check_sense(whole, model, is_train, found)
+    _mention_worked_out(whole, found)
+    return found.raise_errors()
 
 
-def _check_model(opt: Mapping[str, Any]) -> Iterator[str]:
+def _model(opt: Mapping[str, Any], found: Findings) -> tuple[Model | None, Any]:
+    """What is declared of the model class, and the class; None for what is not known."""
+    name = opt.get("model_type")
+    if not isinstance(name, str):
+        return None, None
     try:
-        model = lookup("model", str(opt.get("model_type")), "model_type")
+        cls = lookup("model", name, "model_type")
     except OptionError as error:
-        yield str(error)
+        found.catch(error)
+        return None, None
+    return MODELS.get(cls.__name__), cls
+
+
+def _check_top(opt: Mapping[str, Any], model: Model | None, cls: Any, found: Findings) -> None:
+    known = dict(TOP)
+    if model is not None:
+        known |= model.top
+        if model.discriminator != "none":
+            known["network_d"] = NETWORK_D
+        _check_keys(opt, known, "", found)
         return
-    known = getattr(model, "TRAIN_KEYS", None)
-    for key in opt.get("train") or {}:
-        if known is not None and key not in known:
-            yield f"train.{key}: unknown option{did_you_mean(key, known)}"
+    networks = {key: Key("component", "a network", of="arch") for key in opt if key.startswith("network_")}
+    declared = {key: Key("any", "") for key in _declared(cls) or () if not key.startswith("train.")}
+    _check_keys(opt, {**networks, **declared, **known}, "", found, strict=_declared(cls) is not None, cls=cls)
 
 
-def _check_datasets(opt: Mapping[str, Any]) -> Iterator[str]:
-    for key, block in (opt.get("datasets") or {}).items():
-        if not isinstance(block, Mapping) or "type" not in block:
-            yield f"datasets.{key}: expected a section with a `type`"
-            continue
-        try:
-            lookup("dataset", str(block["type"]), f"datasets.{key}.type")
-        except OptionError as error:
-            yield str(error)
+def _check_train(train: Mapping[str, Any], model: Model | None, cls: Any, found: Findings) -> None:
+    if model is not None:
+        # What a newer class of the same name lists, and is not described yet, is read all the same.
+        listed = {key: Key("any", "") for key in getattr(cls, "TRAIN_KEYS", ())}
+        _check_keys(train, {**listed, **model.train}, "train", found, of="" if listed else cls.__name__)
+        return
+    declared = _declared(cls)
+    listed = {key: Key("any", "") for key in getattr(cls, "TRAIN_KEYS", ())}
+    listed |= {key.removeprefix("train."): Key("any", "") for key in declared or () if key.startswith("train.")}
+    for key, described in MODELS["GramGANModel"].train.items():
+        if key in listed or key in _GENERAL:
+            listed[key] = described if key == "total_iter" else replace(described, needed="")
+    blocks = {key: Key("any", "") for key in train if key.endswith("_opt") or key.startswith("optim_")}
+    strict = declared is not None or hasattr(cls, "TRAIN_KEYS")
+    _check_keys(train, listed if strict else {**blocks, **listed}, "train", found, strict=strict, cls=cls)
 
 
-def _check_component(component: Component) -> Iterator[str]:
+# What the loop and BaseModel read, whatever the model.
+_GENERAL = frozenset({"total_iter", "warmup_iter", "scheduler", "optim_g", "optim_d", "ema_decay"})
+
+
+def _declared(cls: Any) -> Mapping[str, str] | None:
+    options = getattr(cls, "Options", None)
+    return options if isinstance(options, Mapping) else None
+
+
+def _check_dataset(key: str, block: Any, found: Findings) -> None:
+    where = f"datasets.{key}"
+    if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
+        found.error(where, "expected a section with a `type`")
+        return
     try:
-        known = component.parameters()
+        cls = lookup("dataset", block["type"], f"{where}.type")
     except OptionError as error:
-        yield str(error)
+        found.catch(error)
         return
-    extra = NOT_A_METRICS_OPTION if component.kind == "metric" else set()
-    for key in component.options:
-        if key != "type" and key not in known and key not in extra:
-            name = component.options["type"]
-            yield f"{component.where}.{key}: unknown option of {name}{did_you_mean(str(key), known)}"
+    phase = key.split("_")[0]
+    if cls.__name__ in DATASETS:
+        known = {**LOADER, **DATASETS[cls.__name__]}
+        _check_keys(block, known, where, found, of=cls.__name__, phase=phase, worked_out="datasets")
+        return
+    declared = _declared(cls)
+    keys = {**LOADER, **{name: Key("any", "") for name in declared or ()}}
+    strict = declared is not None
+    _check_keys(block, keys, where, found, of=cls.__name__, phase=phase, worked_out="datasets", strict=strict, cls=cls)
+
+
+def _check_keys(
+    block: Mapping[str, Any],
+    known: Mapping[str, Key],
+    where: str,
+    found: Findings,
+    *,
+    of: str = "",
+    phase: str = "train",
+    worked_out: str | None = None,
+    strict: bool = True,
+    cls: Any = None,
+) -> None:
+    """Check a section against its keys; sections within are checked, too, components are not."""
+    prefix = f"{where}." if where else ""
+    computed = WORKED_OUT.get(where if worked_out is None else worked_out, frozenset())
+    unchecked = []
+    for name, value in block.items():
+        if name in known:
+            _check_value(value, known[name], f"{prefix}{name}", found)
+        elif name not in computed:
+            if strict:
+                found.unknown(where, name, known, of)
+            else:
+                unchecked.append(name)
+    if unchecked and cls is not None:
+        found.warn(where or "options", f"{cls.__name__} declares no options; not checked: {', '.join(unchecked)}")
+    for name, key in known.items():
+        missing = block.get(name) is None if key.kind != "flag" else name not in block
+        if missing and (key.needed == "always" or (key.needed == "train" and phase == "train" and where)):
+            found.error(f"{prefix}{name}", f"missing; {key.what}")
+
+
+def _mention_worked_out(opt: Mapping[str, Any], found: Findings) -> None:
+    """What a recorded options.yml brings along: allowed, but without effect."""
+    names = sorted(WORKED_OUT[""] & opt.keys())
+    names += [f"path.{name}" for name in sorted(WORKED_OUT["path"] & section(opt, "path").keys())]
+    for key, block in section(opt, "datasets").items():
+        true = {"phase": key.split("_")[0], "scale": opt.get("scale")}
+        differs = [name for name in true if name in section(block) and section(block)[name] != true[name]]
+        names += [f"datasets.{key}.{name}" for name in differs]
+    if names:
+        found.warn(", ".join(names), "worked out anew for each run; the values here are not used")
+
+
+def _check_value(value: Any, key: Key, path: str, found: Findings) -> None:
+    problem = key.mistake(value)
+    if problem is not None:
+        if not (value is None and key.needed):  # which is called missing
+            found.error(path, problem)
+        return
+    if key.unused and value is not None and value != key.default:
+        found.warn(path, key.unused)
+    if key.kind == "section" and key.keys and isinstance(value, Mapping):
+        known = key.keys
+        for name, member in value.items():
+            if name in known:
+                _check_value(member, known[name], f"{path}.{name}", found)
+            elif not key.open:
+                found.unknown(path, name, known)
+        for name, inner in known.items():
+            if inner.needed == "always" and value.get(name) is None:
+                found.error(f"{path}.{name}", f"missing; {inner.what}")
+
+
+def _well_formed(opt: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts in which ``components`` can look: sections where sections belong."""
+    whole = {key: value for key, value in opt.items() if key not in ("train", "val")}
+    whole["train"] = section(opt, "train")
+    if "extra_terms" in whole["train"]:
+        whole["train"]["extra_terms"] = section(opt, "train", "extra_terms")
+    whole["val"] = {"metrics": section(opt, "val", "metrics")}
+    return whole
+
+
+def _check_component(component: Component, found: Findings) -> None:
+    try:
+        known = parameters_of(component)
+    except OptionError as error:
+        found.catch(error)
+        return
+    except (TypeError, ValueError):  # no signature to check against
+        found.warn(component.where, f"{component.options['type']} has no signature; its options are not checked")
+        return
+    options, sound = component.options, True
+    name = options["type"]
+    for key, value in options.items():
+        if key == "better" and component.kind == "metric":
+            _check_value(value, BETTER, f"{component.where}.better", found)
+        elif key in known:
+            problem = known[key].mistake(value)
+            sound &= problem is None
+            if problem is not None:
+                found.error(f"{component.where}.{key}", problem)
+        elif key != "type":
+            sound = False
+            found.unknown(component.where, key, known, name)
+    for key, parameter in known.items():
+        if parameter.needed and key not in options:
+            sound = False
+            found.error(f"{component.where}.{key}", f"missing; {name} needs it")
+    if sound:
+        check_construction(component, found)

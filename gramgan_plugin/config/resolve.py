@@ -6,11 +6,16 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from gramgan_plugin.config.keys import Key, is_whole
+from gramgan_plugin.config.schema import SECTIONS, TOP, with_names_of_today
+from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR
+from gramgan_plugin.config.schema_models import MODELS
 from gramgan_plugin.errors import OptionError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 # Real-ESRGAN's option files have a data set DF2K+OST.
 NAME_OF_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
+NOT_A_NAME = "cannot be a folder's name; use letters, digits, '.', '_' and '-', and begin with a letter or digit"
 
 
 def resolve_options(
@@ -40,7 +45,7 @@ def resolve_options(
     Raises:
         OptionError: naming the key.
     """
-    opt = deepcopy(options)
+    opt = deepcopy(with_names_of_today(options, OF_BASICSR)[0])
     check_name(opt.get("name"), "name")
     if debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
@@ -51,8 +56,9 @@ def resolve_options(
     opt["num_gpu"] = _count_gpus(opt.get("num_gpu", "auto"))
     if opt.get("manual_seed") is None:
         opt["manual_seed"] = random.SystemRandom().randint(1, 10000)
-    opt.setdefault("logger", {})
+    opt["logger"] = dict(opt.get("logger") or {})
     opt["path"] = dict(opt.get("path") or {})
+    _make_whole(opt)
     _resolve_datasets(opt)
     _resolve_paths(opt, root or Path.cwd(), folder, is_train)
     if is_train and debug:
@@ -69,10 +75,7 @@ def check_name(name: Any, key: str, plain: re.Pattern[str] = NAME) -> None:
         OptionError: if it isn't.
     """
     if not isinstance(name, str) or not plain.match(name):
-        raise OptionError(
-            f"{key}: {name!r} cannot be a folder's name; use letters, digits, '.', '_' and '-', and begin with a "
-            "letter or digit"
-        )
+        raise OptionError(f"{key}: {name!r} {NOT_A_NAME}")
 
 
 def _count_gpus(asked: Any) -> int:
@@ -86,6 +89,21 @@ def _count_gpus(asked: Any) -> int:
     if asked > present:
         raise OptionError(f"num_gpu: {asked} asked for, {present} found; `num_gpu: auto` takes what there is")
     return asked
+
+
+def _make_whole(opt: dict[str, Any]) -> None:
+    """Whole numbers that are written as floats (``5e3``) become integers, which classes ask for."""
+    model = MODELS.get(str(opt.get("model_type")))
+    blocks: list[tuple[Any, dict[str, Key]]]
+    blocks = [(opt, TOP | dict(model.top if model else {})), (opt.get("train"), dict(model.train if model else {}))]
+    blocks += [(opt.get(name), keys) for name, keys in SECTIONS.items()]
+    for block in opt["datasets"].values() if isinstance(opt.get("datasets"), dict) else ():
+        if isinstance(block, dict):
+            blocks.append((block, LOADER | DATASETS.get(str(block.get("type")), {})))
+    for block, keys in blocks:
+        for name, value in block.items() if isinstance(block, dict) else ():
+            if name in keys and keys[name].kind == "whole" and isinstance(value, float) and is_whole(value):
+                block[name] = int(value)
 
 
 def _resolve_datasets(opt: dict[str, Any]) -> None:

@@ -89,7 +89,7 @@ class LmdbImages:
         self._environment: lmdb.Environment | None = None
         self._pid = -1
         try:
-            entries = _open(path).stat()["entries"]
+            entries = _check_whole(path, _open(path))
         except lmdb.Error as error:
             raise UserError(f"{path}: cannot be opened as an LMDB: {error}") from error
         if entries < len(self.keys):
@@ -101,15 +101,37 @@ class LmdbImages:
         """The file's bytes under a key.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there is none, or the LMDB is damaged.
         """
-        if self._environment is None or self._pid != os.getpid():
-            self._environment, self._pid = _open(self.path), os.getpid()
-        with self._environment.begin() as transaction:
-            data = transaction.get(key.encode("ascii"))
+        try:
+            if self._environment is None or self._pid != os.getpid():
+                self._environment, self._pid = _open(self.path), os.getpid()
+            with self._environment.begin() as transaction:
+                data = transaction.get(key.encode("ascii"))
+        except lmdb.Error as error:
+            raise UserError(f"{self.path}: {key} cannot be read, data.mdb is damaged: {error}") from error
         if data is None:
             raise UserError(f"{self.path}: {META_INFO} lists {key}, data.mdb does not hold it; prepare it again")
         return bytes(data)
+
+    def disagreement(self, most: int = 10_000) -> str | None:
+        """How ``meta_info.txt`` and ``data.mdb`` differ, in words, or None; no image is read.
+
+        Args:
+            most: up to so many keys are looked up, spread evenly over all.
+        """
+        environment = _open(self.path)
+        entries = environment.stat()["entries"]
+        if len(set(self.keys)) != entries:
+            return f"{META_INFO} lists {len(set(self.keys))} keys, data.mdb has {entries}"
+        try:
+            with environment.begin(buffers=True) as transaction:
+                for key in self.keys[:: -(-len(self.keys) // most)]:
+                    if transaction.get(key.encode("ascii")) is None:
+                        return f"{META_INFO} lists {key}, data.mdb does not hold it"
+        except lmdb.Error as error:
+            return f"data.mdb is damaged: {error}"
+        return None
 
     def names(self) -> dict[str, str]:
         """Key by the name that GT and LQ have in common; here they are the same."""
@@ -137,6 +159,19 @@ def _read_keys(path: Path) -> list[str]:
     if not keys:
         raise UserError(f"{path / META_INFO}: lists no images")
     return keys
+
+
+def _check_whole(path: Path, environment: lmdb.Environment) -> int:
+    """The number of entries; a file that was cut short is refused.
+
+    LMDB maps the file into memory, and the system kills a process that reads behind its end.
+    """
+    state = environment.stat()
+    needed = (environment.info()["last_pgno"] + 1) * state["psize"]
+    size = (path / "data.mdb").stat().st_size
+    if size < needed:
+        raise UserError(f"{path / 'data.mdb'}: cut short, {size} of {needed} bytes; copy or prepare it again")
+    return int(state["entries"])
 
 
 def _open(path: Path) -> lmdb.Environment:

@@ -1,5 +1,6 @@
 """Data loaders: seeded for training, so that a place in the data is a number; one image at a time for the rest."""
 
+import re
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.registration import lookup
 
 _WORKER_PREFIX = f"{UserError.__module__}.{UserError.__qualname__}: "
+_SYSTEM_ERROR = re.compile(r"\[Errno (?P<number>\d+)\] (?P<what>[^:]*)(?:: '(?P<file>.*)')?$")
 
 
 def build_dataset(key: str, options: dict[str, Any]) -> Dataset[Any]:
@@ -77,10 +79,23 @@ class TrainingData:
             try:
                 for data in self.loader:
                     yield epoch, data
-            except UserError as error:
-                # From a worker process the message comes wrapped in that process's traceback.
-                raise UserError(str(error).strip().splitlines()[-1].removeprefix(_WORKER_PREFIX)) from error
+            except (UserError, OSError) as error:
+                told = _told_by_a_worker(error)
+                if told is error:
+                    raise
+                raise told from error
             epoch, batch = epoch + 1, 0
+
+
+def _told_by_a_worker(error: UserError | OSError) -> UserError | OSError:
+    """The error itself; from a worker process its message comes wrapped in that process's traceback."""
+    lines = str(error).strip().splitlines()
+    if not lines or "DataLoader worker process" not in lines[0]:
+        return error
+    if isinstance(error, UserError):
+        return UserError(lines[-1].removeprefix(_WORKER_PREFIX))
+    system = _SYSTEM_ERROR.search(lines[-1])
+    return OSError(int(system["number"]), system["what"], system["file"]) if system else error
 
 
 def build_test_loaders(opt: dict[str, Any], phase: str) -> list[DataLoader[Any]]:

@@ -9,20 +9,10 @@ from pathlib import Path
 
 import lmdb
 
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import UserError, os_problem
 
 MARKER = "names.jsonl"  # stands in every prepared folder; without it, none is ever replaced
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-USERS_TO_MEND = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.ENOTEMPTY,
-    errno.ENAMETOOLONG,
-    errno.EIO,
-)
 
 
 @contextmanager
@@ -121,13 +111,11 @@ def _nothing() -> Iterator[None]:
 def _explained(error: OSError | lmdb.Error, out: Path) -> Exception:
     """The error as one line for the user, where it is theirs to mend."""
     if isinstance(error, OSError):
-        number = error.errno
-        full = number in NO_SPACE
+        full = error.errno in NO_SPACE
+        problem = os_problem(error, error.filename or out)
     else:  # LMDB reports a write that a full disk cut short as a plain input/output error
-        number = None
         full = isinstance(error, lmdb.DiskError) or str(error).endswith(os.strerror(errno.EIO))
+        problem = None
     if full:
         return UserError(f"{out}: no space left on the disk; free some, or choose an --out elsewhere")
-    if number in USERS_TO_MEND:
-        return UserError(f"{getattr(error, 'filename', None) or out}: {os.strerror(number or 0)}")
-    return error
+    return error if problem is None else UserError(problem)

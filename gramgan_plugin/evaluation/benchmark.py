@@ -8,7 +8,7 @@ import cv2
 
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.data.loaders import build_test_loaders
-from gramgan_plugin.errors import OptionError
+from gramgan_plugin.errors import OptionError, file_errors
 from gramgan_plugin.evaluation.measure import SetResult, bicubic_enlarger, measure, model_enlarger, write_image
 from gramgan_plugin.evaluation.pictures import Image, side_by_side
 from gramgan_plugin.models.build import build_model
@@ -49,7 +49,8 @@ def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
         enlarge = model_enlarger(model)
         results.append(measure(enlarge, loader, metrics, model=opt["name"], device=model.device, keep=keep))
     save_json({"rows": [row for result in results for row in result.rows()]}, folder / "results.json")
-    (folder / "results.md").write_text(markdown_table(results), encoding="utf-8")
+    with file_errors(folder / "results.md"):
+        (folder / "results.md").write_text(markdown_table(results), encoding="utf-8")
     return results
 
 
@@ -86,5 +87,5 @@ class _Pictures:
         baseline = cv2.imread(str(self.folder / f"{name}_bicubic.png"))
         versions = {"bicubic": baseline, self.suffix: image, "GT": truth}
         shown = {label: version for label, version in versions.items() if version is not None}
-        if len({version.shape for version in shown.values()}) == 1:
+        if len({version.shape for version in shown.values()}) == 1 and image.shape[2] == 3:
             write_image(side_by_side(shown), self.folder / f"{name}_comparison.png")

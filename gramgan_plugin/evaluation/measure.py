@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gramgan_plugin.data.batch import to_model_batch
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import OptionError, UserError, file_errors
 from gramgan_plugin.evaluation.pictures import Image
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.registration import lookup
@@ -87,12 +87,29 @@ def measure(
             keep(name, image, truth)
         if truth is None:
             continue
+        if metrics and image.shape != truth.shape:
+            raise UserError(
+                f"{result.dataset}: {name}: {model} gives {_size(image)}, GT is {_size(truth)}; do network_g's scale "
+                "and channels fit this set?"
+            )
         for metric, block in metrics.items():
-            options = {key: value for key, value in block.items() if key not in ("type", "better")}
-            compute = lookup("metric", block["type"], f"val.metrics.{metric}.type")
-            value = float(compute(img=image, img2=truth, **options))
-            result.per_image.setdefault(metric, {})[name] = value
+            result.per_image.setdefault(metric, {})[name] = _value(f"val.metrics.{metric}", block, name, image, truth)
     return result
+
+
+def _value(key: str, block: Mapping[str, Any], name: str, image: Image, truth: Image) -> float:
+    options = {option: value for option, value in block.items() if option not in ("type", "better")}
+    compute = lookup("metric", block["type"], f"{key}.type")
+    try:
+        return float(compute(img=image, img2=truth, **options))
+    except (AssertionError, TypeError, ValueError, cv2.error) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OptionError(f"{key}: {block['type']} cannot measure {name} ({_size(image)}): {reason}") from error
+
+
+def _size(image: Image) -> str:
+    height, width, channels = image.shape
+    return f"{width}x{height} in {channels} channel{'s' if channels > 1 else ''}"
 
 
 def model_enlarger(model: Any) -> Callable[[dict[str, Any]], Tensor]:
@@ -128,14 +145,15 @@ def write_image(image: Image, path: Path) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     done, data = cv2.imencode(".png", image)
+    if not done:
+        raise UserError(f"{path}: PNG cannot hold an image of {image.shape}")
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        if not done:
-            raise OSError("not an image that PNG can hold")
-        temporary.write_bytes(data.tobytes())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: the picture cannot be written: {error}") from error
+    with file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data.tobytes())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise

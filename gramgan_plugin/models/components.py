@@ -12,6 +12,8 @@ from gramgan_plugin.registration import lookup
 
 # What the caller of a metric gives, and what BasicSR's bookkeeping reads.
 NOT_A_METRICS_OPTION = {"img", "img2", "better"}
+# What the model gives.
+NOT_AN_OPTION = {"metric": NOT_A_METRICS_OPTION, "optimizer": {"params"}, "scheduler": {"optimizer"}}
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,11 @@ class Component:
 
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The constructor's named parameters; a ``**kwargs`` takes no option."""
-        found = {
+        return {
             p.name: p
             for p in inspect.signature(self.constructor()).parameters.values()
-            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in NOT_AN_OPTION.get(self.kind, ())
         }
-        if self.kind == "metric":
-            found = {name: p for name, p in found.items() if name not in NOT_A_METRICS_OPTION}
-        return found
 
 
 def components(opt: Mapping[str, Any]) -> Iterator[Component]:

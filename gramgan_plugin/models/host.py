@@ -186,21 +186,26 @@ def scheduler_class(name: str) -> Any:
     Raises:
         OptionError: if there is none of that name.
     """
+    known = known_schedulers()
+    if name not in known:
+        raise OptionError(f"train.scheduler.type: no schedule named '{name}'{did_you_mean(name, known)}")
+    return known[name]
+
+
+def known_schedulers() -> Mapping[str, Any]:
+    """The classes of learning-rate schedules that an option file can name: ours, BasicSR's and torch's."""
     torch_schedulers = {
         key: cls
         for key, cls in vars(torch.optim.lr_scheduler).items()
         if isinstance(cls, type) and issubclass(cls, torch.optim.lr_scheduler.LRScheduler) and not key.startswith("_")
     }
-    known: Mapping[str, Any] = torch_schedulers | {
+    return torch_schedulers | {
         # Upstream trains with its restartable version under both names.
         "MultiStepLR": basicsr_schedulers.MultiStepRestartLR,
         "MultiStepRestartLR": basicsr_schedulers.MultiStepRestartLR,
         "CosineAnnealingRestartLR": basicsr_schedulers.CosineAnnealingRestartLR,
         "CosineRestartWarmupLR": CosineRestartWarmupLR,
     }
-    if name not in known:
-        raise OptionError(f"train.scheduler.type: no schedule named '{name}'{did_you_mean(name, known)}")
-    return known[name]
 
 
 def plain(value: Any) -> Any:

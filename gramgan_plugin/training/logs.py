@@ -4,14 +4,17 @@ import datetime
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+from gramgan_plugin.errors import file_errors
 
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 
@@ -28,19 +31,53 @@ def run_logging(file: Path, rank: int = 0) -> Iterator[logging.Logger]:
     console = logging.StreamHandler()
     handlers: list[logging.Handler] = [console]
     if rank == 0:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(file, mode="a", encoding="utf-8"))
+        with file_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(_LogFile(file, mode="a", encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter(FORMAT))
     logger.handlers[:] = handlers
     logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     logger.propagate = False
     try:
-        yield logger
+        with _no_traceback_of_tensorboard():
+            yield logger
     finally:
         logger.handlers[:], logger.level, logger.propagate = before
         for handler in handlers:
-            handler.close()
+            with suppress(OSError):  # each record was flushed, and its error told
+                handler.close()
+
+
+@contextmanager
+def _no_traceback_of_tensorboard() -> Iterator[None]:
+    """TensorBoard writes in a thread, which hands an error to the next call and prints its traceback besides."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__name__ == "_AsyncWriterThread"):
+            before(failure)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        for thread in threading.enumerate():
+            if getattr(thread, "exception", None) is not None:  # its traceback may still be on the way
+                thread.join(timeout=1)
+        threading.excepthook = before
+
+
+class _LogFile(logging.FileHandler):
+    """A log file whose full disk ends the run; logging prints such an error with its traceback and goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """Raise what `emit` has caught."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            with file_errors(self.baseFilename):
+                raise error
+        super().handleError(record)
 
 
 class RunLog:
@@ -63,16 +100,19 @@ class RunLog:
         self.bar: Any = None
         if not self.writes:
             return
-        folder = Path(opt["path"]["experiments_root"])
-        self.file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self.path = Path(opt["path"]["experiments_root"]) / "metrics.jsonl"
+        with file_errors(self.path):
+            self.file = self.path.open("a", encoding="utf-8")
         if opt["logger"].get("use_tb_logger") and not opt["name"].startswith("debug"):
             from torch.utils.tensorboard import SummaryWriter
 
             # Where upstream's users look for it.
-            events = Path(opt["root_path"]) / "tb_logger" / opt["name"]
-            if start == 0 and events.exists():
-                events.rename(events.with_name(f"{events.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"))
-            self.board = SummaryWriter(str(events), purge_step=start + 1)
+            self.events = Path(opt["root_path"]) / "tb_logger" / opt["name"]
+            with file_errors(self.events):
+                if start == 0 and self.events.exists():
+                    archive = f"{self.events.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"
+                    self.events.rename(self.events.with_name(archive))
+                self.board = SummaryWriter(str(self.events), purge_step=start + 1)
         if sys.stderr.isatty():
             self.bar = tqdm(total=self.total, initial=start, unit="it", desc=opt["name"], dynamic_ncols=True)
 
@@ -96,10 +136,8 @@ class RunLog:
         with self._console():
             self.logger.info(message + " ".join(f"{key}: {value:.4e}" for key, value in log.items()))
         self._line({"iter": iteration, "epoch": epoch, "lr": rates[0], **seconds, **log})
-        if self.board is not None:
-            for key, value in log.items():
-                self.board.add_scalar(f"losses/{key}" if key.startswith("l_") else key, value, iteration)
-            self.board.add_scalar("lr", rates[0], iteration)
+        points = {f"losses/{key}" if key.startswith("l_") else key: value for key, value in log.items()}
+        self._points(points | {"lr": rates[0]}, iteration)
 
     def validation(self, iteration: int, dataset: str, values: dict[str, float]) -> None:
         """Record the mean of each metric over a validation set."""
@@ -109,19 +147,30 @@ class RunLog:
             shown = ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
             self.logger.info(f"Validation {dataset}, iter {iteration:,d}: {shown}")
         self._line({"iter": iteration, "dataset": dataset, "metrics": values})
-        if self.board is not None:
-            for metric, value in values.items():
-                self.board.add_scalar(f"metrics/{dataset}/{metric}", value, iteration)
+        self._points({f"metrics/{dataset}/{metric}": value for metric, value in values.items()}, iteration)
 
     def close(self) -> None:
         """Write out what is buffered."""
-        for member in (self.file, self.board, self.bar):
-            if member is not None:
-                member.close()
+        if self.bar is not None:
+            self.bar.close()
+        if self.board is not None:
+            with file_errors(self.events):
+                self.board.close()
+        if self.file is not None:
+            with file_errors(self.path):
+                self.file.close()
 
     def _line(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
+        with file_errors(self.path):
+            self.file.write(json.dumps(record) + "\n")
+            self.file.flush()
+
+    def _points(self, values: dict[str, float], iteration: int) -> None:
+        if self.board is None:
+            return
+        with file_errors(self.events):
+            for name, value in values.items():
+                self.board.add_scalar(name, value, iteration)
 
     @contextmanager
     def _console(self) -> Iterator[None]:

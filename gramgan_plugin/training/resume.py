@@ -100,4 +100,12 @@ def restore(model: Any, content: dict[str, Any], state: Path) -> int:
         model.resume_training(content)
     except (AssertionError, ValueError, KeyError) as error:
         raise UserError(f"{state}: does not fit these options' optimizers or schedule: {error}") from error
+    for optimizer in model.optimizers:
+        # torch takes the state of any optimizer with as many parameters, and fails in the first step.
+        missing = sorted(key for group in optimizer.param_groups for key in optimizer.defaults.keys() - group.keys())
+        if missing:
+            raise UserError(
+                f"{state}: does not fit these options' optimizers or schedule: it has no {missing[0]}, which "
+                f"{type(optimizer).__name__} needs; resume with the optimizers that wrote it"
+            )
     return int(content["iter"])

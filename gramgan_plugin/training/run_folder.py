@@ -16,7 +16,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from gramgan_plugin.checkpoints.files import save_json
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.models.components import with_defaults
 
 HOLDER = ".lock.json"
@@ -52,10 +52,10 @@ def record_run(folder: Path, opt: dict[str, Any]) -> None:
     The options are resolved and have the defaults of networks, losses, optimizers, schedule and metrics, too.
     """
     temporary = folder / ".options.yml.tmp"
-    temporary.write_text(
-        yaml.safe_dump(_plain(with_defaults(opt)), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
-    temporary.replace(folder / "options.yml")
+    text = yaml.safe_dump(_plain(with_defaults(opt)), sort_keys=False, allow_unicode=True)
+    with file_errors(folder / "options.yml"):
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / "options.yml")
     save_json(environment(), folder / "environment.json")
 
 
@@ -88,7 +88,8 @@ def _run_git(*arguments: str) -> str:
 def _hold(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with file_errors(folder / ".lock"):
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(
             f"{folder}: in use by {_holder(folder)}; wait for it, or give this run another `name`"

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from copy import deepcopy
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -150,7 +151,10 @@ class TestList:
     def test_version(self, capsys):
         with pytest.raises(SystemExit, match="0"):
             main(["--version"])
-        assert capsys.readouterr().out.startswith("gramgan-plugin 0.")
+        out = capsys.readouterr().out
+        assert out.startswith("gramgan-plugin 0.")
+        python = ".".join(map(str, sys.version_info[:3]))
+        assert out.endswith(f" (basicsr 1.4.2, torch {version('torch')}, Python {python})\n")
 
 
 def test_the_installed_command(workdir):

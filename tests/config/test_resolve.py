@@ -26,6 +26,18 @@ class TestResolve:
         assert opt["name"] == "debug_tiny"
         assert (opt["logger"]["print_freq"], opt["logger"]["save_checkpoint_freq"], opt["val"]["val_freq"]) == (1, 8, 8)
 
+    def test_whole_numbers_become_integers(self, tiny_options, workdir):
+        tiny_options |= {"manual_seed": 7.0, "scale": 4.0}
+        tiny_options["datasets"]["train"]["gt_size"] = 64.0
+        tiny_options["val"]["val_freq"] = 5e3
+        opt = resolve_options(tiny_options, is_train=True)
+        numbers = opt["manual_seed"], opt["datasets"]["val"]["scale"], opt["datasets"]["train"]["gt_size"]
+        assert [(n, type(n)) for n in (*numbers, opt["val"]["val_freq"])] == [(n, int) for n in (7, 4, 64, 5000)]
+        assert opt["train"]["optim_g"]["lr"] == 1e-4
+
+    def test_an_empty_section(self, tiny_options, workdir):
+        assert resolve_options(tiny_options | {"logger": None, "path": None}, is_train=True)["logger"] == {}
+
     def test_home_is_expanded(self, tiny_options, workdir):
         tiny_options["path"]["pretrain_network_g"] = "~/net.pth"
         tiny_options["datasets"]["train"]["dataroot_gt"] = ["~/a.lmdb", "b.lmdb"]

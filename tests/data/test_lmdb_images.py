@@ -108,3 +108,21 @@ class TestLmdbImages:
         (path / "data.mdb").write_bytes(b"x" * 9000)
         with pytest.raises(UserError, match="cannot be opened as an LMDB"):
             LmdbImages(path)
+
+    def test_exception_cut_short(self, tmp_path: Path) -> None:
+        """Reading behind the end of the file would kill the process."""
+        path = tmp_path / "a.lmdb"
+        write(path, {f"k{n}": bytes(20_000) for n in range(9)})
+        whole = (path / "data.mdb").read_bytes()
+        (path / "data.mdb").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError, match=r"data\.mdb: cut short, \d+ of \d+ bytes"):
+            LmdbImages(path)
+
+    def test_exception_damaged_inside(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.lmdb"
+        write(path, {f"k{n}": b"data" for n in range(3)})
+        data = bytearray((path / "data.mdb").read_bytes())
+        data[2 * 4096 :] = bytes(len(data) - 2 * 4096)  # the two head pages stay
+        (path / "data.mdb").write_bytes(data)
+        with pytest.raises(UserError, match=r"data\.mdb is damaged"):
+            LmdbImages(path).read("k1")

@@ -72,5 +72,5 @@ class TestImages:
         write_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "a" / "ü.png")
         assert [path.name for path in (tmp_path / "a").iterdir()] == ["ü.png"]
         (tmp_path / "folder.png").mkdir()
-        with pytest.raises(UserError, match=r"folder\.png: the picture cannot be written"):
+        with pytest.raises(UserError, match=r"folder\.png: a folder where a file should be"):
             write_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "folder.png")

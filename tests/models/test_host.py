@@ -138,7 +138,7 @@ class TestSaving:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(torch, "save", full)
-        with pytest.raises(UserError, match=r"net_g_1\.pth: cannot be written, no space left"):
+        with pytest.raises(UserError, match=r"net_g_1\.pth: no space left on the disk"):
             model.save_network(_net(1), "net_g", 1)
         assert (tmp_path / "models/net_g_1.pth").read_bytes() == before
         assert len(list((tmp_path / "models").iterdir())) == 1

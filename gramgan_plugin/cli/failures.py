@@ -1,0 +1,61 @@
+"""Which exceptions are the user's to mend, and the line that tells them. Imports nothing heavy."""
+
+import re
+from collections.abc import Iterable
+
+from gramgan_plugin.errors import UserError, os_problem
+
+LESS_MEMORY = {
+    "train": "lower datasets.train.batch_size_per_gpu or gt_size, or set train.precision: bf16",
+    "test": "take the largest images out of the test sets, or set num_gpu: 0 to use the machine's own memory",
+    "prepare": "take the largest photos out, or cut them first",
+}
+# torch reports all of these as plain RuntimeErrors.
+NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|Insufficient memory")
+NO_SHARED_MEMORY = re.compile(r"shared memory|</?torch_\d+")
+WORKER_KILLED = re.compile(r"DataLoader worker \(pid \d+\) is killed by signal: (Killed|Bus error)")
+# What LMDB raises over a file that is damaged; its other errors are misuse.
+DAMAGED_LMDB = {"CorruptedError", "InvalidError", "VersionMismatchError", "PageNotFoundError", "DiskError"}
+
+
+def explain(error: BaseException, command: str) -> list[str] | None:
+    """The lines about an error that the user can mend, or None if it is a bug of ours.
+
+    Args:
+        error: what ended the command.
+        command: the subcommand, for advice that fits it.
+    """
+    if isinstance(error, UserError):
+        return str(error).splitlines()
+    line = _first_line(error)
+    if _is_out_of_memory(error):
+        advice = LESS_MEMORY.get(command, "close other programs")
+        return [f"out of memory ({line}); {advice}"]
+    if isinstance(error, RuntimeError) and (NO_SHARED_MEMORY.search(line) or WORKER_KILLED.search(line)):
+        return [
+            f"a process that loads data ran out of memory ({line}); lower datasets.train.num_worker_per_gpu "
+            "(0 loads in the training process), or give the machine more shared memory (docker run --shm-size=1g)"
+        ]
+    if type(error).__module__.startswith("lmdb") and type(error).__name__ in DAMAGED_LMDB:
+        return [f"a damaged LMDB ({line}); prepare it again"]
+    if isinstance(error, OSError):
+        problem = os_problem(error)
+        return None if problem is None else [problem]
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    kinds: Iterable[str] = (cls.__name__ for cls in type(error).__mro__)
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds:
+        return True
+    # OpenCV's errors are called `error` and are no RuntimeErrors.
+    foreign = isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
+    return foreign and NO_MEMORY.search(_first_line(error)) is not None
+
+
+def _first_line(error: BaseException) -> str:
+    """What an error says, in one line; of one from a loading process, what it said there."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if lines[0].startswith("Caught ") and "DataLoader worker process" in lines[0]:
+        return re.sub(r"^[\w.]+: ", "", lines[-1])
+    return lines[0].rstrip(". ")

@@ -1,0 +1,141 @@
+"""One declared option: the kind of value it takes, its default, and what it is for."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an option may hold.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        what: one line in plain words.
+        default: what counts where the key is left out.
+        needed: ``always``, ``train`` (needed for training only) or empty.
+        choices: the values allowed; any if empty.
+        least: smallest number allowed.
+        below: numbers stay below this.
+        keys: for a section: its own keys; empty for one whose keys are free.
+        open: whether a section may hold other keys, too.
+        unused: why a value other than the default has no effect; empty for a key that is used.
+        of: for a component: ``arch``, ``loss``, ``optimizer``, ``scheduler`` or ``metric``.
+    """
+
+    kind: str
+    what: str
+    default: Any = None
+    needed: str = ""
+    choices: tuple[Any, ...] = ()
+    least: float | None = None
+    below: float | None = None
+    keys: Mapping[str, "Key"] = field(default_factory=dict)
+    open: bool = False
+    unused: str = ""
+    of: str = ""
+
+    def mistake(self, value: Any) -> str | None:
+        """What is wrong with a value, as the end of a message, or None."""
+        if value is None and self.default is None and self.needed != "always":
+            return None
+        words, fits = KINDS[self.kind][:2]
+        if not fits(value):
+            return f"expected {words}, not {shown(value)}{_hint(self.kind, value)}"
+        if self.choices and value not in self.choices:
+            return f"expected one of {', '.join(map(str, self.choices))}, not {shown(value)}"
+        for number in value if isinstance(value, list) else [value]:
+            if self.least is not None and number < self.least:
+                return f"must be at least {self.least:g}, not {shown(number)}"
+            if self.below is not None and number >= self.below:
+                return f"must be less than {self.below:g}, not {shown(number)}"
+        return None
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it, in at most some 60 characters.
+
+    >>> shown("x" * 100)
+    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
+    """
+    if isinstance(value, Mapping):
+        return "a section"
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # a list that holds itself; an integer of thousands of digits
+        return f"this {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:55]}..."
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """An integer or a finite float, not a bool."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def is_whole(value: Any) -> TypeGuard[float]:
+    """A whole number; upstream's files write some of them as floats (``5e3``)."""
+    return is_number(value) and value == int(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) > 0 and all(fits(member) for member in value)
+
+
+# kind -> (words for it, test, JSON schema)
+KINDS: dict[str, tuple[str, Callable[[Any], bool], dict[str, Any]]] = {
+    # JSON's integers include 5e3 and 5000.0.
+    "whole": ("a whole number", is_whole, {"type": "integer"}),
+    "number": ("a number", is_number, {"type": "number"}),
+    "flag": ("true or false", lambda value: isinstance(value, bool), {"type": "boolean"}),
+    "text": ("text", _is_text, {"type": "string"}),
+    "path": ("a path", _is_path, {"type": "string", "minLength": 1}),
+    "paths": (
+        "a path or a list of paths",
+        lambda value: _is_path(value) or _list_of(_is_path)(value),
+        {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]},
+    ),
+    "numbers": (
+        "a list of numbers",
+        _list_of(is_number),
+        {"type": "array", "minItems": 1, "items": {"type": "number"}},
+    ),
+    "wholes": (
+        "a list of whole numbers",
+        _list_of(is_whole),
+        {"type": "array", "minItems": 1, "items": {"type": "integer"}},
+    ),
+    "texts": ("a list of texts", _list_of(_is_text), {"type": "array", "minItems": 1, "items": {"type": "string"}}),
+    "gpus": (
+        "auto or a number of GPUs (0 for the CPU)",
+        lambda value: value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0),
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]},
+    ),
+    "section": ("a section of options", lambda value: isinstance(value, Mapping), {"type": "object"}),
+    "component": (
+        "a section with a `type`",
+        lambda value: isinstance(value, Mapping) and "type" in value,
+        {"type": "object", "required": ["type"]},
+    ),
+    "any": ("a value", lambda value: True, {}),
+}
+
+
+def _hint(kind: str, value: Any) -> str:
+    if isinstance(value, str) and kind in ("whole", "number", "flag"):
+        try:
+            float(value)
+        except ValueError:
+            return ""
+        return "; leave out the quotes"
+    return ""

@@ -1,0 +1,141 @@
+"""docs/options.md: the declared options as a page to read."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gramgan_plugin.config.construct import MASK
+from gramgan_plugin.config.keys import KINDS, Key
+from gramgan_plugin.config.parameters import Parameter, parameters_of
+from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP
+from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
+from gramgan_plugin.config.schema_models import MODELS
+from gramgan_plugin.models.components import Component
+
+INTRODUCTION = """\
+# Options
+<!-- Written by `basicsr schema --markdown`; a test fails where it differs. -->
+
+Every key that an option file may have. `basicsr check -opt FILE` checks one, and so do `train` and `test` before they
+start: a key that stands nowhere here is an error, with the nearest name. `basicsr schema` prints the same for editors.
+The files in `options/` show the keys where they belong; `docs/losses.md` says what the losses compute.
+
+Needed keys have no default; a `-` there means that the key may be left out. `basicsr list loss GramPatchLoss` shows
+any class, registered ones of third parties, too. Their datasets and models can declare keys in a class attribute
+`Options`: a mapping from a key (`train.NAME` for one under `train`) to its description.
+"""
+
+# Components that the shipped files use, and their near relatives. torch documents its own optimizers and schedules.
+SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "Networks",
+        "arch",
+        ("RRDBNet", "MSRResNet", "GramGANDiscriminator", "VGGStyleDiscriminator", "UNetDiscriminatorSN"),
+    ),
+    (
+        "Losses",
+        "loss",
+        (
+            "GramPatchLoss",
+            "DiscPerceptualLoss",
+            "MaskedRaGANLoss",
+            "VGGPerceptualLoss",
+            "L1Loss",
+            "MSELoss",
+            "CharbonnierLoss",
+            "PerceptualLoss",
+            "GANLoss",
+        ),
+    ),
+    ("Schedules", "scheduler", ("CosineRestartWarmupLR", "CosineAnnealingRestartLR", "MultiStepLR")),
+    ("Metrics", "metric", ("calculate_psnr", "calculate_ssim", "calculate_niqe")),
+)
+
+NOTES = {
+    "Schedules": "`train.scheduler` takes these and any of `torch.optim.lr_scheduler`, with torch's arguments.\n\n"
+    "`train.optim_g` and `train.optim_d` take any of `torch.optim`: `type`, `lr` and torch's other arguments.\n",
+    "Metrics": "Under `val.metrics`, each in a block of any name. `better` (`higher` or `lower`, default `higher`) is "
+    f"for the bookkeeping: {BETTER.what}.\n",
+    "Losses": "The blocks of `train` that end in `_opt`, and those in `train.extra_terms`.\n",
+    "Networks": "Further ones: `basicsr list arch`.\n",
+}
+
+
+def options_page() -> str:
+    """The page, in Markdown."""
+    return "\n".join(_parts())
+
+
+def _parts() -> Iterator[str]:
+    yield INTRODUCTION
+    yield "## Top of the file\n"
+    yield _keys({**TOP, "network_d": NETWORK_D})
+    yield "## `datasets.*`\n\nFor every class:\n"
+    yield _keys(LOADER)
+    for name, keys in DATASETS.items():
+        yield f"### {name}\n"
+        yield _keys(keys)
+    for name, keys in SECTIONS.items():
+        yield f"## `{name}`\n"
+        yield _keys(keys)
+    yield "## `train`, and keys of models at the top of the file\n"
+    shown: dict[str, Mapping[str, Key]] = {}
+    for name, model in MODELS.items():
+        yield f"### {name}\n\n{_sentence(model.what)}\n"
+        same = next((other for other, keys in shown.items() if keys == model.train), None)
+        shown.setdefault(name, model.train)
+        yield f"`train` as for {same}.\n" if same else _keys(model.train)
+        if model.top:
+            yield "At the top of the file (needed in training, unless `high_order_degradation` is false):\n"
+            yield _keys(model.top)
+    for title, kind, names in SHOWN:
+        yield f"## {title}\n\n{NOTES[title]}"
+        for name in names:
+            yield f"### {name}\n"
+            yield _parameters(parameters_of(Component(("page",), kind, {"type": name})))
+            if name == "MaskedRaGANLoss":
+                yield "`mask` as a section:\n"
+                yield _keys(MASK)
+
+
+def _keys(keys: Mapping[str, Key]) -> str:
+    rows = []
+    for name, key in keys.items():
+        takes = ", ".join(map(str, key.choices)) if key.choices else KINDS[key.kind][0]
+        takes += "".join([f", at least {key.least:g}" if key.least is not None else "", _below(key)])
+        needed = {"always": "needed", "train": "needed for training"}.get(key.needed)
+        rows.append((name, takes, needed or _shown(key.default), key.what))
+        for inner, inner_key in key.keys.items():
+            takes = ", ".join(map(str, inner_key.choices)) or KINDS[inner_key.kind][0]
+            rows.append((f"{name}.{inner}", takes, "needed" if inner_key.needed else "-", inner_key.what))
+    return _table(rows)
+
+
+def _below(key: Key) -> str:
+    return "" if key.below is None else f", less than {int(key.below)}"
+
+
+def _parameters(parameters: Mapping[str, Parameter]) -> str:
+    shown = {name: parameter for name, parameter in parameters.items() if name != "last_epoch"}
+    return _table(
+        (name, one.asks_for or "any", "needed" if one.needed else _shown(one.default), one.what)
+        for name, one in shown.items()
+    )
+
+
+def _table(rows: Any) -> str:
+    lines = ["| key | takes | default | what |", "|---|---|---|---|"]
+    for name, takes, default, what in rows:
+        lines.append(f"| `{name}` | {takes} | {default} | {what.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "-"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"`{list(default) if isinstance(default, tuple) else default}`"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."

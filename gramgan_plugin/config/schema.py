@@ -1,0 +1,129 @@
+"""The options of a file outside its datasets and models: each key's kind, default and meaning."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gramgan_plugin.config.keys import Key
+
+RUN_FOLDER = "results go to experiments/NAME, tests' to results/NAME"
+
+TOP: dict[str, Key] = {
+    "name": Key("text", f"name of the run; {RUN_FOLDER}; letters, digits, '.', '_' and '-'", needed="always"),
+    "model_type": Key("text", "the class that trains and tests, such as GramGANModel", needed="always"),
+    "scale": Key("whole", "enlargement: how many times larger GT is than LQ", least=1),
+    "num_gpu": Key("gpus", "auto: all GPUs found, or the CPU; 0: the CPU", default="auto"),
+    "manual_seed": Key("whole", "determines the run; drawn, and recorded, where it is left out", least=0, below=2**32),
+    "datasets": Key(
+        "section", "data sets: train, val (or val_1, val_2, ...) and test (or test_1, ...)", needed="always", open=True
+    ),
+    "network_g": Key("component", "the generator", needed="always", of="arch"),
+    "path": Key("section", "weights to start from, and the run to go on with"),
+    "train": Key("section", "training; left out in files that only test"),
+    "val": Key("section", "validation and testing"),
+    "logger": Key("section", "what a run writes down, and when"),
+    "dist_params": Key("section", "as in BasicSR's files; not used here"),
+    "find_unused_parameters": Key(
+        "flag", "for training on several GPUs: look for weights that get no gradient", default=False
+    ),
+}
+
+NETWORK_D = Key("component", "the discriminator", of="arch")
+
+PATH: dict[str, Key] = {
+    "pretrain_network_g": Key("path", "the generator's weights to start from: a .pth file"),
+    "param_key_g": Key("text", "which weights of that file: params or params_ema", default="params"),
+    "strict_load_g": Key("flag", "refuse weights that do not fit tensor for tensor", default=True),
+    "pretrain_network_d": Key("path", "the discriminator's weights to start from"),
+    "param_key_d": Key("text", "which weights of that file", default="params"),
+    "strict_load_d": Key("flag", "as strict_load_g", default=True),
+    "resume_state": Key("path", "a training state to go on from; --auto_resume finds the newest"),
+    "ignore_resume_networks": Key("texts", "networks that keep their pretrain_network_* when a run goes on"),
+}
+
+VAL: dict[str, Key] = {
+    "val_freq": Key("whole", "iterations between validations", default=5000, least=1),
+    "save_img": Key("flag", "write the enlarged images", default=False),
+    "suffix": Key("text", "tested images are called IMAGE_SUFFIX.png; null for the run's name"),
+    "metrics": Key("section", "a block for each metric, under any name", open=True),
+    "pbar": Key("flag", "BasicSR's progress bar", default=False, unused="there is no progress bar in validation"),
+}
+
+METRIC = Key("component", "a metric", of="metric")
+BETTER = Key("text", "which values of the metric are better", default="higher", choices=("higher", "lower"))
+
+_NO_WANDB = "Weights & Biases is not supported yet; this run is not sent there"
+LOGGER: dict[str, Key] = {
+    "print_freq": Key("whole", "iterations between log lines", default=100, least=1),
+    "save_checkpoint_freq": Key("whole", "iterations between checkpoints", default=5000, least=1),
+    "use_tb_logger": Key("flag", "TensorBoard events under tb_logger/NAME", default=False),
+    "wandb": Key(
+        "section",
+        "Weights & Biases, as in BasicSR's files; not supported yet",
+        keys={
+            "project": Key("text", "project there", unused=_NO_WANDB),
+            "resume_id": Key("text", "run there", unused=_NO_WANDB),
+        },
+    ),
+}
+
+_NO_DIST = "not used: GPUs talk over nccl, CPUs over gloo, at the address that the launcher sets"
+DIST_PARAMS: dict[str, Key] = {
+    "backend": Key("text", "how processes talk", default="nccl", unused=_NO_DIST),
+    "port": Key("whole", "where they meet", default=29500, unused=_NO_DIST),
+}
+
+SECTIONS: dict[str, dict[str, Key]] = {"path": PATH, "val": VAL, "logger": LOGGER, "dist_params": DIST_PARAMS}
+
+# A run's recorded options.yml has these, too. They are worked out anew.
+WORKED_OUT = {
+    "": frozenset(
+        {"is_train", "auto_resume", "dist", "launcher", "rank", "world_size", "root_path"},
+    ),
+    "path": frozenset({"experiments_root", "results_root", "models", "training_states", "log", "visualization"}),
+    "datasets": frozenset({"phase", "scale"}),
+}
+
+# Names that earlier releases of BasicSR gave to keys of today.
+RENAMED_PATHS = {
+    "pretrain_model_g": "pretrain_network_g",
+    "pretrain_model_d": "pretrain_network_d",
+    "strict_load": "strict_load_g",
+}
+RENAMED_DATASETS = {"use_flip": "use_hflip"}
+
+
+def with_names_of_today(opt: Mapping[str, Any], renamed_in: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
+    """Options with the keys that BasicSR has renamed under their present names.
+
+    Args:
+        opt: options; left as they are.
+        renamed_in: the dataset types that this is done for.
+
+    Returns:
+        The options, and a warning for each renamed key.
+    """
+    whole, warnings = dict(opt), []
+    if isinstance(whole.get("path"), Mapping):
+        whole["path"], found = _renamed(whole["path"], RENAMED_PATHS, "path")
+        warnings += found
+    if isinstance(whole.get("datasets"), Mapping):
+        whole["datasets"] = dict(whole["datasets"])
+        for key, block in whole["datasets"].items():
+            if isinstance(block, Mapping) and isinstance(block.get("type"), str) and block["type"] in renamed_in:
+                whole["datasets"][key], found = _renamed(block, RENAMED_DATASETS, f"datasets.{key}")
+                warnings += found
+    return whole, warnings
+
+
+def _renamed(block: Mapping[str, Any], names: Mapping[str, str], where: str) -> tuple[dict[str, Any], list[str]]:
+    renamed, warnings = dict(block), []
+    for old, new in names.items():
+        if old not in block:
+            continue
+        value = renamed.pop(old)
+        if new in block:
+            warnings.append(f"{where}.{old}: an older name of '{new}', which stands beside it and counts")
+        else:
+            renamed[new] = value
+            warnings.append(f"{where}.{old}: BasicSR 1.4.2 calls it '{new}', and it is read as that")
+    return renamed, warnings

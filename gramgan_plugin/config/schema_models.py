@@ -1,0 +1,154 @@
+"""The options of each model class: its own keys at the top of the file, its keys under `train`, its losses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gramgan_plugin.config.keys import Key
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model class reads.
+
+    Attributes:
+        what: one line in plain words.
+        train: keys of ``train``.
+        forms: block of ``train`` -> the forms of loss (see ``LOSS_FORMS``) that the model can use there.
+        discriminator: ``none``, ``optional`` or ``needed``.
+        top: keys of its own at the top of the file.
+    """
+
+    what: str
+    train: Mapping[str, Key]
+    forms: Mapping[str, frozenset[str]]
+    discriminator: str
+    top: Mapping[str, Key] = field(default_factory=dict)
+
+
+# How a loss is called and what it answers. A loss of another name is taken at its word.
+LOSS_FORMS = {
+    "L1Loss": "image",
+    "MSELoss": "image",
+    "CharbonnierLoss": "image",
+    "VGGPerceptualLoss": "image",
+    "GramPatchLoss": "patches",
+    "PerceptualLoss": "pair",
+    "GANLoss": "gan",
+    "MultiScaleGANLoss": "gan",
+    "MaskedRaGANLoss": "masked",
+    "DiscPerceptualLoss": "features",
+    "WeightedTVLoss": "other",
+}
+
+
+def _loss(what: str, needed: str = "") -> Key:
+    return Key("component", what, needed=needed, of="loss")
+
+
+_COMMON = {
+    "total_iter": Key("whole", "iterations in all", needed="always", least=1),
+    "warmup_iter": Key("whole", "iterations of BasicSR's linear warm-up; -1 for none", default=-1, least=-1),
+    "ema_decay": Key("number", "decay of the averaged weights; 0 for none", default=0, least=0, below=1),
+    "optim_g": Key("component", "the generator's optimizer: any of torch.optim", needed="always", of="optimizer"),
+    "scheduler": Key("component", "the schedule of the learning rates", needed="always", of="scheduler"),
+    "pixel_opt": _loss("content loss of SR and GT"),
+    "perceptual_opt": _loss("perceptual loss on VGG features"),
+}
+_GAN = {
+    "optim_d": Key("component", "the discriminator's optimizer", of="optimizer"),
+    "gan_opt": _loss("adversarial loss"),
+    "net_d_iters": Key("whole", "G is trained on every net_d_iters-th iteration", default=1, least=1),
+    "net_d_init_iters": Key("whole", "iterations in which D is trained alone at first", default=0, least=0),
+}
+_NEEDED_GAN = {
+    **_GAN,
+    "optim_d": Key("component", "the discriminator's optimizer", needed="always", of="optimizer"),
+    "gan_opt": _loss("adversarial loss", needed="always"),
+}
+_GRAMGAN = {
+    **_COMMON,
+    **_GAN,
+    "precision": Key(
+        "text", "fp32, or bf16 (autocast; losses stay in float32)", default="fp32", choices=("fp32", "bf16")
+    ),
+    "channels_last": Key("flag", "networks in the channels-last memory layout", default=False),
+    "gram_patch_opt": _loss("patch-wise texture loss"),
+    "disc_perceptual_opt": _loss("the discriminator's features of SR against those of GT"),
+    "back_projection_opt": _loss("SR, made smaller by MATLAB bicubic, against LQ"),
+    "extra_terms": Key("section", "further losses of SR and GT: a block for each, under any name", open=True),
+}
+
+_IMAGE = frozenset({"image", "patches"})
+_ANY_IMAGE = _IMAGE | {"pair"}
+_HOST_FORMS = {"pixel_opt": _IMAGE, "perceptual_opt": frozenset({"pair"})}
+_HOST_GAN_FORMS = {**_HOST_FORMS, "gan_opt": frozenset({"gan"}), "ldl_opt": _IMAGE}
+
+
+def _round(suffix: str, which: str) -> dict[str, Key]:
+    """One of Real-ESRGAN's two rounds of degradation."""
+    return {
+        f"resize_prob{suffix}": Key("numbers", f"{which} round: probability of enlarging, reducing, neither", least=0),
+        f"resize_range{suffix}": Key("numbers", "smallest and largest factor", least=0),
+        f"gaussian_noise_prob{suffix}": Key("number", "probability of Gaussian noise; else Poisson noise", least=0),
+        f"noise_range{suffix}": Key("numbers", "range of the Gaussian noise's deviation, in 8-bit levels", least=0),
+        f"poisson_scale_range{suffix}": Key("numbers", "range of the Poisson noise's scale", least=0),
+        f"gray_noise_prob{suffix}": Key("number", "probability of grey noise", least=0),
+        f"jpeg_range{suffix}": Key("numbers", "range of JPEG qualities", least=0),
+    }
+
+
+_REAL = {
+    "high_order_degradation": Key("flag", "make LQ from GT; false for data sets of pairs", default=True),
+    **_round("", "first"),
+    "second_blur_prob": Key("number", "probability of a second blur", least=0),
+    **_round("2", "second"),
+    "gt_size": Key("whole", "side of the GT crop in pixels", least=1),
+    "queue_size": Key("whole", "pairs held back to mix batches; a multiple of the batch size", default=180, least=1),
+}
+# What has to be there when LQ is made from GT.
+DEGRADATION = (frozenset(_REAL) | {"gt_usm"}) - {"high_order_degradation", "queue_size"}
+
+
+def _usm(what: str) -> Key:
+    return Key("flag", f"{what} sees sharpened GT", needed="train")
+
+
+MODELS: dict[str, Model] = {
+    "GramGANModel": Model(
+        "any sum of losses, with or without a discriminator",
+        _GRAMGAN,
+        {
+            "pixel_opt": _ANY_IMAGE,
+            "perceptual_opt": _ANY_IMAGE,
+            "gram_patch_opt": frozenset({"patches"}),
+            "disc_perceptual_opt": frozenset({"features"}),
+            "gan_opt": frozenset({"gan", "masked"}),
+            "back_projection_opt": _IMAGE,
+            "extra_terms": _ANY_IMAGE,
+        },
+        "optional",
+    ),
+    "SRModel": Model("BasicSR's: a generator alone", _COMMON, _HOST_FORMS, "none"),
+    "SwinIRModel": Model("BasicSR's: SRModel for SwinIR", _COMMON, _HOST_FORMS, "none"),
+    "SRGANModel": Model("BasicSR's: SRGAN", {**_COMMON, **_NEEDED_GAN}, _HOST_GAN_FORMS, "needed"),
+    "ESRGANModel": Model("BasicSR's: ESRGAN", {**_COMMON, **_NEEDED_GAN}, _HOST_GAN_FORMS, "needed"),
+    "RealESRNetModel": Model(
+        "BasicSR's: a generator alone, LQ made on the GPU",
+        _COMMON,
+        _HOST_FORMS,
+        "none",
+        {"gt_usm": Key("flag", "sharpen GT"), **_REAL},
+    ),
+    "RealESRGANModel": Model(
+        "BasicSR's: Real-ESRGAN, LQ made on the GPU",
+        {**_COMMON, **_NEEDED_GAN, "ldl_opt": _loss("loss on pixels that look like artefacts")},
+        _HOST_GAN_FORMS,
+        "needed",
+        {
+            "l1_gt_usm": _usm("the content loss"),
+            "percep_gt_usm": _usm("the perceptual loss"),
+            "gan_gt_usm": _usm("the discriminator"),
+            **_REAL,
+        },
+    ),
+}

@@ -1,0 +1,140 @@
+"""Whether crops, patches, windows, scales and the discriminator's layers fit together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gramgan_plugin.archs import GramGANDiscriminator
+from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES
+from gramgan_plugin.config.findings import Findings, section
+from gramgan_plugin.config.keys import is_whole
+from gramgan_plugin.config.schema_datasets import DATASETS
+from gramgan_plugin.errors import OptionError
+from gramgan_plugin.losses.masked_ragan_loss import MASKS
+from gramgan_plugin.models.components import Component
+from gramgan_plugin.registration import lookup
+
+# Discriminators of a fixed input size -> the size where none is given.
+FIXED_SIZE = {"GramGANDiscriminator": 192, "VGGStyleDiscriminator": 128}
+
+
+def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
+    """Note sizes that cannot work in training.
+
+    Args:
+        opt: options whose keys are text; values may be of any type.
+        found: takes the errors.
+    """
+    where, crop = _crop(opt)
+    scale = opt.get("scale")
+    _check_scale(opt, found)
+    _check_channels(opt, found)
+    _check_taps(opt, found)
+    if not is_whole(crop) or crop < 1:
+        return
+    if is_whole(scale) and scale >= 1:
+        if crop % scale:
+            found.error(where, f"{crop:g} is no multiple of scale {scale:g}")
+        elif section(opt, "network_g").get("type") == "RRDBNet" and scale in (1, 2) and (crop // scale) % (4 // scale):
+            found.error(where, f"RRDBNet takes LQ in blocks of {4 // scale:g}; take a multiple of 4")
+    network = section(opt, "network_d")
+    kind = network.get("type")
+    if isinstance(kind, str) and kind in FIXED_SIZE:
+        size = network.get("input_size", FIXED_SIZE[kind])
+        if is_whole(size) and size != crop:
+            given = "is" if "input_size" in network else "is by default"
+            found.error(where, f"{crop:g}, but network_d.input_size {given} {size:g}; they must be the same")
+    if kind == "UNetDiscriminatorSN" and network.get("skip_connection", True) and crop % 8:
+        found.error(where, f"UNetDiscriminatorSN takes multiples of 8, not {crop:g}")
+    _check_patches(opt, where, int(crop), found)
+
+
+def _crop(opt: Mapping[str, Any]) -> tuple[str, Any]:
+    """Where the side of the training crop stands, and the side."""
+    if section(opt, "datasets", "train").get("type") == "RealESRGANDataset":
+        return "gt_size", opt.get("gt_size")
+    return "datasets.train.gt_size", section(opt, "datasets", "train").get("gt_size")
+
+
+def _check_patches(opt: Mapping[str, Any], where: str, crop: int, found: Findings) -> None:
+    texture = section(opt, "train", "gram_patch_opt")
+    patch = texture.get("patch_size", 4)
+    if texture and is_whole(patch) and patch >= 1 and crop % patch:
+        found.error(where, f"{crop} is no multiple of train.gram_patch_opt.patch_size {patch:g}")
+    adversarial = section(opt, "train", "gan_opt")
+    if adversarial.get("type") != "MaskedRaGANLoss":
+        return
+    mask = adversarial.get("mask", "gramgan")
+    if isinstance(mask, str) and mask in MASKS:
+        mask = {"window": MASKS[mask].window, "stride": MASKS[mask].stride}
+    if not isinstance(mask, Mapping):
+        return
+    window, stride = mask.get("window"), mask.get("stride")
+    if not is_whole(window) or window < 2:
+        return
+    if window == stride and crop % window:
+        found.error(where, f"{crop} is no multiple of train.gan_opt.mask.window {window:g}")
+    elif stride == 1 and window // 2 >= crop:
+        found.error(where, f"{crop} is too small for train.gan_opt.mask.window {window:g}")
+
+
+def _check_scale(opt: Mapping[str, Any], found: Findings) -> None:
+    """The generator's enlargement against `scale`, for networks whose parameter of that name means it."""
+    scale, block = opt.get("scale"), opt.get("network_g")
+    if not is_whole(scale) or not isinstance(block, Mapping):
+        return
+    try:
+        component = Component(("network_g",), "arch", block)
+        known, module = component.parameters(), component.constructor().__module__
+    except (OptionError, TypeError, ValueError):
+        return  # said elsewhere
+    for key in ("scale", "upscale"):
+        own = block.get(key, known[key].default if key in known else None)
+        if key not in known or not is_whole(own) or own == scale or not module.startswith("basicsr."):
+            continue
+        if key in block:
+            found.error(f"network_g.{key}", f"{own:g}, but scale at the top of the file is {scale:g}")
+        else:
+            found.error(f"network_g.{key}", f"missing; {block['type']} enlarges by {own:g}, but scale is {scale:g}")
+
+
+def _check_channels(opt: Mapping[str, Any], found: Findings) -> None:
+    data = section(opt, "datasets", "train")
+    if isinstance(data.get("type"), str) and data["type"] in DATASETS:
+        channels = 1 if data.get("color") == "y" else 3
+        for key in ("num_in_ch", "num_out_ch"):
+            own = section(opt, "network_g").get(key, channels)
+            if is_whole(own) and own != channels:
+                found.error(f"network_g.{key}", f"{own:g}, but images of datasets.train have {channels}")
+    made, judged = section(opt, "network_g").get("num_out_ch", 3), section(opt, "network_d").get("num_in_ch", 3)
+    if is_whole(made) and is_whole(judged) and made != judged and opt.get("network_d"):
+        found.error("network_d.num_in_ch", f"{judged:g}, but network_g.num_out_ch is {made:g}")
+
+
+def _check_taps(opt: Mapping[str, Any], found: Findings) -> None:
+    block, network = section(opt, "train", "disc_perceptual_opt"), section(opt, "network_d")
+    if block.get("type") != "DiscPerceptualLoss" or not isinstance(network.get("type"), str):
+        return
+    try:
+        cls = lookup("arch", network["type"], "network_d.type")
+    except OptionError:
+        return
+    if not hasattr(cls, "resolve_taps"):
+        found.error(
+            "network_d.type",
+            f"{cls.__name__} does not give its features, which train.disc_perceptual_opt reads; "
+            "use GramGANDiscriminator, or take that block out",
+        )
+        return
+    size = network.get("input_size", FIXED_SIZE["GramGANDiscriminator"])
+    taps = block.get("taps", ("conv2_0", "conv5_0"))
+    if (
+        cls is not GramGANDiscriminator
+        or not is_whole(size)
+        or size not in STAGES
+        or not isinstance(taps, list | tuple)
+    ):
+        return
+    try:
+        GramGANDiscriminator(num_in_ch=1, num_feat=1, input_size=int(size)).resolve_taps(taps)
+    except (ValueError, TypeError) as error:
+        found.error("train.disc_perceptual_opt.taps", str(error).removeprefix("taps: "))

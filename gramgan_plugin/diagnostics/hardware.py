@@ -1,0 +1,137 @@
+"""The devices that a run computes on."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gramgan_plugin.diagnostics.findings import Finding, first_line, ok, problem, warning
+
+MIB, GIB = 2**20, 2**30
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED_MEMORY = 256 * MIB
+
+
+class Gpu(NamedTuple):
+    """A CUDA device."""
+
+    name: str
+    memory: int  # bytes
+    bf16: bool
+
+
+def devices() -> Iterator[Finding]:
+    """GPUs, the CPU, and the memory through which data loaders hand over their batches."""
+    yield from _gpus()
+    yield _cpu()
+    yield from _shared_memory()
+
+
+def _gpus() -> Iterator[Finding]:
+    try:
+        torch = import_torch()
+        found = list(gpus(torch))
+    except Exception as error:  # a broken driver or build raises whatever it likes
+        cure = "update the NVIDIA driver, or set num_gpu: 0"
+        yield problem("GPU", f"cannot be asked: {first_line(error)}", "runs take all GPUs found", cure)
+        return
+    for number, gpu in enumerate(found):
+        bf16 = "bf16" if gpu.bf16 else "no bf16 in hardware, keep train.precision: fp32"
+        yield ok(f"GPU {number}", f"{gpu.name}, {gpu.memory / GIB:.1f} GiB, {bf16}")
+    if found:
+        return
+    if not has_nvidia_driver():
+        yield ok("GPU", "none; runs use the CPU")
+    elif torch.version.cuda is None:
+        cure = "install a build of torch with CUDA (https://pytorch.org/get-started)"
+        yield warning("GPU", "not used", "this torch was built for the CPU alone", cure)
+    else:
+        reason = f"torch, built for CUDA {torch.version.cuda}, sees none of this machine's GPUs"
+        cure = "update the NVIDIA driver, see that CUDA_VISIBLE_DEVICES is not empty; in docker: --gpus all"
+        yield warning("GPU", "not used", reason, cure)
+
+
+def _cpu() -> Finding:
+    threads = f"{torch_threads()} threads for torch, {usable_cores()} cores for this process"
+    support = cpu_bf16()
+    if support is None:
+        return ok("CPU", f"{threads}; whether it has bf16 is unknown")
+    if support:
+        return ok("CPU", f"{threads}; bf16 by {' and '.join(support)}")
+    return ok("CPU", f"{threads}; no bf16 in hardware, train.precision: fp32 is faster on it")
+
+
+def _shared_memory() -> Iterator[Finding]:
+    size = shared_memory()
+    if size is None:
+        return
+    fact = f"{size / MIB:,.0f} MiB free in {SHARED_MEMORY}"
+    if size >= LEAST_SHARED_MEMORY:
+        yield ok("shared memory", fact)
+        return
+    yield warning(
+        "shared memory",
+        fact,
+        "data loaders hand over their batches in it, and are killed when it is full",
+        "docker run --shm-size=1g, or datasets.train.num_worker_per_gpu: 0",
+    )
+
+
+def import_torch() -> Any:
+    """The module torch."""
+    import torch
+
+    return torch
+
+
+def gpus(torch: Any) -> Iterator[Gpu]:
+    """The CUDA devices that torch sees."""
+    if not torch.cuda.is_available():
+        return
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        # Ampere, of compute capability 8, is the first with bf16 in hardware.
+        yield Gpu(properties.name, properties.total_memory, properties.major >= 8)
+
+
+def has_nvidia_driver() -> bool:
+    """Whether this machine seems to have an NVIDIA GPU, whatever torch sees of it."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def torch_threads() -> int | str:
+    """Threads that torch computes with."""
+    try:
+        return int(import_torch().get_num_threads())
+    except Exception:  # torch itself is reported elsewhere
+        return "unknown"
+
+
+def cpu_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str] | None:
+    """The instructions for bf16 that the CPU has, or None where the system does not tell."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    # x86 calls them flags, Arm Features.
+    flags = next((line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "feat"))), None)
+    if flags is None:
+        return None
+    names = {"avx512_bf16": "AVX-512", "amx_bf16": "AMX", "bf16": "Arm's bf16"}
+    return [name for flag, name in names.items() if flag in flags]
+
+
+def shared_memory() -> int | None:
+    """Free bytes of shared memory, or None where there is no such thing."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return None

@@ -1,0 +1,206 @@
+"""Python, the packages and whether they work together."""
+
+import importlib
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from gramgan_plugin import __version__, compat
+from gramgan_plugin.diagnostics.findings import Finding, first_line, ok, problem, warning
+
+OURS = "gramgan-plugin"
+PYTHONS = ((3, 11), (3, 12))
+
+# What is imported, the distributions that provide it (the first is the one to install), and what it is for.
+MODULES = {
+    "torch": (("torch",), "everything is computed with it"),
+    "torchvision": (("torchvision",), "BasicSR and the VGG19 weights need it"),
+    "numpy": (("numpy",), "images are numpy arrays"),
+    "cv2": (
+        ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+        "images are decoded by it",
+    ),
+    "lmdb": (("lmdb",), "training sets are LMDBs"),
+    "faiss": (("faiss-cpu", "faiss-gpu"), "the search for texture patches uses it"),
+    "tensorboard": (("tensorboard", "tb-nightly"), "logger.use_tb_logger writes for it"),
+    "basicsr": (("basicsr",), "networks, metrics and models come from it"),
+}
+# Modules without which only a part does not work.
+OPTIONAL = {"tensorboard": "set logger.use_tb_logger: false, or "}
+CURES = {
+    "torchvision": "install a pair made for each other: pip install --upgrade --force-reinstall torch torchvision",
+    "cv2": "pip install --force-reinstall opencv-python (on a machine without a screen: opencv-python-headless, or "
+    "apt install libgl1)",
+}
+NEEDED = {"basicsr": "==1.4.2", "torch": ">=2.6"}  # also where this plugin is not installed
+WHY_EXACT = {
+    "torch": "below 2.6 reading a checkpoint can run code that is hidden in it (CVE-2025-32434)",
+    "basicsr": "this plugin stands on the inside of BasicSR 1.4.2, its last release",
+}
+
+
+def packages() -> Iterator[Finding]:
+    """Python's version, each package's version and whether it can be imported, shims in force, conflicts."""
+    yield python()
+    bounds = requirements(OURS)
+    if installed_version(OURS) is None:
+        yield warning(
+            OURS,
+            f"{__version__}, not installed",
+            "classes that it or others announce as entry points are not found",
+            "pip install -e . in its checkout",
+        )
+    else:
+        yield ok(OURS, __version__)
+    for module, (distributions, purpose) in MODULES.items():
+        yield package(module, distributions, purpose, bounds)
+    yield from torch_pair()
+    yield from shims()
+    yield from conflicts()
+
+
+def python() -> Finding:
+    """Python's version."""
+    shown = ".".join(map(str, python_version()))
+    if python_version()[:2] in PYTHONS:
+        return ok("Python", shown)
+    return problem(
+        "Python",
+        shown,
+        "BasicSR 1.4.2 cannot be built on 3.13 and later, and this plugin uses what 3.11 brought",
+        "make an environment with Python 3.11 or 3.12",
+    )
+
+
+def package(module: str, distributions: tuple[str, ...], purpose: str, bounds: dict[str, str]) -> Finding:
+    """Whether one package is there, in a version that fits, and can be imported.
+
+    Args:
+        module: what is imported.
+        distributions: what provides it; the first is named in the cure.
+        purpose: what it is for.
+        bounds: version bounds by distribution, as ``requirements`` gives them.
+    """
+    present = {name: version for name in distributions if (version := installed_version(name)) is not None}
+    bound = bounds.get(distributions[0], NEEDED.get(module, ""))
+    install = OPTIONAL.get(module, "") + f"pip install '{distributions[0]}{bound}'"
+    bad = warning if module in OPTIONAL else problem
+    if not present:
+        return bad(distributions[0], "not installed", purpose, install)
+    name, version = next(iter(present.items()))
+    if not fits(version, bound):
+        reason = WHY_EXACT.get(module, f"{OURS} was made for {bound}")
+        return bad(name, f"{version}, not {bound}", reason, install)
+    error = import_error(module)
+    if error is not None:
+        return bad(name, f"{version}, cannot be imported: {error}", purpose, CURES.get(module, install))
+    return ok(name, version)
+
+
+def torch_pair() -> Iterator[Finding]:
+    """Whether torchvision was built for the torch that is there; it says which one it needs."""
+    torch, bound = installed_version("torch"), requirements("torchvision").get("torch", "")
+    if torch is not None and not fits(torch, bound):
+        reason = "torchvision's operators are compiled for one torch, and fail or crash with another"
+        yield problem("torchvision", f"made for torch{bound}, there is {torch}", reason, CURES["torchvision"])
+
+
+def shims() -> Iterator[Finding]:
+    """The workarounds that this environment's packages have needed so far."""
+    for name in compat.shims_in_force():
+        yield ok("shim in force", f"{name}: {compat.REASONS[name]}")
+
+
+def conflicts() -> Iterator[Finding]:
+    """Packages that overwrite one another, and other commands of our name."""
+    opencvs = [name for name in MODULES["cv2"][0] if installed_version(name) is not None]
+    if len(opencvs) > 1:
+        yield warning(
+            "OpenCV",
+            f"{' and '.join(opencvs)} are both installed",
+            "they write the same folder cv2/, and removing one breaks the other",
+            f"pip uninstall {' '.join(opencvs)}, then pip install {opencvs[0]}",
+        )
+    providers = sorted(set(metadata.packages_distributions().get("basicsr", [])))
+    if len(providers) > 1 or (providers and "basicsr" not in providers):
+        yield problem(
+            "BasicSR",
+            f"the module basicsr comes from {' and '.join(providers)}",
+            "they write the same folder basicsr/, so that it is a mixture or not 1.4.2",
+            f"pip uninstall {' '.join(providers)}, then pip install basicsr==1.4.2",
+        )
+    scripts = Path(sysconfig.get_path("scripts")).resolve()
+    found = [script for folder in search_path() if (script := folder / "basicsr").is_file()]
+    others = [script for script in found if script.parent.resolve() != scripts]
+    if others:
+        first = found[0] in others
+        yield warning(
+            "command",
+            f"another `basicsr` at {', '.join(map(str, others))}",
+            "the shell takes it instead of this one" if first else "it takes over where this environment is not active",
+            f"remove it, or put {scripts} before it on PATH" if first else "remove it if it is not wanted",
+        )
+
+
+def python_version() -> tuple[int, int, int]:
+    """The running Python's."""
+    return sys.version_info[:3]
+
+
+def installed_version(distribution: str) -> str | None:
+    """A distribution's version, or None if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def import_error(module: str) -> str | None:
+    """Why a module cannot be imported, or None if it can."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a mismatched binary raises whatever it likes
+        return first_line(error)
+    return None
+
+
+def search_path() -> list[Path]:
+    """The folders where the shell looks for commands."""
+    return [Path(folder) for folder in dict.fromkeys(os.get_exec_path())]
+
+
+def requirements(distribution: str) -> dict[str, str]:
+    """What an installed distribution asks of others (``{"torch": ">=2.6,<3"}``), without its extras."""
+    try:
+        declared = metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        return {}
+    pairs = (re.fullmatch(r"([\w.-]+)\s*\(?([^;()]*)\)?", entry.strip()) for entry in declared)
+    return {pair[1]: pair[2].strip() for pair in pairs if pair}
+
+
+def fits(version: str, bound: str) -> bool:
+    """Whether a version lies within bounds; their numbers are compared as far as the bound's go.
+
+    >>> fits("2.10.0+cu128", ">=2.6,<3"), fits("1.4.2.1", "==1.4.2"), fits("1.4.20", "==1.4.2")
+    (True, False, False)
+    """
+    own = _numbers(version)
+    for sign, limit in re.findall(r"(==|>=|<)\s*([\d.]+)", bound):
+        other = _numbers(limit)
+        holds = {"==": own == other, ">=": own >= other, "<": own < other}[sign]
+        if not holds:
+            return False
+    return True
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    release = re.match(r"\d+(\.\d+)*", version)
+    numbers = [int(part) for part in release[0].split(".")] if release else [0]
+    while numbers and numbers[-1] == 0:  # 2.6.0 is 2.6
+        numbers.pop()
+    return tuple(numbers)

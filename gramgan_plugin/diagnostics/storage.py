@@ -1,0 +1,141 @@
+"""Disks: space, permission, what kind of file system, and which runs are live."""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gramgan_plugin.diagnostics.findings import Finding, ok, problem, warning
+
+GB = 10**9
+SPARE, LEAST = 5 * GB, GB // 2
+
+NETWORK_FILE_SYSTEMS = {
+    *("nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ncpfs"),
+    *("lustre", "gpfs", "beegfs", "panfs", "pvfs2", "orangefs", "ceph", "glusterfs", "wekafs", "davfs"),
+    *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.ceph-fuse", "fuse.davfs2", "fuse.rclone", "fuse.s3fs"),
+    *("fuse.gcsfuse", "fuse.mount-s3", "fuse.juicefs", "fuse.blobfuse", "fuse.blobfuse2", "fuse.lustre"),
+}
+
+
+def working_directory() -> Iterator[Finding]:
+    """Space and permission in the working and the temporary directory."""
+    here = Path.cwd()
+    kind = file_system(here)
+    slow = ", a network file system: keep LMDBs on a local disk" if kind in NETWORK_FILE_SYSTEMS else ""
+    yield ok("working directory", f"{here} on {kind or 'a file system of unknown kind'}{slow}")
+    error = write_error(here)
+    if error is not None:
+        reason = "runs write experiments/, results/ and tb_logger/ here"
+        yield problem("working directory", f"cannot be written: {error}", reason, "work in a folder of your own")
+    yield _space("working directory", here, "checkpoints of a full-size run take gigabytes")
+    temporary = Path(tempfile.gettempdir())
+    yield _space("temporary directory", temporary, "torch, data loaders and downloads use it", " (or set TMPDIR)")
+
+
+def dataroots(options: Mapping[str, Any]) -> Iterator[Finding]:
+    """The kind of file system below the data that an option file names; an LMDB should not lie behind a network.
+
+    Data that are not there are left to the check of the options.
+    """
+    for key, block in (options.get("datasets") or {}).items():
+        for name in ("dataroot_gt", "dataroot_lq"):
+            value = block.get(name) if isinstance(block, Mapping) else None
+            for root in value if isinstance(value, list) else [value]:
+                if isinstance(root, str) and Path(root).expanduser().exists():
+                    yield _dataroot(f"datasets.{key}.{name}", Path(root).expanduser(), block)
+
+
+def _dataroot(key: str, root: Path, block: Mapping[str, Any]) -> Finding:
+    kind = file_system(root)
+    is_lmdb = root.suffix == ".lmdb" or (block.get("io_backend") or {}).get("type") == "lmdb"
+    if is_lmdb and kind in NETWORK_FILE_SYSTEMS:
+        return warning(
+            key,
+            f"{root}: an LMDB on {kind}",
+            "LMDB maps its file into memory: over a network each read waits, and writing one is unsafe",
+            "copy the folder to a local disk, and name that in the option",
+        )
+    return ok(key, f"{root} on {kind or 'a file system of unknown kind'}")
+
+
+def runs(experiments: Path = Path("experiments")) -> Iterator[Finding]:
+    """The runs in the working directory that are live."""
+    for holder in sorted(experiments.glob("*/.lock.json")):
+        if is_locked(holder.with_name(".lock")):
+            try:
+                content = json.loads(holder.read_text(encoding="utf-8"))
+                who = f"process {int(content['pid'])} on {content['host']}"
+            except (OSError, ValueError, KeyError, TypeError):
+                who = "another process"
+            yield ok("live run", f"{holder.parent}, held by {who}")
+
+
+def _space(topic: str, folder: Path, reason: str, aside: str = "") -> Finding:
+    free = free_bytes(folder)
+    fact = f"{free / GB:.1f} GB free in {folder}"
+    if free >= SPARE:
+        return ok(topic, fact)
+    return (problem if free < LEAST else warning)(topic, fact, reason, f"free some space{aside}")
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that can still be written in a folder."""
+    return shutil.disk_usage(folder).free
+
+
+def write_error(folder: Path) -> str | None:
+    """Why no file can be made in a folder, or None if one can; it is gone at once."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def file_system(path: Path) -> str | None:
+    """The kind of the file system that a path lies on (``ext4``, ``nfs4``), or None where the system doesn't tell."""
+    try:
+        text = mount_table()
+    except OSError:
+        return None
+    place = path.resolve()
+    best, kind = -1, None
+    for line in text.splitlines():
+        before, separator, after = line.partition(" - ")
+        fields = before.split()
+        if not separator or len(fields) < 5 or not after.split():
+            continue
+        # Spaces and the like stand as octal numbers.
+        mount = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]))
+        # The last of several mounts on one folder covers the others.
+        if len(mount.parts) >= best and place.is_relative_to(mount):
+            best, kind = len(mount.parts), after.split()[0]
+    return kind
+
+
+def mount_table() -> str:
+    """Linux's table of mounted file systems."""
+    return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a run holds its lock; a run that was killed has left the file, but no lock.
+
+    Asking takes the lock for a moment, shared, so nothing is written.
+    """
+    try:
+        import fcntl
+
+        with lock.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except ImportError:  # Windows: the holder's file is all there is to go by
+        return True
+    except OSError:
+        return False
+    return False

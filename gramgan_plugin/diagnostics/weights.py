@@ -1,0 +1,90 @@
+"""Weight files: which are there, whether they can be read, and where the rest comes from."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gramgan_plugin.diagnostics.findings import Finding, ok, problem
+
+VGG19_NAME = "vgg19-dcbb9e9d.pth"
+VGG19_HASH = "dcbb9e9d"  # how the SHA-256 of torchvision's file begins
+VGG19_KEY = "features.0.weight"
+UPSTREAM_PLACE = Path("experiments/pretrained_models") / VGG19_NAME
+
+
+def vgg19() -> Iterator[Finding]:
+    """VGG19 of the perceptual loss: in upstream's place, in torch's cache, or to be fetched."""
+    if UPSTREAM_PLACE.is_file():
+        yield _vgg19_file("VGG19", UPSTREAM_PLACE, "put torchvision's file in its place, or remove it")
+        return
+    cached = hub_cache() / VGG19_NAME
+    if cached.is_file():
+        yield _vgg19_file("VGG19", cached, "delete it; it is fetched again")
+        return
+    yield ok(
+        "VGG19",
+        f"will be fetched from {vgg19_url()} to {cached.parent} when a run needs it; without a network, put the file "
+        f"at {UPSTREAM_PLACE} or name one in train.perceptual_opt.vgg_weights",
+    )
+
+
+def named_weights(options: Mapping[str, Any]) -> Iterator[Finding]:
+    """The weight files that an option file names and that are there; the check of the options tells the others."""
+    for key, value in (options.get("path") or {}).items():
+        if key.startswith("pretrain_network") or key == "resume_state":
+            file = Path(str(value)).expanduser()
+            if file.is_file():
+                yield ok(f"path.{key}", f"{file}, {_megabytes(file)}")
+    perceptual = (options.get("train") or {}).get("perceptual_opt") or {}
+    file = Path(str(perceptual.get("vgg_weights"))).expanduser()
+    if file.is_file():
+        yield _vgg19_file("train.perceptual_opt.vgg_weights", file, "give a file with torchvision's key names")
+
+
+def _megabytes(file: Path) -> str:
+    return f"{file.stat().st_size / 1e6:,.1f} MB"
+
+
+def _vgg19_file(topic: str, file: Path, cure: str) -> Finding:
+    size = _megabytes(file)
+    if sha256(file).startswith(VGG19_HASH):
+        return ok(topic, f"{file}, {size}, torchvision's")
+    error = unreadable_as_vgg19(file)
+    if error is None:
+        return ok(topic, f"{file}, {size}, readable; not torchvision's file, but for example the MINC variant")
+    return problem(topic, f"{file}: {error}", "the perceptual loss cannot be computed with it", cure)
+
+
+def sha256(file: Path) -> str:
+    """Hex digest of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def unreadable_as_vgg19(file: Path) -> str | None:
+    """Why a file cannot serve as VGG19's weights, or None if it can."""
+    from gramgan_plugin.checkpoints.files import load_tensors
+    from gramgan_plugin.errors import UserError
+
+    try:
+        content = load_tensors(file)
+    except UserError as error:
+        return str(error).removeprefix(f"{file}: ")
+    if not isinstance(content, Mapping) or VGG19_KEY not in content:
+        return f"has no {VGG19_KEY}, as torchvision's VGG19 weights have"
+    return None
+
+
+def hub_cache() -> Path:
+    """Where torch keeps the weights that it has fetched."""
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def vgg19_url() -> str:
+    """Where torchvision fetches VGG19's weights."""
+    from torchvision.models import VGG19_Weights
+
+    return str(VGG19_Weights.IMAGENET1K_V1.url)

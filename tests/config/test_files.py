@@ -1,0 +1,152 @@
+import shutil
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import basicsr  # noqa: F401
+import cv2
+import lmdb
+import pytest
+
+from gramgan_plugin.cli.main import main
+from gramgan_plugin.config import check_files
+from gramgan_plugin.errors import OptionError
+
+
+def _problems(options: dict[str, Any], **how: Any) -> list[str]:
+    try:
+        check_files(options, **how)
+    except OptionError as error:
+        return str(error).splitlines()
+    return []
+
+
+@pytest.fixture
+def own_options(tiny_options, sample_pair, workdir) -> dict[str, Any]:
+    """The tiny options over a copy of the data that a test may damage."""
+    shutil.copytree(sample_pair, workdir / "set")
+    options = deepcopy(tiny_options)
+    options["datasets"]["train"] |= {"dataroot_gt": "set/GT.lmdb", "dataroot_lq": "set/LQ_x4.lmdb"}
+    options["datasets"]["val"] |= {"dataroot_gt": "set/test/GT", "dataroot_lq": "set/test/LQ_x4"}
+    return options
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines(keepends=True)
+
+
+class TestDataSets:
+    def test_smoke(self, own_options):
+        check_files(own_options)
+
+    def test_all_that_is_missing(self, own_options):
+        own_options["datasets"]["train"] |= {"dataroot_gt": "no/GT.lmdb", "dataroot_lq": ["no/LQ.lmdb"]}
+        own_options["datasets"]["val"]["dataroot_gt"] = "no/GT"
+        assert _problems(own_options) == [
+            "datasets.train.dataroot_gt: no/GT.lmdb: no such folder; basicsr prepare makes it",
+            "datasets.train.dataroot_lq: no/LQ.lmdb: no such folder; basicsr prepare makes it",
+            "datasets.val.dataroot_gt: no/GT: no such folder",
+        ]
+
+    def test_a_file_where_a_folder_belongs(self, own_options, workdir):
+        (workdir / "file").write_text("")
+        own_options["datasets"]["val"]["dataroot_gt"] = "file"
+        assert _problems(own_options) == ["datasets.val.dataroot_gt: file: not a folder"]
+
+    @pytest.mark.parametrize("kind", ["PairedSRDataset", "PairedImageDataset"])
+    def test_an_lmdb_that_disagrees_with_its_list(self, own_options, workdir, kind):
+        own_options["datasets"]["train"]["type"] = kind
+        listed = workdir / "set/GT.lmdb/meta_info.txt"
+        lines = _lines(listed)
+        count = len(lines)
+        listed.write_text("".join(lines[1:]))
+        (problem,) = _problems(own_options)
+        assert problem.startswith("datasets.train.dataroot_gt: set/GT.lmdb: meta_info.txt lists")
+        assert f"lists {count - 1} keys, data.mdb has {count}; prepare it again" in problem
+        # As many as there are, and one of another name.
+        listed.write_text("".join(["999999_s001.png (96,96,3) 3\n", *lines[1:]]))
+        (problem,) = _problems(own_options)
+        assert "lists 999999_s001, data.mdb does not hold it" in problem
+
+    def test_images_smaller_than_the_crop(self, own_options):
+        own_options["datasets"]["train"]["gt_size"] = 128
+        (problem,) = _problems(own_options)
+        assert problem.startswith("datasets.train.dataroot_gt: set/GT.lmdb: 000001_s001: GT of 96x96 is smaller")
+
+    def test_no_lmdb_at_all(self, own_options, workdir):
+        (workdir / "set/GT.lmdb/data.mdb").unlink()
+        (workdir / "set/LQ_x4.lmdb/meta_info.txt").unlink()
+        gt, lq = _problems(own_options)
+        assert "set/GT.lmdb: no such LMDB" in gt
+        assert "set/LQ_x4.lmdb: has no meta_info.txt" in lq
+
+    def test_partners(self, own_options, workdir):
+        photo = next((workdir / "set/test/GT").iterdir())
+        cv2.imwrite(str(photo.with_name("another.png")), cv2.imread(str(photo)))
+        (problem,) = _problems(own_options)
+        assert problem.startswith("datasets.val.dataroot_lq: GT and LQ differ: another is in set/test/GT")
+
+    @pytest.mark.parametrize("key", ["val_1", "val_2"])
+    def test_the_key_is_the_files(self, own_options, key):
+        own_options["datasets"][key] = {**own_options["datasets"].pop("val"), "dataroot_lq": "set/GT.lmdb"}
+        (problem,) = _problems(own_options)
+        assert problem.startswith(f"datasets.{key}.dataroot_lq: ")
+
+    def test_keys_of_upstreams_pairs(self, own_options, workdir):
+        own_options["datasets"]["train"]["type"] = "PairedImageDataset"
+        folder = workdir / "set/LQ_x4.lmdb"
+        environment = lmdb.open(str(folder), map_size=2**24, lock=False)
+        with environment, environment.begin(write=True) as transaction:
+            transaction.put(b"888888_s001", b"x")
+        with (folder / "meta_info.txt").open("a") as listed:
+            listed.write("888888_s001.png (24,24,3) 3\n")
+        (problem,) = _problems(own_options)
+        assert "its keys are not those of GT: 888888_s001" in problem
+
+    def test_meta_info_file(self, own_options):
+        own_options["datasets"]["val"] |= {"type": "PairedImageDataset", "meta_info_file": "no.txt"}
+        assert _problems(own_options) == ["datasets.val.meta_info_file: no.txt: no such file"]
+
+    def test_an_empty_folder(self, own_options, workdir):
+        (workdir / "empty").mkdir()
+        own_options["datasets"]["val"]["dataroot_gt"] = "empty"
+        assert _problems(own_options) == ["datasets.val.dataroot_gt: empty: a folder without images"]
+
+
+class TestWeights:
+    def test_missing(self, own_options):
+        own_options["path"] |= {"pretrain_network_g": "g.pth", "pretrain_network_d": "d.pth"}
+        own_options["train"]["perceptual_opt"] = {"type": "VGGPerceptualLoss", "vgg_weights": "vgg.pth"}
+        assert _problems(own_options) == [
+            "path.pretrain_network_g: g.pth: no such checkpoint file",
+            "path.pretrain_network_d: d.pth: no such checkpoint file",
+            "train.perceptual_opt.vgg_weights: vgg.pth: no such file",
+        ]
+
+    def test_a_run_that_goes_on_needs_no_first_weights(self, own_options, workdir):
+        own_options["path"]["pretrain_network_g"] = "g.pth"
+        assert _problems(own_options, goes_on=True) == []
+        own_options["path"]["resume_state"] = "3.state"
+        assert _problems(own_options) == ["path.resume_state: 3.state: no such file"]
+        own_options["path"]["ignore_resume_networks"] = ["network_g"]
+        assert len(_problems(own_options)) == 2
+
+
+class TestCommands:
+    def test_check(self, own_options, write_options, capsys):
+        own_options["datasets"]["train"]["dataroot_gt"] = "no/GT.lmdb"
+        name = write_options(own_options)
+        assert main(["check", "-opt", name]) == 2
+        assert "no/GT.lmdb: no such folder; basicsr prepare makes it" in capsys.readouterr().err
+        assert main(["check", "-opt", name, "--no-files"]) == 0
+
+    @pytest.mark.parametrize("command", ["train", "test"])
+    def test_before_anything_is_built(self, own_options, write_options, capsys, command, workdir):
+        own_options["path"]["pretrain_network_g"] = "g.pth"
+        own_options["logger"]["wandb"] = {"project": "x"}
+        assert main([command, "-opt", write_options(own_options)]) == 2
+        printed = capsys.readouterr().err
+        assert f"basicsr {command}: warning: logger.wandb.project: " in printed
+        assert f"basicsr {command}: path.pretrain_network_g: g.pth: no such checkpoint file" in printed
+        assert not (workdir / "experiments").exists()
+        assert not (workdir / "results").exists()

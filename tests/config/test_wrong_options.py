@@ -1,0 +1,332 @@
+"""Wrong option files: each ends in exit code 2 and one line a mistake, none in a traceback, none is let through."""
+
+import string
+import tempfile
+from copy import deepcopy
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import basicsr  # noqa: F401
+import pytest
+import yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gramgan_plugin.cli.main import main
+from gramgan_plugin.config import check_options, load_options
+from gramgan_plugin.errors import OptionError
+
+DROP = object()
+VGG = {"type": "VGGPerceptualLoss"}
+GRAM = "train:gram_patch_opt"
+MASK = {"window": 4, "stride": 4, "threshold": 0.005}
+COSINE = {"type": "CosineAnnealingRestartLR", "periods": [2], "restart_weights": [1]}
+ONE_CYCLE = {"type": "OneCycleLR", "max_lr": 1e-3, "total_steps": 2}
+
+# (path -> value or DROP, what the message says)
+WRONG: list[tuple[dict[str, Any], str]] = [
+    # Keys that nothing reads.
+    (
+        {"val:metrics:psnr:test_y_chanel": True},
+        "val.metrics.psnr.test_y_chanel: unknown option of calculate_psnr; did you mean 'test_y_channel'?",
+    ),
+    (
+        {f"{GRAM}:pach_size": 4},
+        "train.gram_patch_opt.pach_size: unknown option of GramPatchLoss; did you mean 'patch_s",
+    ),
+    ({"train:pixle_opt": None}, "train.pixle_opt: unknown option; did you mean 'pixel_opt'?"),
+    ({"train:extra_loss": {"type": "L1Loss"}}, "train.extra_loss: unknown option"),
+    ({"trian": {}}, "trian: unknown option; did you mean 'train'?"),
+    ({"network_c": {"type": "RRDBNet"}}, "network_c: unknown option; did you mean"),
+    ({"network_g:num_feet": 8}, "network_g.num_feet: unknown option of RRDBNet; did you mean 'num_feat'?"),
+    ({"path:pretrained_network_g": "x.pth"}, "path.pretrained_network_g: unknown option; did you mean 'pretrain_net"),
+    ({"val:val_frequency": 5}, "val.val_frequency: unknown option; did you mean 'val_freq'?"),
+    ({"logger:print_frq": 5}, "logger.print_frq: unknown option; did you mean 'print_freq'?"),
+    ({"logger:wandb": {"projct": "x"}}, "logger.wandb.projct: unknown option; did you mean 'project'?"),
+    ({"dist_params": {"backnd": "nccl"}}, "dist_params.backnd: unknown option; did you mean 'backend'?"),
+    ({"datasets:train:gtsize": 64}, "datasets.train.gtsize: unknown option of PairedSRDataset; did you mean 'gt_size'"),
+    ({"datasets:train:io_backend": {"typ": "lmdb"}}, "datasets.train.io_backend.typ: unknown option"),
+    ({"datasets:train:mean": [0.5]}, "datasets.train.mean: unknown option of PairedSRDataset"),
+    ({"train:gan_opt:mask": {**MASK, "treshold": 1}}, "train.gan_opt.mask.treshold: unknown option; did you mean 'th"),
+    ({"train:perceptual_opt": {**VGG, "layer_weights": {"conv6_1": 1}}}, "layer_weights.conv6_1: unknown option"),
+    ({"model_type": "SRModel", "network_d": DROP, "train:gan_opt": DROP}, "gram_patch_opt: unknown option of SRModel"),
+    # Types that nothing is registered under.
+    ({"model_type": "GramGANMode1"}, "model_type: no model named 'GramGANMode1' is registered; did you mean 'GramGAN"),
+    ({"datasets:val:type": "PairdSRDataset"}, "datasets.val.type: no dataset named 'PairdSRDataset'"),
+    ({"train:optim_d:type": "Adamm"}, "train.optim_d.type: torch has no optimizer 'Adamm'; did you mean 'Adam"),
+    ({"train:scheduler:type": "CosineLR"}, "train.scheduler.type: no schedule named 'CosineLR'"),
+    ({"network_g:type": ["RRDBNet"]}, "network_g.type: no arch named"),
+    # Missing keys.
+    ({"name": DROP}, "name: missing"),
+    ({"model_type": DROP}, "model_type: missing"),
+    ({"scale": DROP}, "scale: missing; PairedSRDataset needs it"),
+    ({"datasets": DROP}, "datasets: missing"),
+    ({"datasets:train": DROP}, "datasets.train: missing; training needs it"),
+    ({"datasets:train:name": DROP}, "datasets.train.name: missing"),
+    ({"datasets:train:type": DROP}, "datasets.train: expected a section with a `type`"),
+    ({"datasets:train:gt_size": DROP}, "datasets.train.gt_size: missing"),
+    ({"datasets:train:dataroot_lq": DROP}, "datasets.train.dataroot_lq: missing; give a path, or `lq: bicubic`"),
+    ({"network_g": DROP}, "network_g: missing"),
+    ({"network_g:num_in_ch": DROP}, "network_g.num_in_ch: missing; RRDBNet needs it"),
+    ({"network_d": DROP}, "network_d: missing, but train.gan_opt and train.disc_perceptual_opt need it"),
+    ({"train:total_iter": DROP}, "train.total_iter: missing"),
+    ({"train:optim_g": DROP}, "train.optim_g: missing"),
+    ({"train:optim_g:lr": DROP}, "train.optim_g.lr: missing; Adam needs it"),
+    ({"train:optim_d": DROP}, "train.optim_d: missing; network_d needs an optimizer"),
+    ({"train:scheduler": DROP}, "train.scheduler: missing"),
+    ({"train:gan_opt": DROP}, "train.gan_opt: missing, so that network_d would not be trained"),
+    ({"val:metrics:psnr:crop_border": DROP}, "val.metrics.psnr.crop_border: missing; calculate_psnr needs it"),
+    # Values of another kind.
+    ({"scale": "4"}, "scale: expected a whole number, not '4'; leave out the quotes"),
+    ({"scale": 0}, "scale: must be at least 1, not 0"),
+    ({"num_gpu": "all"}, "num_gpu: expected auto or a number of GPUs"),
+    ({"manual_seed": -1}, "manual_seed: must be at least 0, not -1"),
+    ({"train": [1]}, "train: expected a section of options, not [1]"),
+    ({"val:metrics": ["psnr"]}, "val.metrics: expected a section of options"),
+    ({"train:total_iter": 0}, "train.total_iter: must be at least 1, not 0"),
+    ({"train:total_iter": 2.5}, "train.total_iter: expected a whole number, not 2.5"),
+    ({"train:ema_decay": 1.0}, "train.ema_decay: must be less than 1, not 1.0"),
+    ({"train:precision": "fp16"}, "train.precision: expected one of fp32, bf16, not 'fp16'"),
+    ({"train:channels_last": "yes"}, "train.channels_last: expected true or false, not 'yes'"),
+    ({"train:pixel_opt:loss_weight": "heavy"}, "train.pixel_opt.loss_weight: expected a number, not 'heavy'"),
+    ({f"{GRAM}:center": [True]}, "train.gram_patch_opt.center: expected true or false, not [True]"),
+    ({f"{GRAM}:patch_size": 4.0}, "train.gram_patch_opt.patch_size: expected a whole number, not 4.0"),
+    ({f"{GRAM}:downsample": 2}, "train.gram_patch_opt.downsample: expected a list of whole numbers, not 2"),
+    ({"network_g:num_feat": "64"}, "network_g.num_feat: expected a whole number, not '64'; leave out the quotes"),
+    ({"network_g:num_feat": 0}, "network_g.num_feat: must be at least 1, not 0"),
+    ({"network_g:num_block": True}, "network_g.num_block: expected a whole number, not True"),
+    ({"train:optim_g:betas": 0.9}, "train.optim_g.betas: expected a list of 2 values, not 0.9"),
+    ({"train:optim_g:betas": [0.9]}, "train.optim_g.betas: expected a list of 2 values, not [0.9]"),
+    ({"val:metrics:psnr:test_y_channel": "y"}, "val.metrics.psnr.test_y_channel: expected true or false, not 'y'"),
+    ({"val:metrics:psnr:better": "up"}, "val.metrics.psnr.better: expected one of higher, lower, not 'up'"),
+    ({"datasets:val:dataroot_gt": 3}, "datasets.val.dataroot_gt: expected a path or a list of paths, not 3"),
+    ({"datasets:train:prefetch_mode": "gpu"}, "datasets.train.prefetch_mode: expected one of cpu, cuda, not 'gpu'"),
+    ({"datasets:train:dataset_enlarge_ratio": 0.5}, "datasets.train.dataset_enlarge_ratio: expected a whole number"),
+    ({"train:extra_terms": {"a": 3}}, "train.extra_terms.a: expected a section with a `type`"),
+    ({"train:extra_terms": {1: {"type": "L1Loss"}}}, "train.extra_terms: the key 1 is not text; put it in quotes"),
+    # Values that a class refuses.
+    ({f"{GRAM}:select_by": "colour"}, "train.gram_patch_opt.select_by: expected one of gram, pixel, got 'colour'"),
+    ({f"{GRAM}:radius": 2.0}, "train.gram_patch_opt.radius: give one of at least 0 with scope 'local'"),
+    ({"train:gan_opt:mask": "bebby"}, "train.gan_opt.mask: expected one of gramgan, beby"),
+    ({"train:gan_opt:mask": {**MASK, "stride": 2}}, "train.gan_opt.mask: window must be at least 2 and stride 1"),
+    ({"train:gan_opt": {"type": "GANLoss", "gan_type": "lsgna"}}, "train.gan_opt: GANLoss: GAN type lsgna is not"),
+    ({"train:pixel_opt:reduction": "avg"}, "train.pixel_opt: L1Loss: Unsupported reduction mode: avg"),
+    ({"train:perceptual_opt": {**VGG, "criterion": "l2"}}, "train.perceptual_opt.criterion: expected one of l1, mse"),
+    ({"train:optim_g:lr": -1.0}, "train.optim_g: Adam: Invalid learning rate: -1.0"),
+    ({"train:scheduler:warmup_iter": 100}, "train.scheduler: CosineRestartWarmupLR: warmup_iter must be at least 0"),
+    ({"train:scheduler": {**COSINE, "restart_weights": [1, 1]}}, "train.scheduler: CosineAnnealingRestartLR: periods"),
+    # What does not fit together.
+    ({"datasets:train:gt_size": 66}, "datasets.train.gt_size: 66 is no multiple of scale 4"),
+    (
+        {"datasets:train:gt_size": 96},
+        "datasets.train.gt_size: 96, but network_d.input_size is 64; they must be the sam",
+    ),
+    ({"network_d:input_size": 100}, "network_d.input_size: expected one of 64, 96, 128, 192, 256, not 100"),
+    ({"network_d": {"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 4}}, "input_size is by default 128"),
+    ({f"{GRAM}:patch_size": 5}, "datasets.train.gt_size: 64 is no multiple of train.gram_patch_opt.patch_size 5"),
+    ({"train:gan_opt:mask": {**MASK, "window": 6, "stride": 6}}, "64 is no multiple of train.gan_opt.mask.window 6"),
+    (
+        {"train:disc_perceptual_opt:taps": ["conv4_0"]},
+        "train.disc_perceptual_opt.taps: there is no convolution 'conv4_",
+    ),
+    ({"train:disc_perceptual_opt:taps": DROP}, "there is no convolution 'conv5_0' at input size 64"),
+    (
+        {"network_d:type": "UNetDiscriminatorSN", "network_d:input_size": DROP},
+        "network_d.type: UNetDiscriminatorSN does not give its features, which train.disc_perceptual_opt reads",
+    ),
+    ({"network_g:num_in_ch": 1}, "network_g.num_in_ch: 1, but images of datasets.train have 3"),
+    ({"network_g:num_grow_ch": None}, "network_g.num_grow_ch: expected a whole number, not null"),
+    ({"train:pixel_opt:reduction": "none"}, "train.pixel_opt.reduction: none gives no single number to train by"),
+    ({"network_d:num_in_ch": 1}, "network_d.num_in_ch: 1, but network_g.num_out_ch is 3"),
+    ({"network_g:scale": 2}, "network_g.scale: 2, but scale at the top of the file is 4"),
+    ({"scale": 2, "network_g:scale": DROP}, "network_g.scale: missing; RRDBNet enlarges by 4, but scale is 2"),
+    ({"network_g:scale": 3}, "network_g.scale: RRDBNet enlarges by one of 1, 2, 4, not by 3"),
+    ({"train:scheduler": COSINE}, "train.scheduler.periods: they sum to 2, less than train.total_iter 4"),
+    ({"train:scheduler": ONE_CYCLE}, "train.scheduler.total_steps: the schedule ends after 2 steps, train.total_iter"),
+    ({"train:scheduler": {"type": "ReduceLROnPlateau"}}, "train.scheduler.type: ReduceLROnPlateau asks for a measured"),
+    ({f"{GRAM}:type": "L1Loss"}, "train.gram_patch_opt.type: L1Loss cannot stand here; GramPatchLoss can"),
+    (
+        {"train:extra_terms": {"a": {"type": "MaskedRaGANLoss"}}},
+        "train.extra_terms.a.type: MaskedRaGANLoss cannot stan",
+    ),
+    ({"datasets:val:lq": "bicubic"}, "datasets.val.lq: LQ comes from dataroot_lq or is made; give one of the two"),
+    ({"datasets:train:filename_tmpl": "x4"}, "datasets.train.filename_tmpl: expected one {}"),
+    ({"datasets:vla": {"name": "x", "type": "PairedSRDataset"}}, "datasets.vla: unknown data set; did you mean 'val'"),
+    ({"datasets:train_2": {"name": "x", "type": "PairedSRDataset"}}, "datasets.train_2: there is one training set"),
+    ({"datasets:val_2": {"name": "heldout", "type": "PairedSRDataset"}}, "'heldout' is the name of datasets.val, too"),
+    ({"name": "../x"}, "name: '../x' cannot be a folder's name"),
+    ({"datasets:val:name": "a/b"}, "datasets.val.name: 'a/b' cannot be a folder's name"),
+]
+
+
+def _changed(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    options = deepcopy(options)
+    for path, value in changes.items():
+        *way, last = path.split(":")
+        section = options
+        for key in way:
+            section = section[key]
+        if value is DROP:
+            del section[last]
+        else:
+            section[last] = deepcopy(value)
+    return options
+
+
+def _check(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = main(["check", *arguments])
+    return code, capsys.readouterr().err
+
+
+class TestWrongFiles:
+    def test_there_are_enough(self):
+        assert len(WRONG) >= 40
+
+    @pytest.mark.parametrize(("changes", "message"), WRONG, ids=[message[:60] for _, message in WRONG])
+    def test_one_line_and_exit_code_2(self, changes, message, tiny_options, write_options, capsys):
+        code, printed = _check(["-opt", write_options(_changed(tiny_options, changes))], capsys)
+        assert code == 2
+        assert message in printed
+        assert "Traceback" not in printed
+        assert all(line.startswith("basicsr check: ") for line in printed.splitlines())
+
+    def test_all_at_once(self, tiny_options, write_options, capsys):
+        changes = {"scale": 0, f"{GRAM}:pach_size": 4, "train:optim_d:lrr": 1, "datasets:val:name": "a/b", "oops": 1}
+        code, printed = _check(["-opt", write_options(_changed(tiny_options, changes))], capsys)
+        assert code == 2
+        for key in ("scale", "train.gram_patch_opt.pach_size", "train.optim_d.lrr", "datasets.val.name", "oops"):
+            assert f"basicsr check: {key}: " in printed
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("name: !!python/object/apply:os.system ['touch pwned']\n", "could not determine a constructor"),
+            ("name: !!python/name:os.system\n", "could not determine a constructor"),
+            ("train: !!python/object/new:os.system [touch pwned]\n", "could not determine a constructor"),
+            ("name: a\nname: b\n", "the key 'name' stands twice"),
+            ("- 1\n", "an option file is a mapping"),
+            ("train: &a [*a]\n", "train: "),
+            ("train: &a {x: *a}\n", "train"),
+            ("on: 1\n", "the key True is not text"),
+            ("a: [1\n", "line 2"),
+        ],
+    )
+    def test_yaml(self, text, message, workdir, capsys):
+        (workdir / "wrong.yml").write_text(text)
+        code, printed = _check(["-opt", "wrong.yml"], capsys)
+        assert code == 2
+        assert message in printed
+        assert not (workdir / "pwned").exists()
+
+    def test_train_and_test_refuse_them_before_anything_is_made(self, tiny_options, write_options, workdir, capsys):
+        name = write_options(_changed(tiny_options, {"val:metrics:psnr:test_y_chanel": True}))
+        for command in ("train", "test"):
+            assert main([command, "-opt", name]) == 2
+            assert "did you mean 'test_y_channel'?" in capsys.readouterr().err
+        assert [path.name for path in workdir.iterdir()] == [name]
+
+    def test_unharmed(self, tiny_options, write_options, capsys):
+        assert _check(["-opt", write_options(tiny_options)], capsys) == (0, "")
+
+
+SHIPPED = [load_options([str(one)]) for one in files("gramgan_plugin.options").iterdir() if str(one).endswith(".yml")]
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 300),
+    st.floats(),
+    st.text(max_size=8),
+    st.lists(st.integers(-1, 9), max_size=3),
+    st.dictionaries(st.text(string.ascii_lowercase, max_size=4), st.integers(0, 3), max_size=2),
+)
+
+
+def _places(section: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The paths of all keys."""
+    if not isinstance(section, dict):
+        return []
+    return [place for key, value in section.items() for place in ((*path, key), *_places(value, (*path, key)))]
+
+
+def _at(options: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    for key in path:
+        options = options[key]
+    return options
+
+
+@st.composite
+def _option_files(draw):
+    options = deepcopy(draw(st.sampled_from(SHIPPED)))
+    return options, draw(st.sampled_from(_places(options)))
+
+
+def _exit_code(options: dict[str, Any]) -> int:
+    """What ``basicsr check --no-files`` ends with; any other exception than these fails the test."""
+    try:
+        check_options(options)
+    except OptionError as error:
+        return error.exit_code if str(error) else -1
+    return 0
+
+
+class TestMutations:
+    def test_unmutated(self):
+        assert [_exit_code(options) for options in SHIPPED] == [0] * len(SHIPPED)
+
+    @settings(max_examples=150, deadline=None)
+    @given(_option_files(), st.data())
+    def test_a_misspelt_key(self, file, data):
+        options, place = file
+        parent, key = _at(options, place[:-1]), place[-1]
+        # Under these, names are free; val_1 is as good as val.
+        assume(place[:-1] not in [("val", "metrics"), ("datasets",)])
+        where = data.draw(st.integers(0, len(key) - 1))
+        typo = key[:where] + data.draw(st.sampled_from(["", "x", key[where] * 2])) + key[where + 1 :]
+        assume(typo and typo not in parent and not _means_something(place[:-1], typo))
+        parent[typo] = parent.pop(key)
+        assert _exit_code(options) == 2
+
+    @settings(max_examples=100, deadline=None)
+    @given(_option_files(), st.text(string.ascii_lowercase + "_", min_size=3, max_size=12), VALUES)
+    def test_an_unknown_key(self, file, name, value):
+        options, place = file
+        assume(place[:-1] not in [("val", "metrics"), ("datasets",)])
+        parent = _at(options, place[:-1])
+        assume(name not in parent and not _means_something(place[:-1], name))
+        parent[name] = value
+        assert _exit_code(options) == 2
+
+    @settings(max_examples=250, deadline=None)
+    @given(_option_files(), VALUES)
+    def test_another_value(self, file, value):
+        options, place = file
+        _at(options, place[:-1])[place[-1]] = value
+        assert _exit_code(options) in (0, 2)
+
+    @settings(max_examples=100, deadline=None)
+    @given(_option_files())
+    def test_a_key_left_out(self, file):
+        options, place = file
+        del _at(options, place[:-1])[place[-1]]
+        assert _exit_code(options) in (0, 2)
+
+    @settings(max_examples=50, deadline=None)
+    @given(_option_files(), VALUES)
+    def test_another_value_as_a_file(self, file, value):
+        options, place = file
+        _at(options, place[:-1])[place[-1]] = value
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "mutated.yml"
+            path.write_text(yaml.safe_dump(options), encoding="utf-8")
+            assert main(["check", "-opt", str(path), "--no-files"]) in (0, 2)
+
+
+def _means_something(section: tuple[str, ...], name: str) -> bool:
+    """Whether a name that chance made is one that may stand there."""
+    from gramgan_plugin.config.json_schema import json_schema
+
+    return f'"{name}"' in _SCHEMA.setdefault("text", str(json_schema()).replace("'", '"'))
+
+
+_SCHEMA: dict[str, str] = {}

@@ -2,7 +2,10 @@
 
 from copy import deepcopy
 from typing import Any
+from urllib.error import URLError
 
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.losses.vgg_perceptual_loss import UPSTREAM_WEIGHTS
 from gramgan_plugin.models.host import HostFixes
 from gramgan_plugin.registration import lookup
 
@@ -15,8 +18,16 @@ def build_model(opt: dict[str, Any]) -> Any:
 
     Raises:
         OptionError: if no model of that name is registered.
+        UserError: if weights that the model asks for have to be fetched and cannot be.
     """
     cls = lookup("model", opt["model_type"], "model_type")
     if not issubclass(cls, HostFixes):
         cls = type(cls.__name__, (HostFixes, cls), {"__module__": cls.__module__})
-    return cls(deepcopy(opt))
+    try:
+        return cls(deepcopy(opt))
+    except URLError as error:
+        # Ours says so itself; BasicSR's PerceptualLoss leaves it to torchvision, which names no file.
+        raise UserError(
+            f"{cls.__name__}: weights cannot be fetched ({error.reason}); if it is BasicSR's PerceptualLoss that asks "
+            f"for them, fetch torchvision's {UPSTREAM_WEIGHTS.name} elsewhere and put it at {UPSTREAM_WEIGHTS}"
+        ) from error

@@ -217,6 +217,15 @@ class TestGramGANModel:
 
 
 class TestBuildModel:
+    def test_upstreams_perceptual_loss_without_weights_or_network(self, tiny_options, workdir, monkeypatch):
+        options = _esrgan_options(tiny_options) | {"model_type": "ESRGANModel"}
+        options["train"]["perceptual_opt"] = {"type": "PerceptualLoss", "layer_weights": {"conv1_2": 1}}
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(workdir))
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        with pytest.raises(UserError, match=r"^[^\n]*put it at experiments/pretrained_models/vgg19-dcbb9e9d\.pth$"):
+            build_model(_resolved(options))
+
     def test_any_registered_class_gets_the_fixes(self, tiny_options, workdir):
         options = _esrgan_options(tiny_options) | {"model_type": "ESRGANModel"}
         torch.save(torch.nn.Linear(1, 1).state_dict(), "other.pth")

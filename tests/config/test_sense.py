@@ -1,0 +1,134 @@
+"""Options that cannot work together, one for each thing that the check knows."""
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import basicsr  # noqa: F401
+import pytest
+
+from gramgan_plugin.config import check_options
+from gramgan_plugin.errors import OptionError
+
+upstream = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("upstream_options.py"))))
+LOSSES = ("pixel_opt", "gram_patch_opt", "disc_perceptual_opt", "gan_opt")
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def _set(path: str, value: Any) -> Change:
+    def change(options: dict[str, Any]) -> None:
+        *way, last = path.split(":")
+        for key in way:
+            options = options[key]
+        options[last] = value
+
+    return change
+
+
+def _without(*paths: str) -> Change:
+    def change(options: dict[str, Any]) -> None:
+        for path in paths:
+            section = options
+            *way, last = path.split(":")
+            for key in way:
+                section = section[key]
+            del section[last]
+
+    return change
+
+
+def _error(options: dict[str, Any], change: Change, **kwargs: Any) -> list[str]:
+    change(options)
+    with pytest.raises(OptionError) as caught:
+        check_options(options, **kwargs)
+    return str(caught.value).splitlines()
+
+
+class TestOurs:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (_without(*(f"train:{key}" for key in LOSSES)), "train: no loss is on; give at least one block"),
+            (_set("datasets:val:filename_tmpl", "x4"), "datasets.val.filename_tmpl: expected one {} as in '{}x4'"),
+            (
+                _set("datasets:train:dataroot_gt", ["a", "b"]),
+                "datasets.train.dataroot_lq: 1 paths for the 2 of dataroot",
+            ),
+        ],
+    )
+    def test_errors(self, tiny_options, change, message):
+        assert any(line.startswith(message) for line in _error(tiny_options, change))
+
+    def test_what_is_missing_for_training_and_for_testing(self, tiny_options):
+        tiny_options["datasets"].pop("val")
+        assert "datasets: no test set; name one test_1, test_2, ..." in _error(
+            tiny_options, lambda o: None, is_train=False
+        )
+        lines = _error(tiny_options, _without("train"), is_train=True)
+        assert "train: missing, so this file can only be tested" in lines
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (_set("path:pretrain_network_z", "z.pth"), None),
+            (_without("datasets:val"), "val: there is no data set `val`, so nothing is validated"),
+            (_without("val"), "datasets.val: there is no section `val`, so nothing is validated"),
+        ],
+    )
+    def test_warnings(self, tiny_options, change, message):
+        change(tiny_options)
+        if message is None:
+            with pytest.raises(OptionError, match="pretrain_network_z"):
+                check_options(tiny_options)
+            return
+        assert message in check_options(tiny_options)
+
+    def test_what_a_run_without_a_discriminator_does_not_use(self, tiny_options):
+        tiny_options["path"]["pretrain_network_d"] = "d.pth"
+        _without("network_d", "train:gan_opt", "train:disc_perceptual_opt")(tiny_options)
+        warnings = check_options(tiny_options)
+        assert "train.optim_d: there is no network_d that it could train" in warnings
+        assert "path.pretrain_network_d: there is no network_d that takes these weights" in warnings
+
+
+class TestUpstreams:
+    @pytest.mark.parametrize(
+        ("source", "change", "message"),
+        [
+            ("esrgan", _without("network_d"), "network_d: missing; ESRGANModel needs it"),
+            ("rrdbnet_psnr", _without("train:pixel_opt"), "train: no loss is on; give pixel_opt or perceptual_opt"),
+            ("rrdbnet_psnr", _set("model_type", "SwinIRModel"), "network_g.window_size: missing; SwinIRModel reads it"),
+            ("esrgan", _set("datasets:train:mean", [0.5, 0.5, 0.5]), "datasets.train.std: missing; mean and std go"),
+            ("real_esrgan", _without("datasets:train:meta_info"), "datasets.train.meta_info: missing; RealESRGANDat"),
+            ("real_esrgan", _set("resize_prob", [0.5, 0.5]), "resize_prob: expected 3 probabilities"),
+            (
+                "real_esrgan",
+                _set("noise_range2", [1, 2, 3]),
+                "noise_range2: expected the smallest and the largest value",
+            ),
+            ("real_esrgan", _set("queue_size", 181), "queue_size: 181 is no multiple of batch_size_per_gpu"),
+            (
+                "esrgan",
+                lambda o: o["datasets"]["train"].update(io_backend={"type": "lmdb"}, dataroot_gt="datasets/x"),
+                "datasets.train.dataroot_gt: PairedImageDataset asks for a name that ends in .lmdb",
+            ),
+            ("real_esrgan", _set("gt_size", 252), "gt_size: UNetDiscriminatorSN takes multiples of 8, not 252"),
+            ("real_esrgan", _without("resize_range"), "resize_range: missing"),
+            (
+                "real_esrgan",
+                _set("datasets:train:kernel_prob2", [1.0]),
+                "datasets.train.kernel_prob2: 1 values for 6 kernels",
+            ),
+            (
+                "real_esrgan",
+                lambda o: o["train"].update(ldl_opt={"type": "L1Loss"}, ema_decay=0),
+                "train.ldl_opt: compares with the averaged weights; set train.ema_decay",
+            ),
+        ],
+    )
+    def test_errors(self, source, change, message):
+        lines = _error(getattr(upstream, source)(), change)
+        assert any(line.startswith(message) for line in lines), lines

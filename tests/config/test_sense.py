@@ -54,6 +54,11 @@ class TestOurs:
             (_without(*(f"train:{key}" for key in LOSSES)), "train: no loss is on; give at least one block"),
             (_set("datasets:val:filename_tmpl", "x4"), "datasets.val.filename_tmpl: expected one {} as in '{}x4'"),
             (
+                _set("train:gan_opt:mask", {"window": 200, "stride": 1, "threshold": 0.1}),
+                "datasets.train.gt_size: 64 is too small for train.gan_opt.mask.window 200",
+            ),
+            (_set("train:gan_opt:mask", {"window": 4, "stride": 4}), "train.gan_opt.mask.threshold: missing"),
+            (
                 _set("datasets:train:dataroot_gt", ["a", "b"]),
                 "datasets.train.dataroot_lq: 1 paths for the 2 of dataroot",
             ),
@@ -85,6 +90,35 @@ class TestOurs:
                 check_options(tiny_options)
             return
         assert message in check_options(tiny_options)
+
+    def test_rrdbnet_at_a_smaller_scale_takes_lq_in_blocks(self, tiny_options):
+        tiny_options |= {"scale": 2}
+        tiny_options["network_g"]["scale"] = 2
+        check_options(tiny_options)
+        _without("network_d", "train:gan_opt", "train:disc_perceptual_opt")(tiny_options)
+        lines = _error(tiny_options, _set("datasets:train:gt_size", 66))
+        assert any("RRDBNet takes LQ in blocks of 2; take a multiple of 4" in line for line in lines), lines
+
+    def test_what_is_worked_out_is_not_read(self, tiny_options):
+        tiny_options["is_train"] = True
+        (warning,) = check_options(tiny_options)
+        assert "is_train" in warning
+        assert "worked out anew" in warning
+
+    def test_a_third_partys_data_set_that_declares_nothing(self, tiny_options):
+        from basicsr.utils.registry import DATASET_REGISTRY
+
+        class SomebodysDatasetForTest:
+            """Takes one dict, as data sets do."""
+
+            def __init__(self, opt: dict[str, Any]) -> None:
+                self.opt = opt
+
+        DATASET_REGISTRY.register(SomebodysDatasetForTest)
+        tiny_options["datasets"]["val"] = {"name": "x", "type": "SomebodysDatasetForTest", "whatever": 3}
+        (warning,) = check_options(tiny_options)
+        assert "SomebodysDatasetForTest declares no options; not checked: " in warning
+        assert "whatever" in warning
 
     def test_what_a_run_without_a_discriminator_does_not_use(self, tiny_options):
         tiny_options["path"]["pretrain_network_d"] = "d.pth"

@@ -65,17 +65,18 @@ def checked_options(
     import basicsr  # noqa: F401  (its registries fill on import)
 
     from gramgan_plugin.cli.main import printable
-    from gramgan_plugin.config import check_files, check_options, load_options
+    from gramgan_plugin.config import check_all, load_options
     from gramgan_plugin.registration import load_plugins
 
     load_plugins(arguments.plugin)
     options = load_options(arguments.opt, arguments.force_yml)
-    warnings = check_options(options, is_train=is_train)
-    if os.environ.get("RANK", "0") == "0":  # of several processes one is enough
-        for warning in warnings:
-            print(f"basicsr {arguments.command}: warning: {printable(warning)}", file=sys.stderr)
-    if look_at_files:
-        check_files(options, goes_on=getattr(arguments, "auto_resume", False))
+    goes_on = getattr(arguments, "auto_resume", False)
+
+    def warn(line: str) -> None:
+        if os.environ.get("RANK", "0") == "0":  # of several processes one is enough
+            print(f"basicsr {arguments.command}: warning: {printable(line)}", file=sys.stderr)
+
+    check_all(options, warn, is_train=is_train, look_at_files=look_at_files, goes_on=goes_on)
     return options
 
 

@@ -1,19 +1,68 @@
 """Whether the files and folders that options name are there, and LMDBs agree with their lists."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gramgan_plugin.config.check import check_options
 from gramgan_plugin.config.findings import Findings, section
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema import with_names_of_today
 from gramgan_plugin.config.schema_datasets import DATASETS, OF_BASICSR
 from gramgan_plugin.data.lmdb_images import META_INFO, LmdbImages
 from gramgan_plugin.data.pairs import find_pairs
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import OptionError, UserError
 
 ROOTS = ("dataroot_gt", "dataroot_lq")
+
+
+def check_all(
+    opt: Mapping[str, Any],
+    warn: Callable[[str], object],
+    *,
+    is_train: bool | None = None,
+    look_at_files: bool = True,
+    goes_on: bool = False,
+) -> None:
+    """Check options and what they name, and tell all that is wrong at once.
+
+    Args:
+        opt: as ``load_options`` gives them; values may be of any type.
+        warn: told each warning, one line.
+        is_train: see ``check_options``.
+        look_at_files: whether files and folders have to be there.
+        goes_on: see ``check_files``.
+
+    Raises:
+        OptionError: one line a problem.
+    """
+    problems: list[str] = []
+    try:
+        for warning in check_options(opt, is_train=is_train):
+            warn(warning)
+    except OptionError as error:
+        problems += str(error).splitlines()
+    if look_at_files:
+        try:
+            check_files(_sound_part(opt, problems), goes_on=goes_on)
+        except OptionError as error:
+            problems += [line for line in str(error).splitlines() if line not in problems]
+    if problems:
+        raise OptionError("\n".join(problems))
+
+
+def _sound_part(opt: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The options without the sections that problems are about, whose files cannot be told apart from mistakes."""
+    sound = dict(opt)
+    for line in problems:
+        name, _, rest = line.partition(": ")[0].partition(".")
+        inner, key = sound.get(name), rest.partition(".")[0]
+        if isinstance(inner, Mapping) and key in inner:
+            sound[name] = {own: value for own, value in inner.items() if own != key}
+        else:
+            sound.pop(name, None)
+    return sound
 
 
 def check_files(opt: Mapping[str, Any], *, goes_on: bool = False) -> None:

@@ -7,6 +7,8 @@ import yaml
 
 from gramgan_plugin.errors import OptionError
 
+MOST_VALUES = 100_000  # of one file, anchors written out
+
 
 class _Loader(yaml.SafeLoader):
     """Safe loading, where ``1e-4`` is a float and a key stands once."""
@@ -59,10 +61,24 @@ def parse_yaml(text: str, source: str) -> Any:
     {'lr': 0.0001}
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        return _unshared(yaml.load(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}, line {mark.line + 1}" if mark else source
         raise OptionError(f"{place}: {error.problem or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise OptionError(f"{source}: not readable as YAML: {str(error).splitlines()[0]}") from error
+
+
+def _unshared(value: Any, room: list[int] | None = None) -> Any:
+    """``value`` with a copy of its own at each place of an anchor: BasicSR's models take keys out of their options.
+
+    Anchors of anchors can make a few lines grow without end; ``room`` counts down what is still taken.
+    """
+    room = [MOST_VALUES] if room is None else room
+    room[0] -= 1
+    if room[0] < 0:
+        raise ValueError(f"its anchors stand for more than {MOST_VALUES:,d} values")
+    if isinstance(value, dict):
+        return {key: _unshared(member, room) for key, member in value.items()}
+    return [_unshared(member, room) for member in value] if isinstance(value, list) else value

@@ -1,5 +1,6 @@
 """The plugin in upstream's loop, and upstream's options in ours; each in a process and a folder of its own."""
 
+import runpy
 import subprocess
 import sys
 from copy import deepcopy
@@ -48,82 +49,15 @@ def _classifier_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _upstream_esrgan(sample_pair: Path) -> dict[str, Any]:
-    """The keys and values of BasicSR 1.4.2's options/train/ESRGAN/train_ESRGAN_x4.yml, over our small data."""
-    return {
-        "name": "ESRGAN_x4",
-        "model_type": "ESRGANModel",
-        "scale": 4,
-        "num_gpu": "auto",
-        "manual_seed": 0,
-        "datasets": {
-            "train": {
-                "name": "DIV2K",
-                "type": "PairedImageDataset",
-                "dataroot_gt": str(sample_pair / "GT.lmdb"),
-                "dataroot_lq": str(sample_pair / "LQ_x4.lmdb"),
-                "filename_tmpl": "{}",
-                "io_backend": {"type": "lmdb"},
-                "gt_size": 128,
-                "use_hflip": True,
-                "use_rot": True,
-                "use_shuffle": True,
-                "num_worker_per_gpu": 0,
-                "batch_size_per_gpu": 16,
-                "dataset_enlarge_ratio": 100,
-                "prefetch_mode": None,
-            },
-            "val": {
-                "name": "Set14",
-                "type": "PairedImageDataset",
-                "dataroot_gt": str(sample_pair / "test/GT"),
-                "dataroot_lq": str(sample_pair / "test/LQ_x4"),
-                "io_backend": {"type": "disk"},
-            },
-        },
-        "network_g": {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 64, "num_block": 23},
-        "network_d": {"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 64},
-        "path": {"pretrain_network_g": None, "strict_load_g": True, "resume_state": None},
-        "train": {
-            "ema_decay": 0.999,
-            "optim_g": {"type": "Adam", "lr": 1e-4, "weight_decay": 0, "betas": [0.9, 0.99]},
-            "optim_d": {"type": "Adam", "lr": 1e-4, "weight_decay": 0, "betas": [0.9, 0.99]},
-            "scheduler": {"type": "MultiStepLR", "milestones": [50000, 100000, 200000, 300000], "gamma": 0.5},
-            "total_iter": 400000,
-            "warmup_iter": -1,
-            "pixel_opt": {"type": "L1Loss", "loss_weight": 1e-2, "reduction": "mean"},
-            "perceptual_opt": {
-                "type": "PerceptualLoss",
-                "layer_weights": {"conv5_4": 1},
-                "vgg_type": "vgg19",
-                "use_input_norm": True,
-                "range_norm": False,
-                "perceptual_weight": 1.0,
-                "style_weight": 0,
-                "criterion": "l1",
-            },
-            "gan_opt": {
-                "type": "GANLoss",
-                "gan_type": "vanilla",
-                "real_label_val": 1.0,
-                "fake_label_val": 0.0,
-                "loss_weight": 5e-3,
-            },
-            "net_d_iters": 1,
-            "net_d_init_iters": 0,
-        },
-        "val": {
-            "val_freq": 5e3,
-            "save_img": True,
-            "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": False}},
-        },
-        "logger": {
-            "print_freq": 100,
-            "save_checkpoint_freq": 5e3,
-            "use_tb_logger": True,
-            "wandb": {"project": None, "resume_id": None},
-        },
-        "dist_params": {"backend": "nccl", "port": 29500},
-    }
+    """BasicSR 1.4.2's train_ESRGAN_x4.yml, over our small data and from no checkpoint."""
+    options = runpy.run_path(str(Path(__file__).parents[1] / "config/upstream_options.py"))["esrgan"]()
+    train, val = options["datasets"]["train"], options["datasets"]["val"]
+    train |= {"dataroot_gt": str(sample_pair / "GT.lmdb"), "dataroot_lq": str(sample_pair / "LQ_x4.lmdb")}
+    train |= {"io_backend": {"type": "lmdb"}, "num_worker_per_gpu": 0}
+    val |= {"dataroot_gt": str(sample_pair / "test/GT"), "dataroot_lq": str(sample_pair / "test/LQ_x4")}
+    options["path"]["pretrain_network_g"] = None
+    options["name"] = "ESRGAN_x4"
+    return options
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import lmdb
 import pytest
 
 from gramgan_plugin.cli.main import main
-from gramgan_plugin.config import check_files
+from gramgan_plugin.config import check_all, check_files
 from gramgan_plugin.errors import OptionError
 
 
@@ -150,3 +150,19 @@ class TestCommands:
         assert f"basicsr {command}: path.pretrain_network_g: g.pth: no such checkpoint file" in printed
         assert not (workdir / "experiments").exists()
         assert not (workdir / "results").exists()
+
+
+class TestAllAtOnce:
+    def test_mistakes_and_missing_files_together(self, own_options):
+        own_options["train"]["optim_g"]["lr"] = "fast"
+        own_options["datasets"]["val"]["io_backendd"] = {}
+        own_options["datasets"]["train"]["dataroot_gt"] = "no/GT.lmdb"
+        own_options["path"]["pretrain_network_g"] = "no.pth"
+        with pytest.raises(OptionError) as caught:
+            check_all(own_options, lambda line: None)
+        assert [line.partition(": ")[0] for line in str(caught.value).splitlines()] == [
+            "datasets.val.io_backendd",
+            "train.optim_g.lr",
+            "datasets.train.dataroot_gt",
+            "path.pretrain_network_g",
+        ]

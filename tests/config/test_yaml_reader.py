@@ -69,6 +69,23 @@ class TestValues:
     def test_merge_keys_work_and_may_be_overridden(self):
         assert parse_yaml("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n", "t")["b"] == {"x": 1, "y": 3}
 
+    def test_what_an_anchor_names_is_nobody_elses(self):
+        value = parse_yaml("g: &adam {type: Adam, betas: [0.9, 0.99]}\nd: *adam\n", "t")
+        value["g"].pop("type")
+        value["g"]["betas"].append(1)
+        assert value["d"] == {"type": "Adam", "betas": [0.9, 0.99]}
+
+    def test_anchors_that_grow_without_end(self):
+        lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+        with pytest.raises(
+            OptionError, match="t: not readable as YAML: its anchors stand for more than 100,000 values"
+        ):
+            parse_yaml("\n".join(lines), "t")
+
+    def test_an_anchor_within_itself(self):
+        with pytest.raises(OptionError, match="t: not readable as YAML"):
+            parse_yaml("a: &a [*a]\n", "t")
+
 
 class TestRefusals:
     @pytest.mark.parametrize(

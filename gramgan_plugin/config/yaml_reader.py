@@ -66,7 +66,9 @@ def parse_yaml(text: str, source: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"{source}, line {mark.line + 1}" if mark else source
         raise OptionError(f"{place}: {error.problem or error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise OptionError(f"{source}: not readable as YAML: nested too deeply, or an anchor holds itself") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise OptionError(f"{source}: not readable as YAML: {str(error).splitlines()[0]}") from error
 
 

@@ -42,6 +42,7 @@ setup(
         "matplotlib>=3.7,<4",
     ],
     extras_require={
+        "wandb": ["wandb>=0.17"],
         "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11", "jsonschema>=4.18"],
         "lint": ["ruff>=0.5", "mypy>=1.10", "import-linter>=2.0", "types-PyYAML"],
     },

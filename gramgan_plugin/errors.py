@@ -23,6 +23,18 @@ class OptionError(UserError):
     """An option file, key or value that cannot be used; the message starts with the key's full path."""
 
 
+class TrainingStopped(UserError):  # noqa: N818  (an end, not a mistake)
+    """Training ended itself, its state saved: losses that are no numbers, or too many unreadable images."""
+
+    exit_code = 4
+
+
+class Preempted(UserError):  # noqa: N818
+    """A signal asked the run to stop, and its state is saved: run the same command again (``EX_TEMPFAIL``)."""
+
+    exit_code = 75
+
+
 # What is wrong and what to do, by the system's number. Numbers that only a program's own mistake brings about
 # (EBADF, EINVAL, ...) are missing on purpose.
 _OS_PROBLEMS = {

@@ -14,6 +14,7 @@ from gramgan_plugin.config import check_options, load_options, resolve_options
 from gramgan_plugin.config.load import merge
 from gramgan_plugin.data.prepare import Report
 from gramgan_plugin.data.sample import prepare_sample
+from gramgan_plugin.errors import Preempted
 from gramgan_plugin.evaluation.benchmark import run_benchmark
 from gramgan_plugin.evaluation.measure import write_image
 from gramgan_plugin.evaluation.pictures import side_by_side
@@ -143,7 +144,10 @@ def _options(name: str, data: Report, changes: dict[str, Any], phase: str) -> di
 
 
 def _train(name: str, folder: Path, data: Report, changes: dict[str, Any]) -> None:
-    train(resolve_options(_options(name, data, changes, "val"), is_train=True, folder=folder))
+    try:
+        train(resolve_options(_options(name, data, changes, "val"), is_train=True, folder=folder))
+    except Preempted as error:
+        raise Preempted("stopped by a signal; the next quickstart begins anew") from error
 
 
 def _test(folder: Path, stage: str, data: Report) -> Scores:

@@ -14,6 +14,9 @@ LESS_MEMORY = {
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|Insufficient memory")
 NO_SHARED_MEMORY = re.compile(r"shared memory|</?torch_\d+")
 WORKER_KILLED = re.compile(r"DataLoader worker \(pid \d+\) is killed by signal: (Killed|Bus error)")
+# What torch refuses under `deterministic: true`.
+NOT_DETERMINISTIC = re.compile(r"^(?P<operation>\S+) does not have a deterministic implementation")
+CUBLAS_NOT_DETERMINISTIC = re.compile(r"not deterministic because it uses CuBLAS")
 # What LMDB raises over a file that is damaged; its other errors are misuse.
 DAMAGED_LMDB = {"CorruptedError", "InvalidError", "VersionMismatchError", "PageNotFoundError", "DiskError"}
 
@@ -36,6 +39,13 @@ def explain(error: BaseException, command: str) -> list[str] | None:
             f"a process that loads data ran out of memory ({line}); lower datasets.train.num_worker_per_gpu "
             "(0 loads in the training process), or give the machine more shared memory (docker run --shm-size=1g)"
         ]
+    if isinstance(error, RuntimeError) and (refused := NOT_DETERMINISTIC.match(line)):
+        return [
+            f"deterministic: torch computes {refused['operation']} in no order that is always the same on this device; "
+            "set `deterministic: false`, or do without what uses it"
+        ]
+    if isinstance(error, RuntimeError) and CUBLAS_NOT_DETERMINISTIC.search(line):
+        return ["deterministic: the environment variable CUBLAS_WORKSPACE_CONFIG must be :4096:8 or :16:8; unset it"]
     if type(error).__module__.startswith("lmdb") and type(error).__name__ in DAMAGED_LMDB:
         return [f"a damaged LMDB ({line}); prepare it again"]
     if isinstance(error, OSError):

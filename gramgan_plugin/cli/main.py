@@ -12,7 +12,7 @@ from gramgan_plugin import __version__
 from gramgan_plugin.cli.failures import explain
 
 # Each is a module of this package with add_parser(subparsers), which sets `run`. None imports torch before it runs.
-COMMANDS = ("quickstart", "train", "test", "check", "schema", "prepare", "list", "doctor", "completion")
+COMMANDS = ("quickstart", "train", "test", "plot", "check", "schema", "prepare", "list", "doctor", "completion")
 
 BAD_INPUT = 2
 
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after ``basicsr``; those of the process if None.
 
     Returns:
-        The exit code: 0 done, 2 bad input, 3 some inputs failed, 130 interrupted. A bug of ours raises.
+        The exit code: 0 done, 2 bad input, 3 some inputs failed, 4 training stopped itself, 75 training was stopped by
+        a signal and can go on, 130 interrupted. A bug of ours raises.
     """
     arguments = build_parser().parse_args(argv)
     try:

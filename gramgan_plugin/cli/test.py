@@ -23,8 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gramgan_plugin.training.logs import run_logging
     from gramgan_plugin.training.run_folder import open_run_folder, record_run
 
-    opt["rank"], opt["world_size"] = distributed.start(opt["launcher"])
-    try:
+    with distributed.joined(opt["launcher"], use_gpus=opt["num_gpu"] > 0) as (opt["rank"], opt["world_size"]):
         if opt["rank"] == 0:
             folder = Path(opt["path"]["results_root"])
             # The other processes have nothing to share in yet: a test wraps no network for several devices.
@@ -34,6 +33,4 @@ def run(arguments: argparse.Namespace) -> int:
                 results = run_benchmark(opt, folder)
             print(markdown_table(results), end="")
             print(f"\nWritten to {folder}/results.json and results.md")
-    finally:
-        distributed.stop()
     return 0

@@ -99,7 +99,7 @@ def _check_train(train: Mapping[str, Any], model: Model | None, cls: Any, found:
 
 
 # What the loop and BaseModel read, whatever the model.
-_GENERAL = frozenset({"total_iter", "warmup_iter", "scheduler", "optim_g", "optim_d", "ema_decay"})
+_GENERAL = frozenset({"total_iter", "warmup_iter", "scheduler", "optim_g", "optim_d", "ema_decay", "tf32"})
 
 
 def _declared(cls: Any) -> Mapping[str, str] | None:

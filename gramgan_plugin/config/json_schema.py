@@ -15,7 +15,7 @@ from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
 from gramgan_plugin.config.schema_models import MODELS
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
-from gramgan_plugin.models.host import known_schedulers
+from gramgan_plugin.models.optimizers import known_schedulers
 from gramgan_plugin.registration import registered
 
 Schema = dict[str, Any]
@@ -131,14 +131,13 @@ def _value(key: Key) -> Schema:
             del schema["propertyNames"]
     else:
         schema = dict(KINDS[key.kind][2])
-    limits = {} if key.least is None else {"minimum": key.least}
+    limits: Schema = {} if key.least is None else {"minimum": key.least}
     limits |= {} if key.below is None else {"exclusiveMaximum": key.below}
+    limits |= {"enum": list(key.choices)} if key.choices else {}
     if limits and schema.get("type") == "array":
         schema["items"] = schema["items"] | limits
     else:
         schema |= limits
-    if key.choices:
-        schema["enum"] = list(key.choices)
     if key.default is None and key.needed != "always":
         schema = _nullable(schema)
     schema["description"] = key.what

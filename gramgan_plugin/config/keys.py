@@ -43,9 +43,11 @@ class Key:
         words, fits = KINDS[self.kind][:2]
         if not fits(value):
             return f"expected {words}, not {shown(value)}{_hint(self.kind, value)}"
-        if self.choices and value not in self.choices:
-            return f"expected one of {', '.join(map(str, self.choices))}, not {shown(value)}"
-        for number in value if isinstance(value, list) else [value]:
+        members = value if isinstance(value, list) else [value]
+        for member in members:
+            if self.choices and member not in self.choices:
+                return f"expected one of {', '.join(map(str, self.choices))}, not {shown(member)}"
+        for number in members:
             if self.least is not None and number < self.least:
                 return f"must be at least {self.least:g}, not {shown(number)}"
             if self.below is not None and number >= self.below:

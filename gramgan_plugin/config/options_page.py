@@ -101,6 +101,7 @@ def _keys(keys: Mapping[str, Key]) -> str:
     rows = []
     for name, key in keys.items():
         takes = ", ".join(map(str, key.choices)) if key.choices else KINDS[key.kind][0]
+        takes = f"a list of {takes}" if key.choices and key.kind == "texts" else takes
         takes += "".join([f", at least {key.least:g}" if key.least is not None else "", _below(key)])
         needed = {"always": "needed", "train": "needed for training"}.get(key.needed)
         rows.append((name, takes, needed or _shown(key.default), key.what))

@@ -54,7 +54,9 @@ def resolve_options(
     opt["dist"] = launcher != "none"
     opt["launcher"] = launcher
     opt["num_gpu"] = _count_gpus(opt.get("num_gpu", "auto"))
-    if opt.get("manual_seed") is None:
+    # A run that goes on takes the seed that was drawn when it began.
+    opt["manual_seed_drawn"] = opt.get("manual_seed") is None
+    if opt["manual_seed_drawn"]:
         opt["manual_seed"] = random.SystemRandom().randint(1, 10000)
     opt["logger"] = dict(opt.get("logger") or {})
     opt["path"] = dict(opt.get("path") or {})

@@ -22,6 +22,7 @@ TOP: dict[str, Key] = {
     "val": Key("section", "validation and testing"),
     "logger": Key("section", "what a run writes down, and when"),
     "dist_params": Key("section", "as in BasicSR's files; not used here"),
+    "deterministic": Key("flag", "only operations whose result is the same in each run; slower on GPUs", default=False),
     "find_unused_parameters": Key(
         "flag", "for training on several GPUs: look for weights that get no gradient", default=False
     ),
@@ -43,6 +44,12 @@ PATH: dict[str, Key] = {
 VAL: dict[str, Key] = {
     "val_freq": Key("whole", "iterations between validations", default=5000, least=1),
     "save_img": Key("flag", "write the enlarged images", default=False),
+    "compare": Key(
+        "whole",
+        "training: images of each set that are shown beside GT as training goes on; 0 for none",
+        default=4,
+        least=0,
+    ),
     "suffix": Key("text", "tested images are called IMAGE_SUFFIX.png; null for the run's name"),
     "metrics": Key("section", "a block for each metric, under any name", open=True),
     "pbar": Key("flag", "BasicSR's progress bar", default=False, unused="there is no progress bar in validation"),
@@ -51,17 +58,21 @@ VAL: dict[str, Key] = {
 METRIC = Key("component", "a metric", of="metric")
 BETTER = Key("text", "which values of the metric are better", default="higher", choices=("higher", "lower"))
 
-_NO_WANDB = "Weights & Biases is not supported yet; this run is not sent there"
 LOGGER: dict[str, Key] = {
     "print_freq": Key("whole", "iterations between log lines", default=100, least=1),
     "save_checkpoint_freq": Key("whole", "iterations between checkpoints", default=5000, least=1),
+    "keep_last": Key("whole", "how many of the newest checkpoints are kept; null for all", least=1),
+    "keep_best": Key(
+        "text",
+        "a metric under val.metrics: the networks at its best mean over the validation sets are kept as net_*_best.pth",
+    ),
     "use_tb_logger": Key("flag", "TensorBoard events under tb_logger/NAME", default=False),
     "wandb": Key(
         "section",
-        "Weights & Biases, as in BasicSR's files; not supported yet",
+        "Weights & Biases; needs its package: pip install wandb",
         keys={
-            "project": Key("text", "project there", unused=_NO_WANDB),
-            "resume_id": Key("text", "run there", unused=_NO_WANDB),
+            "project": Key("text", "project that the run is sent to; null for none"),
+            "resume_id": Key("text", "id of a run there to go on with; a run that goes on here finds its own"),
         },
     ),
 }
@@ -77,7 +88,7 @@ SECTIONS: dict[str, dict[str, Key]] = {"path": PATH, "val": VAL, "logger": LOGGE
 # A run's recorded options.yml has these, too. They are worked out anew.
 WORKED_OUT = {
     "": frozenset(
-        {"is_train", "auto_resume", "dist", "launcher", "rank", "world_size", "root_path"},
+        {"is_train", "auto_resume", "dist", "launcher", "rank", "world_size", "root_path", "manual_seed_drawn"},
     ),
     "path": frozenset({"experiments_root", "results_root", "models", "training_states", "log", "visualization"}),
     "datasets": frozenset({"phase", "scale"}),

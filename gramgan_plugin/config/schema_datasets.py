@@ -9,6 +9,12 @@ LOADER: dict[str, Key] = {
     "num_worker_per_gpu": Key("whole", "processes that load training data, for each GPU", default=0, least=0),
     "batch_size_per_gpu": Key("whole", "training crops an iteration, for each GPU", default=1, least=1),
     "dataset_enlarge_ratio": Key("whole", "passes over the data that count as one epoch", default=1, least=1),
+    "max_unreadable": Key(
+        "number",
+        "share of the training images that may be unreadable; they are named and skipped, above it training stops",
+        default=0.01,
+        least=0,
+    ),
     "use_shuffle": Key("flag", "random order", default=True, unused="training data is always shuffled"),
     "pin_memory": Key("flag", "load into memory that GPUs copy from faster; by default, where there is a GPU"),
     "persistent_workers": Key("flag", "keep the loading processes between epochs; they always are", default=True),

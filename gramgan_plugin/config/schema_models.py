@@ -49,6 +49,7 @@ _COMMON = {
     "total_iter": Key("whole", "iterations in all", needed="always", least=1),
     "warmup_iter": Key("whole", "iterations of BasicSR's linear warm-up; -1 for none", default=-1, least=-1),
     "ema_decay": Key("number", "decay of the averaged weights; 0 for none", default=0, least=0, below=1),
+    "tf32": Key("flag", "GPUs multiply float32 in TF32: faster, with 10 bits of mantissa", default=True),
     "optim_g": Key("component", "the generator's optimizer: any of torch.optim", needed="always", of="optimizer"),
     "scheduler": Key("component", "the schedule of the learning rates", needed="always", of="scheduler"),
     "pixel_opt": _loss("content loss of SR and GT"),
@@ -69,9 +70,34 @@ _GRAMGAN = {
     **_COMMON,
     **_GAN,
     "precision": Key(
-        "text", "fp32, or bf16 (autocast; losses stay in float32)", default="fp32", choices=("fp32", "bf16")
+        "text",
+        "arithmetic of the networks: fp32, bf16, fp16 (with a gradient scaler), or auto for the fastest that the "
+        "hardware has; losses and weights stay in float32",
+        default="fp32",
+        choices=("fp32", "bf16", "fp16", "auto"),
     ),
     "channels_last": Key("flag", "networks in the channels-last memory layout", default=False),
+    "compile": Key("flag", "compile networks by torch.compile; pays after some hundred iterations", default=False),
+    "compile_networks": Key("texts", "which networks", default=["g", "d", "vgg"], choices=("g", "d", "vgg")),
+    "compile_mode": Key(
+        "text", "torch.compile's mode", default="default", choices=("default", "max-autotune-no-cudagraphs")
+    ),
+    "compile_backend": Key("text", "torch.compile's backend", default="inductor"),
+    "accumulate": Key(
+        "whole",
+        "go through a batch in so many equal parts, to need less memory; BatchNorm and the relativistic mean see a "
+        "part at a time",
+        default=1,
+        least=1,
+    ),
+    "clip_grad_norm_g": Key("number", "largest norm of the generator's gradient; null for none", least=0),
+    "clip_grad_norm_d": Key("number", "largest norm of the discriminator's gradient; null for none", least=0),
+    "max_nonfinite": Key(
+        "whole",
+        "stop after so many iterations in a row whose losses or gradients were not finite; each changes nothing",
+        default=50,
+        least=1,
+    ),
     "gram_patch_opt": _loss("patch-wise texture loss"),
     "disc_perceptual_opt": _loss("the discriminator's features of SR against those of GT"),
     "back_projection_opt": _loss("SR, made smaller by MATLAB bicubic, against LQ"),

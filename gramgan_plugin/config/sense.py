@@ -1,4 +1,4 @@
-"""Whether options fit together: sizes, networks, losses, schedules and data sets."""
+"""Whether options fit together: names, phases and data sets; what concerns training is in ``sense_training``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,8 @@ from gramgan_plugin.config.findings import Findings, section
 from gramgan_plugin.config.keys import is_number, is_whole
 from gramgan_plugin.config.resolve import NAME, NAME_OF_DATASET, NOT_A_NAME
 from gramgan_plugin.config.schema_datasets import SCALED
-from gramgan_plugin.config.schema_models import DEGRADATION, LOSS_FORMS, MODELS, Model
+from gramgan_plugin.config.schema_models import DEGRADATION, Model
+from gramgan_plugin.config.sense_training import check_training
 from gramgan_plugin.config.sizes import check_sizes
 from gramgan_plugin.registration import did_you_mean
 
@@ -35,8 +36,7 @@ def check_sense(opt: Mapping[str, Any], model: Model | None, is_train: bool, fou
     if opt.get("model_type") == "SwinIRModel" and "window_size" not in section(opt, "network_g"):
         found.error("network_g.window_size", "missing; SwinIRModel reads it here")
     if is_train:
-        _check_training(opt, model, found)
-        _check_scheduler(opt, found)
+        check_training(opt, model, found)
         check_sizes(opt, found)
 
 
@@ -107,6 +107,11 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
         on_disk = section(options, "io_backend").get("type") == "disk"
         if kind == "RealESRGANDataset" and on_disk and options.get("meta_info") is None:
             found.error(f"{where}.meta_info", "missing; RealESRGANDataset needs it for folders")
+        share = options.get("max_unreadable")
+        if is_number(share) and share > 1:
+            found.error(f"{where}.max_unreadable", f"is a share of the images, at most 1, not {share:g}")
+        elif share is not None and key != "train":
+            found.warn(f"{where}.max_unreadable", "for training only; here every image has to be readable")
         mean, std = options.get("mean"), options.get("std")
         if kind in MAY_BE_LMDB and (mean is None) != (std is None):
             found.error(f"{where}.{'mean' if mean is None else 'std'}", "missing; mean and std go together")
@@ -143,82 +148,3 @@ def _check_real_esrgan(opt: Mapping[str, Any], model: Model, is_train: bool, fou
     queue = opt.get("queue_size", 180)
     if is_whole(batch) and batch >= 1 and is_whole(queue) and queue % batch:
         found.error("queue_size", f"{queue} is no multiple of batch_size_per_gpu {batch}")
-
-
-def _check_training(opt: Mapping[str, Any], model: Model | None, found: Findings) -> None:
-    train, network_d = section(opt, "train"), opt.get("network_d")
-    for key in ("optim_g", "optim_d"):
-        if key == "optim_d" and network_d and train and model is not None and not train.get(key):
-            found.error("train.optim_d", "missing; network_d needs an optimizer")
-    if model is None or not train:
-        return
-    if not train.get("gan_opt") and not train.get("disc_perceptual_opt") and train.get("optim_d") and not network_d:
-        found.warn("train.optim_d", "there is no network_d that it could train")
-    _check_forms(train, model, found)
-    if model is MODELS["GramGANModel"]:
-        _check_gramgan(train, network_d, found)
-        return
-    if model.discriminator == "needed" and not network_d:
-        found.error("network_d", f"missing; {opt.get('model_type')} needs it")
-    if model.discriminator == "none" and not train.get("pixel_opt") and not train.get("perceptual_opt"):
-        found.error("train", "no loss is on; give pixel_opt or perceptual_opt")
-    ema = train.get("ema_decay", 0)
-    if train.get("ldl_opt") and not (is_number(ema) and ema > 0):
-        found.error("train.ldl_opt", "compares with the averaged weights; set train.ema_decay, such as 0.999")
-
-
-def _check_forms(train: Mapping[str, Any], model: Model, found: Findings) -> None:
-    """Losses whose call or answer does not suit the block."""
-    blocks = {f"train.{key}": (key, train.get(key)) for key in model.forms if key != "extra_terms"}
-    if "extra_terms" in model.forms:
-        terms = section(train, "extra_terms")
-        blocks |= {f"train.extra_terms.{name}": ("extra_terms", block) for name, block in terms.items()}
-    for where, (key, block) in blocks.items():
-        name = section(block).get("type")
-        form = LOSS_FORMS.get(name) if isinstance(name, str) else None
-        if form is not None and form not in model.forms[key]:
-            fitting = [loss for loss, its_form in LOSS_FORMS.items() if its_form in model.forms[key]]
-            found.error(f"{where}.type", f"{name} cannot stand here; {' or '.join(fitting)} can")
-
-
-def _check_gramgan(train: Mapping[str, Any], network_d: Any, found: Findings) -> None:
-    losses = [key for key in MODELS["GramGANModel"].forms if train.get(key)]
-    if not losses:
-        found.error("train", "no loss is on; give at least one block such as pixel_opt")
-    if not network_d:
-        needs = [f"train.{key}" for key in ("gan_opt", "disc_perceptual_opt") if train.get(key)]
-        if needs:
-            found.error("network_d", f"missing, but {' and '.join(needs)} {'need' if needs[1:] else 'needs'} it")
-    elif not train.get("gan_opt"):
-        found.error("train.gan_opt", "missing, so that network_d would not be trained")
-
-
-# torch's whose steps need what a plain `step()` does not bring.
-ASKS_FOR_MORE = {
-    "ReduceLROnPlateau": "a measured value at each step",
-    "LBFGS": "a function that computes the loss anew",
-    "SparseAdam": "sparse gradients",
-}
-
-
-def _check_scheduler(opt: Mapping[str, Any], found: Findings) -> None:
-    """Schedules that end before the run does: the rate is set total_iter - 1 times after the first."""
-    options, total = section(opt, "train", "scheduler"), section(opt, "train").get("total_iter")
-    for key in ("scheduler", "optim_g", "optim_d"):
-        name = section(opt, "train", key).get("type")
-        if isinstance(name, str) and name in ASKS_FOR_MORE:
-            found.error(f"train.{key}.type", f"{name} asks for {ASKS_FOR_MORE[name]}, which training does not give it")
-    if not is_whole(total):
-        return
-    where, kind = "train.scheduler", options.get("type")
-    if kind == "CosineAnnealingRestartLR":
-        periods = options.get("periods")
-        if isinstance(periods, list) and all(map(is_number, periods)) and sum(periods) < total - 1:
-            found.error(f"{where}.periods", f"they sum to {sum(periods):g}, less than train.total_iter {total:g}")
-    elif kind == "OneCycleLR":
-        steps, key = options.get("total_steps"), "total_steps"
-        epochs, each = options.get("epochs"), options.get("steps_per_epoch")
-        if steps is None and is_whole(epochs) and is_whole(each):
-            steps, key = int(epochs) * int(each), "steps_per_epoch"
-        if is_whole(steps) and steps < total - 1:
-            found.error(f"{where}.{key}", f"the schedule ends after {steps:g} steps, train.total_iter is {total:g}")

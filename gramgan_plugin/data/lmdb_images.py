@@ -141,6 +141,20 @@ class LmdbImages:
         return {**self.__dict__, "_environment": None, "_pid": -1}
 
 
+def extent(path: Path) -> dict[str, int]:
+    """How much an LMDB holds, from its first two pages: ``entries``, ``bytes`` in use, ``transactions`` written so far.
+
+    Raises:
+        lmdb.Error: if it is none, is damaged, or other code of this process has it open.
+    """
+    environment = _open(path)
+    return {
+        "entries": environment.stat()["entries"],
+        "bytes": _bytes_in_use(environment),
+        "transactions": environment.info()["last_txnid"],
+    }
+
+
 def _read_keys(path: Path) -> list[str]:
     if not (path / "data.mdb").is_file():
         raise UserError(f"{path}: no such LMDB (a folder with data.mdb)")
@@ -166,12 +180,15 @@ def _check_whole(path: Path, environment: lmdb.Environment) -> int:
 
     LMDB maps the file into memory, and the system kills a process that reads behind its end.
     """
-    state = environment.stat()
-    needed = (environment.info()["last_pgno"] + 1) * state["psize"]
+    needed = _bytes_in_use(environment)
     size = (path / "data.mdb").stat().st_size
     if size < needed:
         raise UserError(f"{path / 'data.mdb'}: cut short, {size} of {needed} bytes; copy or prepare it again")
-    return int(state["entries"])
+    return int(environment.stat()["entries"])
+
+
+def _bytes_in_use(environment: lmdb.Environment) -> int:
+    return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
 
 
 def _open(path: Path) -> lmdb.Environment:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gramgan_plugin.data.images import Image, decode, mod_crop
-from gramgan_plugin.data.pairs import Pair, Source, find_pairs, option
+from gramgan_plugin.data.pairs import FolderImages, Pair, Source, find_pairs, option
 from gramgan_plugin.errors import OptionError, UserError
 
 MARGIN_IN_SCALES = 4  # context around a GT crop, for making its LQ
@@ -131,7 +131,8 @@ def _read(source: Source, key: str) -> Image:
     except OSError as error:
         raise UserError(f"{key}: cannot be read: {error.strerror}") from error
     if image is None:
-        raise UserError(f"{source.path}: {key} cannot be decoded as an image; remove it or prepare it again")
+        name = key if isinstance(source, FolderImages) else f"{source.path}: {key}"
+        raise UserError(f"{name} cannot be decoded as an image; remove it or prepare it again")
     return image
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gramgan_plugin.cpu import bf16_instructions
 from gramgan_plugin.diagnostics.findings import Finding, first_line, ok, problem, warning
 
 MIB, GIB = 2**20, 2**30
@@ -54,7 +55,7 @@ def _gpus() -> Iterator[Finding]:
 
 def _cpu() -> Finding:
     threads = f"{torch_threads()} threads for torch, {usable_cores()} cores for this process"
-    support = cpu_bf16()
+    support = bf16_instructions()
     if support is None:
         return ok("CPU", f"{threads}; whether it has bf16 is unknown")
     if support:
@@ -113,20 +114,6 @@ def torch_threads() -> int | str:
         return int(import_torch().get_num_threads())
     except Exception:  # torch itself is reported elsewhere
         return "unknown"
-
-
-def cpu_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str] | None:
-    """The instructions for bf16 that the CPU has, or None where the system does not tell."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    # x86 calls them flags, Arm Features.
-    flags = next((line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "feat"))), None)
-    if flags is None:
-        return None
-    names = {"avx512_bf16": "AVX-512", "amx_bf16": "AMX", "bf16": "Arm's bf16"}
-    return [name for flag, name in names.items() if flag in flags]
 
 
 def shared_memory() -> int | None:

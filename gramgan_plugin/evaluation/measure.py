@@ -54,6 +54,25 @@ class SetResult:
         ]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One image of a set, enlarged and measured.
+
+    Attributes:
+        name: the image's name.
+        lq: (1, C, h, w) in [0, 1], or None where the set has none.
+        image: SR, (H, W, C) uint8 BGR.
+        truth: GT in the same form, or None where there is none.
+        values: metric -> value; empty without GT.
+    """
+
+    name: str
+    lq: Tensor | None
+    image: Image
+    truth: Image | None
+    values: dict[str, float]
+
+
 def measure(
     enlarge: Callable[[dict[str, Any]], Tensor],
     loader: DataLoader[Any],
@@ -79,25 +98,65 @@ def measure(
     """
     result = SetResult(model, loader.dataset.opt["name"])  # type: ignore[attr-defined]
     for data in loader:
-        batch = to_model_batch(data, device)
-        name = PurePath(batch["lq_path" if "lq_path" in batch else "gt_path"][0]).stem
-        image = to_uint8(enlarge(batch))
-        truth = to_uint8(batch["gt"]) if "gt" in batch else None
+        one = measure_image(enlarge, data, metrics, model=model, dataset=result.dataset, device=device)
         if keep is not None:
-            keep(name, image, truth)
-        if truth is None:
-            continue
-        if metrics and image.shape != truth.shape:
-            raise UserError(
-                f"{result.dataset}: {name}: {model} gives {_size(image)}, GT is {_size(truth)}; do network_g's scale "
-                "and channels fit this set?"
-            )
-        for metric, block in metrics.items():
-            result.per_image.setdefault(metric, {})[name] = _value(f"val.metrics.{metric}", block, name, image, truth)
+            keep(one.name, one.image, one.truth)
+        for metric, value in one.values.items():
+            result.per_image.setdefault(metric, {})[one.name] = value
     return result
 
 
-def _value(key: str, block: Mapping[str, Any], name: str, image: Image, truth: Image) -> float:
+def measure_image(
+    enlarge: Callable[[dict[str, Any]], Tensor],
+    data: dict[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+    *,
+    model: str,
+    dataset: str,
+    device: torch.device,
+) -> Measured:
+    """Enlarge one image and measure it against GT.
+
+    Args:
+        enlarge: as for ``measure``.
+        data: a batch of one image, as a loader gives it.
+        metrics: as for ``measure``.
+        model: the model's name, for messages.
+        dataset: the set's name, for messages.
+        device: where the images go.
+
+    Raises:
+        UserError: if SR and GT differ in size, or a metric cannot measure them.
+    """
+    batch = to_model_batch(data, device)
+    name = PurePath(batch["lq_path" if "lq_path" in batch else "gt_path"][0]).stem
+    image = to_uint8(enlarge(batch))
+    truth = to_uint8(batch["gt"]) if "gt" in batch else None
+    if truth is None:
+        return Measured(name, batch.get("lq"), image, None, {})
+    if metrics and image.shape != truth.shape:
+        raise UserError(
+            f"{dataset}: {name}: {model} gives {_size(image)}, GT is {_size(truth)}; do network_g's scale "
+            "and channels fit this set?"
+        )
+    values = {metric: metric_value(metric, block, name, image, truth) for metric, block in metrics.items()}
+    return Measured(name, batch.get("lq"), image, truth, values)
+
+
+def metric_value(metric: str, block: Mapping[str, Any], name: str, image: Image, truth: Image) -> float:
+    """The value of ``val.metrics.METRIC`` for one image.
+
+    Args:
+        metric: its key in the options.
+        block: its option block.
+        name: the image's name, for messages.
+        image: SR, (H, W, C) uint8 BGR.
+        truth: GT in the same form.
+
+    Raises:
+        OptionError: if it cannot measure this image.
+    """
+    key = f"val.metrics.{metric}"
     options = {option: value for option, value in block.items() if option not in ("type", "better")}
     compute = lookup("metric", block["type"], f"{key}.type")
     try:
@@ -145,14 +204,40 @@ def write_image(image: Image, path: Path) -> None:
     Raises:
         UserError: if it cannot be written.
     """
+    write_png(encode_png(image, path), path)
+
+
+def encode_png(image: Image, path: Path) -> bytes:
+    """The content of a PNG file.
+
+    Args:
+        image: (H, W, 1 or 3) uint8 BGR.
+        path: where it is to go, for the message.
+
+    Raises:
+        UserError: if PNG cannot hold such an image.
+    """
     done, data = cv2.imencode(".png", image)
     if not done:
         raise UserError(f"{path}: PNG cannot hold an image of {image.shape}")
+    return data.tobytes()
+
+
+def write_png(data: bytes, path: Path) -> None:
+    """Write what ``encode_png`` has made, by way of a temporary name.
+
+    Args:
+        data: the file's content.
+        path: where; folders are made.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(data.tobytes())
+            temporary.write_bytes(data)
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)

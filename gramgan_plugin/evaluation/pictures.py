@@ -1,6 +1,6 @@
 """Pictures to compare results by eye."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -28,27 +28,65 @@ def side_by_side(images: Mapping[str, Image], *, crop: int = 160, zoom: int = 2)
     Raises:
         ValueError: if there is no image or their sizes differ.
     """
-    shapes = {image.shape for image in images.values()}
-    if len(shapes) != 1:
-        raise ValueError(f"expected images of one size, got {sorted(shapes) or 'none'}")
-    height, width = min(crop, next(iter(shapes))[0]), min(crop, next(iter(shapes))[1])
-    top, left = _most_detailed(list(images.values())[-1], height, width)
-    columns = []
-    for label, image in images.items():
-        cut = image[top : top + height, left : left + width]
-        cut = cut.repeat(zoom, axis=0).repeat(zoom, axis=1)
-        strip = np.full((LABEL_HEIGHT, cut.shape[1], 3), 255, np.uint8)
-        # OpenCV's font has ASCII only.
-        text = label.encode("ascii", "replace").decode()
-        cv2.putText(strip, text, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-        columns += [np.vstack([strip, cut]), np.full((LABEL_HEIGHT + cut.shape[0], GAP, 3), 255, np.uint8)]
-    return np.hstack(columns[:-1])
+    _check_one_size(images)
+    window = detailed_window(list(images.values())[-1], crop)
+    return labelled({label: image[window] for label, image in images.items()}, zoom=zoom)
 
 
-def _most_detailed(image: Image, height: int, width: int) -> tuple[int, int]:
-    """The top left corner of the window with the largest sum of absolute Laplacians."""
+def labelled(images: Mapping[str, Image], *, zoom: int = 2, columns: int | None = None) -> Image:
+    """Images of one size in rows, each with its label above it.
+
+    Args:
+        images: label -> (H, W, 3) uint8 BGR, all of one size.
+        zoom: whole-number enlargement by repeating pixels.
+        columns: images in a row; all of them if None.
+
+    Returns:
+        (height, width, 3) uint8 BGR.
+
+    Raises:
+        ValueError: if there is no image or their sizes differ.
+    """
+    _check_one_size(images)
+    panels = [_panel(label, image, zoom) for label, image in images.items()]
+    columns = min(columns or len(panels), len(panels))
+    panels += [np.full_like(panels[0], 255)] * (-len(panels) % columns)
+    rows = [_with_gaps(panels[i : i + columns], axis=1) for i in range(0, len(panels), columns)]
+    return _with_gaps(rows, axis=0)
+
+
+def detailed_window(image: Image, crop: int) -> tuple[slice, slice]:
+    """Rows and columns of the window with the largest sum of absolute Laplacians.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        crop: side of the window in pixels, cut to the image.
+    """
+    height, width = min(crop, image.shape[0]), min(crop, image.shape[1])
     detail = np.abs(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32), cv2.CV_32F))
     total = cv2.integral(detail)
     sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
-    top, left = np.unravel_index(int(np.argmax(sums)), sums.shape)
-    return int(top), int(left)
+    top, left = (int(place) for place in np.unravel_index(int(np.argmax(sums)), sums.shape))
+    return slice(top, top + height), slice(left, left + width)
+
+
+def _check_one_size(images: Mapping[str, Image]) -> None:
+    shapes = {image.shape for image in images.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"expected images of one size, got {sorted(shapes) or 'none'}")
+
+
+def _panel(label: str, image: Image, zoom: int) -> Image:
+    image = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    strip = np.full((LABEL_HEIGHT, image.shape[1], 3), 255, np.uint8)
+    # OpenCV's font has ASCII only.
+    text = label.encode("ascii", "replace").decode()
+    cv2.putText(strip, text, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([strip, image])
+
+
+def _with_gaps(images: Sequence[Image], axis: int) -> Image:
+    shape = list(images[0].shape)
+    shape[axis] = GAP
+    gap = np.full(shape, 255, np.uint8)
+    return np.concatenate([part for image in images for part in (image, gap)][:-1], axis=axis)

@@ -1,45 +1,50 @@
-"""Curves of a run's metrics.jsonl."""
+"""Pictures of runs' curves. matplotlib is imported when one is drawn."""
 
-import json
+import io
+import math
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.evaluation.curves import Curve, Metrics, read_metrics, replace_file, smoothed
+
+FORMATS = (".png", ".svg", ".pdf")
+FEW_POINTS = 30  # so few are marked: a line between two says little, and one alone shows nothing
 
 
-def read_metrics(path: Path) -> tuple[dict[str, list[tuple[int, float]]], dict[str, list[tuple[int, float]]]]:
-    """The curves in a run's metrics.jsonl.
+class Panel(NamedTuple):
+    """What belongs into one coordinate system: title, the keys (globs), and whether the axis is logarithmic."""
 
-    Args:
-        path: the file.
+    title: str
+    keys: tuple[str, ...]
+    logarithmic: bool = False
 
-    Returns:
-        Losses (``l_*`` key -> (iteration, value) pairs) and validation means (``SET metric`` -> the same). Where a
-        resumed run has an iteration twice, the later line counts.
 
-    Raises:
-        UserError: if the file is missing or a line of it is not JSON.
-    """
-    losses: dict[str, dict[int, float]] = {}
-    metrics: dict[str, dict[int, float]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            record: dict[str, Any] = json.loads(line)
-            iteration = int(record["iter"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}, line {number}: not a line of metrics") from error
-        for key, value in record.items():
-            if key.startswith("l_"):
-                losses.setdefault(key, {})[iteration] = float(value)
-        for metric, value in (record.get("metrics") or {}).items():
-            metrics.setdefault(f"{record.get('dataset')} {metric}", {})[iteration] = float(value)
-    sort = {name: sorted(points.items()) for name, points in losses.items()}
-    return sort, {name: sorted(points.items()) for name, points in metrics.items()}
+# In this order. Validation stands after the losses, and what fits none of them gets a panel of its own.
+LOSSES = (Panel("G's losses", ("l_g_*",), True), Panel("D's losses", ("l_d_*",), True), Panel("losses", ("l_*",), True))
+PANELS = (
+    Panel("learning rate", ("lr",)),
+    Panel("gradient of each term at SR", ("grad_g_*",), True),
+    Panel("gradient of all weights", ("grad_norm_*",), True),
+    Panel("share of images that D tells right", ("d_accuracy",)),
+    Panel("D's mean logits", ("out_d_*",)),
+    Panel("shares: pixels that D sees, candidates chosen", ("mask_share", "gram_*")),
+    Panel("SR's contrast over GT's", ("sr_contrast",)),
+    Panel("images per second", ("images_per_s",)),
+    Panel("seconds per iteration", ("time", "data_time"), True),
+    Panel("fp16: scale of the loss", ("loss_scale",), True),
+    Panel("skipped steps", ("skipped_steps",)),
+)
+
+
+class Line(NamedTuple):
+    """One curve of a panel."""
+
+    label: str
+    curve: Curve
+    smooth: bool
 
 
 def plot_losses(runs: Mapping[str, Path], out: Path) -> None:
@@ -52,26 +57,114 @@ def plot_losses(runs: Mapping[str, Path], out: Path) -> None:
     Raises:
         UserError: if a file cannot be read or the picture cannot be written.
     """
+    panels: list[tuple[str, bool, list[Line]]] = []
+    for title, path in runs.items():
+        training = read_metrics(path).training
+        panels.append((title, True, [Line(key, curve, False) for key, curve in training.items() if key[:2] == "l_"]))
+    _draw(panels, out, columns=len(panels), window=1)
+
+
+def plot_runs(runs: Mapping[str, Metrics], out: Path, window: int = 1) -> int:
+    """Draw one run's curves, those of a kind in one panel; or several runs, a panel a curve and a colour a run.
+
+    Args:
+        runs: label -> its curves.
+        out: the picture: .png, .svg or .pdf.
+        window: draw training's curves as means over so many points, with the points themselves behind them.
+
+    Returns:
+        How many panels there are.
+
+    Raises:
+        UserError: if there is nothing to draw, or the picture cannot be written.
+    """
+    panels = _of_one(next(iter(runs.values()))) if len(runs) == 1 else _of_several(runs)
+    if not panels:
+        raise UserError(f"{' and '.join(runs)}: nothing to draw; no iteration has been logged")
+    _draw(panels, out, columns=min(3, len(panels)), window=window)
+    return len(panels)
+
+
+def _of_one(metrics: Metrics) -> list[tuple[str, bool, list[Line]]]:
+    left = dict(metrics.training)
+    panels: list[tuple[str, bool, list[Line]]] = []
+
+    def take(panel: Panel) -> None:
+        keys = [key for key in left if any(fnmatchcase(key, pattern) for pattern in panel.keys)]
+        if keys:
+            panels.append((panel.title, panel.logarithmic, [Line(key, left.pop(key), key != "lr") for key in keys]))
+
+    for panel in LOSSES:
+        take(panel)
+    for metric in dict.fromkeys(metric for _, metric in metrics.validation):
+        sets = {dataset: curve for (dataset, name), curve in metrics.validation.items() if name == metric}
+        panels.append((f"validation: {metric}", False, [Line(name, curve, False) for name, curve in sets.items()]))
+    for panel in (*PANELS, *(Panel(key, (key,)) for key in list(left))):
+        take(panel)
+    return panels
+
+
+def _of_several(runs: Mapping[str, Metrics]) -> list[tuple[str, bool, list[Line]]]:
+    """A panel for each curve that any run has, in the order in which one run's would stand."""
+    curves = {label: metrics.by_name() for label, metrics in runs.items()}
+    names = dict.fromkeys(name for own in curves.values() for name in own)
+    validated = {f"{dataset} {metric}" for metrics in runs.values() for dataset, metric in metrics.validation}
+
+    def place(name: str) -> tuple[int, bool]:
+        if name in validated:
+            return len(LOSSES), False
+        for number, panel in enumerate((*LOSSES, Panel("validation", ()), *PANELS)):
+            if any(fnmatchcase(name, pattern) for pattern in panel.keys):
+                return number, panel.logarithmic
+        return len(LOSSES) + len(PANELS) + 1, False
+
+    return [
+        (
+            name,
+            place(name)[1],
+            # A run without the curve keeps its colour free.
+            [Line(label, own.get(name, []), name not in validated and name != "lr") for label, own in curves.items()],
+        )
+        for name in sorted(names, key=lambda name: place(name)[0])
+    ]
+
+
+def _draw(panels: list[tuple[str, bool, list[Line]]], out: Path, columns: int, window: int) -> None:
     # The object interface: no window system is asked for, and no global state is left.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6 * len(runs), 4), layout="constrained")
+    if out.suffix.lower() not in FORMATS:
+        raise UserError(f"{out}: the picture's name has to end in {', '.join(FORMATS)}")
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(6 * columns, 4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    for place, (title, path) in enumerate(runs.items(), start=1):
-        axes = figure.add_subplot(1, len(runs), place)
-        losses, _ = read_metrics(path)
-        for key, points in losses.items():
-            axes.plot(*zip(*points, strict=True), label=key, linewidth=1.2)
-        axes.set(title=title, xlabel="iteration", yscale="log")
+    for place, (title, logarithmic, lines) in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        for number, line in enumerate(lines):
+            _draw_line(axes, line, f"C{number % 10}", window if line.smooth else 1)
+        values = [value for line in lines for _, value in line.curve if value == value]
+        axes.set(title=_words(title), xlabel="iteration")
+        axes.set_yscale("log" if logarithmic and values and min(values) > 0 else "linear")
         axes.grid(alpha=0.3)
-        if losses:
+        if any(line.curve for line in lines):
             axes.legend(fontsize="small")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=110)
-        temporary.replace(out)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{out}: the picture cannot be written: {error}") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format=out.suffix.lower()[1:], dpi=110)
+    replace_file(out, picture.getvalue())
+
+
+def _draw_line(axes: Any, line: Line, colour: str, window: int) -> None:
+    # matplotlib leaves labels that begin with an underscore out of the legend.
+    label = _words(f" {line.label}" if line.label.startswith("_") else line.label)
+    marker = "." if len(line.curve) <= FEW_POINTS else None
+    if window > 1:
+        axes.plot(*zip(*line.curve, strict=True), color=colour, linewidth=0.8, alpha=0.25)
+        axes.plot(*zip(*smoothed(line.curve, window), strict=True), color=colour, label=label, linewidth=1.4)
+        return
+    axes.plot(*zip(*line.curve, strict=True), color=colour, label=label, linewidth=1.2, marker=marker, markersize=4)
+
+
+def _words(text: str) -> str:
+    """Names come out of files: a dollar in them is no mathematics, and a line has an end."""
+    return "".join(char if char.isprintable() else "?" for char in text).replace("$", r"\$")

@@ -15,11 +15,13 @@ from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 KINDS = ("original", "downsampled", "affine")
 
 
-def random_theta(n: int, copies: int, magnitude: float, seed: Sequence[int], first_index: int = 0) -> Tensor:
+def random_theta(
+    n: int, copies: int, magnitude: float, seed: Sequence[int], first_index: int = 0, stride: int = 1
+) -> Tensor:
     """Random affine matrices near the identity, in coordinates in which the image spans -1 to 1.
 
-    Sample i's numbers depend on ``(*seed, first_index + i)`` alone: a batch gives the same matrices whole, in
-    parts, or spread over processes.
+    Sample i's numbers depend on ``(*seed, first_index + stride * i)`` alone: a batch gives the same matrices whole,
+    in parts, or spread over processes.
 
     Args:
         n: number of samples N.
@@ -28,24 +30,30 @@ def random_theta(n: int, copies: int, magnitude: float, seed: Sequence[int], fir
             Gram-GAN, Sensors 2023, 23(4), 2098; that it is Gaussian is a decision of this project).
         seed: non-negative integers, for example (manual_seed, iteration).
         first_index: the index of the first sample in the global batch.
+        stride: the distance from one sample to the next in the global batch: the number of processes, where
+            each has every so many-th sample.
 
     Returns:
         (N, copies, 2, 3), float32, on the CPU.
 
     Raises:
-        ValueError: if a seed or an index is negative.
+        ValueError: if a seed or an index is negative, or the stride below 1.
 
     Example:
         >>> whole = random_theta(4, 1, 0.003, seed=(0, 7))
         >>> bool((random_theta(2, 1, 0.003, seed=(0, 7), first_index=2) == whole[2:]).all())
         True
+        >>> bool((random_theta(2, 1, 0.003, seed=(0, 7), first_index=1, stride=2) == whole[1::2]).all())
+        True
     """
     if min((*seed, first_index), default=0) < 0:
         raise ValueError(f"seeds and indices must not be negative, got seed={tuple(seed)}, first_index={first_index}")
+    if stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride}")
     noise = torch.empty(n, copies, 2, 3)
     for i in range(n):
         # SeedSequence mixes the numbers, so that neighbouring seeds and indices do not give related streams.
-        state = np.random.SeedSequence([*seed, first_index + i]).generate_state(1, np.uint64)
+        state = np.random.SeedSequence([*seed, first_index + stride * i]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0]) >> 1)
         noise[i] = torch.randn(copies, 2, 3, generator=generator)
     return torch.eye(2, 3) + magnitude * noise

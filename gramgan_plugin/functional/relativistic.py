@@ -4,18 +4,28 @@ With D_Ra(a, b) = sigmoid(a - E[b]), -log D_Ra = softplus(E[b] - a) and -log(1 -
 which neither overflow nor take the logarithm of 0.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from gramgan_plugin.functional.precision import at_least_float32
 
+Means = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
+
+def batch_means(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """The means E[real] and E[fake] of the logits at hand."""
+    return real.mean(), fake.mean()
+
+
+def relativistic_generator_loss(real: Tensor, fake: Tensor, means: Means = batch_means) -> Tensor:
     """L_G = (-E log(1 - D_Ra(real, fake)) - E log D_Ra(fake, real)) / 2 (Song et al. 2023, after ESRGAN).
 
     Args:
         real: logits of GT, any shape; constants here.
         fake: logits of SR, any shape; gradient flows through them and through their mean.
+        means: gives (E[real], E[fake]) of both logits; another one where the batch is spread over processes.
 
     Returns:
         A scalar in at least float32.
@@ -26,16 +36,20 @@ def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
         tensor(0.6931)
     """
     real, fake = at_least_float32(real.detach(), fake)
-    return (F.softplus(real - fake.mean()).mean() + F.softplus(real.mean() - fake).mean()) / 2
+    mean_real, mean_fake = means(real, fake)
+    return (F.softplus(real - mean_fake).mean() + F.softplus(mean_real - fake).mean()) / 2
 
 
-def relativistic_discriminator_loss(real: Tensor, fake: Tensor, detach_mean: bool = True) -> tuple[Tensor, Tensor]:
+def relativistic_discriminator_loss(
+    real: Tensor, fake: Tensor, detach_mean: bool = True, means: Means = batch_means
+) -> tuple[Tensor, Tensor]:
     """L_D = (-E log D_Ra(real, fake) - E log(1 - D_Ra(fake, real))) / 2, as its two summands.
 
     Args:
         real: logits of GT, any shape.
         fake: logits of SR, any shape.
         detach_mean: treat both means as constants, as BasicSR and Beby-GAN do; False gives the full gradient.
+        means: as for the generator's.
 
     Returns:
         Two scalars in at least float32, the real and the fake half; their sum is L_D.
@@ -46,7 +60,5 @@ def relativistic_discriminator_loss(real: Tensor, fake: Tensor, detach_mean: boo
         (tensor(0.3466), tensor(0.3466))
     """
     real, fake = at_least_float32(real, fake)
-    mean_real, mean_fake = real.mean(), fake.mean()
-    if detach_mean:
-        mean_real, mean_fake = mean_real.detach(), mean_fake.detach()
+    mean_real, mean_fake = means(real.detach(), fake.detach()) if detach_mean else means(real, fake)
     return F.softplus(mean_fake - real).mean() / 2, F.softplus(fake - mean_real).mean() / 2

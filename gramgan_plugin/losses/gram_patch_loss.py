@@ -140,13 +140,16 @@ class GramPatchLoss(nn.Module):
             chunk_size=self.chunk_size,
         )
 
-    def forward(self, sr: Tensor, gt: Tensor, theta: Tensor | None = None) -> Tensor:
+    def forward(
+        self, sr: Tensor, gt: Tensor, theta: Tensor | None = None, selection: Selection | None = None
+    ) -> Tensor:
         """The weighted loss.
 
         Args:
             sr: (N, C, H, W) in [0, 1]; H and W are multiples of ``patch_size``.
             gt: (N, C, H, W) in [0, 1].
             theta: (N, affine_copies, 2, 3) of `random_theta`; None draws them from torch's default generator.
+            selection: what `select` has chosen for these images already; ``theta`` is not used then.
 
         Returns:
             A scalar with a gradient for ``sr`` only.
@@ -156,7 +159,7 @@ class GramPatchLoss(nn.Module):
         """
         return self.loss_weight * gram_patch_loss(
             sr,
-            self.select(sr, gt, theta),
+            self.select(sr, gt, theta) if selection is None else selection,
             loss_on=self.loss_on,
             criterion=self.criterion,
             normalize=self.normalize,

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, distributed, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 from gramgan_plugin.functional.region_mask import region_mask
 from gramgan_plugin.functional.relativistic import (
+    batch_means,
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
@@ -65,6 +69,10 @@ class MaskedRaGANLoss(nn.Module):
             ``source``, or None for no mask. That the mask is made of GT's luma in blocks is a decision of
             this project.
         detach_mean: whether the means are constants in the discriminator's loss (as in BasicSR and Beby-GAN).
+        global_mean: whether E is over the batches of all processes that train together, as one process with the
+            whole batch would have it; each process must then call the losses as often as the others. False takes
+            each process's own batch, as BasicSR does. One process alone has no choice. (A decision of this
+            project.)
 
     Example:
         >>> import torch
@@ -84,11 +92,13 @@ class MaskedRaGANLoss(nn.Module):
         loss_weight: float = 0.005,
         mask: str | Mapping[str, object] | None = "gramgan",
         detach_mean: bool = True,
+        global_mean: bool = True,
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.region = _region_mask(mask)
         self.detach_mean = detach_mean
+        self.means = global_means if global_mean else batch_means
 
     def mask(self, gt: Tensor, lq: Tensor | None = None) -> Tensor | None:
         """The mask that SR and GT are multiplied with before the discriminator sees them.
@@ -116,17 +126,62 @@ class MaskedRaGANLoss(nn.Module):
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         """L_G times ``loss_weight``; logits of any shape, gradient flows into those of SR (``fake``) only."""
-        return self.loss_weight * relativistic_generator_loss(real, fake)
+        return self.loss_weight * relativistic_generator_loss(real, fake, self.means)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """(l_d_real, l_d_fake), each half of its expectation: L_D is their sum, and is not weighted."""
-        return relativistic_discriminator_loss(real, fake, self.detach_mean)
+        return relativistic_discriminator_loss(real, fake, self.detach_mean, self.means)
 
     def forward(self, *args: object, **kwargs: object) -> Tensor:
         """Not defined: the two networks have different losses."""
         raise NotImplementedError(
             "MaskedRaGANLoss is two losses: call .generator(real, fake) or .discriminator(real, fake)"
         )
+
+
+def global_means(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """E[real] and E[fake] over the batches of all processes, which are equally large.
+
+    Without a process group, those of the logits at hand. With one, every process must call it, and run its backward
+    if it runs any.
+
+    Args:
+        real: logits of GT, any shape.
+        fake: logits of SR, any shape.
+
+    Returns:
+        Two scalars. Their gradients are such that, once those of the parameters are averaged over the processes (as
+        ``DistributedDataParallel`` does), they are those of one process with the whole batch.
+    """
+    means = batch_means(real, fake)
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return means
+    both: Tensor = _MeanOverProcesses.apply(torch.stack(means))  # one exchange for the two
+    return both[0], both[1]
+
+
+class _MeanOverProcesses(torch.autograd.Function):
+    """The mean of a tensor over the processes.
+
+    Each process's loss L_s sees the mean m = sum_r x_r / R. Averaging makes the whole loss sum_s L_s / R and scales
+    what a process hands back for x_r by 1 / R, so that this is R * d(sum_s L_s / R)/dx_r = sum_s (dL_s/dm) / R: the
+    mean of the incoming gradients.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return _mean_over_processes(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _mean_over_processes(gradient)
+
+
+def _mean_over_processes(x: Tensor) -> Tensor:
+    total = x.detach().clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
 
 
 def _region_mask(mask: str | Mapping[str, object] | None) -> RegionMask | None:

@@ -1,5 +1,6 @@
 """What BasicSR's ``BaseModel`` does badly, mended in one mixin that goes before any model class of the host."""
 
+import inspect
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,7 +9,6 @@ from typing import Any
 
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
-from basicsr.models import lr_scheduler as basicsr_schedulers
 from basicsr.utils.dist_util import get_dist_info
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -16,14 +16,18 @@ from torch.optim import Optimizer
 
 from gramgan_plugin.archs import GramGANDiscriminator
 from gramgan_plugin.checkpoints.files import describe_file, load_tensors, save_json, save_tensors
+from gramgan_plugin.checkpoints.finite import refuse_non_finite
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, fit_weights
 from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.models.lr_schedulers import CosineRestartWarmupLR
-from gramgan_plugin.registration import did_you_mean
+from gramgan_plugin.models.optimizers import build_optimizer, scheduler_class
+from gramgan_plugin.models.random_state import get_random_states, set_random_states
 
 logger = logging.getLogger("basicsr")
 
 CHECKPOINT_FORMAT = 1
+# What newer releases of torch call it.
+_NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_SYNC_BUFFERS = "forward_sync_buffers" if _NEW_NAME else "broadcast_buffers"
 
 
 class HostFixes:
@@ -41,6 +45,18 @@ class HostFixes:
     device: torch.device
     optimizers: list[Optimizer]
     schedulers: list[Any]
+    # What a model without one has: a gradient scaler is for fp16.
+    scaler: torch.amp.GradScaler | None = None
+
+    @property
+    def run_facts(self) -> dict[str, Any]:
+        """What the loop wants recorded in each checkpoint: numbers, strings, lists and dicts."""
+        facts: dict[str, Any] = self.__dict__.setdefault("_run_facts", {})
+        return facts
+
+    @run_facts.setter
+    def run_facts(self, facts: dict[str, Any]) -> None:
+        self.__dict__["_run_facts"] = facts
 
     def print_network(self, net: nn.Module) -> None:
         """Log what the network is and how large; upstream logs each of its layers."""
@@ -79,10 +95,15 @@ class HostFixes:
         self,
         net: nn.Module | list[nn.Module],
         net_label: str,
-        current_iter: int,
+        current_iter: int | str,
         param_key: str | list[str] = "params",
     ) -> None:
-        """Write ``models/LABEL_ITERATION.pth`` (``latest`` for -1) in BasicSR's format, whole or not at all."""
+        """Write ``models/LABEL_ITERATION.pth`` (``latest`` for -1) in BasicSR's format, whole or not at all.
+
+        Raises:
+            TrainingStopped: if a weight is not finite; nothing is written then.
+            UserError: if it cannot be written.
+        """
         if get_dist_info()[0] != 0:
             return
         nets = net if isinstance(net, list) else [net]
@@ -93,41 +114,73 @@ class HostFixes:
         }
         label = "latest" if current_iter == -1 else current_iter
         path = Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth"
+        refuse_non_finite(weights, path)
         save_tensors(weights, path)
         self.__dict__.setdefault("_saved_networks", {})[path] = current_iter
 
-    def save_training_state(self, epoch: int, current_iter: int) -> None:
+    def save_training_state(self, epoch: int, current_iter: int | str) -> None:
         """Write ``training_states/N.state``, then ``N.json``, which makes the checkpoint of iteration N count.
 
-        ``N.json`` has each file's size and SHA-256, so that a damaged checkpoint is found before it is used.
+        The state has the optimizers, the schedules, the gradient scaler, the random states of all processes and
+        ``run_facts``. ``N.json`` has each file's size and SHA-256, so that a damaged checkpoint is found before it
+        is used. Every process has to call this. For -1 and for a name such as ``best``, which are for networks
+        alone, nothing is written.
+
+        Raises:
+            TrainingStopped: if a number is not finite; nothing is written then.
+            UserError: if it cannot be written.
         """
-        if current_iter == -1 or get_dist_info()[0] != 0:
+        if current_iter == -1 or isinstance(current_iter, str):
+            return
+        random_states = get_random_states(self.device)
+        if get_dist_info()[0] != 0:
             return
         folder = Path(self.opt["path"]["training_states"])
         state = folder / f"{current_iter}.state"
-        save_tensors(
-            {
-                "epoch": int(epoch),
-                "iter": int(current_iter),
-                "optimizers": [plain(optimizer.state_dict()) for optimizer in self.optimizers],
-                "schedulers": [plain(scheduler.state_dict()) for scheduler in self.schedulers],
-            },
-            state,
-        )
+        content = {
+            "epoch": int(epoch),
+            "iter": int(current_iter),
+            "optimizers": [plain(optimizer.state_dict()) for optimizer in self.optimizers],
+            "schedulers": [plain(scheduler.state_dict()) for scheduler in self.schedulers],
+            "scaler": plain(self.scaler.state_dict()) if self.scaler is not None else None,
+            "random": random_states,
+            "run": plain(self.run_facts),
+        }
+        refuse_non_finite(content, state)
+        save_tensors(content, state)
         saved = self.__dict__.get("_saved_networks", {})
         files = [state, *(path for path, iteration in saved.items() if iteration == current_iter)]
         manifest = {
             "format": CHECKPOINT_FORMAT,
             "iter": int(current_iter),
+            "run": plain(self.run_facts),
             "files": {f"{path.parent.name}/{path.name}": describe_file(path) for path in files},
         }
         save_json(manifest, folder / f"{current_iter}.json")
         saved.clear()
 
+    def resume_training(self, resume_state: dict[str, Any]) -> None:
+        """Put back optimizers, schedules, gradient scaler and random states, as ``save_training_state`` wrote them.
+
+        Optimizers stay in the form (fused, foreach) in which they were built. Upstream's states, which have less,
+        are taken as well.
+
+        Raises:
+            ValueError, AssertionError, KeyError: if the state is of other optimizers or schedules.
+        """
+        content = dict(resume_state)
+        if len(content["optimizers"]) == len(self.optimizers):
+            pairs = zip(self.optimizers, content["optimizers"], strict=True)
+            content["optimizers"] = [_in_form_of(optimizer, state) for optimizer, state in pairs]
+        super().resume_training(content)  # type: ignore[misc]
+        if self.scaler is not None and content.get("scaler"):
+            self.scaler.load_state_dict(content["scaler"])
+        if content.get("random"):
+            set_random_states(content["random"], self.device)
+
     def get_optimizer(self, optim_type: str, params: Iterable[Any], lr: float, **kwargs: Any) -> Optimizer:
-        """Any optimizer of ``torch.optim`` by its class name."""
-        optimizer: Optimizer = optimizer_class(optim_type, "train.optim")(params, lr=lr, **kwargs)
-        return optimizer
+        """Any optimizer of ``torch.optim`` by its class name, in its fastest form, see ``build_optimizer``."""
+        return build_optimizer(optim_type, params, lr=lr, **kwargs)
 
     def setup_schedulers(self) -> None:
         """One scheduler an optimizer, from ``train.scheduler``: ours, BasicSR's, or any of torch's by class name."""
@@ -153,59 +206,17 @@ class HostFixes:
             else:
                 net.register_forward_pre_hook(_contiguous_input)
         if self.opt["dist"]:
+            if self.device.type == "cuda":  # on CPUs there is none
+                net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
             ids = [torch.cuda.current_device()] if self.device.type == "cuda" else None
             return DistributedDataParallel(
                 net,
                 device_ids=ids,
-                # BatchNorm's buffers are not copied between ranks in the middle of a step that uses them twice.
-                broadcast_buffers=False,
                 find_unused_parameters=self.opt.get("find_unused_parameters", False),
+                # BatchNorm's buffers are not copied between ranks in the middle of a step that uses them twice.
+                **{_SYNC_BUFFERS: False},
             )
         return DataParallel(net) if self.opt["num_gpu"] > 1 else net
-
-
-def optimizer_class(name: str, key: str) -> Any:
-    """The optimizer of ``torch.optim`` of a name.
-
-    Raises:
-        OptionError: if there is none; it begins with ``key``, where the name stands.
-    """
-    known = {
-        member: cls
-        for member, cls in vars(torch.optim).items()
-        if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
-    }
-    if name not in known:
-        raise OptionError(f"{key}: torch has no optimizer '{name}'{did_you_mean(name, known)}")
-    return known[name]
-
-
-def scheduler_class(name: str) -> Any:
-    """The class of a learning-rate schedule, by the name it has in an option file.
-
-    Raises:
-        OptionError: if there is none of that name.
-    """
-    known = known_schedulers()
-    if name not in known:
-        raise OptionError(f"train.scheduler.type: no schedule named '{name}'{did_you_mean(name, known)}")
-    return known[name]
-
-
-def known_schedulers() -> Mapping[str, Any]:
-    """The classes of learning-rate schedules that an option file can name: ours, BasicSR's and torch's."""
-    torch_schedulers = {
-        key: cls
-        for key, cls in vars(torch.optim.lr_scheduler).items()
-        if isinstance(cls, type) and issubclass(cls, torch.optim.lr_scheduler.LRScheduler) and not key.startswith("_")
-    }
-    return torch_schedulers | {
-        # Upstream trains with its restartable version under both names.
-        "MultiStepLR": basicsr_schedulers.MultiStepRestartLR,
-        "MultiStepRestartLR": basicsr_schedulers.MultiStepRestartLR,
-        "CosineAnnealingRestartLR": basicsr_schedulers.CosineAnnealingRestartLR,
-        "CosineRestartWarmupLR": CosineRestartWarmupLR,
-    }
 
 
 def plain(value: Any) -> Any:
@@ -225,6 +236,16 @@ def plain(value: Any) -> Any:
 
 def _contiguous_input(net: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(arg.contiguous() if isinstance(arg, torch.Tensor) else arg for arg in args)
+
+
+def _in_form_of(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's saved state with its way of computing (fused, foreach) as it was built, not as it was saved."""
+    groups = []
+    for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=False):
+        form = {key: own[key] for key in ("fused", "foreach") if key in own and key in saved}
+        groups.append({**saved, **form})
+    whole = len(groups) == len(state["param_groups"])
+    return {**state, "param_groups": groups} if whole else state
 
 
 def _bare(net: nn.Module) -> nn.Module:

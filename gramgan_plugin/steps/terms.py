@@ -5,13 +5,13 @@ A loss module takes tensors and knows nothing of a step; a term stands between t
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gramgan_plugin.functional.candidates import random_theta
+from gramgan_plugin.functional.candidates import KINDS, random_theta
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.functional.precision import at_least_float32
 
@@ -26,6 +26,7 @@ class Batch:
         iteration: 1-based number of the iteration.
         manual_seed: the run's seed; with the iteration and a sample's index it determines the random numbers.
         first_index: index of the first sample in the global batch.
+        stride: from one sample's index to the next one's; the number of processes, which take the samples in turn.
     """
 
     lq: Tensor
@@ -33,6 +34,26 @@ class Batch:
     iteration: int
     manual_seed: int = 0
     first_index: int = 0
+    stride: int = 1
+
+    def parts(self, number: int) -> list["Batch"]:
+        """The batch in ``number`` equal parts, one after the other.
+
+        Raises:
+            ValueError: if it cannot be divided so.
+        """
+        size, rest = divmod(len(self.lq), number)
+        if rest or size == 0:
+            raise ValueError(f"a batch of {len(self.lq)} cannot be split into {number} equal parts")
+        return [
+            replace(
+                self,
+                lq=self.lq[start : start + size],
+                gt=self.gt[start : start + size],
+                first_index=self.first_index + self.stride * start,
+            )
+            for start in range(0, len(self.lq), size)
+        ]
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,7 @@ class Pass:
         fake_logits: D's answer to (masked) SR.
         real_features: D's features of GT by tap name.
         fake_features: D's features of SR by tap name.
+        report: where terms put what is worth logging (scalars on the device) in an iteration that logs; else None.
     """
 
     batch: Batch
@@ -54,6 +76,7 @@ class Pass:
     fake_logits: Tensor | None = None
     real_features: Mapping[str, Tensor] = field(default_factory=dict)
     fake_features: Mapping[str, Tensor] = field(default_factory=dict)
+    report: dict[str, Tensor] | None = None
 
 
 class Adversarial(Protocol):
@@ -114,7 +137,11 @@ class ImageTerm(Term):
 
 
 class GramPatchTerm(Term):
-    """Patch-wise texture loss, its affine warps drawn from (seed, iteration, sample)."""
+    """Patch-wise texture loss, its affine warps drawn from (seed, iteration, sample).
+
+    It reports the share of patches that chose each kind of candidate: ``gram_original``, ``gram_downsampled``,
+    ``gram_affine``.
+    """
 
     def forward(self, step: Pass) -> Tensor:
         batch = step.batch
@@ -124,8 +151,13 @@ class GramPatchTerm(Term):
             self.loss.affine_magnitude,
             seed=(batch.manual_seed, batch.iteration),
             first_index=batch.first_index,
+            stride=batch.stride,
         )
-        return self.loss(step.sr, batch.gt, theta=theta.to(batch.gt.device))
+        selection = self.loss.select(step.sr, batch.gt, theta.to(batch.gt.device))
+        if step.report is not None:
+            for number, kind in enumerate(KINDS):
+                step.report[f"gram_{kind}"] = (selection.kind == number).float().mean()
+        return self.loss(step.sr, batch.gt, selection=selection)
 
 
 class DiscPerceptualTerm(Term):

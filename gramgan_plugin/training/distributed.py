@@ -1,48 +1,206 @@
-"""Joining the other processes of a run, where there are any."""
+"""Joining the other processes of a run, talking with them, and leaving them."""
 
 import os
+import re
+import zlib
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import distributed
 
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import Preempted, UserError
+
+# What gloo, nccl and the store through which processes find each other say when one of them is gone or silent.
+_GONE = re.compile(
+    r"closed by peer|[Cc]onnection reset|[Bb]roken pipe|[Ss]ocket closed|[Cc]onnection refused|remote worker crash"
+    r"|ncclRemoteError|remote process exited|got 0 bytes|[Ff]ailed to recv|pair closure"
+)
+_SILENT = re.compile(r"[Tt]imed out waiting|[Tt]imeout|ran for \d+ milliseconds")
+_OF_A_BACKEND = re.compile(r"\bgloo\b|NCCL|\bnccl|TCPStore|c10d")
 
 
-def start(launcher: str) -> tuple[int, int]:
-    """Join the process group that ``--launcher`` names.
+class PeerLost(UserError):  # noqa: N818
+    """Another process of the run is gone, so this one cannot go on either."""
+
+
+@contextmanager
+def joined(launcher: str, *, use_gpus: bool = True) -> Iterator[tuple[int, int]]:
+    """Be one of the processes of a run for the length of a block, and leave as ``stop`` does.
 
     Args:
-        launcher: ``none``; ``pytorch``, whose torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; or ``slurm``. GPUs
-            talk over nccl, CPUs over gloo.
+        launcher: as in ``start``.
+        use_gpus: as in ``start``.
+
+    Yields:
+        (rank, world size).
+
+    Raises:
+        UserError: as ``start``, and if another process dies meanwhile.
+    """
+    place = start(launcher, use_gpus=use_gpus)
+    clean = False
+    try:
+        with peer_errors():
+            yield place
+        clean = True
+    except Preempted:  # all processes have agreed on it
+        clean = True
+        raise
+    finally:
+        stop(clean)
+
+
+def start(launcher: str, *, use_gpus: bool = True) -> tuple[int, int]:
+    """Join the process group that ``--launcher`` names.
+
+    Tensors on GPUs go over nccl, those on the host over gloo, in one group.
+
+    Args:
+        launcher: ``none``; ``pytorch``, whose torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; or ``slurm``.
+        use_gpus: whether the run may use this machine's GPUs.
 
     Returns:
         (rank, world size).
 
     Raises:
-        UserError: if the launcher's environment variables are missing.
+        UserError: if the launcher's environment variables are missing, or the processes do not find each other.
     """
     if launcher == "none":
         return 0, 1
     environment = os.environ
     if launcher == "slurm":
-        names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
-        for ours, theirs in names.items():
-            if theirs in environment:
-                environment.setdefault(ours, environment[theirs])
-        environment.setdefault("MASTER_PORT", "29500")
-        environment.setdefault("MASTER_ADDR", environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
+        _fill_in_from_slurm(environment)
     missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
     if missing:
         how = "torchrun" if launcher == "pytorch" else "srun"
         raise UserError(f"--launcher {launcher}: {', '.join(missing)} not set; start the command with {how}")
-    if torch.cuda.is_available():
+    gpus = use_gpus and torch.cuda.is_available()
+    if gpus:
         torch.cuda.set_device(int(environment.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+    except (distributed.DistNetworkError, distributed.DistStoreError) as error:
+        place = f"{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}"
+        line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"--launcher {launcher}: the processes cannot meet at {place} ({line}); is another run there? "
+            "(torchrun --standalone finds a free port; MASTER_PORT sets one)"
+        ) from error
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def stop() -> None:
-    """Leave the process group, if one was joined."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
-        distributed.destroy_process_group()
+def stop(clean: bool = False) -> None:
+    """Leave the process group, if one was joined.
+
+    Args:
+        clean: this process has done all its work, so it waits until the others have, too: a group that is taken
+            down while others still talk in it aborts now and then. After an error it must not wait, since the
+            others are waiting for it elsewhere; its leaving is what ends them.
+
+    Raises:
+        PeerLost: if another process has died before it came here.
+    """
+    if not _is_joined():
+        return
+    together = False
+    try:
+        if clean:
+            with peer_errors():
+                agree(0)
+            together = True
+    finally:
+        # Destroying would wait for what the GPUs have in flight with the others; the end of this process does not.
+        if together or "nccl" not in distributed.get_backend_config():
+            distributed.destroy_process_group()
+
+
+def agree(value: int) -> int:
+    """The largest of all ranks' values; the value itself without a process group. Every rank must call it."""
+    if not _is_joined():
+        return int(value)
+    largest = torch.tensor(int(value))
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return int(largest)
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's value, in the order of ranks, on every rank. Every rank must call it.
+
+    Args:
+        value: anything that can be pickled: it goes between the run's own processes only.
+    """
+    if not _is_joined():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def gather_on_first(value: Any) -> list[Any]:
+    """As ``gather``, but only rank 0 gets the values; the others get an empty list."""
+    if not _is_joined():
+        return [value]
+    values = [None] * distributed.get_world_size() if distributed.get_rank() == 0 else None
+    distributed.gather_object(value, values)
+    return values or []
+
+
+@contextmanager
+def peer_errors() -> Iterator[None]:
+    """Turn what collective operations raise when another process has died into one line that says so.
+
+    Example:
+        >>> with peer_errors():
+        ...     raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:20193")
+        Traceback (most recent call last):
+        gramgan_plugin.training.distributed.PeerLost: another process of this run has died; its own message says \
+why, or the system's log if it was killed
+    """
+    try:
+        yield
+    except RuntimeError as error:  # gloo's are plain ones, torch.distributed's are subclasses
+        what = _what_peers_did(error)
+        if what is None:
+            raise
+        raise PeerLost(what) from error
+
+
+def _what_peers_did(error: RuntimeError) -> str | None:
+    text = str(error)
+    if not (isinstance(error, distributed.DistError) or _OF_A_BACKEND.search(text)):
+        return None
+    if _GONE.search(text):
+        return "another process of this run has died; its own message says why, or the system's log if it was killed"
+    if _SILENT.search(text):
+        return "another process of this run has not answered for too long; its own messages may say why"
+    return None
+
+
+def _is_joined() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _fill_in_from_slurm(environment: MutableMapping[str, str]) -> None:
+    """torch's variables from Slurm's, where they are not set."""
+    names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+    for ours, theirs in names.items():
+        if theirs in environment:
+            environment.setdefault(ours, environment[theirs])
+    if "RANK" not in environment:
+        return
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
+    environment.setdefault("MASTER_ADDR", first_node(nodes) if nodes else "127.0.0.1")
+    # Jobs and steps on the same machine get ports of their own, below those that the system hands out itself.
+    step = f"{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID')}"
+    environment.setdefault("MASTER_PORT", str(15000 + zlib.crc32(step.encode()) % 15000))
+
+
+def first_node(nodes: str) -> str:
+    """The first machine of a list as Slurm writes it; it runs rank 0.
+
+    >>> first_node("gpu[003-005,9],login1"), first_node("a1,a2"), first_node("r[1,3]n[07-10]-ib")
+    ('gpu003', 'a1', 'r1n07-ib')
+    """
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])

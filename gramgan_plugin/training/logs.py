@@ -1,22 +1,24 @@
-"""What a run says while it lives: console and train.log, metrics.jsonl, TensorBoard, a progress bar."""
+"""What a run says while it lives: console and train.log, metrics.jsonl, TensorBoard, W&B, a progress bar."""
 
 import datetime
-import json
 import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
-from gramgan_plugin.errors import file_errors
+from gramgan_plugin.errors import OptionError, file_errors
+from gramgan_plugin.json_lines import JsonLines
+from gramgan_plugin.training.bar import ProgressBar
+from gramgan_plugin.training.health import Health
+from gramgan_plugin.training.wandb_log import WandbRun, project_of
 
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
+# Left out of the log line, which is to be read while it goes by; metrics.jsonl and TensorBoard have them.
+DIAGNOSTICS = ("grad_", "gram_", "mask_share", "sr_contrast", "loss_scale")
 
 
 @contextmanager
@@ -81,50 +83,52 @@ class _LogFile(logging.FileHandler):
 
 
 class RunLog:
-    """The numbers of a run: a line in the log, a line of JSON, points in TensorBoard, a tick of the progress bar.
+    """The numbers of a run: a line in the log, a line of JSON, points in TensorBoard and W&B, the progress bar.
 
     Only rank 0 writes; on the others every method does nothing.
 
     Args:
         opt: resolved options.
         start: the iteration that the run begins after.
+
+    Raises:
+        UserError: if a file cannot be written, or a package that the options ask for is missing.
     """
 
     def __init__(self, opt: dict[str, Any], start: int) -> None:
         self.logger = logging.getLogger("basicsr")
         self.total = int(opt["train"]["total_iter"])
         self.start, self.started = start, time.perf_counter()
+        self.images = images_per_iteration(opt)
         self.writes = opt["rank"] == 0
-        self.file: Any = None
+        self.health = Health()
+        self.file: JsonLines | None = None
         self.board: Any = None
-        self.bar: Any = None
+        self.wandb: WandbRun | None = None
+        self.bar: ProgressBar | None = None
         if not self.writes:
             return
-        self.path = Path(opt["path"]["experiments_root"]) / "metrics.jsonl"
-        with file_errors(self.path):
-            self.file = self.path.open("a", encoding="utf-8")
+        self.wandb = WandbRun(opt) if project_of(opt) else None
+        self.file = JsonLines(Path(opt["path"]["experiments_root"]) / "metrics.jsonl")
         if opt["logger"].get("use_tb_logger") and not opt["name"].startswith("debug"):
-            from torch.utils.tensorboard import SummaryWriter
-
             # Where upstream's users look for it.
             self.events = Path(opt["root_path"]) / "tb_logger" / opt["name"]
-            with file_errors(self.events):
-                if start == 0 and self.events.exists():
-                    archive = f"{self.events.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"
-                    self.events.rename(self.events.with_name(archive))
-                self.board = SummaryWriter(str(self.events), purge_step=start + 1)
+            self.board = _tensorboard(self.events, start)
         if sys.stderr.isatty():
-            self.bar = tqdm(total=self.total, initial=start, unit="it", desc=opt["name"], dynamic_ncols=True)
+            self.bar = ProgressBar(opt["name"], self.total, start)
 
     def tick(self) -> None:
-        """Count an iteration on the progress bar."""
+        """Count an iteration on the progress bar. No value is read, so that no device is waited for."""
         if self.bar is not None:
-            self.bar.update()
+            self.bar.tick()
 
-    def training(self, epoch: int, iteration: int, rates: list[float], seconds: dict[str, float], log: Any) -> None:
-        """Record an iteration's learning rates, times per iteration and losses."""
+    def training(
+        self, epoch: int, iteration: int, rates: list[float], seconds: Mapping[str, float], log: Mapping[str, Any]
+    ) -> None:
+        """Record an iteration's learning rates, times per iteration and values, and warn where they are bad."""
         if not self.writes:
             return
+        values = {key: value if isinstance(value, int | float) else float(value) for key, value in log.items()}
         spent = time.perf_counter() - self.started
         left = spent / (iteration - self.start) * (self.total - iteration)
         lrs = ",".join(f"{rate:.3e}" for rate in rates)
@@ -133,49 +137,79 @@ class RunLog:
             f"[eta: {datetime.timedelta(seconds=int(left))}, "
             f"time (data): {seconds['time']:.3f} ({seconds['data_time']:.3f})] "
         )
-        with self._console():
-            self.logger.info(message + " ".join(f"{key}: {value:.4e}" for key, value in log.items()))
-        self._line({"iter": iteration, "epoch": epoch, "lr": rates[0], **seconds, **log})
-        points = {f"losses/{key}" if key.startswith("l_") else key: value for key, value in log.items()}
-        self._points(points | {"lr": rates[0]}, iteration)
+        self.logger.info(message + " ".join(f"{key}: {value:.4e}" for key, value in for_the_line(values).items()))
+        for warning in self.health.look(iteration, values):
+            self.logger.warning(f"iter {iteration:,d}: {warning}")
+        speed = {"images_per_s": self.images / seconds["time"]} if seconds["time"] > 0 else {}
+        self._line({"iter": iteration, "epoch": epoch, "lr": rates[0], **seconds, **speed, **values})
+        points = {f"losses/{key}" if key.startswith("l_") else key: value for key, value in values.items()}
+        self._points(points | speed | {"lr": rates[0]}, iteration)
+        if self.bar is not None:
+            self.bar.show(rates[0], values)
 
     def validation(self, iteration: int, dataset: str, values: dict[str, float]) -> None:
         """Record the mean of each metric over a validation set."""
         if not self.writes or not values:
             return
-        with self._console():
-            shown = ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
-            self.logger.info(f"Validation {dataset}, iter {iteration:,d}: {shown}")
+        shown = ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
+        self.logger.info(f"Validation {dataset}, iter {iteration:,d}: {shown}")
         self._line({"iter": iteration, "dataset": dataset, "metrics": values})
         self._points({f"metrics/{dataset}/{metric}": value for metric, value in values.items()}, iteration)
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Write out what is buffered, and tell W&B of the error that is on its way up, if one is."""
+        error = sys.exc_info()[1]
         if self.bar is not None:
             self.bar.close()
+        if self.file is not None:
+            self.file.close()
         if self.board is not None:
             with file_errors(self.events):
                 self.board.close()
-        if self.file is not None:
-            with file_errors(self.path):
-                self.file.close()
+        if self.wandb is not None:
+            self.wandb.close(error)
 
     def _line(self, record: dict[str, Any]) -> None:
-        with file_errors(self.path):
-            self.file.write(json.dumps(record) + "\n")
-            self.file.flush()
+        if self.file is not None:
+            self.file.append(record)
 
     def _points(self, values: dict[str, float], iteration: int) -> None:
+        if self.wandb is not None:
+            self.wandb.log(iteration, values)
         if self.board is None:
             return
         with file_errors(self.events):
             for name, value in values.items():
                 self.board.add_scalar(name, value, iteration)
 
-    @contextmanager
-    def _console(self) -> Iterator[None]:
-        if self.bar is None:
-            yield
-            return
-        with logging_redirect_tqdm([self.logger]):
-            yield
+
+def for_the_line(values: Mapping[str, float]) -> dict[str, float]:
+    """What the log line shows: losses, D's accuracy or else its mean logits, and what a model of others logs.
+
+    >>> list(for_the_line({"l_g_pix": 1, "grad_g_pix": 1, "out_d_real": 1, "d_accuracy": 1, "skipped_steps": 1}))
+    ['l_g_pix', 'd_accuracy', 'skipped_steps']
+    """
+    hidden = (*DIAGNOSTICS, "out_d_") if "d_accuracy" in values else DIAGNOSTICS
+    return {key: value for key, value in values.items() if not key.startswith(hidden)}
+
+
+def images_per_iteration(opt: Mapping[str, Any]) -> int:
+    """How many images all processes together take in an iteration."""
+    options = opt["datasets"].get("train") or {}
+    devices = opt["world_size"] if opt.get("dist") else max(1, int(opt.get("num_gpu") or 0))
+    return int(options.get("batch_size_per_gpu", 1)) * int(devices)
+
+
+def _tensorboard(events: Path, start: int) -> Any:
+    """A writer of events, in a folder of its own if the run starts anew."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise OptionError(
+            "logger.use_tb_logger: the package tensorboard is not installed: pip install tensorboard, or set false"
+        ) from error
+    with file_errors(events):
+        if start == 0 and events.exists():
+            archive = f"{events.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"
+            events.rename(events.with_name(archive))
+        return SummaryWriter(str(events), purge_step=start + 1)

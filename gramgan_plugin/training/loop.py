@@ -2,18 +2,32 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.data.loaders import TrainingData, build_test_loaders
-from gramgan_plugin.errors import OptionError
+from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.training import distributed
+from gramgan_plugin.training.facts import place_in_data, recorded_seed, run_facts
+from gramgan_plugin.training.keep import Checkpoints
 from gramgan_plugin.training.logs import RunLog, run_logging
-from gramgan_plugin.training.resume import find_resume_state, load_resume_state, restore
-from gramgan_plugin.training.run_folder import open_run_folder, record_run
+from gramgan_plugin.training.reproducible import own_randomness, seed_everything, torch_settings
+from gramgan_plugin.training.resume import (
+    find_resume_state,
+    is_of_run,
+    load_resume_state,
+    restore,
+    was_validated,
+)
+from gramgan_plugin.training.run_folder import open_run_folder, record_data, record_run
+from gramgan_plugin.training.signals import StopRequest, stop_signals
+from gramgan_plugin.training.together import together
 from gramgan_plugin.training.validation import validate
+
+logger = logging.getLogger("basicsr")
 
 
 def train(opt: dict[str, Any]) -> None:
@@ -24,84 +38,176 @@ def train(opt: dict[str, Any]) -> None:
 
     Raises:
         UserError: for what the user can mend: options, data, checkpoints, a busy run folder, a full disk.
+        TrainingStopped: if the run has ended itself; the state of the last iteration is saved.
+        Preempted: if a signal has asked the run to stop; its state is saved.
     """
-    opt["rank"], opt["world_size"] = distributed.start(opt["launcher"])
-    try:
-        folder = Path(opt["path"]["experiments_root"])
-        if opt["rank"] != 0:
-            with run_logging(folder / "train.log", opt["rank"]):
-                _run(opt, find_resume_state(opt))
+    with distributed.joined(opt["launcher"], use_gpus=opt["num_gpu"] > 0) as (opt["rank"], opt["world_size"]):
+        # Rank 0 alone looks, and draws the seed where none is given: the others must not come to another answer.
+        first, found = opt["rank"] == 0, list[str]()
+        state, opt["manual_seed"] = distributed.gather(
+            (find_resume_state(opt, found.append) if first else None, opt["manual_seed"])
+        )[0]
+        folder, goes_on = Path(opt["path"]["experiments_root"]), is_of_run(state, opt)
+        with (
+            open_run_folder(folder, keep=goes_on) if first else nullcontext(),
+            run_logging(folder / "train.log", opt["rank"]),
+            torch_settings(opt),
+            stop_signals(tell=first) as request,
+        ):
+            for warning in found:
+                logger.warning(warning)
+            run = Run(opt, state, request)
+            try:
+                run.train()
+            finally:
+                run.close()
+
+
+class Run:
+    """A run from where it starts to its last iteration.
+
+    Args:
+        opt: resolved options, with ``rank`` and ``world_size``.
+        state: the training state to go on from.
+        request: where a signal leaves word.
+    """
+
+    def __init__(self, opt: dict[str, Any], state: Path | None, request: StopRequest) -> None:
+        self.opt, self.request = opt, request
+        self.total = _whole(opt, "train", "total_iter")
+        self.print_freq = _whole(opt, "logger", "print_freq", 100)
+        self.save_freq = _whole(opt, "logger", "save_checkpoint_freq", 5000)
+        content = load_resume_state(state, opt) if state is not None else None
+        if content is not None and opt.get("manual_seed_drawn"):
+            seed = recorded_seed(content)
+            opt["manual_seed"] = opt["manual_seed"] if seed is None else seed
+        self.folder = Path(opt["path"]["experiments_root"])
+        if opt["rank"] == 0:
+            record_run(self.folder, opt, int(content["iter"]) if content is not None else 0)
+        seed_everything(opt["manual_seed"] + opt["rank"])
+        self.data = TrainingData(opt)
+        self.facts = run_facts(opt, self.data.facts())
+        if opt["rank"] == 0:
+            record_data(self.folder, self.facts["data"])
+        self.val_loaders = build_test_loaders(opt, "val")
+        self.val_freq = _whole(opt, "val", "val_freq", 5000) if opt.get("val") and self.val_loaders else 0
+        self.model = build_model(opt)
+        self.checkpoints = Checkpoints(self.model, opt)
+        # The iteration finished last, and the place in the data of the batch that follows it.
+        self.iteration, self.place, self.epoch = 0, (0, 0), 0
+        if content is not None and state is not None:
+            self.iteration = restore(self.model, content, state)
+            self.place = place_in_data(content, self.facts, self.data)
+            self.epoch = self.place[0]
+        # The iteration whose checkpoint was written last, or could not be.
+        self.saved = self.iteration if is_of_run(state, opt) else 0
+        self.validated = self.iteration if self.saved and self._was_validated() else 0
+        self.batches: Any = self.data.batches(*self.place)  # a generator, which can be closed
+        self.clock = _Clock()
+        self.log = RunLog(opt, self.iteration)
+
+    def train(self) -> None:
+        """Go through the iterations that are left."""
+        self._announce()
+        try:
+            self._iterate()
+        except (Preempted, TrainingStopped):
+            self._save_before_leaving()
+            raise
+        logger.info(f"Trained {self.iteration:,d} iterations; the networks are in {self.opt['path']['models']}")
+
+    def close(self) -> None:
+        """End the processes that load data, and write out what is buffered."""
+        try:
+            self.batches.close()
+        finally:
+            self.log.close()
+
+    def _iterate(self) -> None:
+        warmup = self.opt["train"].get("warmup_iter", -1)
+        if self.saved and self.val_freq and self.iteration % self.val_freq == 0 and self.validated != self.iteration:
+            self._validate()  # a stop has come between the checkpoint and this
+        self.clock.restart()
+        while self.iteration < self.total:
+            with together():
+                epoch, index, batch = next(self.batches)
+                self._stop_if_asked()
+            batch = to_model_batch(batch, self.model.device)
+            self.clock.data_ready()
+            iteration = self.iteration + 1
+            self.model.update_learning_rate(iteration, warmup_iter=warmup)
+            self.model.feed_data(batch)
+            self.model.optimize_parameters(iteration)
+            self.clock.iteration_done()
+            self.log.tick()
+            self.iteration, self.epoch = iteration, epoch
+            self.place = (epoch, index + 1) if index + 1 < self.data.batches_per_epoch else (epoch + 1, 0)
+            if iteration % self.print_freq == 0:
+                self._log()
+            if iteration % self.save_freq == 0:
+                self._save()
+            if self.val_freq and iteration % self.val_freq == 0:
+                self._validate()
+        if self.saved != self.iteration:
+            self._save()
+        self.model.save(-1, -1)  # the networks under the name `latest`, where upstream's users look for them
+        if self.val_freq and self.validated != self.iteration:
+            with together():
+                self._stop_if_asked()
+            self._validate()
+
+    def _announce(self) -> None:
+        progress = f"{self.total:,d} iterations"
+        if self.iteration:
+            progress = f"going on from iteration {self.iteration:,d} of {self.total:,d}"
+        logger.info(
+            f"{self.data.size:,d} training images, batch {self.data.batch_size}, "
+            f"{self.data.batches_per_epoch:,d} iterations an epoch; {progress}"
+        )
+        if self.iteration >= self.total:
+            logger.info(
+                f"This run is finished: it has come to iteration {self.iteration:,d}, and train.total_iter is "
+                f"{self.total:,d}; raise that to train on"
+            )
+
+    def _stop_if_asked(self) -> None:
+        if self.request.signal is not None:
+            done = f"after iteration {self.iteration:,d}, whose state is saved" if self.iteration else "at iteration 0"
+            raise Preempted(
+                f"stopped by {self.request.signal} {done}; run the same command again with --auto_resume to go on"
+            )
+
+    def _log(self) -> None:
+        with together():  # the model stops a run whose losses are no numbers
+            values = self.model.get_current_log()
+        self.log.training(self.epoch, self.iteration, self.model.get_current_learning_rate(), self.clock.take(), values)
+
+    def _save(self) -> None:
+        # A process that cannot write leaves at once, and that ends the others: they wait for it.
+        logger.info(f"Saving the checkpoint of iteration {self.iteration:,d}")
+        self.saved = self.iteration
+        self.model.run_facts = {**self.facts, "place": {"epoch": self.place[0], "batch": self.place[1]}}
+        self.checkpoints.save(self.epoch, self.iteration)
+
+    def _save_before_leaving(self) -> None:
+        if self.saved == self.iteration:
             return
-        state = find_resume_state(opt)
-        # Going on means the run's own folder; a state from elsewhere starts a new run.
-        own = state is not None and state.parent.resolve() == Path(opt["path"]["training_states"]).resolve()
-        with open_run_folder(folder, keep=own), run_logging(folder / "train.log"):
-            record_run(folder, opt)
-            _run(opt, state)
-    finally:
-        distributed.stop()
+        try:
+            self._save()
+        except TrainingStopped as error:
+            logger.warning(f"The state of iteration {self.iteration:,d} cannot be saved: {error}")
 
+    def _was_validated(self) -> bool:
+        datasets = [loader.dataset.opt["name"] for loader in self.val_loaders]  # type: ignore[attr-defined]
+        return bool(distributed.gather(was_validated(self.folder, self.iteration, datasets))[0])
 
-def _run(opt: dict[str, Any], state: Path | None) -> None:
-    logger = logging.getLogger("basicsr")
-    content = load_resume_state(state, opt) if state is not None else None
-    _seed(opt["manual_seed"] + opt["rank"])
-    data = TrainingData(opt)
-    val_loaders = build_test_loaders(opt, "val")
-    model = build_model(opt)
-    iteration = restore(model, content, state) if content is not None and state is not None else 0
-    total = _whole(opt, "train", "total_iter")
-    logger.info(
-        f"{data.size} training images, batch {data.batch_size}, {data.batches_per_epoch} iterations an epoch; "
-        + (f"going on from iteration {iteration} of {total}" if iteration else f"{total} iterations")
-    )
-    if (opt["logger"].get("wandb") or {}).get("project"):
-        logger.warning("logger.wandb.project: Weights & Biases is not supported yet; this run is not sent there")
-    log = RunLog(opt, iteration)
-    try:
-        _iterate(opt, model, data, val_loaders, log, iteration, total)
-    finally:
-        log.close()
-
-
-def _iterate(
-    opt: dict[str, Any], model: Any, data: TrainingData, val_loaders: Any, log: RunLog, iteration: int, total: int
-) -> None:
-    logger = logging.getLogger("basicsr")
-    print_freq = _whole(opt, "logger", "print_freq", 100)
-    save_freq = _whole(opt, "logger", "save_checkpoint_freq", 5000)
-    val_freq = _whole(opt, "val", "val_freq", 5000) if opt.get("val") and val_loaders else 0
-    warmup = opt["train"].get("warmup_iter", -1)
-    epoch, validated = 0, -1
-    clock = _Clock()
-    batches = data.batches(iteration)
-    while iteration < total:
-        epoch, batch = next(batches)
-        batch = to_model_batch(batch, model.device)
-        clock.data_ready()
-        iteration += 1
-        model.update_learning_rate(iteration, warmup_iter=warmup)
-        model.feed_data(batch)
-        model.optimize_parameters(iteration)
-        clock.iteration_done()
-        log.tick()
-        if iteration % print_freq == 0:
-            # Every process takes part: averaging the values over them is a collective operation.
-            values = model.get_current_log()
-            log.training(epoch, iteration, model.get_current_learning_rate(), clock.take(), values)
-        if iteration % save_freq == 0:
-            logger.info(f"Saving the checkpoint of iteration {iteration:,d}")
-            model.save(epoch, iteration)
-        if val_freq and iteration % val_freq == 0:
-            validate(model, val_loaders, iteration, opt, log)
-            validated = iteration
-            clock.restart()
-    if iteration % save_freq != 0:
-        model.save(epoch, iteration)
-    model.save(-1, -1)  # the networks under the name `latest`, where upstream's users look for them
-    if val_freq and validated != iteration:
-        validate(model, val_loaders, iteration, opt, log)
-    logger.info(f"Trained {total:,d} iterations; the networks are in {opt['path']['models']}")
+    def _validate(self) -> None:
+        with own_randomness(self.model.device):
+            results = validate(self.model, self.val_loaders, self.iteration, self.opt, self.log)
+        self.validated = self.iteration
+        with together():
+            self.checkpoints.validated(self.iteration, results)
+        self.clock.restart()
 
 
 class _Clock:
@@ -129,12 +235,6 @@ class _Clock:
         seconds = {"time": (self.total) / count, "data_time": self.data / count}
         self.restart()
         return seconds
-
-
-def _seed(seed: int) -> None:
-    from basicsr.utils import set_random_seed
-
-    set_random_seed(seed)
 
 
 def _whole(opt: dict[str, Any], section: str, key: str, default: int | None = None) -> int:

@@ -2,26 +2,34 @@
 
 import json
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.checkpoints.files import describe_file, load_tensors
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.json_lines import read_lines
 
 logger = logging.getLogger("basicsr")
 
 
-def find_resume_state(opt: dict[str, Any]) -> Path | None:
+def find_resume_state(opt: dict[str, Any], warn: Callable[[str], None] = logger.warning) -> Path | None:
     """The training state to resume from, or None for a fresh start.
 
-    ``--auto_resume`` takes the newest whole checkpoint of the run, passing over damaged ones with a warning;
-    otherwise ``path.resume_state`` names one.
+    ``--auto_resume`` takes the newest whole checkpoint of the run, passing over damaged ones with a warning; where
+    the run has none, or without ``--auto_resume``, ``path.resume_state`` may name one.
+
+    Args:
+        opt: resolved options.
+        warn: takes the warnings.
 
     Raises:
         UserError: if the one named is missing or damaged.
     """
     if opt["auto_resume"]:
-        return newest_checkpoint(Path(opt["path"]["training_states"]))
+        newest = newest_checkpoint(Path(opt["path"]["training_states"]), warn)
+        if newest is not None:
+            return newest
     named = opt["path"].get("resume_state")
     if not named:
         return None
@@ -32,22 +40,44 @@ def find_resume_state(opt: dict[str, Any]) -> Path | None:
     # A state written by upstream has no list of files to compare with.
     if problem and state.with_suffix(".json").exists():
         raise UserError(f"path.resume_state: {state}: {problem}")
+    for newer in _states(state.parent) if is_of_run(state, opt) and state.stem.isdecimal() else ():
+        if int(newer.stem) > int(state.stem) and damage(newer, contents=False) is None:
+            warn(
+                f"going on from {state}, though there is {newer.name}: until this run has come further than that, "
+                "--auto_resume would take the other"
+            )
+            break
     return state
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
+def newest_checkpoint(folder: Path, warn: Callable[[str], None] = logger.warning) -> Path | None:
     """The newest ``N.state`` in ``folder`` whose files are all there and as they were written."""
-    states = [path for path in folder.glob("*.state") if path.stem.isdigit()]
-    for state in sorted(states, key=lambda path: int(path.stem), reverse=True):
+    for state in _states(folder):
         problem = damage(state)
         if problem is None:
             return state
-        logger.warning(f"{state} is passed over: {problem}")
+        warn(f"{state} is passed over: {problem}")
     return None
 
 
-def damage(state: Path) -> str | None:
-    """What is wrong with the checkpoint of ``state``, or None if its files match their recorded size and SHA-256."""
+def is_of_run(state: Path | None, opt: dict[str, Any]) -> bool:
+    """Whether a state lies in the run's own folder, so that the run goes on; from any other a new run starts."""
+    return state is not None and state.parent.resolve() == Path(opt["path"]["training_states"]).resolve()
+
+
+def _states(folder: Path) -> list[Path]:
+    """The training states in a folder, the newest first."""
+    states = [path for path in folder.glob("*.state") if path.stem.isdecimal()]
+    return sorted(states, key=lambda path: int(path.stem), reverse=True)
+
+
+def damage(state: Path, *, contents: bool = True) -> str | None:
+    """What is wrong with the checkpoint of ``state``, or None if its files match their recorded size and SHA-256.
+
+    Args:
+        state: ``N.state``; ``N.json`` beside it has the list.
+        contents: read the files; otherwise their sizes are all that is compared.
+    """
     manifest = state.with_suffix(".json")
     try:
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
@@ -61,9 +91,22 @@ def damage(state: Path) -> str | None:
         path = run / name
         if not path.is_file():
             return f"{name} is missing"
-        if describe_file(path) != entry:
+        if (describe_file(path) if contents else {**entry, "size": path.stat().st_size}) != entry:
             return f"{name} is not as it was written"
     return None
+
+
+def was_validated(run: Path, iteration: int, datasets: Iterable[str]) -> bool:
+    """Whether a run's ``metrics.jsonl`` has the results of all these sets at an iteration.
+
+    A checkpoint is written before the validation of its iteration, and a kill may have come between the two.
+    """
+    path = run / "metrics.jsonl"
+    try:
+        records = [record for _, record in read_lines(path)] if path.is_file() else []
+    except UserError:
+        return False
+    return {*datasets} <= {record.get("dataset") for record in records if record.get("iter") == iteration}
 
 
 def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:

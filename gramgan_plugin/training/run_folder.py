@@ -5,21 +5,35 @@ import os
 import platform
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 from filelock import FileLock, Timeout
 
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.json_lines import JsonLines
 from gramgan_plugin.models.components import with_defaults
+from gramgan_plugin.yaml_writer import yaml_text
 
 HOLDER = ".lock.json"
+PACKAGES = ("gramgan-plugin", "basicsr", "torch", "torchvision", "numpy", "opencv-python", "lmdb", "faiss-cpu")
+# What libraries read from the environment and a result, or its speed, may depend on.
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "ATEN_CPU_CAPABILITY",
+)
 
 
 @contextmanager
@@ -46,28 +60,84 @@ def open_run_folder(folder: Path, *, keep: bool) -> Iterator[Path]:
         yield folder
 
 
-def record_run(folder: Path, opt: dict[str, Any]) -> None:
+def record_run(folder: Path, opt: dict[str, Any], iteration: int = 0) -> None:
     """Write what is needed to repeat the run: ``options.yml`` and ``environment.json``.
 
-    The options are resolved and have the defaults of networks, losses, optimizers, schedule and metrics, too.
+    The options are resolved and have the defaults of networks, losses, optimizers, schedule and metrics, too. A run
+    that goes on may do so elsewhere: both files tell of its latest start, and ``starts.jsonl`` has a line for each
+    start of training.
+
+    Args:
+        folder: the run's.
+        opt: resolved options.
+        iteration: the iteration that it goes on from; 0 for one that begins.
     """
     temporary = folder / ".options.yml.tmp"
-    text = yaml.safe_dump(_plain(with_defaults(opt)), sort_keys=False, allow_unicode=True)
     with file_errors(folder / "options.yml"):
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(yaml_text(with_defaults(opt)), encoding="utf-8")
         temporary.replace(folder / "options.yml")
-    save_json(environment(), folder / "environment.json")
+    facts = environment(opt)
+    save_json(facts, folder / "environment.json")
+    if opt.get("is_train", True):
+        starts = JsonLines(folder / "starts.jsonl")
+        starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "iteration": iteration, **facts})
+        starts.close()
 
 
-def environment() -> dict[str, Any]:
-    """Versions, and the commit and dirty flag of the working directory if it is a git checkout (no remotes)."""
+def record_data(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write what the run trains on, its fingerprint with it, as ``data.json``.
+
+    Args:
+        folder: the run's.
+        facts: of ``TrainingData.facts``.
+    """
+    save_json(dict(facts), folder / "data.json")
+
+
+def environment(opt: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result may depend on besides the options and the data.
+
+    The command line as it was given, the seed, processes, devices and threads, versions, and the commit and dirty
+    flag of the working directory if it is a git checkout (no remotes).
+    """
     packages: dict[str, str | None] = {}
-    for name in ("gramgan-plugin", "basicsr", "torch", "torchvision", "numpy", "opencv-python", "lmdb"):
+    for name in PACKAGES:
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = None
-    return {"python": platform.python_version(), "system": platform.system(), "packages": packages, "git": _git()}
+    return {
+        "command": _command(sys.argv),
+        "seed": opt.get("manual_seed"),
+        "processes": opt.get("world_size", 1),
+        **_devices(opt),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "packages": packages,
+        "git": _git(),
+    }
+
+
+def _command(argv: list[str]) -> list[str]:
+    """The command line as it was typed, but for where on this machine the program lies."""
+    program = Path(argv[0]) if argv else Path()
+    called = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
+    return [*called, *argv[1:]]
+
+
+def _devices(opt: Mapping[str, Any]) -> dict[str, Any]:
+    """The devices that this process sees and uses, and what torch computes with on them."""
+    on_gpu = torch.cuda.is_available() and int(opt.get("num_gpu") or 0) > 0
+    count = torch.cuda.device_count() if opt.get("dist") else int(opt.get("num_gpu") or 0)
+    return {
+        "devices": [torch.cuda.get_device_name(number) for number in range(count)] if on_gpu else ["cpu"],
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cuda": torch.version.cuda if on_gpu else None,
+        "cudnn": torch.backends.cudnn.version() if on_gpu else None,
+    }
 
 
 def _git() -> dict[str, Any] | None:
@@ -118,11 +188,3 @@ def _release_name(folder: Path, archive: Path) -> None:
         target = archive.with_name(f"{archive.name}_{number}")
     (folder / HOLDER).unlink(missing_ok=True)
     folder.rename(target)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(member) for key, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
-    return value

@@ -1,46 +1,154 @@
-"""Validation during training: metrics and pictures of the validation sets."""
+"""Validation during training: metrics and pictures of the validation sets, shared out over the processes."""
 
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from basicsr.models.sr_model import SRModel
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
-from gramgan_plugin.evaluation.measure import measure, model_enlarger, write_image
-from gramgan_plugin.evaluation.pictures import Image
+from gramgan_plugin.evaluation.measure import Measured, encode_png, measure_image, model_enlarger, write_png
+from gramgan_plugin.evaluation.over_time import Crops, cut_crops, update_over_time
+from gramgan_plugin.training import distributed
 from gramgan_plugin.training.logs import RunLog
 
+COMPARED = 4  # images of each set
 
-def validate(model: Any, loaders: list[DataLoader[Any]], iteration: int, opt: dict[str, Any], log: RunLog) -> None:
-    """Measure the model on each validation set, and save pictures if ``val.save_img`` asks for them.
 
-    A model class with a validation of its own (video models have one) is left to do it its own way.
+def validate(
+    model: Any, loaders: list[DataLoader[Any]], iteration: int, opt: dict[str, Any], log: RunLog
+) -> dict[str, dict[str, float]]:
+    """Measure the model on each validation set, and write pictures; every process of the run must call it.
+
+    Process r of R measures the images r, r + R, ... of a set; process 0 alone writes. The results are those that one
+    process gives. A model class with a validation of its own (video models have one) is left to do it its own way.
+
+    Pictures, under ``visualization/``: with ``val.save_img`` each SR image as ``IMAGE/IMAGE_ITERATION.png``, as
+    upstream; of the first ``val.compare`` images of a set ``over_time/SET/IMAGE.png``, where the most detailed crop
+    of GT is shown beside bicubic and SR at this and earlier validations.
 
     Args:
         model: any BasicSR model.
         loaders: one for each set.
-        iteration: for the pictures' names (``visualization/IMAGE/IMAGE_ITERATION.png``, as upstream) and the log.
+        iteration: for the pictures' names and the log.
         opt: resolved options.
         log: where the means go.
+
+    Returns:
+        set -> metric -> mean over the images, the same on every process.
+
+    Raises:
+        UserError: for an image that cannot be read or measured, or a picture that cannot be written.
     """
     own = getattr(type(model), "nondist_validation", None) is not getattr(SRModel, "nondist_validation", None)
-    save = bool(opt["val"].get("save_img", False))
-
-    def keep(name: str, image: Image, truth: Image | None) -> None:
-        write_image(image, Path(opt["path"]["visualization"]) / name / f"{name}_{iteration}.png")
-
+    results = {}
     for loader in loaders:
+        dataset: str = loader.dataset.opt["name"]  # type: ignore[attr-defined]
         if own:
-            model.validation(loader, iteration, log.board, save)
+            model.validation(loader, iteration, log.board, bool(opt["val"].get("save_img", False)))
+            results[dataset] = distributed.gather(_means_of_its_own(model, opt))[0]
             continue
-        if opt["rank"] != 0:
-            continue
-        result = measure(
-            model_enlarger(model),
-            loader,
-            opt["val"].get("metrics") or {},
-            model=opt["name"],
-            device=model.device,
-            keep=keep if save else None,
+        results[dataset] = _validate_set(model, loader, iteration, opt)
+        log.validation(iteration, dataset, results[dataset])
+    return results
+
+
+def _validate_set(model: Any, loader: DataLoader[Any], iteration: int, opt: dict[str, Any]) -> dict[str, float]:
+    dataset, world = loader.dataset.opt["name"], opt["world_size"]  # type: ignore[attr-defined]
+    metrics = opt["val"].get("metrics") or {}
+    enlarge = model_enlarger(model)
+    pictures = _Pictures(opt, dataset, iteration)
+    size = len(loader.dataset)  # type: ignore[arg-type]
+    mine: list[dict[str, float]] = []
+    images = _share(loader, opt["rank"], world)
+    # In rounds of one image a process, so that process 0 holds no more than one picture of each.
+    for first in range(0, size, world):
+        picture = None
+        data = next(images, None)
+        if data is not None:
+            measured = measure_image(enlarge, data, metrics, model=opt["name"], dataset=dataset, device=model.device)
+            mine.append(measured.values)
+            picture = pictures.take(first + opt["rank"], measured)
+        if pictures.any_from(first):
+            pictures.write(distributed.gather_on_first(picture))
+    rows = [row for share in distributed.gather(mine) for row in share]
+    columns = {metric: [row[metric] for row in rows if metric in row] for metric in metrics}
+    # fsum rounds once, at its end: the order of the images, which is that of the processes, makes no difference.
+    return {metric: math.fsum(column) / len(column) for metric, column in columns.items() if column}
+
+
+def _share(loader: DataLoader[Any], rank: int, world: int) -> Iterator[dict[str, Any]]:
+    """The images of a set that this process measures."""
+    return iter(
+        DataLoader(
+            Subset(loader.dataset, range(rank, len(loader.dataset), world)),  # type: ignore[arg-type]
+            batch_size=1,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            worker_init_fn=loader.worker_init_fn,
+            # A loader draws a seed for its workers: not from the generator that the training draws from.
+            generator=torch.Generator(),
         )
-        log.validation(iteration, result.dataset, result.means())
+    )
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What is to be written of one image."""
+
+    name: str
+    png: bytes | None
+    crops: Crops | None
+
+
+class _Pictures:
+    """The pictures of one set: ``take`` on the process that has measured an image, ``write`` on process 0."""
+
+    def __init__(self, opt: Mapping[str, Any], dataset: str, iteration: int) -> None:
+        self.metrics = opt["val"].get("metrics") or {}
+        self.save = bool(opt["val"].get("save_img", False))
+        compared = opt["val"].get("compare")
+        self.compared = COMPARED if compared is None else int(compared)
+        self.folder = Path(opt["path"]["visualization"])
+        self.dataset = dataset
+        self.iteration = iteration
+
+    def any_from(self, place: int) -> bool:
+        """Whether the image at a place of the set, or a later one, has a picture."""
+        return self.save or place < self.compared
+
+    def take(self, place: int, measured: Measured) -> _Picture:
+        """The pictures of the image at a place of the set."""
+        return _Picture(
+            measured.name,
+            encode_png(measured.image, self._path(measured.name)) if self.save else None,
+            cut_crops(measured, self.metrics) if place < self.compared else None,
+        )
+
+    def write(self, pictures: list[_Picture | None]) -> None:
+        """Write those of a round."""
+        for picture in pictures:
+            if picture is not None and picture.png is not None:
+                write_png(picture.png, self._path(picture.name))
+            if picture is not None and picture.crops is not None:
+                update_over_time(self.folder / "over_time" / self.dataset, self.iteration, picture.crops)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name / f"{name}_{self.iteration}.png"
+
+
+def _means_of_its_own(model: Any, opt: Mapping[str, Any]) -> dict[str, float]:
+    """The means that a model's own validation has left behind; {} where it keeps them in a way unknown here."""
+    results, metrics = getattr(model, "metric_results", None), list(opt["val"].get("metrics") or {})
+    if not isinstance(results, dict) or not results:
+        return {}
+    clips = list(results.values())
+    if all(isinstance(clip, Tensor) and clip.ndim == 2 and clip.shape[1] == len(metrics) for clip in clips):
+        # Video: clip -> (frames, metrics); the mean over the clips of their means.
+        means = [clip.double().mean(dim=0).tolist() for clip in clips]
+        return {metric: math.fsum(clip[i] for clip in means) / len(means) for i, metric in enumerate(metrics)}
+    return {str(key): float(value) for key, value in results.items() if isinstance(value, int | float)}

@@ -143,10 +143,10 @@ class TestCommands:
     @pytest.mark.parametrize("command", ["train", "test"])
     def test_before_anything_is_built(self, own_options, write_options, capsys, command, workdir):
         own_options["path"]["pretrain_network_g"] = "g.pth"
-        own_options["logger"]["wandb"] = {"project": "x"}
+        own_options["val"]["pbar"] = True
         assert main([command, "-opt", write_options(own_options)]) == 2
         printed = capsys.readouterr().err
-        assert f"basicsr {command}: warning: logger.wandb.project: " in printed
+        assert f"basicsr {command}: warning: val.pbar: " in printed
         assert f"basicsr {command}: path.pretrain_network_g: g.pth: no such checkpoint file" in printed
         assert not (workdir / "experiments").exists()
         assert not (workdir / "results").exists()

@@ -1,6 +1,7 @@
 import inspect
 import json
 import re
+import sys
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -98,10 +99,15 @@ class TestAnnotations:
 
 
 class TestWarnings:
-    def test_wandb(self, tiny_options):
-        tiny_options["logger"]["wandb"] = {"project": "mine", "resume_id": None}
+    def test_wandb(self, tiny_options, monkeypatch):
+        tiny_options["logger"]["wandb"] = {"project": None, "resume_id": "abc"}
         (warning,) = check_options(tiny_options)
-        assert warning.startswith("logger.wandb.project: Weights & Biases is not supported yet")
+        assert warning.startswith("logger.wandb.resume_id: there is no logger.wandb.project")
+        tiny_options["logger"]["wandb"] = {"project": "mine", "resume_id": None}
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(OptionError, match=r"logger\.wandb\.project: .* is not installed: pip install wandb"):
+            check_options(tiny_options)
+        assert check_options(tiny_options, is_train=False) == []
 
     @pytest.mark.parametrize(
         ("section", "key", "value", "text"),

@@ -59,6 +59,11 @@ class TestOurs:
             ),
             (_set("train:gan_opt:mask", {"window": 4, "stride": 4}), "train.gan_opt.mask.threshold: missing"),
             (
+                _set("train:accumulate", 4),
+                "train.accumulate: a batch_size_per_gpu of 2 cannot be split into 4 equal parts",
+            ),
+            (_set("train:clip_grad_norm_g", 0), "train.clip_grad_norm_g: 0 would take all gradient away"),
+            (
                 _set("datasets:train:dataroot_gt", ["a", "b"]),
                 "datasets.train.dataroot_lq: 1 paths for the 2 of dataroot",
             ),
@@ -79,6 +84,14 @@ class TestOurs:
         ("change", "message"),
         [
             (_set("path:pretrain_network_z", "z.pth"), None),
+            (_set("train:compile_mode", "default"), "train.compile_mode: has no effect without train.compile: true"),
+            (
+                lambda o: (
+                    _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(o),
+                    _set("train:clip_grad_norm_d", 1.0)(o),
+                ),
+                "train.clip_grad_norm_d: there is no network_d",
+            ),
             (_without("datasets:val"), "val: there is no data set `val`, so nothing is validated"),
             (_without("val"), "datasets.val: there is no section `val`, so nothing is validated"),
         ],
@@ -90,6 +103,53 @@ class TestOurs:
                 check_options(tiny_options)
             return
         assert message in check_options(tiny_options)
+
+    @pytest.mark.parametrize(
+        ("share", "message"),
+        [
+            (-0.1, "datasets.train.max_unreadable: must be at least 0, not -0.1"),
+            (1.5, "datasets.train.max_unreadable: is a share of the images, at most 1, not 1.5"),
+            ("1%", "datasets.train.max_unreadable: expected a number, not '1%'"),
+        ],
+    )
+    def test_no_share_of_unreadable_images(self, tiny_options, share, message):
+        assert message in _error(tiny_options, _set("datasets:train:max_unreadable", share))
+
+    @pytest.mark.parametrize("share", [0, 0.01, 1])
+    def test_a_share_of_unreadable_images(self, tiny_options, share):
+        _set("datasets:train:max_unreadable", share)(tiny_options)
+        assert check_options(tiny_options) == []
+        _set("datasets:val:max_unreadable", share)(tiny_options)
+        (warning,) = check_options(tiny_options)
+        assert warning.startswith("datasets.val.max_unreadable: for training only")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda o: None, None),
+            (_set("logger:keep_best", "ssim"), "logger.keep_best: 'ssim' is not under val.metrics; it has psnr"),
+            (_without("val:metrics"), "logger.keep_best: 'psnr' is not under val.metrics; that is missing"),
+            (_without("val"), "logger.keep_best: nothing is validated; give a section `val` and a data set `val`"),
+            (_without("datasets:val"), "logger.keep_best: nothing is validated; give a section `val` and a data set"),
+            (_set("logger:keep_best", 3), "logger.keep_best: expected text, not 3"),
+            (_set("logger:keep_last", 0), "logger.keep_last: must be at least 1, not 0"),
+        ],
+    )
+    def test_which_checkpoints_to_keep(self, tiny_options, change, message):
+        tiny_options["logger"] |= {"keep_best": "psnr", "keep_last": None}
+        if message is None:
+            assert check_options(tiny_options) == []
+            return
+        assert any(line.startswith(message) for line in _error(tiny_options, change))
+
+    def test_what_any_model_and_run_takes(self, tiny_options):
+        tiny_options |= {"deterministic": True}
+        tiny_options["train"]["tf32"] = False
+        assert check_options(tiny_options) == []
+        srgan = upstream.esrgan()
+        srgan["train"]["tf32"] = False
+        check_options(srgan)
+        assert "train.tf32: expected true or false, not 1" in _error(tiny_options, _set("train:tf32", 1))
 
     def test_rrdbnet_at_a_smaller_scale_takes_lq_in_blocks(self, tiny_options):
         tiny_options |= {"scale": 2}

@@ -77,13 +77,13 @@ class TestCpu:
     )
     def test_bf16(self, tmp_path, text, expected):
         (tmp_path / "cpuinfo").write_text(text)
-        assert hardware.cpu_bf16(tmp_path / "cpuinfo") == expected
+        assert hardware.bf16_instructions(tmp_path / "cpuinfo") == expected
 
     def test_bf16_where_the_system_does_not_tell(self, tmp_path, machine, monkeypatch):
-        assert hardware.cpu_bf16(tmp_path / "none") is None
+        assert hardware.bf16_instructions(tmp_path / "none") is None
         monkeypatch.setattr(hardware, "import_torch", lambda: _torch([]))
         for support, words in ((None, "is unknown"), ([], "no bf16"), (["AMX"], "bf16 by AMX")):
-            monkeypatch.setattr(hardware, "cpu_bf16", lambda support=support: support)
+            monkeypatch.setattr(hardware, "bf16_instructions", lambda support=support: support)
             (finding,) = [finding for finding in hardware.devices() if finding.topic == "CPU"]
             assert words in finding.fact
             assert finding.fact.startswith("7 threads for torch")
@@ -91,9 +91,9 @@ class TestCpu:
     def test_as_torch_sees_it(self):
         torch = pytest.importorskip("torch")
         asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        if asked is None or hardware.cpu_bf16() is None:
+        if asked is None or hardware.bf16_instructions() is None:
             pytest.skip("nothing to compare with here")
-        assert ("AVX-512" in hardware.cpu_bf16()) == asked()
+        assert ("AVX-512" in hardware.bf16_instructions()) == asked()
 
 
 class TestSharedMemory:

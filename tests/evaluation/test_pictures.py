@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from gramgan_plugin.evaluation.pictures import GAP, LABEL_HEIGHT, side_by_side
+from gramgan_plugin.evaluation.pictures import GAP, LABEL_HEIGHT, labelled, side_by_side
 
 
 class TestSideBySide:
@@ -27,3 +27,17 @@ class TestSideBySide:
             side_by_side({})
         with pytest.raises(ValueError, match="images of one size"):
             side_by_side({"a": np.zeros((4, 4, 3), np.uint8), "b": np.zeros((4, 5, 3), np.uint8)})
+
+
+class TestLabelled:
+    def test_rows(self):
+        images = {str(i): np.full((10, 20, 3), 40 * i, np.uint8) for i in range(5)}
+        picture = labelled(images, zoom=1, columns=3)
+        assert picture.shape == (2 * (LABEL_HEIGHT + 10) + GAP, 3 * 20 + 2 * GAP, 3)
+        middle = picture[LABEL_HEIGHT + 5 :: LABEL_HEIGHT + 10 + GAP, 10 :: 20 + GAP, 0]
+        assert middle.tolist() == [[0, 40, 80], [120, 160, 255]]
+        assert labelled(images, zoom=1).shape == (LABEL_HEIGHT + 10, 5 * 20 + 4 * GAP, 3)
+
+    def test_exception(self):
+        with pytest.raises(ValueError, match="images of one size"):
+            labelled({})

@@ -45,6 +45,13 @@ class TestRandomTheta:
         )
         assert torch.equal(torch.cat(parts), whole)
 
+    @pytest.mark.parametrize("world", [2, 3])
+    def test_spread_over_processes(self, world):
+        whole = random_theta(6, 2, 0.1, (1, 2), 4)
+        for rank in range(world):
+            own = random_theta(6 // world, 2, 0.1, (1, 2), 4 + rank, stride=world)
+            assert torch.equal(own, whole[rank::world])
+
     def test_independent_of_global_state(self):
         torch.manual_seed(1)
         a = random_theta(2, 1, 0.003, seed=(5, 6))
@@ -69,6 +76,8 @@ class TestRandomTheta:
             random_theta(1, 1, 0.003, seed=(-1,))
         with pytest.raises(ValueError, match="must not be negative"):
             random_theta(1, 1, 0.003, seed=(1,), first_index=-1)
+        with pytest.raises(ValueError, match="stride must be at least 1"):
+            random_theta(1, 1, 0.003, seed=(1,), stride=0)
 
 
 class TestAffineWarp:

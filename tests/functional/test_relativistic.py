@@ -52,6 +52,46 @@ class TestRelativisticGenerator:
         assert relativistic_generator_loss(logits(0), logits(1)).dtype == torch.float64
 
 
+class TestMeans:
+    @staticmethod
+    def shifted(real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 2 * real.mean() + 0.5, 3 * fake.mean() - 1
+
+    def test_generator(self):
+        real, fake = logits(0), logits(1).requires_grad_()
+        mean_real, mean_fake = self.shifted(real, fake)
+        expected = -torch.log(1 - torch.sigmoid(real - mean_fake)).mean() / 2
+        expected = expected - torch.log(torch.sigmoid(fake - mean_real)).mean() / 2
+        got = relativistic_generator_loss(real, fake, self.shifted)
+        torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(value, fake)[0] for value in (got, expected)))
+
+    @pytest.mark.parametrize("detach_mean", [False, True])
+    def test_discriminator(self, detach_mean):
+        real, fake = logits(0).requires_grad_(), logits(1).requires_grad_()
+        mean_real, mean_fake = (x.detach() if detach_mean else x for x in self.shifted(real, fake))
+        expected = (
+            -torch.log(torch.sigmoid(real - mean_fake)).mean() / 2,
+            -torch.log(1 - torch.sigmoid(fake - mean_real)).mean() / 2,
+        )
+        got = relativistic_discriminator_loss(real, fake, detach_mean, self.shifted)
+        torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(sum(pair), (real, fake)) for pair in (got, expected)))
+
+    def test_they_are_told_what_is_constant(self):
+        seen = []
+
+        def look(real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append((real.requires_grad, fake.requires_grad))
+            return real.mean(), fake.mean()
+
+        real, fake = logits(0).requires_grad_(), logits(1).requires_grad_()
+        relativistic_generator_loss(real, fake, look)
+        relativistic_discriminator_loss(real, fake, True, look)
+        relativistic_discriminator_loss(real, fake, False, look)
+        assert seen == [(False, True), (False, False), (True, True)]
+
+
 class TestRelativisticDiscriminator:
     @pytest.mark.parametrize("detach_mean", [False, True])
     def test_feature(self, detach_mean):

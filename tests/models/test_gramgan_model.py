@@ -8,7 +8,7 @@ from basicsr.models.esrgan_model import ESRGANModel
 
 from gramgan_plugin.config import resolve_options
 from gramgan_plugin.data.loaders import TrainingData
-from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models import GramGANModel, HostFixes, build_model
 
 
@@ -67,10 +67,10 @@ class TestGramGANModel:
     def test_an_iteration_moves_g_d_and_the_average(self, tiny_options, workdir):
         opt = _resolved(tiny_options)
         model = build_model(opt)
-        data = TrainingData(opt).batches(0)
+        data = TrainingData(opt).batches(0, 0)
         before = {name: _weights(getattr(model, name)) for name in ("net_g", "net_d", "net_g_ema")}
         model.update_learning_rate(1)
-        model.feed_data(next(data)[1])
+        model.feed_data(next(data)[-1])
         model.optimize_parameters(1)
         for name, old in before.items():
             new = _weights(getattr(model, name))
@@ -85,20 +85,20 @@ class TestGramGANModel:
     def test_gradient_norms_on_logging_iterations_only(self, tiny_options, workdir):
         tiny_options["logger"]["print_freq"] = 2
         opt = _resolved(tiny_options)
-        model, data = build_model(opt), TrainingData(opt).batches(0)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
         for iteration in (1, 2):
-            model.feed_data(next(data)[1])
+            model.feed_data(next(data)[-1])
             model.optimize_parameters(iteration)
             assert ("grad_g_pix" in model.log_dict) == (iteration == 2)
 
     def test_net_d_iters_and_init_iters_are_upstreams(self, tiny_options, workdir):
         tiny_options["train"] |= {"net_d_iters": 2, "net_d_init_iters": 2}
         opt = _resolved(tiny_options)
-        model, data = build_model(opt), TrainingData(opt).batches(0)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
         trained = []
         for iteration in range(1, 7):
             before, d_before = _weights(model.net_g), _weights(model.net_d)
-            model.feed_data(next(data)[1])
+            model.feed_data(next(data)[-1])
             model.optimize_parameters(iteration)
             trained.append(any(not torch.equal(v, before[k]) for k, v in _weights(model.net_g).items()))
             assert any(not torch.equal(v, d_before[k]) for k, v in _weights(model.net_d).items())
@@ -112,7 +112,7 @@ class TestGramGANModel:
         assert len(model.optimizers) == 1
         model.feed_data({"gt": torch.rand(1, 3, 16, 16), "lq": torch.rand(1, 3, 4, 4)})
         model.optimize_parameters(1)
-        assert list(model.log_dict) == ["l_g_pix", "grad_g_pix"]
+        assert list(model.log_dict) == ["l_g_pix", "grad_g_pix", "sr_contrast", "grad_norm_g"]
 
     def test_the_average_of_a_network_with_buffers(self, tiny_options, workdir):
         model = build_model(_resolved(tiny_options))
@@ -124,6 +124,108 @@ class TestGramGANModel:
         assert model.net_g_ema.num_batches_tracked == 1
         torch.testing.assert_close(model.net_g_ema.weight.data, torch.full((2,), 0.75 * 1 + 0.25 * 3))
 
+    @pytest.mark.parametrize("where", ["generator", "discriminator", "loss"])
+    def test_a_step_that_is_not_finite_changes_nothing(self, tiny_options, workdir, where, monkeypatch, caplog):
+        """Weights, averages, moments and BatchNorm's statistics are those of a run without that iteration."""
+        tiny_options["logger"]["print_freq"] = 100
+        opt = _resolved(tiny_options)
+
+        def state(model: Any) -> list[torch.Tensor]:
+            nets = [v for net in (model.net_g, model.net_d, model.net_g_ema) for v in net.state_dict().values()]
+            moments = [v for o in model.optimizers for s in o.state.values() for v in s.values()]
+            return [value.clone() for value in nets + moments]
+
+        finals = []
+        for breaks in (True, False):
+            torch.manual_seed(0)
+            model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+            batches = [next(data)[-1] for _ in range(3)]
+            model.feed_data(batches[0])
+            model.optimize_parameters(1)
+            if breaks:
+                before = state(model)
+                model.feed_data(batches[1])
+                if where == "generator":
+                    hook = model.net_g.register_forward_hook(lambda net, args, sr: sr * float("nan"))
+                elif where == "discriminator":
+                    hook = model.net_d.conv3_0.register_forward_hook(lambda net, args, x: x * float("inf"))
+                else:
+                    own, model.terms[1].loss.loss_weight = model.terms[1].loss.loss_weight, float("nan")
+                model.optimize_parameters(2)
+                if where == "loss":
+                    model.terms[1].loss.loss_weight = own
+                else:
+                    hook.remove()
+                assert all(torch.equal(a, b) for a, b in zip(before, state(model), strict=True))
+                caplog.clear()
+                assert model.get_current_log()["skipped_steps"] == 1
+                first = {"generator": "SR", "discriminator": "l_g_dp", "loss": "l_g_gram"}[where]
+                assert f"1 step skipped since the last log: from iteration 2, where {first} was" in caplog.text
+            model.feed_data(batches[2])
+            model.optimize_parameters(3)
+            assert "skipped_steps" not in model.get_current_log()
+            finals.append(state(model))
+        assert all(torch.equal(a, b) for a, b in zip(*finals, strict=True))
+
+    def test_stops_after_too_many(self, tiny_options, workdir):
+        tiny_options["train"]["max_nonfinite"] = 3
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        before = _weights(model.net_g)
+        model.terms[0].loss.loss_weight = float("inf")
+        for iteration in (1, 2, 3):
+            model.feed_data(next(data)[-1])
+            model.optimize_parameters(iteration)
+            if iteration == 2:
+                assert model.get_current_log()["skipped_steps"] == 2
+        with pytest.raises(
+            TrainingStopped, match=r"^train.max_nonfinite: 3 iterations in a row took no step.* l_g_pix"
+        ):
+            model.get_current_log()
+        assert all(torch.equal(before[key], value) for key, value in _weights(model.net_g).items())
+
+    def test_accumulate(self, tiny_options, workdir):
+        """Without BatchNorm and means over the batch, parts give the whole batch's step."""
+        del tiny_options["network_d"]
+        for block in ("disc_perceptual_opt", "gan_opt", "optim_d"):
+            del tiny_options["train"][block]
+        results = []
+        for parts in (1, 2):
+            opt = _resolved(tiny_options | {"train": tiny_options["train"] | {"accumulate": parts}})
+            torch.manual_seed(0)
+            model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+            seen = []
+            model.net_g.register_forward_pre_hook(lambda net, args, seen=seen: seen.append(len(args[0])))
+            model.feed_data(next(data)[-1])
+            model.optimize_parameters(1)
+            assert seen == [2 // parts] * parts
+            assert model.output.shape == (2, 3, 64, 64)
+            results.append((model.get_current_log(), [p.grad.clone() for p in model.net_g.parameters()]))
+        assert results[1][0] == pytest.approx(results[0][0], rel=1e-3, abs=1e-6)
+        for one, other in zip(results[0][1], results[1][1], strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-6)
+
+    def test_accumulate_with_a_discriminator(self, tiny_options, workdir):
+        tiny_options["train"]["accumulate"] = 2
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        before = _weights(model.net_d)
+        model.feed_data(next(data)[-1])
+        model.optimize_parameters(1)
+        assert model.net_d.bn1_0.num_batches_tracked == 4, "two parts, GT and SR each"
+        assert any(not torch.equal(before[key], value) for key, value in _weights(model.net_d).items())
+
+    def test_clip_grad_norm(self, tiny_options, workdir):
+        tiny_options["train"] |= {"clip_grad_norm_g": 1e-3, "clip_grad_norm_d": 1e-4}
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        model.feed_data(next(data)[-1])
+        model.optimize_parameters(1)
+        for name, net, norm in (("g", model.net_g, 1e-3), ("d", model.net_d, 1e-4)):
+            clipped = sum(p.grad.double().square().sum() for p in net.parameters()).sqrt()
+            assert clipped.item() == pytest.approx(norm, rel=1e-3)
+            assert model.log_dict[f"grad_norm_{name}"] > norm
+
     def test_in_a_process_group(self, tiny_options, workdir):
         torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
         try:
@@ -132,7 +234,7 @@ class TestGramGANModel:
             for net in (model.net_g, model.net_d):
                 assert isinstance(net, torch.nn.parallel.DistributedDataParallel)
                 assert not net.broadcast_buffers, "D runs twice in a step; its buffers must not be written between"
-            model.feed_data(next(TrainingData(opt).batches(0))[1])
+            model.feed_data(next(TrainingData(opt).batches(0, 0))[-1])
             model.optimize_parameters(1)
             assert all(p.grad is not None for net in (model.net_g, model.net_d) for p in net.parameters())
             model.save(0, 1)
@@ -141,14 +243,55 @@ class TestGramGANModel:
         saved = torch.load("experiments/tiny/models/net_d_1.pth", weights_only=True)["params"]
         assert "conv0_0.weight" in saved, "no module. prefix in files"
 
-    def test_bf16(self, tiny_options, workdir):
-        tiny_options["train"]["precision"] = "bf16"
+    @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+    def test_lower_precision(self, tiny_options, workdir, precision, dtype):
+        logs = {}
+        for name in ("fp32", precision):
+            tiny_options["train"]["precision"] = name
+            opt = _resolved(tiny_options)
+            torch.manual_seed(0)
+            model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+            if name == "fp16":
+                model.scaler.load_state_dict(model.scaler.state_dict() | {"scale": 256.0})
+            seen = []
+            for net in (model.net_g.conv_first, model.net_d.conv0_0):
+                net.register_forward_hook(lambda net, args, out, seen=seen: seen.append(out.dtype))
+            model.feed_data(next(data)[-1])
+            model.optimize_parameters(1)
+            assert set(seen) == {torch.float32 if name == "fp32" else dtype}
+            assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.net_g.parameters())
+            logs[name] = model.get_current_log()
+        assert logs[precision].pop("loss_scale", None) == (256 if precision == "fp16" else None)
+        for key, value in logs["fp32"].items():
+            if key.startswith(("l_", "grad_norm", "grad_g_pix", "grad_g_gan")):
+                assert logs[precision][key] == pytest.approx(value, rel=0.05), key
+
+    def test_fp16_finds_its_scale(self, tiny_options, workdir, caplog):
+        caplog.set_level("INFO")
+        tiny_options["train"]["precision"] = "fp16"
         opt = _resolved(tiny_options)
-        model, data = build_model(opt), TrainingData(opt).batches(0)
-        model.feed_data(next(data)[1])
-        model.optimize_parameters(1)
-        assert all(torch.isfinite(value) for value in model.log_dict.values())
-        assert all(p.dtype == torch.float32 for p in model.net_g.parameters())
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        model.scaler.load_state_dict(model.scaler.state_dict() | {"scale": 2.0**40})
+        before = _weights(model.net_g)
+        for iteration in range(1, 40):
+            model.feed_data(next(data)[-1])
+            model.optimize_parameters(iteration)
+        log = model.get_current_log()
+        assert 0 < log["skipped_steps"] < 35
+        assert log["loss_scale"] == 2.0 ** (40 - log["skipped_steps"])
+        assert any(not torch.equal(before[key], value) for key, value in _weights(model.net_g).items())
+        assert not [record for record in caplog.records if record.levelname == "WARNING"], "that is how it works"
+
+    def test_the_scale_is_in_the_checkpoint(self, tiny_options, workdir):
+        tiny_options["train"]["precision"] = "fp16"
+        opt = _resolved(tiny_options)
+        model = build_model(opt)
+        model.scaler.load_state_dict(model.scaler.state_dict() | {"scale": 512.0, "_growth_tracker": 7})
+        model.save(0, 1)
+        again = build_model(opt)
+        again.resume_training(torch.load("experiments/tiny/training_states/1.state", weights_only=True))
+        assert again.scaler.state_dict()["scale"] == 512.0
+        assert again.scaler.state_dict()["_growth_tracker"] == 7
 
     def test_channels_last_changes_the_layout_only(self, tiny_options, workdir):
         results = []
@@ -156,11 +299,11 @@ class TestGramGANModel:
             tiny_options["train"]["channels_last"] = wanted
             opt = _resolved(tiny_options)
             torch.manual_seed(0)
-            model, data = build_model(opt), TrainingData(opt).batches(0)
+            model, data = build_model(opt), TrainingData(opt).batches(0, 0)
             for net in (model.net_g, model.net_d, model.net_g_ema):
                 weight = next(p for p in net.parameters() if p.dim() == 4 and p.shape[1] > 1)
                 assert weight.is_contiguous(memory_format=torch.channels_last) == wanted
-            model.feed_data(next(data)[1])
+            model.feed_data(next(data)[-1])
             model.optimize_parameters(1)
             results.append(model.get_current_log())
             model.save(0, 1)
@@ -176,6 +319,46 @@ class TestGramGANModel:
         model.feed_data({"lq": torch.nn.functional.avg_pool2d(gt, 4), "gt": gt})
         model.optimize_parameters(1)
         assert model.net_g(model.lq).is_contiguous(memory_format=torch.channels_last)
+
+    def test_compile(self, tiny_options, workdir):
+        """Compiled networks give the same step, names in files are as ever, and validation runs uncompiled."""
+        torch.save(
+            {
+                f"features.{n}.{key}": torch.randn(shape, generator=torch.Generator().manual_seed(n)) / 9
+                for n, width, channels in ((0, 64, 3), (2, 64, 64))
+                for key, shape in (("weight", (width, channels, 3, 3)), ("bias", (width,)))
+            },
+            "vgg.pth",
+        )
+        tiny_options["train"]["perceptual_opt"] = {
+            "type": "VGGPerceptualLoss",
+            "layer_weights": {"conv1_2": 1.0},
+            "vgg_weights": "vgg.pth",
+        }
+        logs = []
+        tiny_options["train"]["compile_backend"] = "aot_eager"
+        for option in (False, True):
+            tiny_options["train"]["compile"] = option
+            opt = _resolved(tiny_options)
+            torch.manual_seed(0)
+            model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+            perceptual = next(term.loss for term in model.terms if term.key == "l_g_percep")
+            for net in (model.net_g, model.net_d, perceptual):
+                assert (net._compiled_call_impl is not None) == option
+            for iteration in (1, 2):
+                model.feed_data(next(data)[-1])
+                model.optimize_parameters(iteration)
+            logs.append(model.get_current_log())
+            counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+            model.feed_data({"lq": torch.rand(1, 3, 9, 7)})
+            model.test()
+            assert model.output.shape == (1, 3, 36, 28)
+            assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == counted
+            model.save(0, 1)
+        assert counted > 0
+        assert logs[1] == pytest.approx(logs[0], rel=1e-3, abs=1e-5)
+        saved = torch.load("experiments/tiny/models/net_g_1.pth", weights_only=True)["params"]
+        assert "conv_first.weight" in saved
 
     def test_starting_from_a_checkpoint_with_ema_on(self, tiny_options, workdir):
         source = build_model(_resolved(tiny_options))

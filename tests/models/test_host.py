@@ -1,5 +1,7 @@
 import json
+import random
 from collections import Counter
+from copy import deepcopy
 from typing import Any
 
 import basicsr  # noqa: F401
@@ -9,9 +11,10 @@ from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.models.base_model import BaseModel
 from torch import nn
 
-from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models import HostFixes
-from gramgan_plugin.models.host import plain, scheduler_class
+from gramgan_plugin.models.host import plain
+from gramgan_plugin.models.optimizers import scheduler_class
 
 
 class _Model(HostFixes, BaseModel):
@@ -143,6 +146,60 @@ class TestSaving:
         assert (tmp_path / "models/net_g_1.pth").read_bytes() == before
         assert len(list((tmp_path / "models").iterdir())) == 1
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_nothing_that_is_not_finite_is_written(self, model, tmp_path, value):
+        net = _net(0)
+        with torch.no_grad():
+            net.conv_last.weight[0, 0, 0, 0] = value
+        with pytest.raises(TrainingStopped, match=r"net_g_3\.pth: not written, since params_ema\.conv_last\.weight"):
+            model.save_network([_net(0), net], "net_g", 3, param_key=["params", "params_ema"])
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+        net(torch.rand(1, 3, 8, 8)).sum().backward()
+        optimizer.step()
+        model.optimizers = [optimizer]
+        with pytest.raises(TrainingStopped, match=r"3\.state: not written, since optimizers\.0\.state"):
+            model.save_training_state(0, 3)
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    def test_best_has_no_state(self, model, tmp_path):
+        model.save_network(_net(0), "net_g", "best")
+        model.save_training_state(-1, "best")
+        assert [path.name for path in tmp_path.rglob("*.*")] == ["net_g_best.pth"]
+
+    def test_facts_of_the_run_and_random_states(self, model, tmp_path):
+        model.run_facts = {"data": {"images": 3}, "place": {"epoch": 1, "batch": 2}}
+        random.seed(5)
+        torch.manual_seed(6)
+        model.save_training_state(1, 7)
+        state = torch.load(tmp_path / "training_states/7.state", weights_only=True)
+        assert state["run"] == {"data": {"images": 3}, "place": {"epoch": 1, "batch": 2}}
+        assert json.loads((tmp_path / "training_states/7.json").read_text())["run"] == state["run"]
+        expected = [random.random(), torch.rand(()).item()]
+        model.resume_training(state)
+        assert [random.random(), torch.rand(()).item()] == expected
+
+    @pytest.mark.parametrize(("saved", "built"), [(False, True), (True, False)])
+    def test_an_optimizer_keeps_the_way_it_was_built(self, model, tmp_path, saved, built):
+        """Upstream's checkpoints, and those of another machine, were not saved by a fused optimizer."""
+
+        def step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+            optimizer.zero_grad()
+            net(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed))).square().sum().backward()
+            optimizer.step()
+
+        first, second = _net(0), _net(1)
+        before = torch.optim.Adam(first.parameters(), lr=1e-3, fused=saved)
+        step(first, before, 1)
+        second.load_state_dict(first.state_dict())
+        model.optimizers = [torch.optim.Adam(second.parameters(), lr=1.0, fused=built)]
+        model.resume_training({"optimizers": [deepcopy(before.state_dict())], "schedulers": []})
+        assert model.optimizers[0].param_groups[0]["fused"] is built
+        assert model.optimizers[0].param_groups[0]["lr"] == 1e-3
+        step(first, before, 2)
+        step(second, model.optimizers[0], 2)
+        for one, other in zip(first.parameters(), second.parameters(), strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-8)
+
     def test_plain(self):
         value = {"a": Counter([1, 1]), "b": (1, 2.0, None, "x", True), "t": torch.ones(1)}
         assert plain(value) == {"a": {1: 2}, "b": [1, 2.0, None, "x", True], "t": torch.ones(1)}
@@ -156,6 +213,33 @@ class TestBuilders:
         assert isinstance(model.get_optimizer("AdamW", params, lr=1e-3, weight_decay=0.1), torch.optim.AdamW)
         with pytest.raises(OptionError, match=r"did you mean 'AdamW'"):
             model.get_optimizer("AdmW", params, lr=1e-3)
+
+    @pytest.mark.parametrize(
+        ("name", "options", "fused"),
+        [
+            ("Adam", {}, True),
+            ("AdamW", {}, True),
+            ("SGD", {"momentum": 0.9}, True),
+            ("Adam", {"foreach": True}, None),
+            ("Adam", {"fused": False}, False),
+            ("RMSprop", {}, None),
+        ],
+    )
+    def test_fused_where_torch_has_it(self, model, name, options, fused):
+        optimizer = model.get_optimizer(name, list(_net(0).parameters()), lr=1e-3, **options)
+        assert optimizer.defaults.get("fused") is fused
+
+    def test_not_fused_where_torch_has_it_for_other_weights_only(self, model, monkeypatch):
+        class Picky(torch.optim.Adam):
+            def __init__(self, params: Any, fused: bool | None = None, **options: Any) -> None:
+                if fused:
+                    raise RuntimeError("`fused=True` requires all the params to be something else")
+                super().__init__(params, fused=fused, **options)
+
+        monkeypatch.setattr(torch.optim, "Adam", Picky)
+        optimizer = model.get_optimizer("Adam", iter(_net(0).parameters()), lr=1e-3)
+        assert optimizer.defaults["fused"] is None
+        assert len(optimizer.param_groups[0]["params"]) == len(list(_net(0).parameters()))
 
     @pytest.mark.parametrize(
         ("name", "options"),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import basicsr  # noqa: F401
@@ -13,7 +14,15 @@ from torch import Tensor, nn
 from gramgan_plugin.archs import GramGANDiscriminator
 from gramgan_plugin.functional import random_theta
 from gramgan_plugin.losses import DiscPerceptualLoss, GramPatchLoss, MaskedRaGANLoss
-from gramgan_plugin.steps import Batch, Pass, Relativistic, build_terms, discriminator_step, generator_step
+from gramgan_plugin.steps import (
+    Batch,
+    Pass,
+    Relativistic,
+    build_terms,
+    combine_logs,
+    discriminator_step,
+    generator_step,
+)
 from gramgan_plugin.steps.terms import BackProjectionTerm, GramPatchTerm
 
 TAPS = ("conv1_0", "conv3_0")
@@ -73,9 +82,10 @@ class TestGeneratorStep:
     def test_each_term_reaches_sr_and_g(self, nets, terms, batch):
         net_g, net_d = nets
         mask = terms[-1].loss.mask(batch.gt)
-        sr, log = generator_step(net_g, net_d, terms, batch, mask, gradient_norms=True)
+        sr, log, _ = generator_step(net_g, net_d, terms, batch, mask, diagnose=True)
         keys = ["pix", "gram", "dp", "gan"]
-        assert list(log) == [f"l_g_{k}" for k in keys] + [f"grad_g_{k}" for k in keys]
+        first = [f"l_g_{k}" for k in keys] + [f"grad_g_{k}" for k in keys]
+        assert list(log)[: len(first)] == first
         assert all(log[f"grad_g_{k}"] > 0 for k in keys)
         assert not sr.requires_grad
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net_g.parameters())
@@ -84,7 +94,7 @@ class TestGeneratorStep:
     def test_values_and_gradient_against_the_losses_themselves(self, nets, terms, batch):
         net_g, net_d = nets
         mask = terms[-1].loss.mask(batch.gt)
-        _, log = generator_step(net_g, net_d, terms, batch, mask, gradient_norms=True)
+        _, log, _ = generator_step(net_g, net_d, terms, batch, mask, diagnose=True)
         got = [p.grad.clone() for p in net_g.parameters()]
         net_g.zero_grad()
 
@@ -115,7 +125,7 @@ class TestGeneratorStep:
         net_g, net_d = nets
         spy = Spy(net_d)
         mask = terms[-1].loss.mask(batch.gt)
-        generator_step(net_g, spy, terms, batch, mask, gradient_norms=True)
+        generator_step(net_g, spy, terms, batch, mask, diagnose=True)
         assert [call["grad"] for call in spy.calls] == [False, True], "GT without a graph, then SR with one"
         assert torch.equal(spy.calls[0]["x"], batch.gt * mask)
         assert 0 < mask.mean() < 1
@@ -131,9 +141,34 @@ class TestGeneratorStep:
         gradients = []
         for measured in (False, True):
             net_g.zero_grad()
-            generator_step(net_g, net_d, terms, batch, gradient_norms=measured)
+            generator_step(net_g, net_d, terms, batch, diagnose=measured)
             gradients.append([p.grad.clone() for p in net_g.parameters()])
         assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+    def test_what_is_reported(self, nets, terms, batch):
+        net_g, net_d = nets
+        mask = terms[-1].loss.mask(batch.gt)
+        sr, log, _ = generator_step(net_g, net_d, terms, batch, mask, diagnose=True)
+        theta = random_theta(2, 1, 0.003, seed=(3, 7))
+        shares = GramPatchLoss(center=True).select(sr, batch.gt, theta).kind_fractions()
+        for kind, share in shares.items():
+            assert log[f"gram_{kind}"].item() == pytest.approx(share)
+        assert log["mask_share"].item() == pytest.approx(mask.double().mean().item())
+        spread = [sr[n].double().numpy().std(ddof=1) / batch.gt[n].double().numpy().std(ddof=1) for n in range(2)]
+        assert log["sr_contrast"].item() == pytest.approx(np.mean(spread), rel=1e-5)
+        assert "sr_contrast" not in generator_step(net_g, net_d, terms, batch, mask).log
+
+    def test_scale(self, nets, terms, batch):
+        """A gradient scaler's factor is in G's gradients and nowhere else."""
+        net_g, net_d = nets
+        _, log, _ = generator_step(net_g, net_d, terms, batch, diagnose=True)
+        gradients = [p.grad.clone() for p in net_g.parameters()]
+        net_g.zero_grad()
+        _, scaled, _ = generator_step(net_g, net_d, terms, batch, diagnose=True, scale=torch.tensor(1024.0))
+        for key, value in log.items():
+            torch.testing.assert_close(scaled[key], value, rtol=1e-4, atol=1e-9)
+        for p, gradient in zip(net_g.parameters(), gradients, strict=True):
+            torch.testing.assert_close(p.grad, 1024 * gradient, rtol=1e-4, atol=1e-6)
 
     def test_batchnorm_by_running_statistics(self, nets, batch):
         net_g, net_d = nets
@@ -141,7 +176,8 @@ class TestGeneratorStep:
         before = {name: value.clone() for name, value in net_d.named_buffers()}
         loss = DiscPerceptualLoss(taps=TAPS, bn="running")
         term = build_terms({"disc_perceptual_opt": {"type": "x"}}, lambda key, block: loss)
-        _, log = generator_step(net_g, net_d, term, batch)
+        _, log, looks = generator_step(net_g, net_d, term, batch, keep_looks=True)
+        assert looks is None, "D's own half reads BatchNorm otherwise"
         assert all(torch.equal(before[name], value) for name, value in net_d.named_buffers())
         assert all(module.training for module in net_d.modules())
         net_d.eval()
@@ -153,14 +189,14 @@ class TestGeneratorStep:
 
     def test_without_a_discriminator(self, nets, batch):
         term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss())
-        _, log = generator_step(nets[0], None, term, batch)
+        _, log, _ = generator_step(nets[0], None, term, batch)
         assert list(log) == ["l_g_pix"]
 
     def test_losses_stay_in_float32_under_autocast(self, nets, terms, batch):
         net_g, net_d = nets
         seen = []
         terms[1].loss.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
-        sr, log = generator_step(
+        sr, log, _ = generator_step(
             net_g, net_d, terms, batch, autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16)
         )
         assert sr.dtype == torch.float32
@@ -178,7 +214,7 @@ class TestDiscriminatorStep:
         assert len(spy.calls) == 2
         assert not any(call["reaches"] for call in spy.calls), "no graph reaches back to the images"
         assert all(p.grad is not None for p in net_d.parameters())
-        assert list(log) == ["l_d_real", "l_d_fake", "out_d_real", "out_d_fake"]
+        assert list(log) == ["l_d_real", "l_d_fake", "out_d_real", "out_d_fake", "d_accuracy"]
 
     def test_values_and_gradient(self, nets, batch):
         net_d, gt, sr = nets[1].double(), batch.gt.double(), nets[0](batch.lq).detach().double()
@@ -193,6 +229,86 @@ class TestDiscriminatorStep:
         assert log["l_d_fake"].item() == pytest.approx(l_fake.item(), rel=1e-5)
         for one, p in zip(got, net_d.parameters(), strict=True):
             torch.testing.assert_close(one, p.grad, rtol=1e-9, atol=1e-12)
+
+    def test_accuracy(self):
+        class Answers(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return x.flatten(1)[:, :1] * torch.ones((), requires_grad=True)
+
+        gt, sr = torch.tensor([3.0, 1.0, 0.0, 4.0]), torch.tensor([2.0, 0.0, -1.0, 1.0])
+        log = discriminator_step(
+            Answers(), MaskedRaGANLoss(mask=None), sr[:, None, None, None], gt[:, None, None, None]
+        )
+        # The mean of SR's is 0.5, which 3 of GT's 4 are above; that of GT's is 2, which 3 of SR's 4 are below.
+        assert log["d_accuracy"].item() == 0.75
+
+
+class TestSharedLooks:
+    """D's two answers serve both halves of an iteration."""
+
+    def test_same_gradients_from_two_looks_as_from_four(self, nets, terms, batch):
+        net_g, net_d = nets
+        mask, loss = terms[-1].loss.mask(batch.gt), terms[-1].loss
+        results = []
+        for keep in (False, True):
+            net_g.zero_grad(set_to_none=True)
+            net_d.zero_grad(set_to_none=True)
+            spy = Spy(net_d)
+            sr, log, looks = generator_step(net_g, spy, terms, batch, mask, keep_looks=keep, diagnose=True)
+            assert all(p.grad is None for p in net_d.parameters()), "G's half leaves nothing in D"
+            log |= discriminator_step(spy, loss, sr, batch.gt, mask, looks=looks)
+            assert len(spy.calls) == (2 if keep else 4)
+            results.append((log, [p.grad.clone() for net in nets for p in net.parameters()]))
+        (log, gradients), (shared_log, shared_gradients) = results
+        assert log.keys() == shared_log.keys()
+        for key, value in log.items():
+            torch.testing.assert_close(shared_log[key], value, rtol=1e-5, atol=1e-9)
+        assert len(gradients) == len(shared_gradients) > 20
+        for one, other in zip(gradients, shared_gradients, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-7)
+
+    def test_full_gradient_through_the_means(self, nets, terms, batch):
+        """With detach_mean off, D's loss reaches GT's graph through the mean, too."""
+        net_g, net_d = nets
+        loss = MaskedRaGANLoss(detach_mean=False)
+        gradients = []
+        for keep in (False, True):
+            net_d.zero_grad(set_to_none=True)
+            sr, _, looks = generator_step(net_g, net_d, terms, batch, keep_looks=keep)
+            discriminator_step(net_d, loss, sr, batch.gt, looks=looks)
+            gradients.append([p.grad.clone() for p in net_d.parameters()])
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-7)
+
+    def test_without_a_discriminator(self, nets, batch):
+        term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss())
+        assert generator_step(nets[0], None, term, batch, keep_looks=True).looks is None
+
+
+class TestParts:
+    def test_cardinality(self, batch):
+        parts = replace(batch, first_index=1, stride=3).parts(2)
+        assert [(len(p.lq), len(p.gt), p.first_index, p.iteration) for p in parts] == [(1, 1, 1, 7), (1, 1, 4, 7)]
+        assert torch.equal(torch.cat([p.gt for p in parts]), batch.gt)
+        assert batch.parts(1)[0].gt.shape == batch.gt.shape
+
+    @pytest.mark.parametrize("number", [3, 4])
+    def test_exception(self, batch, number):
+        with pytest.raises(ValueError, match=f"a batch of 2 cannot be split into {number} equal parts"):
+            batch.parts(number)
+
+    def test_parts_give_the_whole_batchs_gradient_and_log(self, nets, batch):
+        net_g, _ = nets
+        losses = {"pixel_opt": L1Loss(), "gram_patch_opt": GramPatchLoss(center=True)}
+        terms = build_terms({key: {"type": "x"} for key in losses}, lambda key, block: losses[key.split(".")[1]])
+        _, whole, _ = generator_step(net_g, None, terms, batch, diagnose=True)
+        expected = [p.grad.clone() for p in net_g.parameters()]
+        net_g.zero_grad()
+        logs = [generator_step(net_g, None, terms, p, diagnose=True, scale=0.5).log for p in batch.parts(2)]
+        for key, value in combine_logs(logs).items():
+            torch.testing.assert_close(value, whole[key], rtol=1e-4, atol=1e-8)
+        for p, gradient in zip(net_g.parameters(), expected, strict=True):
+            torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-7)
 
 
 class TestTerms:
@@ -217,21 +333,21 @@ class TestTerms:
     def test_warps_depend_on_seed_iteration_and_sample(self, batch):
         seen = []
 
-        class Record(nn.Module):
-            affine_copies, affine_magnitude = 1, 0.003
-
-            def forward(self, sr: Tensor, gt: Tensor, theta: Tensor) -> Tensor:
+        class Record(GramPatchLoss):
+            def select(self, sr: Tensor, gt: Tensor, theta: Tensor | None = None) -> Any:
                 seen.append(theta)
-                return sr.sum()
+                return super().select(sr, gt, theta)
 
         term = GramPatchTerm("l_g_gram", Record())
-        for changes in ({}, {}, {"iteration": 8}, {"manual_seed": 4}, {"first_index": 1}):
+        other = {"first_index": 1, "stride": 5}
+        for changes in ({}, {}, {"iteration": 8}, {"manual_seed": 4}, {"first_index": 1}, other, {"first_index": 6}):
             values = {"lq": batch.lq, "gt": batch.gt, "iteration": 7, "manual_seed": 3, "first_index": 0} | changes
             term(Pass(Batch(**values), batch.gt))
         assert torch.equal(seen[0], seen[1])
         assert not torch.equal(seen[0], seen[2])
         assert not torch.equal(seen[0], seen[3])
         assert torch.equal(seen[0][1], seen[4][0]), "sample 1 is the same sample wherever its batch begins"
+        assert torch.equal(seen[5][1], seen[6][0]), "and sample 6 is, where processes take turns"
 
     def test_a_perceptual_loss_that_answers_two_values(self, batch):
         class Two(nn.Module):

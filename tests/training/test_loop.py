@@ -1,5 +1,9 @@
 import json
+import resource
+import signal
+from collections.abc import Callable
 from copy import deepcopy
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,12 @@ import pytest
 import torch
 
 from gramgan_plugin.config import resolve_options
-from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.training import train
+from gramgan_plugin.data.loaders import TrainingData
+from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped, UserError
+from gramgan_plugin.models.gramgan_model import GramGANModel
+from gramgan_plugin.training import distributed, train
+from gramgan_plugin.training.keep import Checkpoints
+from gramgan_plugin.training.logs import RunLog
 from gramgan_plugin.training.resume import damage, newest_checkpoint
 
 
@@ -142,6 +150,272 @@ class TestResume:
         del tiny_options["network_d"]
         with pytest.raises(UserError, match=r"does not fit these options' optimizers"):
             _train(tiny_options, auto_resume=True)
+
+
+@pytest.fixture
+def after(monkeypatch) -> Callable[..., None]:
+    """Does something when so many iterations of a run are done."""
+
+    def at(count: int, action: Callable[[], object]) -> None:
+        ticks = iter(range(1, 1000))
+        tick = RunLog.tick
+
+        def ticked(self: RunLog) -> None:
+            tick(self)
+            if next(ticks) == count:
+                action()
+
+        monkeypatch.setattr(RunLog, "tick", ticked)
+
+    return at
+
+
+def _same(one: Path, other: Path, iteration: int) -> bool:
+    """Whether the networks of two runs are the same in every bit."""
+    for net, key in (("net_g", "params"), ("net_g", "params_ema"), ("net_d", "params")):
+        weights, others = (_weights(run / f"models/{net}_{iteration}.pth", key) for run in (one, other))
+        if not all(torch.equal(weights[k], others[k]) for k in weights):
+            return False
+    return True
+
+
+class TestSignals:
+    def test_the_state_is_saved_and_the_run_goes_on_from_it(self, tiny_options, workdir, after):
+        tiny_options["train"]["total_iter"] = 6
+        _train(tiny_options | {"name": "straight"})
+        after(3, lambda: signal.raise_signal(signal.SIGUSR1))
+        with pytest.raises(Preempted) as caught:
+            _train(tiny_options)
+        assert str(caught.value) == (
+            "stopped by SIGUSR1 after iteration 3, whose state is saved; run the same command again with --auto_resume "
+            "to go on"
+        )
+        assert caught.value.exit_code == 75
+        run = workdir / "experiments/tiny"
+        assert newest_checkpoint(run / "training_states").name == "3.state"
+        _train(tiny_options, auto_resume=True)
+        assert _same(run, workdir / "experiments/straight", 6)
+
+    @pytest.mark.parametrize(("count", "saved"), [(1, [1]), (2, [2]), (4, [2, 4])])
+    def test_saved_once(self, tiny_options, workdir, after, monkeypatch, count, saved):
+        tiny_options["train"]["total_iter"] = 6
+        calls = []
+        monkeypatch.setattr(Checkpoints, "save", lambda self, epoch, iteration: calls.append(iteration))
+        after(count, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Preempted, match=f"after iteration {count}, "):
+            _train(tiny_options)
+        assert calls == saved
+
+    def test_the_processes_that_load_data_end(self, tiny_options, workdir, after):
+        tiny_options["datasets"]["train"]["num_worker_per_gpu"] = 2
+        counts = []
+        after(2, lambda: (counts.append(len(active_children())), signal.raise_signal(signal.SIGTERM)))
+        with pytest.raises(Preempted) as caught:
+            _train(tiny_options)
+        assert counts == [2]
+        assert not active_children(), caught  # whose traceback would keep them
+
+    def test_before_the_first_iteration(self, tiny_options, workdir, monkeypatch):
+        init = GramGANModel.init_training_settings
+
+        def interrupted(self: GramGANModel) -> None:
+            signal.raise_signal(signal.SIGINT)
+            init(self)
+
+        with monkeypatch.context() as patch, pytest.raises(Preempted, match="stopped by SIGINT at iteration 0; run"):
+            patch.setattr(GramGANModel, "init_training_settings", interrupted)
+            _train(tiny_options)
+        assert not (workdir / "experiments/tiny/training_states").exists()
+        _train(tiny_options, auto_resume=True)
+
+    def test_a_run_from_elsewhere_saves_before_its_first_iteration(self, run, tiny_options, workdir, monkeypatch):
+        tiny_options["name"] = "second"
+        tiny_options["train"]["total_iter"] = 6
+        tiny_options["path"]["resume_state"] = str(run / "training_states/4.state")
+        monkeypatch.setattr(
+            TrainingData, "batches", lambda *place: ((1, 0, {}) for _ in [signal.raise_signal(signal.SIGTERM)])
+        )
+        with pytest.raises(Preempted, match="after iteration 4"):
+            _train(tiny_options)
+        assert newest_checkpoint(workdir / "experiments/second/training_states").name == "4.state"
+
+    def test_in_the_last_iteration_the_run_ends_but_is_validated_later(self, tiny_options, workdir, after):
+        tiny_options["val"]["val_freq"] = 100
+        after(4, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Preempted, match="after iteration 4"):
+            _train(tiny_options)
+        run = workdir / "experiments/tiny"
+        assert (run / "models/net_g_latest.pth").exists()
+        assert not [line for line in _lines(run / "metrics.jsonl") if "metrics" in line]
+        _train(tiny_options, auto_resume=True)
+        assert [line["iter"] for line in _lines(run / "metrics.jsonl") if "metrics" in line] == [4]
+
+
+class TestStops:
+    """A run that ends itself."""
+
+    def test_data(self, tiny_options, workdir, monkeypatch):
+        batches = TrainingData.batches
+
+        def broken(self: TrainingData, *place: int) -> Any:
+            for number, batch in enumerate(batches(self, *place)):
+                if number == 3:
+                    raise TrainingStopped("too many unreadable images")
+                yield batch
+
+        monkeypatch.setattr(TrainingData, "batches", broken)
+        with pytest.raises(TrainingStopped, match="too many unreadable"):
+            _train(tiny_options)
+        run = workdir / "experiments/tiny"
+        assert newest_checkpoint(run / "training_states").name == "3.state"
+        state = torch.load(run / "training_states/3.state", weights_only=True)
+        assert state["run"]["place"] == {"epoch": 0, "batch": 3}
+
+    def test_losses(self, tiny_options, workdir, monkeypatch):
+        log = GramGANModel.get_current_log
+
+        def give_up(self: GramGANModel) -> dict[str, float]:
+            if log(self)["l_g_pix"] and len(calls) == 2:
+                raise TrainingStopped("no step for too long")
+            calls.append(1)
+            return {}
+
+        calls: list[int] = []
+        monkeypatch.setattr(GramGANModel, "get_current_log", give_up)
+        with pytest.raises(TrainingStopped, match="no step"):
+            _train(tiny_options)
+        assert newest_checkpoint(workdir / "experiments/tiny/training_states").name == "3.state"
+
+    def test_weights_that_are_no_numbers_are_never_saved(self, tiny_options, workdir, after, monkeypatch):
+        models = _models(monkeypatch)
+        after(4, lambda: next(models[-1].net_d.parameters()).data.fill_(torch.nan))
+        with pytest.raises(TrainingStopped, match="not finite"):
+            _train(tiny_options)
+        run = workdir / "experiments/tiny"
+        assert newest_checkpoint(run / "training_states").name == "2.state"
+        assert not list(run.glob("training_states/4.*"))
+        assert json.loads((run / "latest.json").read_text())["iter"] == 2
+        assert (run / "train.log").read_text().count("Saving the checkpoint of iteration 4") == 1
+
+    def test_nor_when_the_run_stops_for_another_reason(self, tiny_options, workdir, after, monkeypatch):
+        models = _models(monkeypatch)
+
+        def spoil() -> None:
+            models[-1].net_g.conv_first.weight.data.fill_(torch.inf)
+            signal.raise_signal(signal.SIGTERM)
+
+        after(3, spoil)
+        with pytest.raises(Preempted):
+            _train(tiny_options)
+        run = workdir / "experiments/tiny"
+        assert newest_checkpoint(run / "training_states").name == "2.state"
+        assert "WARNING: The state of iteration 3 cannot be saved" in (run / "train.log").read_text()
+
+
+def _models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Will hold the models that are built."""
+    built: list[Any] = []
+    init = GramGANModel.init_training_settings
+
+    def keep(self: GramGANModel) -> None:
+        built.append(self)
+        init(self)
+
+    monkeypatch.setattr(GramGANModel, "init_training_settings", keep)
+    return built
+
+
+class TestFullDisk:
+    def test_the_last_good_checkpoint_stays(self, tiny_options, workdir, after):
+        tiny_options["train"]["total_iter"] = 6
+        _train(tiny_options | {"name": "straight"})
+        # Logs still fit below it, checkpoints do not.
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        after(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1])))
+        try:
+            with pytest.raises(UserError, match=r"net_g_4.pth: .*(larger than|want of space)") as caught:
+                _train(tiny_options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert caught.value.exit_code == 2
+        run = workdir / "experiments/tiny"
+        assert newest_checkpoint(run / "training_states").name == "2.state"
+        assert json.loads((run / "latest.json").read_text())["state"] == "training_states/2.state"
+        assert not [path for path in run.rglob("*") if "tmp" in path.name]
+        _train(tiny_options, auto_resume=True)
+        assert _same(run, workdir / "experiments/straight", 6)
+
+
+class TestKeeping:
+    def test_last_best_and_latest(self, tiny_options, workdir):
+        tiny_options["train"]["total_iter"] = 6
+        tiny_options["logger"] |= {"keep_last": 2, "keep_best": "psnr"}
+        tiny_options["val"]["val_freq"] = 1
+        _train(tiny_options)
+        run = workdir / "experiments/tiny"
+        states = sorted(path.name for path in (run / "training_states").iterdir())
+        assert states == ["4.json", "4.state", "6.json", "6.state"]
+        networks = {f"net_{net}_{label}.pth" for net in "gd" for label in (4, 6, "latest", "best")}
+        assert {path.name for path in (run / "models").iterdir()} == networks | {"best.json"}
+        assert json.loads((run / "latest.json").read_text()) == {"iter": 6, "state": "training_states/6.state"}
+        values = {line["iter"]: line["metrics"]["psnr"] for line in _lines(run / "metrics.jsonl") if "metrics" in line}
+        best = json.loads((run / "models/best.json").read_text())
+        assert best["iter"] == max(values, key=values.__getitem__)
+        assert best["value"] == values[best["iter"]] == best["sets"]["heldout"]
+        if best["iter"] == 6:
+            assert (run / "models/net_g_best.pth").read_bytes() == (run / "models/net_g_6.pth").read_bytes()
+
+    def test_a_validation_that_a_kill_has_prevented_is_made_up(self, tiny_options, workdir):
+        tiny_options["logger"]["keep_best"] = "psnr"
+        tiny_options["val"]["val_freq"] = 2
+        _train(tiny_options)
+        run = workdir / "experiments/tiny"
+        lines = _lines(run / "metrics.jsonl")
+        cut = [line for line in lines if not ("metrics" in line and line["iter"] == 4)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in cut))
+        (run / "models/best.json").unlink()
+        for total, validated in ((5, [2, 4, 5]), (5, [2, 4, 5]), (6, [2, 4, 5, 6])):
+            tiny_options["train"]["total_iter"] = total
+            _train(tiny_options, auto_resume=True)
+            assert [line["iter"] for line in _lines(run / "metrics.jsonl") if "metrics" in line] == validated
+        values = [line["metrics"]["psnr"] for line in _lines(run / "metrics.jsonl") if "metrics" in line]
+        assert values[1] == next(line["metrics"]["psnr"] for line in lines if line["iter"] == 4 and "metrics" in line)
+        assert json.loads((run / "models/best.json").read_text())["value"] == max(values[1:])
+
+
+class TestReproducible:
+    def test_settings_hold_during_the_run_and_are_told(self, tiny_options, workdir, after):
+        found = []
+        after(1, lambda: found.append(torch.are_deterministic_algorithms_enabled()))
+        _train(tiny_options | {"deterministic": True})
+        assert found == [True]
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert "cudnn.benchmark off, deterministic on" in (workdir / "experiments/tiny/train.log").read_text()
+
+    def test_a_drawn_seed_is_that_of_the_first_process(self, tiny_options, workdir, monkeypatch):
+        gather = distributed.gather
+
+        def gathered(value: Any) -> list[Any]:
+            return gather((value[0], 77) if isinstance(value, tuple) else value)
+
+        monkeypatch.setattr(distributed, "gather", gathered)
+        del tiny_options["manual_seed"]
+        _train(tiny_options)
+        state = torch.load(workdir / "experiments/tiny/training_states/4.state", weights_only=True)
+        assert state["run"]["seed"] == 77
+
+    def test_a_model_that_draws_in_validation(self, tiny_options, workdir, monkeypatch):
+        feed = GramGANModel.feed_data
+
+        def noisy(self: GramGANModel, data: Any) -> None:
+            feed(self, data)
+            self.lq = self.lq + 0.1 * torch.randn_like(self.lq)
+
+        monkeypatch.setattr(GramGANModel, "feed_data", noisy)
+        for val_freq in (1, 4):
+            tiny_options["val"]["val_freq"] = val_freq
+            _train(tiny_options | {"name": f"every{val_freq}"})
+        assert _same(workdir / "experiments/every1", workdir / "experiments/every4", 4)
 
 
 class TestOptions:

@@ -1,0 +1,46 @@
+"""No checkpoint holds a value that is not finite."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, isfinite
+
+from gramgan_plugin.errors import TrainingStopped
+
+
+def refuse_non_finite(content: Any, path: Path) -> None:
+    """Raise before something that is not finite is written.
+
+    Args:
+        content: tensors in nested dicts and lists. Plain numbers pass: a schedule may hold an infinite one.
+        path: where it was to be written.
+
+    Raises:
+        TrainingStopped: naming the first such tensor.
+    """
+    bad = first_non_finite(content)
+    if bad is not None:
+        raise TrainingStopped(
+            f"{path}: not written, since {bad} holds values that are not finite; the checkpoints before it are as they "
+            "were: go on from the newest with --auto_resume and a lower learning rate, or train.clip_grad_norm_g"
+        )
+
+
+def first_non_finite(value: Any, name: str = "") -> str | None:
+    """Where in nested dicts and lists the first tensor stands that is not finite, or None.
+
+    >>> import torch
+    >>> first_non_finite({"params": {"a": torch.ones(2), "b": [torch.tensor([1.0, float("nan")])]}})
+    'params.b.0'
+    """
+    if isinstance(value, Tensor):
+        finite = not value.is_floating_point() or bool(isfinite(value).all())
+        return None if finite else name
+    members: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        members = value.items()
+    elif isinstance(value, list | tuple):
+        members = enumerate(value)
+    found = (first_non_finite(member, f"{name}.{key}" if name else str(key)) for key, member in members)
+    return next((one for one in found if one is not None), None)

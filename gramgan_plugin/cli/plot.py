@@ -1,0 +1,134 @@
+"""``basicsr plot RUN [RUN ...]``: curves of a run, or of several to compare."""
+
+import argparse
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gramgan_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from gramgan_plugin.evaluation.curves import Metrics
+
+FILE = "metrics.jsonl"
+RUNS = Path("experiments")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "plot",
+        help="draw a run's losses and metrics, or compare runs",
+        description="Draws what runs have logged: of one run, curves of a kind together; of several, a panel for each "
+        "curve with a colour for each run.",
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder, its name in {RUNS}/, or a {FILE}"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the picture: .png, .svg or .pdf (default: plot.png in the run's folder; for several runs, here)",
+    )
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="NAME", help="only these curves, such as l_g_pix 'grad_*' psnr"
+    )
+    parser.add_argument(
+        "--smooth", type=_at_least_one, default=1, metavar="N", help="draw means over N logged points, the points faint"
+    )
+    parser.add_argument("--csv", action="store_true", help="write the curves as a table, too, beside the picture")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw, and print where the picture is."""
+    from gramgan_plugin.cli.main import printable
+    from gramgan_plugin.evaluation.curves import read_metrics, write_csv
+    from gramgan_plugin.evaluation.plots import plot_runs
+
+    files = list(dict.fromkeys(find_metrics(path) for path in arguments.runs))
+    found = {label: read_metrics(file) for label, file in zip(labels(files), files, strict=True)}
+    if arguments.metrics:
+        found = _selected(found, arguments.metrics)
+    out = arguments.out or (files[0].parent if len(files) == 1 else Path()) / "plot.png"
+    panels = plot_runs(found, out, arguments.smooth)
+    what = "1 run" if len(files) == 1 else f"{len(files)} runs"
+    print(f"{printable(str(out))}: {what}, {panels} {'panel' if panels == 1 else 'panels'}")
+    if arguments.csv:
+        table = out.with_suffix(".csv")
+        write_csv({label: metrics.by_name() for label, metrics in found.items()}, table)
+        print(f"{printable(str(table))}: the same as a table")
+    return 0
+
+
+def find_metrics(run: Path) -> Path:
+    """The metrics.jsonl of a run that is named as on the command line.
+
+    Raises:
+        UserError: if there is no such run, or it has logged nothing yet.
+    """
+    run = run.expanduser()
+    candidates = [run, run / FILE]
+    if len(run.parts) == 1:
+        candidates.append(RUNS / run / FILE)
+    for path in candidates:
+        if path.is_file():
+            return path
+    for folder in (run, RUNS / run):
+        if folder.is_dir():
+            below = sorted(path.parent.name for path in folder.glob(f"*/{FILE}"))
+            hint = f"; there are runs in it: {', '.join(below)}" if below else "; has training started there?"
+            raise UserError(f"{folder}: no {FILE} in it{hint}")
+    known = sorted(path.parent.name for path in RUNS.glob(f"*/{FILE}"))
+    near = difflib.get_close_matches(run.name, known, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known[:10])}" if known else ""
+    raise UserError(f"{run}: no such run, here or in {RUNS}/{hint}")
+
+
+def labels(files: list[Path]) -> list[str]:
+    """A label for each run: its folder's name, or as much of the path as tells them apart.
+
+    >>> labels([Path("experiments/a/metrics.jsonl"), Path("experiments/b/metrics.jsonl")])
+    ['a', 'b']
+    >>> labels([Path("experiments/a/metrics.jsonl"), Path("old/a/metrics.jsonl")])
+    ['experiments/a', 'old/a']
+    """
+    whole = [file.absolute().with_suffix("") if file.name != FILE else file.absolute().parent for file in files]
+    for length in range(1, max(len(path.parts) for path in whole)):
+        short = ["/".join(path.parts[-length:]) for path in whole]
+        if len(set(short)) == len(short):
+            return short
+    return [str(path) for path in whole]
+
+
+def _selected(found: "dict[str, Metrics]", patterns: list[str]) -> "dict[str, Metrics]":
+    """Of each run, the curves that the patterns mean.
+
+    Raises:
+        UserError: if a pattern means none.
+    """
+    from gramgan_plugin.evaluation.curves import Metrics, matching
+
+    names = list(dict.fromkeys(name for metrics in found.values() for name in metrics.by_name()))
+    wanted: set[str] = set()
+    for pattern in patterns:
+        matched = matching(names, pattern)
+        if not matched:
+            near = difflib.get_close_matches(pattern, names, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+            raise UserError(f"--metrics {pattern}: no such curve; {hint}")
+        wanted.update(matched)
+    return {
+        label: Metrics(
+            {key: curve for key, curve in metrics.training.items() if key in wanted},
+            {key: curve for key, curve in metrics.validation.items() if " ".join(key) in wanted},
+        )
+        for label, metrics in found.items()
+    }
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    return int(text)

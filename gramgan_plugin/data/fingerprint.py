@@ -1,0 +1,202 @@
+"""What a training set consists of, in so few numbers that a run can tell on resume whether it is the same."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from gramgan_plugin.data.images import SUFFIXES
+from gramgan_plugin.data.lmdb_images import META_INFO, extent
+
+NAMES_OF_ROOTS = ("dataroot", "meta_info")
+# How samples are loaded and called, not what they are; the batch and the enlargement are told apart from these.
+WITHOUT_EFFECT = frozenset(
+    (
+        "name",
+        "phase",
+        "io_backend",
+        "num_worker_per_gpu",
+        "batch_size_per_gpu",
+        "dataset_enlarge_ratio",
+        "use_shuffle",
+        "pin_memory",
+        "persistent_workers",
+        "prefetch_mode",
+        "num_prefetch_queue",
+        "max_unreadable",
+    )
+)
+WHOLE_FILE = 64 * 2**20  # bytes up to which all of a file is read
+MIB = 2**20
+_ENDINGS = tuple(SUFFIXES)
+
+
+def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the data that a dataset's options name, and the options that change its samples.
+
+    Only names, sizes and lists are read, so 100,000 images take about a second, and a copy of the data in another
+    place is the same data: neither paths nor times count. What that cannot show: in a folder, an image replaced by one
+    of the same name and size in bytes; in an LMDB, images replaced behind LMDB's back, or a new LMDB with the same
+    list and as many pages. An LMDB that ``mdb_copy -c`` has compacted counts as changed.
+
+    Args:
+        options: the dataset's block. ``roots`` are the options whose name holds ``dataroot`` or ``meta_info``, where
+            they are existing paths or lists of such.
+
+    Returns:
+        ``roots``: for each such option a list of what stands there, by ``kind``: an ``lmdb`` (``meta_info``, the
+        SHA-256 of its list; ``entries``, ``bytes`` and ``transactions``, see ``extent``), a ``folder`` (``files``,
+        the number of its images with those in subfolders; ``bytes``; ``names``, the SHA-256 of their relative paths
+        and sizes), a ``file`` (``bytes``; ``content``, a SHA-256). ``options``: numbers, flags and texts.
+    """
+    roots = {}
+    for name, value in options.items():
+        if _is_root(name):
+            paths = value if isinstance(value, list | tuple) else [value]
+            found = [_root(Path(path).expanduser()) for path in paths if isinstance(path, str | Path) and str(path)]
+            if found and None not in found:
+                roots[name] = found
+    plain = {name: _plain(value) for name, value in options.items() if not _is_root(name)}
+    return {
+        "roots": roots,
+        "options": {
+            name: plain[name] for name in sorted(plain) if name not in WITHOUT_EFFECT and plain[name] is not None
+        },
+    }
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two fingerprints of a training set, a line each; no lines if it is the same.
+
+    What one of the two does not tell is not compared, but for options.
+
+    Example:
+        >>> changes({"options": {"gt_size": 128}}, {"options": {"gt_size": 192, "use_rot": True}})
+        ['gt_size: 192, was 128', 'use_rot: True, was not set']
+    """
+    lines = []
+    for name in sorted(_section(before, "roots").keys() & _section(now, "roots").keys()):
+        then, there = before["roots"][name], now["roots"][name]
+        if len(then) != len(there):
+            lines.append(f"{name}: {len(there)} paths, were {len(then)}")
+            continue
+        for place, pair in enumerate(zip(then, there, strict=True)):
+            what = _difference(*pair)
+            if what is not None:
+                lines.append(f"{name}{f'[{place}]' if len(there) > 1 else ''}: {what}")
+    if "options" in before and "options" in now:
+        old, new = _section(before, "options"), _section(now, "options")
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                lines.append(f"{name}: {new.get(name, 'not set')}, was {old.get(name, 'not set')}")
+    return lines
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """The first of the differences between what stood at a root and what stands there, the plainest first."""
+    if old["kind"] != new["kind"]:
+        return f"{_KINDS[new['kind']]}, was {_KINDS[old['kind']]}"
+    for key, words in _WORDS.items():
+        if key in old and key in new and old[key] != new[key]:
+            return words.format(old=old[key], new=new[key])
+    return None
+
+
+_KINDS = {"lmdb": "an LMDB", "folder": "a folder", "file": "a file"}
+_WORDS = {
+    "files": "{new} files, were {old}",
+    "entries": "{new} entries, were {old}",
+    "bytes": "{new} bytes, were {old}",
+    "meta_info": f"{META_INFO} is not the same",
+    "names": "names or sizes of some files are not the same",
+    "content": "its content is not the same",
+    "transactions": "written to since",
+}
+
+
+def _section(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = of.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _is_root(name: str) -> bool:
+    return any(part in name for part in NAMES_OF_ROOTS)
+
+
+def _root(path: Path) -> dict[str, Any] | None:
+    """What stands at a path; None if nothing does, or it cannot be read, which others tell."""
+    with suppress(OSError):
+        if (path / "data.mdb").is_file():
+            return _lmdb(path)
+        if path.is_dir():
+            return _folder(path)
+        if path.is_file():
+            return {"kind": "file", "bytes": path.stat().st_size, "content": _content(path)}
+    return None
+
+
+def _lmdb(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"kind": "lmdb"}
+    if (path / META_INFO).is_file():
+        found["meta_info"] = _content(path / META_INFO)
+    with suppress(lmdb.Error):
+        found |= extent(path)
+    return found
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    digest, files, total = hashlib.sha256(), 0, 0
+    for name, size in sorted(_images(path, b"", set())):
+        digest.update(b"%b\0%d\n" % (name, size))
+        files, total = files + 1, total + size
+    return {"kind": "folder", "files": files, "bytes": total, "names": digest.hexdigest()}
+
+
+def _images(folder: str | Path, prefix: bytes, above: set[tuple[int, int]]) -> Iterator[tuple[bytes, int]]:
+    """Relative path and size of each image; links are followed, but not in a circle."""
+    status = Path(folder).stat()
+    itself = (status.st_dev, status.st_ino)
+    if itself in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            with suppress(OSError):  # a folder that only root may read; a file that has just gone
+                name = prefix + os.fsencode(entry.name)
+                if entry.is_dir():
+                    yield from _images(entry.path, name + b"/", above | {itself})
+                elif entry.name.lower().endswith(_ENDINGS) and entry.is_file():
+                    yield name, entry.stat().st_size
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file, of its first and last MiB if it is large."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        if path.stat().st_size <= WHOLE_FILE:
+            while block := file.read(MIB):
+                digest.update(block)
+        else:
+            digest.update(file.read(MIB))
+            file.seek(-MIB, os.SEEK_END)
+            digest.update(file.read(MIB))
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """An option as a checkpoint can hold it; None for what cannot be compared, and for texts that are paths."""
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return None if "/" in value or os.sep in value else value
+    if isinstance(value, list | tuple):
+        members = [_plain(member) for member in value]
+        return None if None in members else members
+    if isinstance(value, Mapping):
+        return {str(name): _plain(member) for name, member in value.items() if _plain(member) is not None}
+    return None

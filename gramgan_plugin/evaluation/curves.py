@@ -1,0 +1,128 @@
+"""What a run's metrics.jsonl holds, as curves. Imports neither torch nor matplotlib."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.json_lines import read_lines
+
+Curve = list[tuple[int, float]]  # (iteration, value), by iteration; a value that was no number is nan
+NO_CURVES = ("iter", "epoch", "dataset", "metrics")
+
+
+class Metrics(NamedTuple):
+    """The curves of a run.
+
+    Attributes:
+        training: by the log's key (``l_g_pix``, ``lr``, ``grad_g_pix``, ...).
+        validation: by (data set, metric).
+    """
+
+    training: dict[str, Curve]
+    validation: dict[tuple[str, str], Curve]
+
+    def by_name(self) -> dict[str, Curve]:
+        """All curves under one name each, those of validation under ``SET METRIC``."""
+        return self.training | {f"{dataset} {metric}": curve for (dataset, metric), curve in self.validation.items()}
+
+
+def read_metrics(path: Path) -> Metrics:
+    """The curves in a run's metrics.jsonl.
+
+    Where a resumed run has an iteration twice, the later line counts. A last line that is cut short, by a kill or
+    because the run is writing it, is passed over.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UserError: if the file is missing or a line of it is none of metrics.
+    """
+    training: dict[str, dict[int, float]] = {}
+    validation: dict[tuple[str, str], dict[int, float]] = {}
+    for number, record in read_lines(path):
+        iteration, metrics = record.get("iter"), record.get("metrics") or {}
+        if not isinstance(iteration, int) or not isinstance(metrics, Mapping):
+            raise UserError(f"{path}, line {number}: not a line of metrics")
+        for key, value in record.items():
+            if key not in NO_CURVES and _is_a_value(value):
+                training.setdefault(key, {})[iteration] = _number(value)
+        for metric, value in metrics.items():
+            if _is_a_value(value):
+                validation.setdefault((str(record.get("dataset")), metric), {})[iteration] = _number(value)
+    return Metrics(
+        {name: sorted(points.items()) for name, points in training.items()},
+        {name: sorted(points.items()) for name, points in validation.items()},
+    )
+
+
+def smoothed(curve: Curve, window: int) -> Curve:
+    """The mean over ``window`` points around each, fewer at the ends, so that nothing is moved sideways.
+
+    >>> smoothed([(10, 0.0), (20, 3.0), (30, 6.0), (40, 0.0)], 3)
+    [(10, 1.5), (20, 3.0), (30, 3.0), (40, 3.0)]
+    """
+    before, after = (window - 1) // 2, window // 2
+    result = []
+    for place, (iteration, _) in enumerate(curve):
+        near = [value for _, value in curve[max(0, place - before) : place + after + 1] if value == value]
+        result.append((iteration, sum(near) / len(near) if near else float("nan")))
+    return result
+
+
+def write_csv(runs: Mapping[str, Mapping[str, Curve]], out: Path) -> None:
+    """Write curves as a table for spreadsheets: a row for each run and iteration, a column for each curve.
+
+    Args:
+        runs: run -> curve's name -> curve. What a run lacks at an iteration is left empty.
+        out: the file.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["run", "iter", *names])
+    for run, curves in runs.items():
+        values = {name: dict(curve) for name, curve in curves.items()}
+        for iteration in sorted({iteration for points in values.values() for iteration in points}):
+            row = [values.get(name, {}).get(iteration, float("nan")) for name in names]
+            writer.writerow([run, iteration, *("" if value != value else repr(value) for value in row)])
+    replace_file(out, table.getvalue().encode())
+
+
+def replace_file(out: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it; its folder is made if it is not there.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    temporary = out.with_name(f".{out.name}.tmp")
+    with file_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(out)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def matching(names: Sequence[str], pattern: str) -> list[str]:
+    """The curves that a pattern of the command line means: by name, by glob, or a validation metric of any set."""
+    return [name for name in names if fnmatchcase(name, pattern) or name.partition(" ")[2] == pattern]
+
+
+def _is_a_value(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _number(value: float | None) -> float:
+    """``value``; nan for what is not finite, which is written as null."""
+    number = float("nan") if value is None else float(value)
+    return number if abs(number) != float("inf") else float("nan")

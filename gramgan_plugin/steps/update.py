@@ -1,0 +1,193 @@
+"""The end of an iteration: gradients are measured, clipped, and all optimizers step, or none does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """The iterations without a step since the last report.
+
+    Attributes:
+        count: how many.
+        longest: the longest run of them without a break, which may have begun before the last report.
+        iteration: the first of them; 0 if there was none.
+        first: what was not finite in it, the first in the order in which an iteration computes things.
+    """
+
+    count: int
+    longest: int
+    iteration: int
+    first: str
+
+    def __str__(self) -> str:
+        steps = f"{self.count} step{'s' if self.count > 1 else ''}"
+        return (
+            f"{steps} skipped since the last log: from iteration {self.iteration:,}, where {self.first} was the first "
+            "that was not finite"
+        )
+
+
+class Update:
+    """Takes the steps of all optimizers, unless something in the iteration was not finite.
+
+    Whether it was is decided on the device and stays there: the fused Adam and AdamW take the decision as a tensor
+    (``found_inf``) and then leave weights and moments as they were. For any other optimizer the decision has to be
+    read, which waits for the device. Over several processes the decision is common.
+
+    Args:
+        optimizers: by name (``g``, ``d``).
+        networks: their networks, by the same names; buffers of theirs (BatchNorm's statistics) go back with a step
+            that is not taken.
+        clip: largest norm of each one's gradient, by name; none where it has no entry.
+        scaler: the gradient scaler that the losses were multiplied with, or None.
+    """
+
+    def __init__(
+        self,
+        optimizers: Mapping[str, Optimizer],
+        networks: Mapping[str, nn.Module],
+        *,
+        clip: Mapping[str, float] | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        self.optimizers = dict(optimizers)
+        self.clip = dict(clip or {})
+        self.scaler = scaler
+        self.parameters = {
+            name: [p for group in optimizer.param_groups for p in group["params"]]
+            for name, optimizer in self.optimizers.items()
+        }
+        device = next(p.device for parameters in self.parameters.values() for p in parameters)
+        self.found_inf = torch.zeros((), device=device)
+        self._buffers = _Buffers([b for net in networks.values() for b in net.buffers()])
+        # Counted on the device: steps skipped, the present run of them, the longest, first iteration, first thing.
+        self._counts = torch.zeros(5, dtype=torch.int64, device=device)
+        self._names: list[str] = []
+        self._numbers: dict[tuple[str, ...], Tensor] = {}
+
+    def begin(self) -> None:
+        """Before an iteration's forward passes: no gradients, and buffers as they are to be if it fails."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        self._buffers.keep()
+
+    def finish(self, values: Mapping[str, Tensor], iteration: int) -> dict[str, Tensor]:
+        """After the backward passes: step, or leave everything as it was at ``begin``.
+
+        Args:
+            values: what has to be finite besides the gradients: scalars by name, in the order in which they came
+                about.
+            iteration: 1-based, for the report.
+
+        Returns:
+            ``grad_norm_NAME``: the norm of each gradient before clipping. A network without gradients in this
+            iteration takes no step and has none.
+        """
+        active = [name for name, own in self.parameters.items() if any(p.grad is not None for p in own)]
+        norms = {f"grad_norm_{name}": self._norm(name) for name in active}
+        self._judge({**values, **norms}, iteration)
+        for name in active:
+            if name in self.clip:
+                grads = [p for p in self.parameters[name] if p.grad is not None]
+                nn.utils.clip_grads_with_norm_(grads, self.clip[name], norms[f"grad_norm_{name}"])
+            self._step(self.optimizers[name])
+        if self.scaler is not None and active:
+            self.scaler.update()
+        self._buffers.restore(self.found_inf)
+        return norms
+
+    def report(self) -> Skipped:
+        """What was skipped since the last report; reads from the device, and waits for it."""
+        count, _, longest, iteration, first = self._counts.tolist()
+        self._counts[0] = 0
+        self._counts[2] = self._counts[1]
+        self._counts[3:] = 0
+        return Skipped(count, longest, iteration, self._names[first] if count else "")
+
+    def _norm(self, name: str) -> Tensor:
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizers[name])
+        grads = [p.grad for p in self.parameters[name] if p.grad is not None]
+        return nn.utils.get_total_norm(grads)
+
+    def _judge(self, values: Mapping[str, Tensor], iteration: int) -> None:
+        """Set ``found_inf`` to 1 if a value is not finite on any process, and count."""
+        bad = ~torch.isfinite(torch.stack([value.detach().reshape(()).float() for value in values.values()]))
+        bad = bad.to(self._counts.dtype)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(bad, distributed.ReduceOp.MAX)
+        any_bad = bad.amax()
+        self.found_inf.copy_(any_bad)
+        skipped, run, longest, first_iteration, first = self._counts.unbind()
+        new = any_bad * (first_iteration == 0)  # 1 for the first bad iteration since the last report
+        thing = self._number(tuple(values))[bad.argmax()]
+        run = (run + 1) * any_bad
+        self._counts.copy_(
+            torch.stack(
+                [
+                    skipped + any_bad,
+                    run,
+                    torch.maximum(longest, run),
+                    first_iteration + new * iteration,
+                    first + new * thing,
+                ]
+            )
+        )
+
+    def _number(self, names: tuple[str, ...]) -> Tensor:
+        """Where ``names`` stand in the list of all names seen, as a tensor on the device."""
+        if names not in self._numbers:
+            self._names += [name for name in names if name not in self._names]
+            numbers = [self._names.index(name) for name in names]
+            self._numbers[names] = torch.tensor(numbers, device=self._counts.device)
+        return self._numbers[names]
+
+    def _step(self, optimizer: Optimizer) -> None:
+        if decides_on_device(optimizer):
+            optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
+            try:
+                optimizer.step()
+            finally:
+                del optimizer.found_inf  # type: ignore[attr-defined]
+        elif not bool(self.found_inf):
+            optimizer.step()
+
+
+def decides_on_device(optimizer: Optimizer) -> bool:
+    """Whether an optimizer takes the decision as a tensor and honours it in its first step, too (fused SGD fails)."""
+    adam = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW)
+    return adam and all(group.get("fused") for group in optimizer.param_groups)
+
+
+class _Buffers:
+    """A second copy of buffers, one flat tensor a type, so that it costs few operations whatever their number."""
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in buffers:
+            if buffer.numel():
+                by_type.setdefault(buffer.dtype, []).append(buffer)
+        self._groups = list(by_type.values())
+        self._kept: list[Tensor] = []
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        self._kept = [_flat(group) for group in self._groups]
+
+    @torch.no_grad()
+    def restore(self, wanted: Tensor) -> None:
+        """Put the copies back where ``wanted`` is 1; where it is 0, nothing changes."""
+        for group, kept in zip(self._groups, self._kept, strict=True):
+            flat = torch.where(wanted > 0, kept, _flat(group))
+            pieces = flat.split([buffer.numel() for buffer in group])
+            shaped = [piece.view_as(buffer) for piece, buffer in zip(pieces, group, strict=True)]
+            torch._foreach_copy_(group, shaped)
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -1,0 +1,96 @@
+"""What a checkpoint records of its run, and where a run goes on in the data if some of it is no longer so."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from gramgan_plugin.data.fingerprint import changes
+from gramgan_plugin.data.loaders import TrainingData
+
+logger = logging.getLogger("basicsr")
+
+
+def run_facts(opt: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded, besides the place in the data, in plain types.
+
+    Args:
+        opt: resolved options.
+        data: of ``TrainingData.facts``.
+    """
+    return {"data": dict(data), "seed": int(opt["manual_seed"]), "torch": str(torch.__version__)}
+
+
+def recorded_seed(content: Mapping[str, Any]) -> int | None:
+    """The seed of the run that wrote a training state, or None if it does not tell."""
+    seed = _section(content, "run").get("seed")
+    return seed if isinstance(seed, int) else None
+
+
+def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: TrainingData) -> tuple[int, int]:
+    """Where in the data a resumed run goes on; a warning for each thing that is not as it was.
+
+    With the same data, batch and seed it is the recorded place, and the run becomes what it would have been without
+    a stop. Otherwise that place means nothing, and it is the start of the first epoch that had not begun. A state
+    that records no place (upstream's) goes by its iteration.
+
+    Args:
+        content: of the training state.
+        facts: ``run_facts`` of this run.
+        data: of this run.
+
+    Returns:
+        (epoch, batch in the epoch).
+    """
+    before = _section(content, "run")
+    was, now, place = _section(before, "data"), facts["data"], _section(before, "place")
+    if not was or not isinstance(place.get("epoch"), int) or not isinstance(place.get("batch"), int):
+        return data.place(int(content["iter"]))
+    epoch, batch = place["epoch"], place["batch"]
+    differences = [*_differences(was, now), *_other_seed(before.get("seed"), facts["seed"])]
+    if differences:
+        epoch, batch = epoch + (batch > 0), 0
+        for difference in differences:
+            logger.warning(f"{difference}; training goes on at the start of epoch {epoch}")
+        return epoch, batch
+    inexact = []
+    if was.get("world_size") != now["world_size"]:
+        inexact.append(f"{now['world_size']} processes instead of {was.get('world_size')}")
+    if before.get("torch") != facts["torch"]:
+        inexact.append(f"torch {facts['torch']} instead of {before.get('torch')}")
+    if inexact:
+        logger.info(
+            f"{' and '.join(inexact)}: the order of the data stays, but sums may be rounded otherwise, so the run is "
+            "not bit for bit what it would have been"
+        )
+    return epoch, batch
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What is not as it was of the data and how it is put into batches, one line each."""
+    if was.get("images") != now["images"]:
+        yield f"datasets.train: {now['images']} images, were {was.get('images')}: this run has learnt from other data"
+    else:
+        lines = changes(_section(was, "fingerprint"), now["fingerprint"])
+        if lines:
+            yield f"datasets.train: this run has learnt from other data ({'; '.join(lines)})"
+    if was.get("batch") != now["batch"]:
+        yield (
+            f"datasets.train.batch_size_per_gpu: {now['batch']} images a batch over all processes, were "
+            f"{was.get('batch')}: the learning rates were chosen for those"
+        )
+    if was.get("ratio") != now["ratio"]:
+        yield (
+            f"datasets.train.dataset_enlarge_ratio: {now['ratio']}, was {was.get('ratio')}: epochs have another length"
+        )
+
+
+def _other_seed(was: Any, now: int) -> Iterator[str]:
+    if was is not None and was != now:
+        yield f"manual_seed: {now}, was {was}: the data comes in another order, with other crops"
+
+
+def _section(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = of.get(key)
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,160 @@
+"""Which checkpoints stay: the newest N, the best, and a pointer to the latest."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from statistics import fmean
+from typing import Any
+
+from gramgan_plugin.checkpoints.files import save_json
+from gramgan_plugin.training.resume import damage
+
+logger = logging.getLogger("basicsr")
+
+# A checkpoint on its way out: it no longer counts, and its list of files tells what is left to remove.
+REMOVING = re.compile(r"\.(\d+)\.json\.removing")
+# What a killed process has left of a file that it was writing, see `checkpoints.files`.
+UNFINISHED = re.compile(r"\.[\w.-]+\.(state|json|pth)\.tmp-\d+")
+
+
+class Checkpoints:
+    """Saves a run's checkpoints and removes those that ``logger.keep_last`` and ``logger.keep_best`` do not keep.
+
+    Only files of this run's own checkpoints are ever removed, as their ``N.json`` lists them. Beside them stand
+    ``latest.json`` (``{"iter": N, "state": "training_states/N.state"}``) in the run's folder and, with
+    ``keep_best``, ``models/best.json`` (``{"iter", "metric", "value", "sets"}``) and the networks as
+    ``models/net_*_best.pth``. Every process has one of these; only rank 0's writes.
+
+    Args:
+        model: what is saved.
+        opt: resolved options; the run's folder is held by this process.
+    """
+
+    def __init__(self, model: Any, opt: dict[str, Any]) -> None:
+        self.model = model
+        self.writes = opt["rank"] == 0
+        path, options = opt["path"], opt["logger"]
+        self.run, self.states, self.models = (
+            Path(path[key]) for key in ("experiments_root", "training_states", "models")
+        )
+        self.keep_last: int | None = options.get("keep_last")
+        self.metric: str | None = options.get("keep_best")
+        self.lower = False
+        self.best: float | None = None
+        if not self.writes:
+            return
+        self._finish_what_was_cut_short()
+        if self.metric is not None:
+            metrics = (opt.get("val") or {}).get("metrics") or {}
+            self.lower = (metrics.get(self.metric) or {}).get("better", "higher") == "lower"
+            self.best = self._read_best()
+
+    def save(self, epoch: int, iteration: int) -> None:
+        """Save the checkpoint of an iteration, point to it, and remove the oldest. Every process has to call it.
+
+        Raises:
+            TrainingStopped: if a weight or a moment is not finite; what was saved before is untouched.
+            UserError: if it cannot be written (a full disk); what was saved before is untouched.
+        """
+        self.model.save(epoch, iteration)
+        if not self.writes:
+            return
+        state = f"{self.states.name}/{iteration}.state"
+        save_json({"iter": iteration, "state": state}, self.run / "latest.json")
+        if self.keep_last is not None:
+            self._prune(iteration, self.keep_last)
+
+    def validated(self, iteration: int, results: Mapping[str, Mapping[str, float]]) -> None:
+        """Keep the networks as the best so far, if they are.
+
+        Args:
+            iteration: of the validation.
+            results: set -> metric -> mean over its images. What is compared is the mean over the sets.
+        """
+        if self.metric is None or not self.writes:
+            return
+        sets = {name: float(values[self.metric]) for name, values in results.items() if self.metric in values}
+        if not sets:
+            logger.warning(f"logger.keep_best: this validation gives no '{self.metric}', so no best is kept")
+            return
+        value = fmean(sets.values())
+        if not math.isfinite(value) or not self._is_better(value):
+            return
+        self.model.save(-1, "best")
+        # Last: until it is written, the value to beat is the older one.
+        record = {"iter": iteration, "metric": self.metric, "value": value, "sets": sets}
+        save_json(record, self.models / "best.json")
+        before = "" if self.best is None else f", before {self.best:.4f}"
+        logger.info(f"Best {self.metric} so far: {value:.4f} (iter {iteration:,d}{before}), kept as net_*_best.pth")
+        self.best = value
+
+    def _is_better(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        return value < self.best if self.lower else value > self.best
+
+    def _read_best(self) -> float | None:
+        path = self.models / "best.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            metric, value = str(record["metric"]), float(record["value"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):
+            logger.warning(f"{path}: not readable; the next validation counts as the best")
+            return None
+        if metric != self.metric:
+            logger.warning(f"{path}: of the metric '{metric}'; the next validation counts as the best '{self.metric}'")
+            return None
+        return value if math.isfinite(value) else None
+
+    def _prune(self, iteration: int, keep_last: int) -> None:
+        """Remove the checkpoints before the ``keep_last`` newest whole ones.
+
+        Those of later iterations, which are there when a run goes on from an older state, neither count nor go.
+        """
+        numbers = sorted(int(path.stem) for path in self.states.glob("*.json") if path.stem.isdecimal())
+        numbers = [number for number in numbers if number <= iteration]
+        # Sizes will do: reading all files again at each save would take longer than writing one.
+        whole = [n for n in numbers if damage(self.states / f"{n}.state", contents=False) is None]
+        if len(whole) < keep_last:
+            return
+        for number in numbers:
+            if number < whole[-keep_last]:
+                self._remove(self.states / f"{number}.json", number)
+
+    def _remove(self, manifest: Path, number: int) -> None:
+        """Remove a checkpoint: first it stops counting, then its state goes, then its networks."""
+        removing = self.states / f".{number}.json.removing"
+        try:
+            networks = self._networks(manifest, number)
+            manifest.replace(removing)
+            for path in (self.states / f"{number}.state", *networks):
+                path.unlink(missing_ok=True)
+            removing.unlink()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            # What cannot be removed takes room, but is no reason to end a run.
+            logger.warning(f"{manifest}: this checkpoint cannot be removed ({error})")
+
+    def _networks(self, manifest: Path, number: int) -> list[Path]:
+        """The networks that a checkpoint's list names; a name that is not as this run gives them is left alone."""
+        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        folder, ending = self.models.name, f"_{number}.pth"
+        parts = [PurePosixPath(name).parts for name in listed]
+        return [
+            self.models / name[1] for name in parts if len(name) == 2 and name[0] == folder and name[1].endswith(ending)
+        ]
+
+    def _finish_what_was_cut_short(self) -> None:
+        """Remove what a killed run has left: half-written files, and checkpoints that it was removing."""
+        for folder in (self.run, self.states, self.models):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if UNFINISHED.fullmatch(path.name) and not path.is_symlink():
+                    path.unlink(missing_ok=True)
+        for path in self.states.glob(".*.removing"):
+            match = REMOVING.fullmatch(path.name)
+            if match:
+                self._remove(path, int(match[1]))

@@ -1,0 +1,41 @@
+import random
+
+import numpy as np
+import torch
+
+from gramgan_plugin.models.random_state import get_random_states, set_random_states
+
+CPU = torch.device("cpu")
+
+
+def _draw() -> list[float]:
+    return [random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(()).item()]
+
+
+class TestRandomStates:
+    def test_feature(self, tmp_path):
+        """What is drawn after is what was drawn before; also the second half of a pair of normal numbers."""
+        random.seed(1)
+        np.random.seed(2)
+        torch.manual_seed(3)
+        _draw()  # an odd number of normal numbers from each: the other of the pair is kept
+        states = get_random_states(CPU)
+        torch.save(states, tmp_path / "states")
+        expected = [_draw(), _draw()]
+        set_random_states(torch.load(tmp_path / "states", weights_only=True), CPU)
+        assert [_draw(), _draw()] == expected
+
+    def test_without_a_half_pair(self):
+        random.seed(1)
+        np.random.seed(2)
+        states = get_random_states(CPU)
+        expected = _draw()
+        random.gauss(0, 1)
+        np.random.randn()
+        set_random_states(states, CPU)
+        assert _draw()[:4] == expected[:4]
+
+    def test_a_process_that_was_not_there_keeps_its_own(self):
+        before = random.getstate()
+        set_random_states([], CPU)
+        assert random.getstate() == before

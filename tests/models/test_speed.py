@@ -1,0 +1,73 @@
+import basicsr  # noqa: F401
+import pytest
+import torch
+
+from gramgan_plugin.errors import OptionError
+from gramgan_plugin.models import speed
+from gramgan_plugin.models.speed import Compilation, Precision, automatic_precision
+
+CPU = torch.device("cpu")
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(("name", "dtype"), [("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+    def test_feature(self, name, dtype):
+        precision = Precision(name, CPU)
+        weight = torch.rand(3, 3)
+        with precision.autocast():
+            assert (weight @ weight).dtype == (dtype or torch.float32)
+        assert (precision.scaler is not None) == (name == "fp16")
+        assert float(precision.scale(4)) == (65536 if name == "fp16" else 1) / 4
+
+    def test_exception(self):
+        with pytest.raises(OptionError, match=r"^train.precision: 'fp8' is not one of fp32, bf16, fp16, auto$"):
+            Precision("fp8", CPU)
+
+    @pytest.mark.parametrize(
+        ("device", "has", "expected"),
+        [
+            ("cpu", ["AMX"], "bf16"),
+            ("cpu", [], "fp32"),
+            ("cpu", None, "fp32"),
+            ("cuda", (9, 0), "bf16"),
+            ("cuda", (8, 0), "bf16"),
+            ("cuda", (7, 5), "fp16"),
+            ("cuda", (6, 1), "fp32"),
+        ],
+    )
+    def test_auto(self, device, has, expected, monkeypatch):
+        monkeypatch.setattr(speed, "bf16_instructions", lambda: has)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: has)
+        assert automatic_precision(torch.device(device)) == expected
+        if device == "cpu":
+            assert Precision("auto", CPU).name == expected
+
+
+class TestCompilation:
+    @pytest.mark.parametrize("train", [{}, {"compile": False, "compile_networks": ["g"], "compile_mode": "default"}])
+    def test_off(self, train):
+        net = torch.nn.Linear(2, 2)
+        Compilation(train).apply("g", net)
+        assert net._compiled_call_impl is None
+
+    def test_what_is_compiled(self):
+        net = torch.nn.Linear(2, 2)
+        compilation = Compilation({"compile": True, "compile_networks": ["g"], "compile_backend": "eager"})
+        compilation.apply("d", net)
+        assert net._compiled_call_impl is None
+        compilation.apply("g", net)
+        assert net._compiled_call_impl is not None
+        assert list(net.state_dict()) == ["weight", "bias"]
+        assert Compilation({"compile": True}).networks == ("g", "d", "vgg")
+
+    @pytest.mark.parametrize(
+        ("train", "message"),
+        [
+            ({"compile_networks": ["gg"]}, r"^train.compile_networks: expected one of g, d, vgg, not 'gg'"),
+            ({"compile_mode": "reduce-overhead"}, r"^train.compile_mode: expected one of default, max-autotune-no-cud"),
+            ({"compile_backend": "inducter"}, r"^train.compile_backend: .* not 'inducter'; did you mean 'inductor'\?$"),
+        ],
+    )
+    def test_exception(self, train, message):
+        with pytest.raises(OptionError, match=message):
+            Compilation(train)

@@ -1,0 +1,236 @@
+import json
+import re
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import basicsr  # noqa: F401
+import pytest
+import torch
+
+from gramgan_plugin.config import resolve_options
+from gramgan_plugin.training import train
+from gramgan_plugin.training.facts import place_in_data, recorded_seed, run_facts
+from gramgan_plugin.training.resume import find_resume_state
+
+DATA = {
+    "images": 10,
+    "batch": 4,
+    "world_size": 1,
+    "ratio": 1,
+    "fingerprint": {"roots": {"dataroot_gt": [{"kind": "folder", "files": 10}]}, "options": {"gt_size": 64}},
+}
+FACTS = {"data": DATA, "seed": 3, "torch": torch.__version__}
+
+
+class Data:
+    """The place by the iteration, in epochs of 2 batches."""
+
+    def place(self, iteration: int) -> tuple[int, int]:
+        return divmod(iteration, 2)
+
+
+def _state(place: tuple[int, int] = (5, 1), **changes: Any) -> dict[str, Any]:
+    """What a checkpoint of iteration 9 says of a run whose facts differ from ``FACTS``."""
+    run = deepcopy(FACTS) | {"place": {"epoch": place[0], "batch": place[1]}}
+    for key, value in changes.items():
+        (run if key in run else run["data"])[key] = value
+    return {"iter": 9, "run": run}
+
+
+class TestPlaceInData:
+    @pytest.fixture
+    def lines(self, caplog):
+        caplog.set_level("INFO", "basicsr")
+
+        def find() -> list[tuple[str, str]]:
+            return [(record.levelname, record.message) for record in caplog.records]
+
+        return find
+
+    @pytest.mark.parametrize("place", [(5, 1), (6, 0), (0, 0)])
+    def test_the_same_run(self, lines, place):
+        assert place_in_data(_state(place), FACTS, Data()) == place
+        assert lines() == []
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"iter": 9},
+            {"iter": 9, "run": {}},
+            {"iter": 9, "run": None},
+            {"iter": 9, "run": {"place": {"epoch": 3}, "data": DATA}},
+            {"iter": 9, "run": {"place": {"epoch": 3, "batch": 0}}},
+        ],
+    )
+    def test_a_state_without_facts(self, lines, content):
+        assert place_in_data(content, FACTS, Data()) == (4, 1)
+        assert recorded_seed(content) is None
+        assert lines() == []
+
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            ({"images": 8}, "datasets.train: 10 images, were 8: this run has learnt from other data"),
+            (
+                {"fingerprint": {"roots": {}, "options": {"gt_size": 32}}},
+                "datasets.train: this run has learnt from other data (gt_size: 64, was 32)",
+            ),
+            (
+                {"fingerprint": {"roots": {"dataroot_gt": [{"kind": "folder", "files": 9}]}}},
+                "datasets.train: this run has learnt from other data (dataroot_gt: 10 files, were 9)",
+            ),
+            (
+                {"batch": 8},
+                "datasets.train.batch_size_per_gpu: 4 images a batch over all processes, were 8: the learning rates "
+                "were chosen for those",
+            ),
+            ({"ratio": 5}, "datasets.train.dataset_enlarge_ratio: 1, was 5: epochs are of another length"),
+            ({"seed": 4}, "manual_seed: 3, was 4: the data comes in another order, with other crops"),
+        ],
+    )
+    def test_what_has_changed(self, lines, changes, line):
+        assert place_in_data(_state((5, 1), **changes), FACTS, Data()) == (6, 0)
+        assert lines() == [("WARNING", f"{line}; training goes on at the start of epoch 6")]
+
+    def test_an_epoch_that_has_not_begun_is_gone_through(self, lines):
+        assert place_in_data(_state((6, 0), batch=8), FACTS, Data()) == (6, 0)
+        assert len(lines()) == 1
+
+    def test_each_thing_is_told(self, lines):
+        place_in_data(_state(images=8, batch=8, ratio=2, seed=9), FACTS, Data())
+        assert [message.split(":")[0] for _, message in lines()] == [
+            "datasets.train",
+            "datasets.train.batch_size_per_gpu",
+            "datasets.train.dataset_enlarge_ratio",
+            "manual_seed",
+        ]
+
+    def test_as_many_images_a_batch_on_other_processes(self, lines):
+        assert place_in_data(_state(world_size=2), FACTS, Data()) == (5, 1)
+        ((level, line),) = lines()
+        assert level == "INFO"
+        assert line.startswith("1 processes instead of 2: the order of the data stays, but sums may be rounded")
+
+    def test_another_torch(self, lines):
+        assert place_in_data(_state(torch="2.6.0"), FACTS, Data()) == (5, 1)
+        assert f"torch {torch.__version__} instead of 2.6.0: " in lines()[0][1]
+
+    def test_facts_are_plain(self):
+        facts = run_facts({"manual_seed": 3}, DATA)
+        assert facts == FACTS
+        assert json.loads(json.dumps(facts)) == facts
+
+
+def _train(options: dict[str, Any], **kwargs: Any) -> None:
+    train(resolve_options(deepcopy(options), is_train=True, **kwargs))
+
+
+def _epochs(run: Path) -> list[tuple[int, int]]:
+    """(iteration, epoch) as logged."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["iter"], line["epoch"]) for line in lines if "lr" in line]
+
+
+def _warnings(run: Path) -> list[str]:
+    return re.findall(r"WARNING: (.*)", (run / "train.log").read_text())
+
+
+@pytest.fixture
+def run(tiny_options, workdir) -> Path:
+    """3 iterations of a run with 4 in an epoch."""
+    tiny_options["train"]["total_iter"] = 3
+    del tiny_options["val"]
+    _train(tiny_options)
+    run = workdir / "experiments/tiny"
+    assert _epochs(run) == [(1, 0), (2, 0), (3, 0)]
+    tiny_options["train"]["total_iter"] = 5
+    return run
+
+
+class TestChangesOnResume:
+    def test_none(self, run, tiny_options):
+        _train(tiny_options, auto_resume=True)
+        assert _epochs(run)[3:] == [(4, 0), (5, 1)]
+        assert _warnings(run) == []
+        state = torch.load(run / "training_states/4.state", weights_only=True)
+        assert state["run"]["place"] == {"epoch": 1, "batch": 0}
+
+    def test_batch(self, run, tiny_options):
+        tiny_options["datasets"]["train"]["batch_size_per_gpu"] = 1
+        _train(tiny_options, auto_resume=True)
+        assert _epochs(run)[3:] == [(4, 1), (5, 1)]
+        (warning,) = _warnings(run)
+        assert "1 images a batch over all processes, were 2" in warning
+        state = torch.load(run / "training_states/5.state", weights_only=True)
+        assert state["run"]["place"] == {"epoch": 1, "batch": 2}
+
+    def test_seed(self, run, tiny_options):
+        tiny_options["manual_seed"] = 1
+        _train(tiny_options, auto_resume=True)
+        assert _epochs(run)[3:] == [(4, 1), (5, 1)]
+        assert len(_warnings(run)) == 1
+        assert "manual_seed: 1, was 0" in _warnings(run)[0]
+
+    def test_data(self, run, tiny_options):
+        tiny_options["datasets"]["train"]["use_rot"] = False
+        _train(tiny_options, auto_resume=True)
+        assert _epochs(run)[3:] == [(4, 1), (5, 1)]
+        (warning,) = _warnings(run)
+        assert "this run has learnt from other data (use_rot: False, was True)" in warning
+
+    def test_a_seed_that_was_drawn_stays(self, tiny_options, workdir):
+        del tiny_options["manual_seed"], tiny_options["val"]
+        tiny_options["train"]["total_iter"] = 3
+        seeds = []
+        for _ in range(3):
+            _train(tiny_options, auto_resume=True)
+            newest = find_resume_state(resolve_options(tiny_options, is_train=True, auto_resume=True))
+            seeds.append(recorded_seed(torch.load(newest, weights_only=True)))
+            tiny_options["train"]["total_iter"] += 1
+        assert seeds[0] == seeds[1] == seeds[2] is not None
+        assert _warnings(workdir / "experiments/tiny") == []
+
+
+class TestWhichState:
+    def test_auto_resume_before_the_first_checkpoint_takes_the_one_named(self, run, tiny_options, workdir):
+        tiny_options |= {"name": "second"}
+        tiny_options["path"]["resume_state"] = str(run / "training_states/2.state")
+        _train(tiny_options, auto_resume=True)
+        assert _epochs(workdir / "experiments/second") == [(3, 0), (4, 0), (5, 1)]
+        tiny_options["train"]["total_iter"] = 6
+        _train(tiny_options, auto_resume=True)
+        assert _epochs(workdir / "experiments/second")[3:] == [(6, 1)]
+
+    def test_an_older_state_than_there_is(self, run, tiny_options):
+        tiny_options["path"]["resume_state"] = str(run / "training_states/2.state")
+        _train(tiny_options)
+        (warning,) = _warnings(run)
+        assert "2.state, though there is 3.state" in warning
+        assert _epochs(run)[3:] == [(3, 0), (4, 0), (5, 1)]
+
+    def test_an_older_state_than_one_that_is_damaged(self, run, tiny_options):
+        tiny_options["path"]["resume_state"] = str(run / "training_states/2.state")
+        (run / "models/net_d_3.pth").write_bytes(b"")
+        _train(tiny_options)
+        assert _warnings(run) == []
+
+    def test_a_damaged_one_is_named_in_the_log(self, run, tiny_options):
+        (run / "models/net_d_3.pth").write_bytes(b"")
+        _train(tiny_options, auto_resume=True)
+        (warning,) = _warnings(run)
+        assert "3.state is passed over: models/net_d_3.pth is not as it was written" in warning
+        assert _epochs(run)[3:] == [(3, 0), (4, 0), (5, 1)]
+
+    def test_a_finished_run(self, run, tiny_options):
+        tiny_options["train"]["total_iter"] = 3
+        files = {path: path.stat().st_mtime_ns for path in run.rglob("*_3.*")}
+        networks = (run / "models/net_g_latest.pth").read_bytes()
+        for total in (3, 2):
+            tiny_options["train"]["total_iter"] = total
+            _train(tiny_options, auto_resume=True)
+            text = f"This run is finished: it has come to iteration 3, and train.total_iter is {total}; raise that"
+            assert text in (run / "train.log").read_text()
+        assert len(_epochs(run)) == 3
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*_3.*")} == files, "nothing is saved again"
+        assert (run / "models/net_g_latest.pth").read_bytes() == networks

@@ -1,0 +1,67 @@
+import pytest
+
+from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped, UserError
+from gramgan_plugin.training import distributed
+from gramgan_plugin.training.together import together
+
+GRAVITY = {None: 0, Preempted: 1, TrainingStopped: 2, UserError: 3}
+
+
+@pytest.fixture
+def another(monkeypatch):
+    """Makes another process of the run have met a reason, and returns what this one has told it."""
+    told: list[int] = []
+
+    def set_reason(kind: type[Exception] | None) -> list[int]:
+        def agree(value: int) -> int:
+            told.append(value)
+            return max(value, GRAVITY[kind])
+
+        monkeypatch.setattr(distributed, "agree", agree)
+        return told
+
+    return set_reason
+
+
+class TestTogether:
+    def test_smoke(self, another):
+        told = another(None)
+        with together():
+            pass
+        assert told == [0]
+
+    @pytest.mark.parametrize("error", [Preempted("x"), TrainingStopped("x"), OptionError("x"), OSError(28, "x")])
+    def test_alone(self, error):
+        with pytest.raises(type(error)) as caught, together():
+            raise error
+        assert caught.value is error
+
+    @pytest.mark.parametrize("kind", [Preempted, TrainingStopped, UserError])
+    def test_the_reason_of_another(self, another, kind):
+        another(kind)
+        with pytest.raises(kind, match="another process of this run ends it") as caught, together():
+            pass
+        assert type(caught.value) is kind
+
+    def test_the_graver_counts(self, another):
+        told = another(TrainingStopped)
+        with pytest.raises(TrainingStopped, match="another process"), together():
+            raise Preempted("mine")
+        with pytest.raises(OptionError, match="mine"), together():
+            raise OptionError("mine")
+        another(Preempted)
+        with pytest.raises(TrainingStopped, match="mine"), together():
+            raise TrainingStopped("mine")
+        assert told == [1, 3, 2]
+
+    def test_a_bug_goes_out_at_once(self, another):
+        told = another(None)
+        with pytest.raises(KeyError), together():
+            raise KeyError
+        assert told == []
+
+    def test_nobody_is_asked_when_a_process_is_gone(self, another):
+        told = another(None)
+        with pytest.raises(distributed.PeerLost), together():
+            raise distributed.PeerLost("x")
+        assert told == []

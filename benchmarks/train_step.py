@@ -5,15 +5,18 @@ where BasicSR looks for them. The variants take turns, so that whatever else the
 medians count. A step is `feed_data` and `optimize_parameters`, the batch being in the machine's memory as each loader
 hands it out: floats for BasicSR, bytes for ours.
 
-    python benchmarks/train_step.py                                  # 2 CPU cores: some 10 minutes
-    python benchmarks/train_step.py --device cuda --batch 8 --rounds 30 --flops
+    python benchmarks/train_step.py --memory                         # 2 CPU cores: some 6 minutes
+    python benchmarks/train_step.py --device cuda --batch 8 --rounds 30 --memory --flops
 """
 
 import argparse
 import contextlib
 import io
 import json
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -144,40 +147,38 @@ def build(opt: dict[str, Any], arguments: argparse.Namespace) -> Step:
     return step
 
 
-class Meter:
-    """Times steps, and takes the most memory that one needs beyond what stays."""
+def timed(step: Step, device: str) -> float:
+    """Seconds that a step takes."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    mark = time.perf_counter()
+    step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - mark
 
-    def __init__(self, device: str) -> None:
-        self.cuda = device == "cuda"
 
-    def __call__(self, step: Step) -> tuple[float, float]:
-        """Seconds, and GiB."""
-        before = self._start()
-        mark = time.perf_counter()
+def peak_memory(name: str, step: Step, arguments: argparse.Namespace) -> float:
+    """The most memory in GiB that a step takes beyond what stays; on a CPU, that a process of its own takes in all."""
+    if arguments.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         step()
-        if self.cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter() - mark, (self._peak() - before) / 2**30
-
-    def _start(self) -> int:
-        if self.cuda:
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            return torch.cuda.memory_allocated()
-        with contextlib.suppress(OSError):  # sets the high-water mark back to what is in use
-            Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmRSS")
-
-    def _peak(self) -> int:
-        return torch.cuda.max_memory_allocated() if self.cuda else _status("VmHWM")
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+    command = [sys.executable, __file__, "--child", name]
+    for option in ("size", "batch", "features", "blocks"):
+        command += [f"--{option}", str(getattr(arguments, option))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
 
 
-def _status(key: str) -> int:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)
+def child(arguments: argparse.Namespace) -> None:
+    """Take two steps of one variant, and print the most memory in GiB that this process has had."""
+    torch.set_num_threads(2)
+    step = build(variants(arguments)[arguments.child], arguments)
+    for _ in range(2):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 def matmul_peak(device: str, dtype: torch.dtype, side: int) -> float:
@@ -215,27 +216,25 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     WEIGHTS.parent.mkdir(parents=True)
     torch.save(torchvision.models.vgg19().state_dict(), WEIGHTS)
     steps = {name: build(opt, arguments) for name, opt in variants(arguments).items()}
-    meter = Meter(arguments.device)
     for name, step in steps.items():
         mark = time.perf_counter()
         for _ in range(arguments.warmup):
             step()
         print(f"  warmed up: {name} ({time.perf_counter() - mark:.1f} s)", flush=True)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    memory: dict[str, float] = dict.fromkeys(steps, 0.0)
     for _ in range(arguments.rounds):
         for name, step in steps.items():
-            spent, most = meter(step)
-            seconds[name].append(spent)
-            memory[name] = max(memory[name], most)
+            seconds[name].append(timed(step, arguments.device))
+    memory = {name: peak_memory(name, step, arguments) for name, step in steps.items()} if arguments.memory else {}
     peak = matmul_peak(arguments.device, torch.bfloat16, 8192 if arguments.device == "cuda" else 4096)
     figures: dict[str, Any] = {}
     baseline = statistics.median(next(iter(seconds.values())))
     print(f"{'':40s} {'s/step':>8s} {'images/s':>9s} {'GiB':>6s} {'ratio':>6s}")
     for name, values in seconds.items():
         median = statistics.median(values)
-        line = f"{name:40s} {median:8.3f} {arguments.batch / median:9.2f} {memory[name]:6.2f} {baseline / median:6.2f}"
-        figures[name] = {"seconds": median, "memory": memory[name], "ratio": baseline / median}
+        taken = memory.get(name, float("nan"))
+        line = f"{name:40s} {median:8.3f} {arguments.batch / median:9.2f} {taken:6.2f} {baseline / median:6.2f}"
+        figures[name] = {"seconds": median, "memory": taken, "ratio": baseline / median}
         if arguments.flops:
             with FlopCounterMode(display=False) as counter, contextlib.redirect_stdout(io.StringIO()):
                 steps[name]()
@@ -265,10 +264,17 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="also with train.compile")
     parser.add_argument("--only", nargs="+", help="variants whose name holds one of these words")
+    parser.add_argument(
+        "--memory", action="store_true", help="also the peak memory; on a CPU in processes of their own"
+    )
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--flops", action="store_true", help="also the share of the machine's bf16 peak")
     parser.add_argument("--profile", action="store_true", help="also the operations that take most of a step")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments)
+        return
     target = arguments.json.resolve() if arguments.json else None
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         figures = run(arguments)

@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.config import check_options, load_options, resolve_options
@@ -81,11 +80,10 @@ def run_quickstart(
 
 
 def l1_changes(iterations: int | None = None) -> dict[str, Any]:
-    """What differs from the option file of the small L1 stage: the precision, where bf16 would be emulated."""
-    changes: dict[str, Any] = {"train": {"precision": precision()}}
-    if iterations is not None:
-        changes["train"] |= {"total_iter": iterations, "scheduler": {"total_steps": iterations + 1}}
-    return changes
+    """What differs from the option file of the small L1 stage: its length, if another is asked for."""
+    if iterations is None:
+        return {}
+    return {"train": {"total_iter": iterations, "scheduler": {"total_steps": iterations + 1}}}
 
 
 def gramgan_changes(iterations: int | None = None) -> dict[str, Any]:
@@ -94,7 +92,6 @@ def gramgan_changes(iterations: int | None = None) -> dict[str, Any]:
     if iterations is None:
         iterations = GRAMGAN_ITERATIONS if weights is None else GRAMGAN_ITERATIONS_WITH_VGG
     train: dict[str, Any] = {
-        "precision": precision(),
         "total_iter": iterations,
         "scheduler": {"period": max(iterations, 2), "warmup_iter": min(20, iterations // 2)},
     }
@@ -105,15 +102,6 @@ def gramgan_changes(iterations: int | None = None) -> dict[str, Any]:
             "vgg_weights": str(weights),
         }
     return {"train": train}
-
-
-def precision() -> str:
-    """``bf16`` where the hardware has it, else ``fp32``."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    # No public way to ask: without the instructions autocast works, but slower than float32.
-    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return "bf16" if asked is not None and asked() else "fp32"
 
 
 def table(result: Scores) -> str:

@@ -9,7 +9,8 @@ import torch
 
 import gramgan_plugin.quickstart as module
 from gramgan_plugin.cli.main import main
-from gramgan_plugin.quickstart import gramgan_changes, l1_changes, precision, run_quickstart
+from gramgan_plugin.errors import Preempted
+from gramgan_plugin.quickstart import gramgan_changes, l1_changes, run_quickstart
 
 
 @pytest.fixture
@@ -102,14 +103,19 @@ class TestChanges:
             assert block["layer_weights"] == {"conv2_2": 1.0, "conv4_2": 0.1, "conv4_4": 0.01}
             path.unlink()
 
-    def test_precision_follows_the_hardware(self, no_weights, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        for has, expected in ((True, "bf16"), (False, "fp32")):
-            monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has: has, raising=False)
-            assert precision() == expected
-            assert l1_changes()["train"]["precision"] == expected
-        monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
-        assert precision() == "fp32"
+    def test_the_length(self, no_weights):
+        assert l1_changes() == {}
+        assert l1_changes(7)["train"] == {"total_iter": 7, "scheduler": {"total_steps": 8}}
+
+    def test_a_signal(self, workdir, monkeypatch):
+        """There is no checkpoint that a quickstart would go on from."""
+
+        def preempted(options: object) -> None:
+            raise Preempted("stopped by SIGTERM; run the same command again with --auto_resume to go on")
+
+        monkeypatch.setattr(module, "train", preempted)
+        with pytest.raises(Preempted, match=r"^stopped by a signal; the next quickstart begins anew$"):
+            run_quickstart(workdir / "quickstart")
 
 
 def test_as_a_command(workdir, monkeypatch):

@@ -1,6 +1,6 @@
 """The perceptual loss on features of a VGG19 trained on ImageNet."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -92,7 +92,7 @@ class VGGPerceptualLoss(nn.Module):
         self.criterion = criterion
         self.use_input_norm = use_input_norm
         self.range_norm = range_norm
-        self.features = _vgg19_features(1 + max(LAYERS[layer] for layer in self.layer_weights))
+        self.features = _vgg19_features(self.layer_weights)
         _load(self.features, vgg_weights)
         self.requires_grad_(False).eval()
         # Constants of the network, not weights: they stay out of the state dict.
@@ -172,17 +172,19 @@ def _layer_weights(layer_weights: str | Mapping[str, float]) -> dict[str, float]
     return dict(layer_weights)
 
 
-def _vgg19_features(depth: int) -> nn.Sequential:
-    """The first ``depth`` layers of VGG19's features, numbered as in torchvision."""
+def _vgg19_features(wanted: Iterable[str]) -> nn.Sequential:
+    """The layers of VGG19's features down to the deepest of those wanted, numbered as in torchvision."""
+    names = set(wanted)
     layers: list[nn.Module] = []
     channels = 3
-    for width, convs in BLOCKS:
-        for _ in range(convs):
-            # Not in place: the loss reads features before their activation.
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=False)]
+    for block, (width, convs) in enumerate(BLOCKS, start=1):
+        for conv in range(1, convs + 1):
+            # In place, which spares memory and time, but where the loss reads what was there before.
+            in_place = f"conv{block}_{conv}" not in names
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=in_place)]
             channels = width
         layers.append(nn.MaxPool2d(2, 2))
-    return nn.Sequential(*layers[:depth])
+    return nn.Sequential(*layers[: 1 + max(LAYERS[name] for name in names)])
 
 
 def _load(features: nn.Sequential, path: str | None) -> None:

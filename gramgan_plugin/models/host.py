@@ -104,18 +104,19 @@ class HostFixes:
             TrainingStopped: if a weight is not finite; nothing is written then.
             UserError: if it cannot be written.
         """
-        if get_dist_info()[0] != 0:
-            return
         nets = net if isinstance(net, list) else [net]
         keys = param_key if isinstance(param_key, list) else [param_key]
-        weights = {
-            key: {name: tensor.detach().cpu().contiguous() for name, tensor in _bare(one).state_dict().items()}
-            for one, key in zip(nets, keys, strict=True)
-        }
+        weights = {key: _bare(one).state_dict() for one, key in zip(nets, keys, strict=True)}
         label = "latest" if current_iter == -1 else current_iter
         path = Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth"
-        refuse_non_finite(weights, path)
-        save_tensors(weights, path)
+        refuse_non_finite(weights, path)  # on every process, so that all of them stop for the same reason
+        if get_dist_info()[0] != 0:
+            return
+        on_host = {
+            key: {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+            for key, state in weights.items()
+        }
+        save_tensors(on_host, path)
         self.__dict__.setdefault("_saved_networks", {})[path] = current_iter
 
     def save_training_state(self, epoch: int, current_iter: int | str) -> None:
@@ -132,11 +133,12 @@ class HostFixes:
         """
         if current_iter == -1 or isinstance(current_iter, str):
             return
+        folder = Path(self.opt["path"]["training_states"])
+        state = folder / f"{current_iter}.state"
+        refuse_non_finite({"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}, state)
         random_states = get_random_states(self.device)
         if get_dist_info()[0] != 0:
             return
-        folder = Path(self.opt["path"]["training_states"])
-        state = folder / f"{current_iter}.state"
         content = {
             "epoch": int(epoch),
             "iter": int(current_iter),
@@ -146,7 +148,6 @@ class HostFixes:
             "random": random_states,
             "run": plain(self.run_facts),
         }
-        refuse_non_finite(content, state)
         save_tensors(content, state)
         saved = self.__dict__.get("_saved_networks", {})
         files = [state, *(path for path, iteration in saved.items() if iteration == current_iter)]

@@ -153,7 +153,7 @@ class GramPatchTerm(Term):
             first_index=batch.first_index,
             stride=batch.stride,
         )
-        selection = self.loss.select(step.sr, batch.gt, theta.to(batch.gt.device))
+        selection = self.loss.select(step.sr, batch.gt, theta.to(batch.gt.device, non_blocking=True))
         if step.report is not None:
             for number, kind in enumerate(KINDS):
                 step.report[f"gram_{kind}"] = (selection.kind == number).float().mean()

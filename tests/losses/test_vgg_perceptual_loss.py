@@ -79,6 +79,10 @@ class TestVGGPerceptualLoss:
             torch.testing.assert_close(loss(sr, gt), expected)
         assert len(loss.features) == max(places) + 1  # no deeper than needed
 
+    def test_in_place_but_where_it_would_spoil_what_is_read(self, weights):
+        loss = VGGPerceptualLoss(layer_weights={"conv1_2": 1, "relu2_1": 1}, vgg_weights=str(weights / "full.pth"))
+        assert [layer.inplace for layer in loss.features if isinstance(layer, torch.nn.ReLU)] == [True, False, True]
+
     def test_layers(self):
         # Against torchvision's own list of layers; every convolution has its ReLU behind it.
         convs = [place for place, kind in enumerate(_expand(vgg.cfgs["E"])) if kind == "conv"]

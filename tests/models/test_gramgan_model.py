@@ -184,6 +184,24 @@ class TestGramGANModel:
             model.get_current_log()
         assert all(torch.equal(before[key], value) for key, value in _weights(model.net_g).items())
 
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+    def test_nothing_waits_for_the_gpu_but_to_log(self, tiny_options, workdir, precision):
+        tiny_options["num_gpu"] = 1
+        tiny_options["logger"]["print_freq"] = 100
+        tiny_options["train"]["precision"] = precision
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        for iteration in (1, 2, 3):
+            batch = {key: v.pin_memory() if torch.is_tensor(v) else v for key, v in next(data)[-1].items()}
+            torch.cuda.set_sync_debug_mode("error" if iteration == 3 else "default")
+            try:
+                model.feed_data(batch)
+                model.optimize_parameters(iteration)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        assert model.get_current_log()["l_g_pix"] > 0
+
     def test_accumulate(self, tiny_options, workdir):
         """Without BatchNorm and means over the batch, parts give the whole batch's step."""
         del tiny_options["network_d"]

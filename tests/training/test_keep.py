@@ -160,7 +160,7 @@ class TestKeepLast:
                 raise KeyboardInterrupt
             unlink(self, **options)
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
             patch.setattr(Path, "unlink", killed)
             checkpoints.save(0, 2)
         warnings: list[str] = []

@@ -58,7 +58,7 @@ class TestOwnRandomness:
 
         seed_everything(0)
         draw()
-        with pytest.raises(KeyError), own_randomness(torch.device("cpu")):
+        with pytest.raises(KeyError), own_randomness(torch.device("cpu")):  # noqa: PT012
             inside = draw()
             raise KeyError
         assert draw() == inside

@@ -52,7 +52,7 @@ class TestStopSignals:
             assert request.signal == "SIGTERM"
 
     def test_after_an_error(self):
-        with pytest.raises(KeyError), stop_signals(tell=False):
+        with pytest.raises(KeyError), stop_signals(tell=False):  # noqa: PT012
             signal.raise_signal(signal.SIGTERM)
             raise KeyError
 

@@ -33,6 +33,8 @@ setup(
         "wrapt>=1.16,<3",
         "filelock>=3.12,<5",
         "numpy>=1.26,<3",
+        # The k-d tree of the texture loss.
+        "scipy>=1.11,<2",
         # Brings the photos of `basicsr prepare sample`.
         "scikit-image>=0.22,<1",
         "tqdm>=4.65,<5",
@@ -43,7 +45,7 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb>=0.17"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "scipy>=1.11", "jsonschema>=4.18"],
+        "test": ["pytest>=8", "hypothesis>=6.100", "jsonschema>=4.18"],
         "lint": ["ruff>=0.5", "mypy>=1.10", "import-linter>=2.0", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["basicsr = gramgan_plugin.cli.main:main"]},

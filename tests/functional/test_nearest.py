@@ -1,11 +1,14 @@
+import sys
+
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from gramgan_plugin.functional import Neighbourhood, nearest, nearest_candidates
+from gramgan_plugin.functional import Neighbourhood, gram_vectors, nearest, nearest_candidates
 
 
 def random_points(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -120,3 +123,61 @@ class TestNearestCandidates:
     def test_exception(self, q, k, chunk_size, message):
         with pytest.raises(ValueError, match=message):
             nearest_candidates(torch.zeros(q), torch.zeros(k), chunk_size)
+
+
+class TestTree:
+    """The search by a k-d tree, which on a CPU takes the place of the exhaustive one for many points."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("center", [False, True])
+    def test_feature(self, center, dtype):
+        """Gram matrices of a photo, against float64 loops; equal candidates, which a flat region has, included."""
+        photo = torch.from_numpy(skimage.data.chelsea()[:96, 200:296].copy()).permute(2, 0, 1)[None].to(dtype) / 255
+        photo[..., :32, :] = 0.5
+        sr = torch.nn.functional.avg_pool2d(photo, 3, 1, 1)
+        described = [gram_vectors(image, 4, center=center) for image in (sr, photo)]
+        queries, candidates = (described[0] + described[1]) / 2, described[1]
+        assert queries.shape[1] * candidates.shape[1] >= nearest.TREE_DISTANCES
+        index = nearest_candidates(queries, candidates)[0].numpy()
+        x, y = queries[0].double().numpy(), candidates[0].double().numpy()
+        distances = np.stack([np.square(y - point).sum(axis=1) for point in x])
+        best = distances.min(axis=1)
+        assert np.array_equal(distances[np.arange(len(x)), index], best), "nothing is nearer, to the last bit"
+        assert np.mean(index == distances.argmin(axis=1)) > 0.99, "the first of equal ones"
+        flat = [i for i in index if np.array_equal(y[i], y[0])]
+        assert len(flat) > 100
+        assert set(flat) == {0}
+
+    def test_which_search(self, monkeypatch):
+        called = []
+        tree = nearest._search_tree
+        monkeypatch.setattr(nearest, "_search_tree", lambda *pair: called.append(len(pair[0])) or tree(*pair))
+        many, few = random_points(2, 600, 6), random_points(2, 10, 6)
+        assert torch.equal(nearest_candidates(many, many), torch.arange(600).expand(2, -1))
+        assert called == [600, 600]
+        centres = torch.zeros(600, 2, dtype=torch.float64)
+        nearest_candidates(few, few)
+        nearest_candidates(many[:0], many[:0])
+        nearest_candidates(random_points(1, 600, 9), random_points(1, 600, 9))
+        nearest_candidates(many[:1], many[:1], allowed=Neighbourhood(centres, centres, radius=1.0))
+        assert len(called) == 2
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_what_is_not_finite_is_left_to_the_exhaustive_search(self, value):
+        queries, candidates = random_points(1, 600, 6), random_points(1, 600, 6)
+        expected = nearest_candidates(queries, candidates)
+        queries[0, 5, 2] = value
+        index = nearest_candidates(queries, candidates)
+        assert torch.equal(index[0, 6:], expected[0, 6:])
+        assert 0 <= index.min() <= index.max() < 600
+
+    def test_zeros_of_either_sign(self):
+        candidates = torch.zeros(1, 600, 2)
+        candidates[0, ::2] *= -1
+        assert nearest_candidates(torch.ones(1, 600, 2), candidates).max() == 0
+
+    def test_without_scipy(self, monkeypatch):
+        queries, candidates = random_points(1, 600, 3), random_points(1, 700, 3)
+        expected = nearest_candidates(queries, candidates)
+        monkeypatch.setitem(sys.modules, "scipy.spatial", None)
+        assert torch.equal(nearest_candidates(queries, candidates), expected)

@@ -209,14 +209,13 @@ class HostFixes:
         if self.opt["dist"]:
             if self.device.type == "cuda":  # on CPUs there is none
                 net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-            ids = [torch.cuda.current_device()] if self.device.type == "cuda" else None
-            return DistributedDataParallel(
-                net,
-                device_ids=ids,
-                find_unused_parameters=self.opt.get("find_unused_parameters", False),
+            options: dict[str, Any] = {
+                "device_ids": [torch.cuda.current_device()] if self.device.type == "cuda" else None,
+                "find_unused_parameters": self.opt.get("find_unused_parameters", False),
                 # BatchNorm's buffers are not copied between ranks in the middle of a step that uses them twice.
-                **{_SYNC_BUFFERS: False},
-            )
+                _SYNC_BUFFERS: False,
+            }
+            return DistributedDataParallel(net, **options)
         return DataParallel(net) if self.opt["num_gpu"] > 1 else net
 
 

@@ -62,6 +62,8 @@ class TestOurs:
                 _set("train:accumulate", 4),
                 "train.accumulate: a batch_size_per_gpu of 2 cannot be split into 4 equal parts",
             ),
+            (_set("train:accumulate", 0), "train.accumulate: must be at least 1, not 0"),
+            (_set("train:accumulate", "two"), "train.accumulate: expected a whole number, not 'two'"),
             (_set("train:clip_grad_norm_g", 0), "train.clip_grad_norm_g: 0 would take all gradient away"),
             (
                 _set("datasets:train:dataroot_gt", ["a", "b"]),
@@ -86,6 +88,10 @@ class TestOurs:
             (_set("path:pretrain_network_z", "z.pth"), None),
             (_set("train:compile_mode", "default"), "train.compile_mode: has no effect without train.compile: true"),
             (
+                lambda o: o["train"].update(compile_networks=["g"], compile_backend="eager"),
+                "train.compile_networks, train.compile_backend: has no effect without train.compile: true",
+            ),
+            (
                 lambda o: (
                     _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(o),
                     _set("train:clip_grad_norm_d", 1.0)(o),
@@ -103,6 +109,12 @@ class TestOurs:
                 check_options(tiny_options)
             return
         assert message in check_options(tiny_options)
+
+    def test_speed_that_is_in_order(self, tiny_options):
+        tiny_options["train"] |= {"compile": True, "compile_mode": "default", "clip_grad_norm_g": 1.0}
+        assert check_options(tiny_options) == []
+        _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(tiny_options)
+        assert check_options(tiny_options) == []
 
     @pytest.mark.parametrize(
         ("share", "message"),

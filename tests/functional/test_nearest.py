@@ -166,15 +166,22 @@ class TestTree:
     def test_what_is_not_finite_is_left_to_the_exhaustive_search(self, value):
         queries, candidates = random_points(1, 600, 6), random_points(1, 600, 6)
         expected = nearest_candidates(queries, candidates)
-        queries[0, 5, 2] = value
-        index = nearest_candidates(queries, candidates)
+        broken = queries.clone()
+        broken[0, 5, 2] = value
+        index = nearest_candidates(broken, candidates)
         assert torch.equal(index[0, 6:], expected[0, 6:])
+        assert 0 <= index.min() <= index.max() < 600
+        index = nearest_candidates(queries, broken)
         assert 0 <= index.min() <= index.max() < 600
 
     def test_zeros_of_either_sign(self):
         candidates = torch.zeros(1, 600, 2)
         candidates[0, ::2] *= -1
         assert nearest_candidates(torch.ones(1, 600, 2), candidates).max() == 0
+        half = random_points(1, 300, 2)
+        half[..., 0] = 0
+        both = torch.cat([half, half * torch.tensor([-1.0, 1.0])], dim=1)
+        assert torch.equal(nearest_candidates(both + torch.tensor([0.1, 0.0]), both)[0], torch.arange(300).repeat(2))
 
     def test_without_scipy(self, monkeypatch):
         queries, candidates = random_points(1, 600, 3), random_points(1, 700, 3)

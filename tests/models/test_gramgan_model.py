@@ -10,6 +10,7 @@ from gramgan_plugin.config import resolve_options
 from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models import GramGANModel, HostFixes, build_model
+from gramgan_plugin.steps.update import Skipped
 
 
 def _resolved(options: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +168,92 @@ class TestGramGANModel:
             finals.append(state(model))
         assert all(torch.equal(a, b) for a, b in zip(*finals, strict=True))
 
+    @pytest.mark.parametrize(
+        ("precision", "first", "level"),
+        [
+            ("fp32", "grad_norm_g", "WARNING"),
+            ("fp16", "grad_norm_g", "INFO"),
+            ("fp16", "l_d_real", "WARNING"),
+        ],
+    )
+    def test_a_skipped_step_is_news_unless_fp16_looks_for_its_scale(
+        self, tiny_options, workdir, caplog, monkeypatch, precision, first, level
+    ):
+        caplog.set_level("INFO")
+        tiny_options["train"]["precision"] = precision
+        model = build_model(_resolved(tiny_options))
+        assert model.get_current_log() == {}, "before the first iteration"
+        model.log_dict = {"l_g_pix": torch.ones(())}
+        monkeypatch.setattr(model.update, "report", lambda: Skipped(2, 2, 1234, first))
+        model.get_current_log()
+        (record,) = [r for r in caplog.records if r.message.startswith("2 steps skipped")]
+        assert record.levelname == level
+        assert f"from iteration 1,234, where {first} was" in record.message
+
+    def test_ds_loss_is_among_what_has_to_be_finite(self, tiny_options, workdir, monkeypatch):
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        own = model.adversarial.discriminator
+        monkeypatch.setattr(
+            model.adversarial, "discriminator", lambda *looks: [half * float("nan") for half in own(*looks)]
+        )
+        model.feed_data(next(data)[-1])
+        model.optimize_parameters(1)
+        assert model.update.report().first == "l_d_real"
+
+    def test_the_log_is_the_mean_over_processes(self, tiny_options, workdir, monkeypatch):
+        model = build_model(_resolved(tiny_options))
+        model.opt["dist"] = True
+        model.log_dict = {"l_g_pix": torch.tensor(1.0), "l_d_real": torch.tensor(2.0)}
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.add_(torch.tensor([5.0, 6.0])))
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        assert model.get_current_log() == {"l_g_pix": 3.0, "l_d_real": 4.0}
+
+    def test_what_a_batch_knows(self, tiny_options, workdir):
+        model = build_model(_resolved(tiny_options) | {"rank": 1, "world_size": 3, "manual_seed": 11})
+        model.feed_data({"gt": torch.rand(2, 3, 64, 64), "lq": torch.rand(2, 3, 16, 16)})
+        batch = model._batch(5)
+        assert (batch.iteration, batch.manual_seed, batch.first_index, batch.stride) == (5, 11, 1, 3)
+
+    def test_without_an_average(self, tiny_options, workdir):
+        tiny_options["train"]["ema_decay"] = 0
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        model.feed_data(next(data)[-1])
+        model.optimize_parameters(1)
+        model.save(0, 1)
+        assert not hasattr(model, "net_g_ema")
+        assert list(torch.load("experiments/tiny/models/net_g_1.pth", weights_only=True)) == ["params"]
+
+    def test_which_weights_are_saved(self, tiny_options, workdir):
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        model.feed_data(next(data)[-1])
+        model.optimize_parameters(1)
+        model.save(0, 1)
+        saved = torch.load("experiments/tiny/models/net_g_1.pth", weights_only=True)
+        assert not torch.equal(saved["params"]["conv_first.weight"], saved["params_ema"]["conv_first.weight"])
+        for key, net in (("params", model.net_g), ("params_ema", model.net_g_ema)):
+            assert all(torch.equal(saved[key][name], value) for name, value in net.state_dict().items())
+
+    def test_d_sees_through_the_mask_with_and_without_g(self, tiny_options, workdir, monkeypatch):
+        tiny_options["train"]["net_d_init_iters"] = 1
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        seen = []
+        model.net_d.register_forward_pre_hook(lambda net, args: seen.append(args[0].detach().clone()))
+        monkeypatch.setattr(model.adversarial, "mask", lambda gt, lq: (gt[:, :1] > gt[:, 1:2]).to(gt.dtype))
+        for iteration in (1, 2):
+            seen.clear()
+            model.feed_data(next(data)[-1])
+            model.optimize_parameters(iteration)
+            mask = model.gt[:, :1] > model.gt[:, 1:2]
+            assert 0 < mask.float().mean() < 1
+            assert len(seen) == 2
+            for image, whole in zip(seen, (model.gt, model.output), strict=True):
+                torch.testing.assert_close(image, whole * mask)
+            assert not model.output.requires_grad
+
     def test_stops_after_too_many(self, tiny_options, workdir):
         tiny_options["train"]["max_nonfinite"] = 3
         opt = _resolved(tiny_options)
@@ -261,6 +348,24 @@ class TestGramGANModel:
         saved = torch.load("experiments/tiny/models/net_d_1.pth", weights_only=True)["params"]
         assert "conv0_0.weight" in saved, "no module. prefix in files"
 
+    def test_gradients_are_averaged_with_the_last_part(self, tiny_options, workdir):
+        tiny_options["train"]["accumulate"] = 2
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        try:
+            opt = _resolved(tiny_options) | {"dist": True}
+            model = build_model(opt)
+            seen = {"g": [], "d": []}
+            for key, net in (("g", model.net_g), ("d", model.net_d)):
+                net.register_forward_pre_hook(
+                    lambda net, args, kwargs, key=key: seen[key].append(net.require_backward_grad_sync),
+                    with_kwargs=True,
+                )
+            model.feed_data(next(TrainingData(opt).batches(0, 0))[-1])
+            model.optimize_parameters(1)
+        finally:
+            torch.distributed.destroy_process_group()
+        assert seen == {"g": [False, True], "d": [False, False, True, True]}
+
     @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
     def test_lower_precision(self, tiny_options, workdir, precision, dtype):
         logs = {}
@@ -283,6 +388,18 @@ class TestGramGANModel:
         for key, value in logs["fp32"].items():
             if key.startswith(("l_", "grad_norm", "grad_g_pix", "grad_g_gan")):
                 assert logs[precision][key] == pytest.approx(value, rel=0.05), key
+
+    def test_lower_precision_while_d_trains_alone(self, tiny_options, workdir):
+        tiny_options["train"] |= {"precision": "bf16", "net_d_init_iters": 1}
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        seen = []
+        for net in (model.net_g.conv_first, model.net_d.conv0_0):
+            net.register_forward_hook(lambda net, args, out: seen.append(out.dtype))
+        model.feed_data(next(data)[-1])
+        model.optimize_parameters(1)
+        assert seen == [torch.bfloat16] * 3
+        assert model.output.dtype == torch.float32
 
     def test_fp16_finds_its_scale(self, tiny_options, workdir, caplog):
         caplog.set_level("INFO")
@@ -367,12 +484,14 @@ class TestGramGANModel:
                 model.feed_data(next(data)[-1])
                 model.optimize_parameters(iteration)
             logs.append(model.get_current_log())
+            assert model.net_d.bn1_0.num_batches_tracked == (8 if option else 4), "looks shared if not compiled"
             counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+            model.save(0, 1)
+            del model.net_g_ema  # which is not compiled
             model.feed_data({"lq": torch.rand(1, 3, 9, 7)})
             model.test()
             assert model.output.shape == (1, 3, 36, 28)
             assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == counted
-            model.save(0, 1)
         assert counted > 0
         assert logs[1] == pytest.approx(logs[0], rel=1e-3, abs=1e-5)
         saved = torch.load("experiments/tiny/models/net_g_1.pth", weights_only=True)["params"]

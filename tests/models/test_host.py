@@ -200,6 +200,36 @@ class TestSaving:
         for one, other in zip(first.parameters(), second.parameters(), strict=True):
             torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-8)
 
+    def test_nor_does_another_form_of_loops_come_in(self, model):
+        parameters = list(_net(0).parameters())
+        saved = torch.optim.Adam(parameters, lr=1e-3, foreach=False).state_dict()
+        model.optimizers = [torch.optim.Adam(parameters, lr=1.0, foreach=True)]
+        model.resume_training({"optimizers": [saved], "schedulers": []})
+        assert model.optimizers[0].param_groups[0]["foreach"] is True
+
+    def test_a_state_with_more_groups_is_refused(self, model):
+        first, second = list(_net(0).parameters()), list(_net(1).parameters())
+        saved = torch.optim.Adam([{"params": first}, {"params": second}], lr=1e-3).state_dict()
+        model.optimizers = [torch.optim.Adam(_net(2).parameters(), lr=1.0)]
+        with pytest.raises(ValueError, match="parameter groups"):
+            model.resume_training({"optimizers": [saved], "schedulers": []})
+
+    @pytest.mark.parametrize("scaler", [None, torch.amp.GradScaler("cpu", init_scale=8.0)])
+    def test_a_run_of_another_precision(self, model, scaler):
+        """A gradient scaler on one side alone is left out."""
+        model.scaler = scaler
+        saved = None if scaler is not None else torch.amp.GradScaler("cpu").state_dict()
+        model.resume_training({"optimizers": [], "schedulers": [], "scaler": saved})
+        assert scaler is None or scaler.get_scale() == 8
+
+    def test_only_networks_of_the_same_iteration_belong_to_it(self, model, tmp_path):
+        model.save_network(_net(0), "net_g", "best")
+        model.save_network(_net(0), "net_g", 4)
+        model.save_network(_net(0), "net_g", 5)
+        model.save_training_state(0, 5)
+        manifest = json.loads((tmp_path / "training_states/5.json").read_text())
+        assert set(manifest["files"]) == {"models/net_g_5.pth", "training_states/5.state"}
+
     def test_plain(self):
         value = {"a": Counter([1, 1]), "b": (1, 2.0, None, "x", True), "t": torch.ones(1)}
         assert plain(value) == {"a": {1: 2}, "b": [1, 2.0, None, "x", True], "t": torch.ones(1)}

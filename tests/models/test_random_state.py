@@ -1,6 +1,7 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from gramgan_plugin.models.random_state import get_random_states, set_random_states
@@ -34,6 +35,15 @@ class TestRandomStates:
         np.random.randn()
         set_random_states(states, CPU)
         assert _draw()[:4] == expected[:4]
+
+    def test_exception(self):
+        own = np.random.get_bit_generator()
+        np.random.set_bit_generator(np.random.PCG64(1))
+        try:
+            with pytest.raises(ValueError, match=r"^numpy\.random draws from PCG64; only its own MT19937"):
+                get_random_states(CPU)
+        finally:
+            np.random.set_bit_generator(own)
 
     def test_a_process_that_was_not_there_keeps_its_own(self):
         before = random.getstate()

@@ -60,6 +60,19 @@ class TestCompilation:
         assert list(net.state_dict()) == ["weight", "bias"]
         assert Compilation({"compile": True}).networks == ("g", "d", "vgg")
 
+    def test_how_it_is_compiled(self, monkeypatch):
+        calls = []
+        monkeypatch.setattr(torch.nn.Linear, "compile", lambda self, **arguments: calls.append(arguments))
+        monkeypatch.setattr(torch._functorch.config, "donated_buffer", True)
+        asked = {"mode": "default", "backend": "eager"}
+        Compilation({f"compile_{key}": value for key, value in asked.items()}).apply("g", torch.nn.Linear(2, 2))
+        assert calls == []
+        assert torch._functorch.config.donated_buffer
+        options = {"compile": True} | {f"compile_{key}": value for key, value in asked.items()}
+        Compilation(options).apply("g", torch.nn.Linear(2, 2))
+        assert calls == [asked]
+        assert not torch._functorch.config.donated_buffer, "one graph, several backward passes"
+
     @pytest.mark.parametrize(
         ("train", "message"),
         [

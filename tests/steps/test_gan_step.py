@@ -49,6 +49,7 @@ class Spy(nn.Module):
 
     def forward(self, x: Tensor, taps: Any = None) -> Any:
         call = {"x": x.detach().clone(), "taps": taps, "grad": torch.is_grad_enabled(), "reaches": x.requires_grad}
+        call["trains"] = any(p.requires_grad for p in self.net.parameters())
         self.calls.append(call)
         return self.net(x) if taps is None else self.net(x, taps=taps)
 
@@ -127,6 +128,7 @@ class TestGeneratorStep:
         mask = terms[-1].loss.mask(batch.gt)
         generator_step(net_g, spy, terms, batch, mask, diagnose=True)
         assert [call["grad"] for call in spy.calls] == [False, True], "GT without a graph, then SR with one"
+        assert not any(call["trains"] for call in spy.calls), "no memory for gradients of weights"
         assert torch.equal(spy.calls[0]["x"], batch.gt * mask)
         assert 0 < mask.mean() < 1
         assert all(call["taps"] == TAPS for call in spy.calls)
@@ -135,6 +137,9 @@ class TestGeneratorStep:
         net_g, net_d = nets
         generator_step(net_g, net_d, terms, batch)
         assert all(p.grad is None and p.requires_grad for p in net_d.parameters())
+        net_d.conv0_0.weight.requires_grad_(False)
+        generator_step(net_g, net_d, terms, batch)
+        assert [name for name, p in net_d.named_parameters() if not p.requires_grad] == ["conv0_0.weight"]
 
     def test_measuring_gradients_changes_nothing(self, nets, terms, batch):
         net_g, net_d = nets
@@ -192,6 +197,39 @@ class TestGeneratorStep:
         _, log, _ = generator_step(nets[0], None, term, batch)
         assert list(log) == ["l_g_pix"]
 
+    def test_a_batchnorm_that_is_held_stays_so(self, nets, batch):
+        net_g, net_d = nets
+        net_d.bn1_0.eval()
+        loss = DiscPerceptualLoss(taps=TAPS, bn="running")
+        generator_step(
+            net_g, net_d, build_terms({"disc_perceptual_opt": {"type": "x"}}, lambda key, block: loss), batch
+        )
+        assert not net_d.bn1_0.training
+
+    def test_terms_that_do_not_reach_sr(self, nets, batch):
+        class Constant(nn.Module):
+            def __init__(self, trains: bool) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(()), requires_grad=trains)
+
+            def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+                return 3 * self.weight
+
+        losses = {"pixel_opt": L1Loss(), "a": Constant(False), "b": Constant(True)}
+        blocks = {"pixel_opt": {"type": "x"}, "extra_terms": {"a": {"type": "x"}, "b": {"type": "x"}}}
+        terms = build_terms(blocks, lambda key, block: losses[key.split(".")[-1]])
+        log = generator_step(nets[0], None, terms, batch, diagnose=True).log
+        assert [log[f"l_g_{key}"].item() for key in "ab"] == [3, 3]
+        assert [log[f"grad_g_{key}"].item() for key in "ab"] == [0, 0]
+        assert log["grad_g_pix"] > 0
+
+    def test_contrast_beside_a_flat_gt(self, nets, batch):
+        term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss())
+        flat = replace(batch, gt=torch.full_like(batch.gt, 0.5))
+        sr, log, _ = generator_step(nets[0], None, term, flat, diagnose=True)
+        expected = np.mean([image.double().numpy().std(ddof=1) / 1e-3 for image in sr])
+        assert log["sr_contrast"].item() == pytest.approx(expected, rel=1e-5)
+
     def test_losses_stay_in_float32_under_autocast(self, nets, terms, batch):
         net_g, net_d = nets
         seen = []
@@ -241,6 +279,31 @@ class TestDiscriminatorStep:
         )
         # The mean of SR's is 0.5, which 3 of GT's 4 are above; that of GT's is 2, which 3 of SR's 4 are below.
         assert log["d_accuracy"].item() == 0.75
+        assert (log["out_d_real"].item(), log["out_d_fake"].item()) == (2, 0.5)
+
+    def test_scale(self, nets, batch):
+        net_d, sr = nets[1], nets[0](batch.lq).detach()
+        log = discriminator_step(net_d, MaskedRaGANLoss(), sr, batch.gt)
+        gradients = [p.grad.clone() for p in net_d.parameters()]
+        net_d.zero_grad()
+        scaled = discriminator_step(net_d, MaskedRaGANLoss(), sr, batch.gt, scale=1024.0)
+        assert {key: value.item() for key, value in scaled.items()} == pytest.approx(
+            {key: value.item() for key, value in log.items()}, rel=1e-5
+        )
+        for p, gradient in zip(net_d.parameters(), gradients, strict=True):
+            torch.testing.assert_close(p.grad, 1024 * gradient, rtol=1e-4, atol=1e-5)
+
+    def test_autocast(self, nets, batch):
+        net_d, seen = nets[1], []
+        net_d.conv0_0.register_forward_hook(lambda net, args, out: seen.append(out.dtype))
+        discriminator_step(
+            net_d,
+            MaskedRaGANLoss(),
+            nets[0](batch.lq),
+            batch.gt,
+            autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        )
+        assert seen == [torch.bfloat16] * 2
 
 
 class TestSharedLooks:

@@ -175,6 +175,38 @@ class TestUpdate:
         norms = update.finish({"loss": _forward_backward(nets["d"], 1)}, 1)
         assert list(norms) == ["grad_norm_d"]
         assert not optimizers["g"].state
+        update.begin()
+        update.finish({"loss": _forward_backward(nets["g"], 2) + _forward_backward(nets["d"], 2)}, 2)
+        before = _state(nets["g"], optimizers["g"])
+        update.begin()
+        update.finish({"loss": _forward_backward(nets["d"], 3)}, 3)
+        assert all(torch.equal(a, b) for a, b in zip(before, _state(nets["g"], optimizers["g"]), strict=True))
+
+    def test_iterations_that_compute_different_things(self):
+        net = _net()
+        update = Update({"d": torch.optim.Adam(net.parameters(), **FUSED)}, {"d": net})
+        one, nan = torch.tensor(1.0), torch.tensor(math.nan)
+        for iteration, values, first in ((1, {"l_g": one, "l_d": one}, ""), (2, {"l_d": nan}, "l_d")):
+            update.begin()
+            _forward_backward(net, iteration)
+            update.finish(values, iteration)
+            assert update.report().first == first
+
+    @pytest.mark.parametrize("elsewhere", [0, 1])
+    def test_what_another_process_found_counts(self, elsewhere, monkeypatch):
+        def all_reduce(bad: torch.Tensor, op: Any) -> None:
+            assert op == torch.distributed.ReduceOp.MAX
+            bad[0] = max(int(bad[0]), elsewhere)
+
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+        net = _net()
+        update = Update({"g": torch.optim.Adam(net.parameters(), **FUSED)}, {"g": net})
+        before = net[0].weight.detach().clone()
+        update.begin()
+        update.finish({"loss": _forward_backward(net, 1)}, 1)
+        assert torch.equal(net[0].weight, before) == bool(elsewhere)
+        assert update.report().count == elsewhere
 
     def test_scaler(self):
         """Scaled gradients give the step of unscaled ones; too large a scale skips the step and is lowered."""
@@ -222,3 +254,5 @@ class TestDecidesOnDevice:
         assert decides_on_device(torch.optim.AdamW(parameters, **FUSED))
         assert not decides_on_device(torch.optim.Adam(parameters))
         assert not decides_on_device(torch.optim.SGD(parameters, momentum=0.9, **FUSED))
+        groups = [{"params": parameters[:1], "fused": True}, {"params": parameters[1:], "fused": False}]
+        assert not decides_on_device(torch.optim.Adam(groups))

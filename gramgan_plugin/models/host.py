@@ -242,7 +242,7 @@ def _in_form_of(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's saved state with its way of computing (fused, foreach) as it was built, not as it was saved."""
     groups = []
     for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=False):
-        form = {key: own[key] for key in ("fused", "foreach") if key in own and key in saved}
+        form = {key: own[key] for key in ("fused", "foreach") if key in own}
         groups.append({**saved, **form})
     whole = len(groups) == len(state["param_groups"])
     return {**state, "param_groups": groups} if whole else state

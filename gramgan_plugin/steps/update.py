@@ -105,7 +105,7 @@ class Update:
         """What was skipped since the last report; reads from the device, and waits for it."""
         count, _, longest, iteration, first = self._counts.tolist()
         self._counts[0] = 0
-        self._counts[2] = self._counts[1]
+        self._counts[2] = 0  # a run that goes on is counted whole in the next
         self._counts[3:] = 0
         return Skipped(count, longest, iteration, self._names[first] if count else "")
 

@@ -82,7 +82,8 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str
         )
     if was.get("ratio") != now["ratio"]:
         yield (
-            f"datasets.train.dataset_enlarge_ratio: {now['ratio']}, was {was.get('ratio')}: epochs have another length"
+            f"datasets.train.dataset_enlarge_ratio: {now['ratio']}, was {was.get('ratio')}: epochs are of another "
+            "length"
         )
 
 

@@ -478,6 +478,7 @@ def apart(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor], tolerance:
 class TestTraining:
     def test_two_processes(self, gan_options, write_options, workdir, monkeypatch):
         """They agree with each other, and with one that has the doubled batch; they resume; only the first writes."""
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it: other sums, other bits
         write_options(gan_options)
         twice = ("--force_yml", "name=one", "datasets:train:batch_size_per_gpu=4")
         (one,) = together(1, train, *twice)

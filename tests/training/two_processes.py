@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 # Imported once by the server that the processes are forked from, instead of by each of them.
 IMPORTS = [
@@ -101,6 +102,7 @@ def _run(pipe: Connection, folder: str, rank: int, count: int, port: int, functi
     os.chdir(folder)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)  # it may have been loaded before
     log = os.open(f"stderr{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(log, stream)

@@ -5,8 +5,8 @@ where BasicSR looks for them. The variants take turns, so that whatever else the
 medians count. A step is `feed_data` and `optimize_parameters`, the batch being in the machine's memory as each loader
 hands it out: floats for BasicSR, bytes for ours.
 
-    python benchmarks/train_step.py --memory                         # 2 CPU cores: some 6 minutes
-    python benchmarks/train_step.py --device cuda --batch 8 --rounds 30 --memory --flops
+    python benchmarks/train_step.py                                  # 2 CPU cores: some 7 minutes
+    python benchmarks/train_step.py --device cuda --batch 8 --rounds 30 --flops
 """
 
 import argparse
@@ -226,16 +226,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     for _ in range(arguments.rounds):
         for name, step in steps.items():
             seconds[name].append(timed(step, arguments.device))
-    memory = {name: peak_memory(name, step, arguments) for name, step in steps.items()} if arguments.memory else {}
+    memory = {name: peak_memory(name, step, arguments) for name, step in steps.items()}
     peak = matmul_peak(arguments.device, torch.bfloat16, 8192 if arguments.device == "cuda" else 4096)
     figures: dict[str, Any] = {}
     baseline = statistics.median(next(iter(seconds.values())))
     print(f"{'':40s} {'s/step':>8s} {'images/s':>9s} {'GiB':>6s} {'ratio':>6s}")
     for name, values in seconds.items():
         median = statistics.median(values)
-        taken = memory.get(name, float("nan"))
-        line = f"{name:40s} {median:8.3f} {arguments.batch / median:9.2f} {taken:6.2f} {baseline / median:6.2f}"
-        figures[name] = {"seconds": median, "memory": taken, "ratio": baseline / median}
+        line = f"{name:40s} {median:8.3f} {arguments.batch / median:9.2f} {memory[name]:6.2f} {baseline / median:6.2f}"
+        figures[name] = {"seconds": median, "memory": memory[name], "ratio": baseline / median}
         if arguments.flops:
             with FlopCounterMode(display=False) as counter, contextlib.redirect_stdout(io.StringIO()):
                 steps[name]()
@@ -265,9 +264,6 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="also with train.compile")
     parser.add_argument("--only", nargs="+", help="variants whose name holds one of these words")
-    parser.add_argument(
-        "--memory", action="store_true", help="also the peak memory; on a CPU in processes of their own"
-    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--flops", action="store_true", help="also the share of the machine's bf16 peak")
     parser.add_argument("--profile", action="store_true", help="also the operations that take most of a step")

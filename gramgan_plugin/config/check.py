@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from gramgan_plugin.config.construct import check_construction
-from gramgan_plugin.config.findings import Findings, section, with_text_keys
+from gramgan_plugin.config.findings import Findings, with_text_keys
 from gramgan_plugin.config.keys import Key
 from gramgan_plugin.config.parameters import parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT, with_names_of_today
@@ -15,6 +15,7 @@ from gramgan_plugin.config.sense import check_sense
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component, components
 from gramgan_plugin.registration import lookup
+from gramgan_plugin.sections import section
 
 
 def check_options(opt: Mapping[str, Any], *, is_train: bool | None = None) -> list[str]:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.config.check import check_options
-from gramgan_plugin.config.findings import Findings, section
+from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema import with_names_of_today
 from gramgan_plugin.config.schema_datasets import DATASETS, OF_BASICSR
 from gramgan_plugin.data.lmdb_images import META_INFO, LmdbImages
 from gramgan_plugin.data.pairs import find_pairs
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.sections import section
 
 ROOTS = ("dataroot_gt", "dataroot_lq")
 

@@ -58,17 +58,6 @@ class Findings:
         return self.warnings
 
 
-def section(block: Any, *path: str) -> dict[str, Any]:
-    """The section at ``path``, or an empty one where none stands.
-
-    >>> section({"train": {"optim_g": None}}, "train", "optim_g")
-    {}
-    """
-    for key in path:
-        block = block.get(key) if isinstance(block, Mapping) else None
-    return dict(block) if isinstance(block, Mapping) else {}
-
-
 def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
     """A copy without keys that are no text (``1:``, ``on:``), which are noted, as is a value that holds itself."""
     copies: dict[int, Any] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gramgan_plugin.config.findings import Findings, section
+from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number, is_whole
 from gramgan_plugin.config.resolve import NAME, NAME_OF_DATASET, NOT_A_NAME
 from gramgan_plugin.config.schema_datasets import SCALED
@@ -11,6 +11,7 @@ from gramgan_plugin.config.schema_models import DEGRADATION, Model
 from gramgan_plugin.config.sense_training import check_training
 from gramgan_plugin.config.sizes import check_sizes
 from gramgan_plugin.registration import did_you_mean
+from gramgan_plugin.sections import section
 
 PHASES = ("train", "val", "test")
 

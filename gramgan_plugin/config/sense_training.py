@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gramgan_plugin.config.findings import Findings, section
+from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number, is_whole
 from gramgan_plugin.config.schema_models import LOSS_FORMS, MODELS, Model
+from gramgan_plugin.sections import section
 
 
 def check_training(opt: Mapping[str, Any], model: Model | None, found: Findings) -> None:

@@ -11,6 +11,7 @@ import lmdb
 
 from gramgan_plugin.data.images import SUFFIXES
 from gramgan_plugin.data.lmdb_images import META_INFO, extent
+from gramgan_plugin.sections import section
 
 NAMES_OF_ROOTS = ("dataroot", "meta_info")
 # How samples are loaded and called, not what they are; the batch and the enlargement are told apart from these.
@@ -79,7 +80,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         ['gt_size: 192, was 128', 'use_rot: True, was not set']
     """
     lines = []
-    for name in sorted(_section(before, "roots").keys() & _section(now, "roots").keys()):
+    for name in sorted(section(before, "roots").keys() & section(now, "roots").keys()):
         then, there = before["roots"][name], now["roots"][name]
         if len(then) != len(there):
             lines.append(f"{name}: {len(there)} paths, were {len(then)}")
@@ -89,7 +90,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             if what is not None:
                 lines.append(f"{name}{f'[{place}]' if len(there) > 1 else ''}: {what}")
     if "options" in before and "options" in now:
-        old, new = _section(before, "options"), _section(now, "options")
+        old, new = section(before, "options"), section(now, "options")
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 lines.append(f"{name}: {new.get(name, 'not set')}, was {old.get(name, 'not set')}")
@@ -116,11 +117,6 @@ _WORDS = {
     "content": "its content is not the same",
     "transactions": "written to since",
 }
-
-
-def _section(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = of.get(key)
-    return found if isinstance(found, Mapping) else {}
 
 
 def _is_root(name: str) -> bool:

@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import replace_file
 from gramgan_plugin.json_lines import read_lines
 
 Curve = list[tuple[int, float]]  # (iteration, value), by iteration; a value that was no number is nan
@@ -94,23 +95,6 @@ def write_csv(runs: Mapping[str, Mapping[str, Curve]], out: Path) -> None:
             row = [values.get(name, {}).get(iteration, float("nan")) for name in names]
             writer.writerow([run, iteration, *("" if value != value else repr(value) for value in row)])
     replace_file(out, table.getvalue().encode())
-
-
-def replace_file(out: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it; its folder is made if it is not there.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    temporary = out.with_name(f".{out.name}.tmp")
-    with file_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(out)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def matching(names: Sequence[str], pattern: str) -> list[str]:

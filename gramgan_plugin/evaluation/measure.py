@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gramgan_plugin.data.batch import to_model_batch
-from gramgan_plugin.errors import OptionError, UserError, file_errors
+from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.evaluation.pictures import Image
+from gramgan_plugin.files import replace_file
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.registration import lookup
 
@@ -204,7 +205,7 @@ def write_image(image: Image, path: Path) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    write_png(encode_png(image, path), path)
+    replace_file(path, encode_png(image, path))
 
 
 def encode_png(image: Image, path: Path) -> bytes:
@@ -221,24 +222,3 @@ def encode_png(image: Image, path: Path) -> bytes:
     if not done:
         raise UserError(f"{path}: PNG cannot hold an image of {image.shape}")
     return data.tobytes()
-
-
-def write_png(data: bytes, path: Path) -> None:
-    """Write what ``encode_png`` has made, by way of a temporary name.
-
-    Args:
-        data: the file's content.
-        path: where; folders are made.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with file_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.evaluation.curves import Curve, Metrics, read_metrics, replace_file, smoothed
+from gramgan_plugin.evaluation.curves import Curve, Metrics, read_metrics, smoothed
+from gramgan_plugin.files import replace_file
 
 FORMATS = (".png", ".svg", ".pdf")
 FEW_POINTS = 30  # so few are marked: a line between two says little, and one alone shows nothing

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -48,15 +49,8 @@ class HostFixes:
     # What a model without one has: a gradient scaler is for fp16.
     scaler: torch.amp.GradScaler | None = None
 
-    @property
-    def run_facts(self) -> dict[str, Any]:
-        """What the loop wants recorded in each checkpoint: numbers, strings, lists and dicts."""
-        facts: dict[str, Any] = self.__dict__.setdefault("_run_facts", {})
-        return facts
-
-    @run_facts.setter
-    def run_facts(self, facts: dict[str, Any]) -> None:
-        self.__dict__["_run_facts"] = facts
+    # What the loop wants recorded in each checkpoint: numbers, strings, lists and dicts.
+    run_facts: Mapping[str, Any] = MappingProxyType({})
 
     def print_network(self, net: nn.Module) -> None:
         """Log what the network is and how large; upstream logs each of its layers."""

@@ -8,6 +8,7 @@ import torch
 
 from gramgan_plugin.data.fingerprint import changes
 from gramgan_plugin.data.loaders import TrainingData
+from gramgan_plugin.sections import section
 
 logger = logging.getLogger("basicsr")
 
@@ -24,7 +25,7 @@ def run_facts(opt: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]
 
 def recorded_seed(content: Mapping[str, Any]) -> int | None:
     """The seed of the run that wrote a training state, or None if it does not tell."""
-    seed = _section(content, "run").get("seed")
+    seed = section(content, "run").get("seed")
     return seed if isinstance(seed, int) else None
 
 
@@ -43,8 +44,8 @@ def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: Tr
     Returns:
         (epoch, batch in the epoch).
     """
-    before = _section(content, "run")
-    was, now, place = _section(before, "data"), facts["data"], _section(before, "place")
+    before = section(content, "run")
+    was, now, place = section(before, "data"), facts["data"], section(before, "place")
     if not was or not isinstance(place.get("epoch"), int) or not isinstance(place.get("batch"), int):
         return data.place(int(content["iter"]))
     epoch, batch = place["epoch"], place["batch"]
@@ -72,7 +73,7 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str
     if was.get("images") != now["images"]:
         yield f"datasets.train: {now['images']} images, were {was.get('images')}: this run has learnt from other data"
     else:
-        lines = changes(_section(was, "fingerprint"), now["fingerprint"])
+        lines = changes(section(was, "fingerprint"), now["fingerprint"])
         if lines:
             yield f"datasets.train: this run has learnt from other data ({'; '.join(lines)})"
     if was.get("batch") != now["batch"]:
@@ -90,8 +91,3 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str
 def _other_seed(was: Any, now: int) -> Iterator[str]:
     if was is not None and was != now:
         yield f"manual_seed: {now}, was {was}: the data comes in another order, with other crops"
-
-
-def _section(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = of.get(key)
-    return found if isinstance(found, Mapping) else {}

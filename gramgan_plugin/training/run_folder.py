@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.files import replace_file
 from gramgan_plugin.json_lines import JsonLines
 from gramgan_plugin.models.components import with_defaults
 from gramgan_plugin.yaml_writer import yaml_text
@@ -72,10 +73,7 @@ def record_run(folder: Path, opt: dict[str, Any], iteration: int = 0) -> None:
         opt: resolved options.
         iteration: the iteration that it goes on from; 0 for one that begins.
     """
-    temporary = folder / ".options.yml.tmp"
-    with file_errors(folder / "options.yml"):
-        temporary.write_text(yaml_text(with_defaults(opt)), encoding="utf-8")
-        temporary.replace(folder / "options.yml")
+    replace_file(folder / "options.yml", yaml_text(with_defaults(opt)).encode())
     facts = environment(opt)
     save_json(facts, folder / "environment.json")
     if opt.get("is_train", True):

@@ -11,8 +11,9 @@ from basicsr.models.sr_model import SRModel
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from gramgan_plugin.evaluation.measure import Measured, encode_png, measure_image, model_enlarger, write_png
+from gramgan_plugin.evaluation.measure import Measured, encode_png, measure_image, model_enlarger
 from gramgan_plugin.evaluation.over_time import Crops, cut_crops, update_over_time
+from gramgan_plugin.files import replace_file
 from gramgan_plugin.training import distributed
 from gramgan_plugin.training.logs import RunLog
 
@@ -133,7 +134,7 @@ class _Pictures:
         """Write those of a round."""
         for picture in pictures:
             if picture is not None and picture.png is not None:
-                write_png(picture.png, self._path(picture.name))
+                replace_file(self._path(picture.name), picture.png)
             if picture is not None and picture.crops is not None:
                 update_over_time(self.folder / "over_time" / self.dataset, self.iteration, picture.crops)
 

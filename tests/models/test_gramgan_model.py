@@ -271,6 +271,26 @@ class TestGramGANModel:
             model.get_current_log()
         assert all(torch.equal(before[key], value) for key, value in _weights(model.net_g).items())
 
+    @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+    def test_no_value_is_read_but_to_log(self, tiny_options, workdir, precision, monkeypatch):
+        """An iteration that does not log brings nothing from the device to the host."""
+        tiny_options["logger"]["print_freq"] = 100
+        tiny_options["train"] |= {"precision": precision, "clip_grad_norm_g": 1.0, "accumulate": 2}
+        opt = _resolved(tiny_options)
+        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        model.feed_data(next(data)[-1])
+        model.optimize_parameters(1)  # what is made once is made
+        model.feed_data(next(data)[-1])
+
+        def read(*args: Any, **kwargs: Any) -> None:
+            raise AssertionError("a value was read")
+
+        with monkeypatch.context() as patch:
+            for name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu", "numpy"):
+                patch.setattr(torch.Tensor, name, read)
+            model.optimize_parameters(2)
+        assert model.get_current_log()["l_g_pix"] > 0
+
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
     def test_nothing_waits_for_the_gpu_but_to_log(self, tiny_options, workdir, precision):

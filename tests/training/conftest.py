@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -15,3 +16,22 @@ def photos(tmp_path) -> Path:
         cut = skimage.data.chelsea()[100 : 100 + side, 20 * number : 20 * number + side + 4]
         cv2.imwrite(str(folder / f"photo{number}.png"), cut)
     return folder
+
+
+@pytest.fixture
+def options_to_log(workdir: Path) -> dict[str, Any]:
+    """What a run's log reads of resolved options, and the run's folder."""
+    folder = workdir / "experiments/tiny"
+    folder.mkdir(parents=True)
+    return {
+        "name": "tiny",
+        "rank": 0,
+        "world_size": 1,
+        "dist": False,
+        "num_gpu": 0,
+        "root_path": str(workdir),
+        "path": {"experiments_root": str(folder)},
+        "datasets": {"train": {"batch_size_per_gpu": 4}},
+        "train": {"total_iter": 100},
+        "logger": {},
+    }

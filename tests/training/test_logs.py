@@ -31,21 +31,8 @@ LOG = {
 
 
 @pytest.fixture
-def opt(workdir: Path) -> dict[str, Any]:
-    folder = workdir / "experiments/tiny"
-    folder.mkdir(parents=True)
-    return {
-        "name": "tiny",
-        "rank": 0,
-        "world_size": 1,
-        "dist": False,
-        "num_gpu": 0,
-        "root_path": str(workdir),
-        "path": {"experiments_root": str(folder)},
-        "datasets": {"train": {"batch_size_per_gpu": 4}},
-        "train": {"total_iter": 100},
-        "logger": {},
-    }
+def opt(options_to_log) -> dict[str, Any]:
+    return options_to_log
 
 
 @pytest.fixture

@@ -64,20 +64,12 @@ def wandb(monkeypatch):
 
 
 @pytest.fixture
-def opt(workdir: Path) -> dict[str, Any]:
-    folder = workdir / "experiments/tiny"
-    folder.mkdir(parents=True)
-    return {
-        "name": "tiny",
-        "rank": 0,
-        "world_size": 1,
-        "num_gpu": 0,
-        "root_path": str(workdir),
-        "path": {"experiments_root": str(folder), "pretrain_network_g": "weights/g.pth"},
-        "datasets": {"train": {"batch_size_per_gpu": 4, "dataroot_gt": str(workdir / "sets/GT.lmdb")}},
-        "train": {"total_iter": 100, "optim_g": {"type": "Adam", "betas": (0.9, 0.99)}},
-        "logger": {"wandb": {"project": "mine", "resume_id": None}},
-    }
+def opt(options_to_log, workdir: Path) -> dict[str, Any]:
+    options_to_log["path"]["pretrain_network_g"] = "weights/g.pth"
+    options_to_log["datasets"]["train"]["dataroot_gt"] = str(workdir / "sets/GT.lmdb")
+    options_to_log["train"]["optim_g"] = {"type": "Adam", "betas": (0.9, 0.99)}
+    options_to_log["logger"] = {"wandb": {"project": "mine", "resume_id": None}}
+    return options_to_log
 
 
 def _train(opt: dict[str, Any], iteration: int) -> None:

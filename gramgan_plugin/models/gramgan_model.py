@@ -105,24 +105,19 @@ class GramGANModel(HostFixes, SRModel):
 
     def setup_optimizers(self) -> None:
         """One optimizer for G, and one for D where there is one."""
-        names = {"optim_g": self.net_g} | ({"optim_d": self.net_d} if self.net_d is not None else {})
-        for key, net in names.items():
-            options = dict(self.opt["train"].get(key) or {})
+        nets = {"g": self.net_g} | ({"d": self.net_d} if self.net_d is not None else {})
+        train, optimizers, clip = self.opt["train"], {}, {}
+        for letter, net in nets.items():
+            options = dict(train.get(f"optim_{letter}") or {})
             if "type" not in options or "lr" not in options:
-                raise OptionError(f"train.{key}: needs `type` and `lr`")
+                raise OptionError(f"train.optim_{letter}: needs `type` and `lr`")
             parameters = [p for p in net.parameters() if p.requires_grad]
-            optimizer = self.get_optimizer(options.pop("type"), parameters, **options)
-            setattr(self, f"optimizer_{key[-1]}", optimizer)
-            self.optimizers.append(optimizer)
-        letters = [key[-1] for key in names]
-        self.update = Update(
-            dict(zip(letters, self.optimizers, strict=True)),
-            dict(zip(letters, names.values(), strict=True)),
-            clip={
-                x: float(clip) for x in letters if (clip := self.opt["train"].get(f"clip_grad_norm_{x}")) is not None
-            },
-            scaler=self.scaler,
-        )
+            optimizers[letter] = self.get_optimizer(options.pop("type"), parameters, **options)
+            setattr(self, f"optimizer_{letter}", optimizers[letter])
+            self.optimizers.append(optimizers[letter])
+            if train.get(f"clip_grad_norm_{letter}") is not None:
+                clip[letter] = float(train[f"clip_grad_norm_{letter}"])
+        self.update = Update(optimizers, nets, clip=clip, scaler=self.scaler)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: uint8 or float images under ``lq`` and ``gt``; a missing LQ is made from GT."""
@@ -208,8 +203,8 @@ class GramGANModel(HostFixes, SRModel):
         with self.compilation.off() if self.is_train else nullcontext():
             super().test()
 
-    def save(self, epoch: int, current_iter: int) -> None:
-        """Write the networks and, but for ``current_iter`` -1, the training state."""
+    def save(self, epoch: int, current_iter: int | str) -> None:
+        """Write the networks and, but for ``current_iter`` -1 or a name (``best``), the training state."""
         if self.ema_decay > 0:
             self.save_network([self.net_g, self.net_g_ema], "net_g", current_iter, param_key=["params", "params_ema"])
         else:

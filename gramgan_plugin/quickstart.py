@@ -11,8 +11,8 @@ import numpy as np
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.config import check_options, load_options, resolve_options
 from gramgan_plugin.config.load import merge
-from gramgan_plugin.data.prepare import Report
-from gramgan_plugin.data.sample import prepare_sample
+from gramgan_plugin.data.prepare.pack import Report
+from gramgan_plugin.data.prepare.sample import prepare_sample
 from gramgan_plugin.errors import Preempted
 from gramgan_plugin.evaluation.benchmark import run_benchmark
 from gramgan_plugin.evaluation.measure import write_image

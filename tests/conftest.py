@@ -16,8 +16,8 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 @pytest.fixture(scope="session")
 def sample_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of real photos: LMDBs of 96-pixel sub-images, and one held-out photo, cut to 96 pixels."""
-    from gramgan_plugin.data.prepare import prepare_photos
-    from gramgan_plugin.data.sample import sample_photos
+    from gramgan_plugin.data.prepare.pack import prepare_photos
+    from gramgan_plugin.data.prepare.sample import sample_photos
 
     source = tmp_path_factory.mktemp("photos")
     photos = dict(sample_photos())

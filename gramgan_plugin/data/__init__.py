@@ -1,4 +1,4 @@
-"""Cropping, LMDB packing, datasets and seeded sampling. Imports no basicsr."""
+"""Datasets and seeded sampling; ``prepare`` makes what they read. Imports no basicsr."""
 
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset

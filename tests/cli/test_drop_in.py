@@ -63,8 +63,8 @@ def _upstream_esrgan(sample_pair: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def large_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sub-images of 128 pixels, the size of upstream's discriminator."""
-    from gramgan_plugin.data.prepare import prepare_photos
-    from gramgan_plugin.data.sample import sample_photos
+    from gramgan_plugin.data.prepare.pack import prepare_photos
+    from gramgan_plugin.data.prepare.sample import sample_photos
 
     out = tmp_path_factory.mktemp("large") / "set"
     photos = [(name, path) for name, path in sample_photos() if name in ("chelsea.png", "coffee.png")]

@@ -15,7 +15,7 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from gramgan_plugin.data import fingerprint as module
 from gramgan_plugin.data.fingerprint import changes, fingerprint
 from gramgan_plugin.data.lmdb_images import LmdbImages
-from gramgan_plugin.data.prepare import Report
+from gramgan_plugin.data.prepare.pack import Report
 
 
 @pytest.fixture

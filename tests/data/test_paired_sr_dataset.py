@@ -12,7 +12,7 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from gramgan_plugin.data import PairedSRDataset, to_model_batch
 from gramgan_plugin.data.images import encode_png, read_image
 from gramgan_plugin.data.lmdb_images import LmdbWriter
-from gramgan_plugin.data.prepare import Report
+from gramgan_plugin.data.prepare.pack import Report
 from gramgan_plugin.errors import OptionError, UserError
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from gramgan_plugin.data import PairedSRDataset, SampleIndex, SeededDataset, SeededSampler
-from gramgan_plugin.data.prepare import Report
+from gramgan_plugin.data.prepare.pack import Report
 
 
 class Draws(Dataset[tuple[int, float, float, float]]):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.data.images import SUFFIXES, list_images
-from gramgan_plugin.data.prepare import Photo, Report, prepare_photos
+from gramgan_plugin.data.prepare.pack import Photo, Report, prepare_photos
 from gramgan_plugin.errors import UserError
 
 TRAIN = (
@@ -47,7 +47,7 @@ def prepare_sample(out: Path, *, step: int = STEP, max_per_photo: int | None = M
         out: folder to write.
         step: pixels from one sub-image to the next.
         max_per_photo: the most sub-images that one photo gives.
-        options: the others of :func:`gramgan_plugin.data.prepare.prepare_photos`.
+        options: the others of :func:`gramgan_plugin.data.prepare.pack.prepare_photos`.
     """
     return prepare_photos(sample_photos(), out, step=step, max_per_photo=max_per_photo, hold_out=HELD_OUT, **options)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gramgan_plugin.data.subimages import check_grid, count_windows, offsets, thinned, windows
+from gramgan_plugin.data.prepare.subimages import check_grid, count_windows, offsets, thinned, windows
 from gramgan_plugin.errors import UserError
 
 SIDES = st.integers(1, 700)

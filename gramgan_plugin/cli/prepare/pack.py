@@ -1,4 +1,4 @@
-"""``basicsr prepare``: photos to a data set."""
+"""``basicsr prepare folder`` and ``sample``: photos to an LMDB pair."""
 
 import argparse
 import sys
@@ -6,21 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gramgan_plugin.data.prepare import Report
+    from gramgan_plugin.data.prepare.pack import Report
 
 SOME_FAILED = 3
 SAMPLE_OUT = Path("datasets/sample")
 
 
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``prepare`` and its two forms to the command's subparsers."""
-    prepare = subparsers.add_parser(
-        "prepare",
-        help="cut photos into an LMDB pair of GT and LQ sub-images",
-        description="Cut photos into GT sub-images, make LQ by MATLAB bicubic, and pack both as LMDBs.",
-    )
-    forms = prepare.add_subparsers(dest="form", required=True, metavar="FORM")
-
+def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``folder`` and ``sample`` to the forms of ``prepare``."""
     folder = forms.add_parser("folder", help="from a folder of photos", description="Prepare a folder of photos.")
     folder.add_argument("photos", type=Path, metavar="PHOTOS", help="the folder")
     folder.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
@@ -88,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for bad input.
     """
-    from gramgan_plugin.data.prepare import prepare_photos
-    from gramgan_plugin.data.sample import folder_photos, prepare_sample
+    from gramgan_plugin.data.prepare.pack import prepare_photos
+    from gramgan_plugin.data.prepare.sample import folder_photos, prepare_sample
 
     options = {
         "scale": args.scale,

@@ -11,10 +11,10 @@ import skimage.data
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.matlab_functions import imresize
 
-from gramgan_plugin.data import prepare as module
 from gramgan_plugin.data.lmdb_images import LmdbWriter
-from gramgan_plugin.data.prepare import Report, prepare_photos
-from gramgan_plugin.data.sample import HELD_OUT, TRAIN, folder_photos, sample_photos
+from gramgan_plugin.data.prepare import pack as module
+from gramgan_plugin.data.prepare.pack import Report, prepare_photos
+from gramgan_plugin.data.prepare.sample import HELD_OUT, TRAIN, folder_photos, sample_photos
 from gramgan_plugin.errors import UserError
 
 SMALL = {"crop_size": 96, "step": 64, "progress": False}

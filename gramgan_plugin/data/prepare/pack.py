@@ -12,9 +12,9 @@ import torch
 
 from gramgan_plugin.data.images import Image, encode_png, mod_crop, read_image
 from gramgan_plugin.data.lmdb_images import LmdbWriter
+from gramgan_plugin.data.prepare.staging import MARKER, check_free, staged_folder
+from gramgan_plugin.data.prepare.subimages import check_grid, thinned, windows
 from gramgan_plugin.data.progress import printable, tracked
-from gramgan_plugin.data.staging import MARKER, check_free, staged_folder
-from gramgan_plugin.data.subimages import check_grid, thinned, windows
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.matlab_bicubic import lq_levels
 

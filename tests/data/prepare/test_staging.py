@@ -5,7 +5,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from gramgan_plugin.data.staging import MARKER, staged_folder
+from gramgan_plugin.data.prepare.staging import MARKER, staged_folder
 from gramgan_plugin.errors import UserError
 
 

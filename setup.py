@@ -33,6 +33,11 @@ setup(
         "wrapt>=1.16,<3",
         "filelock>=3.12,<5",
         "numpy>=1.26,<3",
+        # Photos of any kind; profiles and headers.
+        "pillow>=10,<15",
+        # `basicsr prepare collect`: downloads, and its report.
+        "requests>=2.28,<3",
+        "jinja2>=3.1,<4",
         # The k-d tree of the texture loss.
         "scipy>=1.11,<2",
         # Brings the photos of `basicsr prepare sample`.

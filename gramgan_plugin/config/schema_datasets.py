@@ -81,6 +81,7 @@ DATASETS: dict[str, dict[str, Key]] = {
         "gt_size": _CROP,
         "use_hflip": Key("flag", _HFLIP.what, default=True),
         "use_rot": Key("flag", _ROT.what, default=True),
+        "cache": Key("flag", "keep decoded images in memory, shared by the loading processes", default=False),
     },
     "PairedImageDataset": {
         "dataroot_gt": _GT,

@@ -10,7 +10,9 @@ from typing import Any
 import lmdb
 
 from gramgan_plugin.data.images import SUFFIXES
-from gramgan_plugin.data.lmdb_images import META_INFO, extent
+from gramgan_plugin.data.lmdb_environment import META_INFO, extent
+from gramgan_plugin.data.manifest import changed_since, read_manifest
+from gramgan_plugin.errors import UserError
 from gramgan_plugin.sections import section
 
 NAMES_OF_ROOTS = ("dataroot", "meta_info")
@@ -31,6 +33,7 @@ WITHOUT_EFFECT = frozenset(
         "max_unreadable",
     )
 )
+PLACING = ("bytes", "transactions")  # how an LMDB's images lie in its file, not what they are
 WHOLE_FILE = 64 * 2**20  # bytes up to which all of a file is read
 MIB = 2**20
 _ENDINGS = tuple(SUFFIXES)
@@ -40,9 +43,11 @@ def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
     """Describe the data that a dataset's options name, and the options that change its samples.
 
     Only names, sizes and lists are read, so 100,000 images take about a second, and a copy of the data in another
-    place is the same data: neither paths nor times count. What that cannot show: in a folder, an image replaced by one
-    of the same name and size in bytes; in an LMDB, images replaced behind LMDB's back, or a new LMDB with the same
-    list and as many pages. An LMDB that ``mdb_copy -c`` has compacted counts as changed.
+    place is the same data: neither paths nor times count. An LMDB that was prepared or verified by ``basicsr prepare``
+    has the fingerprint of its content in its manifest: where both sides have one, packing again or compacting changes
+    nothing, and other images under the same keys are told. What cannot be shown: in a folder, an image replaced by one
+    of the same name and size in bytes; in an LMDB, images replaced behind LMDB's back; in one without a manifest, a
+    new LMDB with the same list and as many pages, and compacting it with ``mdb_copy -c`` counts as a change.
 
     Args:
         options: the dataset's block. ``roots`` are the options whose name holds ``dataroot`` or ``meta_info``, where
@@ -50,9 +55,10 @@ def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``roots``: for each such option a list of what stands there, by ``kind``: an ``lmdb`` (``meta_info``, the
-        SHA-256 of its list; ``entries``, ``bytes`` and ``transactions``, see ``extent``), a ``folder`` (``files``,
-        the number of its images with those in subfolders; ``bytes``; ``names``, the SHA-256 of their relative paths
-        and sizes), a ``file`` (``bytes``; ``content``, a SHA-256). ``options``: numbers, flags and texts.
+        SHA-256 of its list; ``entries``, ``bytes`` and ``transactions``, see ``extent``; ``content``, where its
+        manifest tells), a ``folder`` (``files``, the number of its images with those in subfolders; ``bytes``;
+        ``names``, the SHA-256 of their relative paths and sizes), a ``file`` (``bytes``; ``content``, a SHA-256).
+        ``options``: numbers, flags and texts.
     """
     roots = {}
     for name, value in options.items():
@@ -101,7 +107,10 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """The first of the differences between what stood at a root and what stands there, the plainest first."""
     if old["kind"] != new["kind"]:
         return f"{_KINDS[new['kind']]}, was {_KINDS[old['kind']]}"
+    same_images = new["kind"] == "lmdb" and "content" in new and old.get("content") == new["content"]
     for key, words in _WORDS.items():
+        if same_images and key in PLACING:
+            continue
         if key in old and key in new and old[key] != new[key]:
             return words.format(old=old[key], new=new[key])
     return None
@@ -141,6 +150,10 @@ def _lmdb(path: Path) -> dict[str, Any]:
         found["meta_info"] = _content(path / META_INFO)
     with suppress(lmdb.Error):
         found |= extent(path)
+    with suppress(lmdb.Error, UserError):  # reading it will tell
+        record = read_manifest(path)
+        if record is not None and changed_since(record, path) is None:
+            found["content"] = record["content"]
     return found
 
 

@@ -2,46 +2,66 @@
 
 import os
 import re
-import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import lmdb
 
+from gramgan_plugin.data.lmdb_environment import META_INFO, check_whole, open_environment
+from gramgan_plugin.data.manifest import Digest, check_manifest, write_manifest
 from gramgan_plugin.errors import UserError
 
-META_INFO = "meta_info.txt"
-META_LINE = re.compile(r"(?P<key>[^.\s]+)\.\w+ \(\d+,\d+,\d+\) \d+")
+META_LINE = re.compile(r"(?P<key>[^.\s]+)\.\w+ \((?P<height>\d+),(?P<width>\d+),\d+\) \d+")
 INITIAL_MAP_SIZE = 64 * 2**20
-
-# lmdb refuses to open a path twice in one process, so the readers of a process share its environment.
-# After a fork the parent's environment must not be used any more: the process id tells.
-_environments: "weakref.WeakValueDictionary[str, lmdb.Environment]" = weakref.WeakValueDictionary()
-_environments_pid = os.getpid()
+UNFINISHED = ".meta_info.txt.part"  # the list of keys while the LMDB is being written
 
 
 class LmdbWriter:
     """Writes a new LMDB of images, growing its memory map whenever it is full.
 
-    Each :meth:`put` is one transaction. Nothing is synced before :meth:`close`, so it is for folders that
-    count only once complete.
+    Each :meth:`put` is one transaction, and stands on the disk when it returns. ``meta_info.txt``, without which
+    nothing opens the LMDB for training, appears when it is closed.
 
     Args:
         path: folder to create; its name ends in ``.lmdb``.
         map_size: bytes of the map to begin with; doubled as needed.
+        state: of :meth:`state`, to go on with the LMDB of a writer that was not closed. What was put after that state
+            was taken has to be put again, the same.
+
+    Raises:
+        ValueError: if the LMDB holds less than at that state.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     writer = LmdbWriter(Path(folder) / "GT.lmdb")
+        ...     writer.put({"000001_s001": b"data"}, {"000001_s001": (192, 192, 3)}, level=1)
+        ...     writer.close()
+        ...     LmdbImages(Path(folder) / "GT.lmdb").read("000001_s001")
+        b'data'
     """
 
-    def __init__(self, path: Path, map_size: int = INITIAL_MAP_SIZE) -> None:
-        path.mkdir()
+    def __init__(self, path: Path, map_size: int = INITIAL_MAP_SIZE, state: Mapping[str, Any] | None = None) -> None:
+        path.mkdir(exist_ok=state is not None)
         self.path = path
         self._map_size = map_size
-        self._environment = lmdb.open(str(path), map_size=map_size, lock=False, sync=False)
-        self._meta = (path / META_INFO).open("w", encoding="ascii", newline="\n")
+        self._digest = Digest(None if state is None else state["content"])
+        if state is not None and not (path / UNFINISHED).exists() and (path / META_INFO).exists():
+            (path / META_INFO).replace(path / UNFINISHED)  # it was closed, but what it belongs to was not finished
+        self._environment = lmdb.open(str(path), map_size=map_size, lock=False)
+        self._meta = (path / UNFINISHED).open("ab")
+        if state is not None and not self._reaches(state):
+            self.discard()
+            raise ValueError(f"{path}: holds less than was written to it")
+        self._meta.truncate(0 if state is None else state["meta_info"])
+        self._meta.seek(0, os.SEEK_END)
 
     def put(self, images: dict[str, bytes], shapes: dict[str, tuple[int, int, int]], level: int) -> None:
         """Write images under their keys.
 
         Args:
-            images: PNG data by key; ASCII keys without a dot, not written before.
+            images: encoded images by key; ASCII keys without a dot, not written before.
             shapes: (height, width, channels) by key.
             level: PNG compression level, for ``meta_info.txt``.
         """
@@ -49,27 +69,42 @@ class LmdbWriter:
             try:
                 with self._environment.begin(write=True) as transaction:
                     for key, data in images.items():
-                        transaction.put(key.encode("ascii"), data)
+                        name = key.encode("ascii")
+                        if transaction.get(name) != data:  # it may have been written before an interruption
+                            transaction.put(name, data)
                 break
             except lmdb.MapFullError:  # the transaction is rolled back; a larger map, and again
-                self._map_size *= 2
+                self._map_size = max(self._map_size, self._environment.info()["map_size"]) * 2
                 self._environment.set_mapsize(self._map_size)
-        for key in images:
+        for key, data in images.items():
+            self._digest.update(key, data)
             height, width, channels = shapes[key]
-            self._meta.write(f"{key}.png ({height},{width},{channels}) {level}\n")
+            self._meta.write(f"{key}.png ({height},{width},{channels}) {level}\n".encode("ascii"))
+        self._meta.flush()
+        os.fsync(self._meta.fileno())
 
-    def close(self) -> None:
-        """Flush and close; what was put stands on the disk afterwards."""
-        self._meta.close()
-        try:
-            self._environment.sync(True)
-        finally:
-            self._environment.close()
+    def state(self) -> dict[str, Any]:
+        """What another writer needs to go on from here; plain JSON."""
+        return {
+            "entries": self._environment.stat()["entries"],
+            "meta_info": self._meta.tell(),
+            "content": self._digest.state(),
+        }
+
+    def close(self, facts: Mapping[str, Any] | None = None) -> None:
+        """Finish the LMDB: ``meta_info.txt`` and, if ``facts`` are given, a manifest with them and its content."""
+        self.discard()
+        (self.path / UNFINISHED).replace(self.path / META_INFO)
+        if facts is not None:
+            write_manifest(self.path, self._digest.hexdigest(), **facts)
 
     def discard(self) -> None:
-        """Close without syncing, after a failure."""
+        """Close the files; what was put stays."""
         self._environment.close()
         self._meta.close()
+
+    def _reaches(self, state: Mapping[str, Any]) -> bool:
+        return bool(self._environment.stat()["entries"] >= state["entries"] and self._meta.tell() >= state["meta_info"])
 
 
 class LmdbImages:
@@ -80,16 +115,17 @@ class LmdbImages:
 
     Raises:
         UserError: if the folder, its ``data.mdb`` or its ``meta_info.txt`` is missing, unreadable or
-            incomplete. The message begins with the path.
+            incomplete, or they are not what its manifest says. The message begins with the path.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.keys = _read_keys(path)
+        self.keys = [line["key"] for line in _meta_lines(path)]
         self._environment: lmdb.Environment | None = None
         self._pid = -1
         try:
-            entries = _check_whole(path, _open(path))
+            entries = check_whole(path, open_environment(path))
+            check_manifest(path)
         except lmdb.Error as error:
             raise UserError(f"{path}: cannot be opened as an LMDB: {error}") from error
         if entries < len(self.keys):
@@ -105,7 +141,7 @@ class LmdbImages:
         """
         try:
             if self._environment is None or self._pid != os.getpid():
-                self._environment, self._pid = _open(self.path), os.getpid()
+                self._environment, self._pid = open_environment(self.path), os.getpid()
             with self._environment.begin() as transaction:
                 data = transaction.get(key.encode("ascii"))
         except lmdb.Error as error:
@@ -120,7 +156,7 @@ class LmdbImages:
         Args:
             most: up to so many keys are looked up, spread evenly over all.
         """
-        environment = _open(self.path)
+        environment = open_environment(self.path)
         entries = environment.stat()["entries"]
         if len(set(self.keys)) != entries:
             return f"{META_INFO} lists {len(set(self.keys))} keys, data.mdb has {entries}"
@@ -137,25 +173,15 @@ class LmdbImages:
         """Key by the name that GT and LQ have in common; here they are the same."""
         return {key: key for key in self.keys}
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) by key, as ``meta_info.txt`` has them."""
+        return {line["key"]: (int(line["height"]), int(line["width"])) for line in _meta_lines(self.path)}
+
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_environment": None, "_pid": -1}
 
 
-def extent(path: Path) -> dict[str, int]:
-    """How much an LMDB holds, from its first two pages: ``entries``, ``bytes`` in use, ``transactions`` written so far.
-
-    Raises:
-        lmdb.Error: if it is none, is damaged, or other code of this process has it open.
-    """
-    environment = _open(path)
-    return {
-        "entries": environment.stat()["entries"],
-        "bytes": _bytes_in_use(environment),
-        "transactions": environment.info()["last_txnid"],
-    }
-
-
-def _read_keys(path: Path) -> list[str]:
+def _meta_lines(path: Path) -> Iterator[re.Match[str]]:
     if not (path / "data.mdb").is_file():
         raise UserError(f"{path}: no such LMDB (a folder with data.mdb)")
     try:
@@ -164,44 +190,10 @@ def _read_keys(path: Path) -> list[str]:
         raise UserError(f"{path}: has no {META_INFO}, which lists its keys; prepare it again") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path / META_INFO}: cannot be read: {error}") from error
-    keys = []
+    if not lines:
+        raise UserError(f"{path / META_INFO}: lists no images")
     for number, line in enumerate(lines, start=1):
         match = META_LINE.fullmatch(line.strip())
         if match is None:
             raise UserError(f"{path / META_INFO}: line {number}: expected 'KEY.png (height,width,channels) LEVEL'")
-        keys.append(match["key"])
-    if not keys:
-        raise UserError(f"{path / META_INFO}: lists no images")
-    return keys
-
-
-def _check_whole(path: Path, environment: lmdb.Environment) -> int:
-    """The number of entries; a file that was cut short is refused.
-
-    LMDB maps the file into memory, and the system kills a process that reads behind its end.
-    """
-    needed = _bytes_in_use(environment)
-    size = (path / "data.mdb").stat().st_size
-    if size < needed:
-        raise UserError(f"{path / 'data.mdb'}: cut short, {size} of {needed} bytes; copy or prepare it again")
-    return int(environment.stat()["entries"])
-
-
-def _bytes_in_use(environment: lmdb.Environment) -> int:
-    return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
-
-
-def _open(path: Path) -> lmdb.Environment:
-    """This process's environment for a path."""
-    global _environments_pid
-    if _environments_pid != os.getpid():
-        for inherited in list(_environments.values()):
-            inherited.close()
-        _environments.clear()
-        _environments_pid = os.getpid()
-    name = str(path.resolve())
-    environment = _environments.get(name)
-    if environment is None:
-        environment = lmdb.open(name, readonly=True, lock=False, readahead=False, create=False)
-        _environments[name] = environment
-    return environment
+        yield match

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gramgan_plugin.data.cache import ImageCache, ImageSizeError
 from gramgan_plugin.data.images import Image, decode, mod_crop
 from gramgan_plugin.data.pairs import FolderImages, Pair, Source, find_pairs, option
+from gramgan_plugin.data.photos import PhotoError, decode_photo
 from gramgan_plugin.errors import OptionError, UserError
 
 MARGIN_IN_SCALES = 4  # context around a GT crop, for making its LQ
@@ -30,7 +32,8 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         opt: ``phase`` (``train``, ``val``, ``test``), ``scale``, ``dataroot_gt`` (a path or a list),
             ``dataroot_lq`` (likewise) or ``lq: bicubic``; for training ``gt_size``, ``use_hflip`` and
             ``use_rot`` (both true by default); ``io_backend`` (``type: lmdb | disk``, by default what the
-            path ends in), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only).
+            path ends in), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only), ``cache`` (keep decoded
+            images in memory, see :class:`gramgan_plugin.data.cache.ImageCache`; false by default).
 
     Raises:
         OptionError: if an option is missing or wrong, or GT and LQ do not have the same names.
@@ -52,6 +55,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             if self.gt_size % self.scale:
                 raise OptionError(f"{option(opt, 'gt_size')}: {self.gt_size} is no multiple of scale {self.scale}")
         self.pairs = find_pairs(opt)
+        self.cache = self._build_cache() if opt.get("cache") else None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -67,12 +71,36 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             UserError: if an image cannot be decoded, is too small or does not fit its partner.
         """
         pair = self.pairs[index]
-        gt = _read(pair.gt, pair.gt_key)
+        gt = self._image(index, pair.gt, pair.gt_key)
         if pair.lq is None:
             item: dict[str, Any] = self._bicubic_item(gt, pair)
         else:
-            item = self._paired_item(gt, _read(pair.lq, pair.lq_key), pair)
+            item = self._paired_item(gt, self._image(index + len(self), pair.lq, pair.lq_key), pair)
         return {**item, "gt_path": pair.gt_key, "lq_path": pair.lq_key}
+
+    def _image(self, number: int, source: Source, key: str) -> Image:
+        """GT has the numbers from 0, LQ those from ``len(self)``."""
+        # Given LQ was made from GT as it is stored, and benchmarks are measured so; only training photos are converted.
+        manage_colours = self.train and self.opt.get("lq") is not None
+        if self.cache is None:
+            return _read(source, key, manage_colours)
+        try:
+            return self.cache.image(number, lambda: _read(source, key, manage_colours))
+        except ImageSizeError as error:
+            raise UserError(f"{_name(source, key)} {error}") from error
+
+    def _build_cache(self) -> ImageCache:
+        try:
+            sizes: dict[Source, dict[str, tuple[int, int]]] = {}
+            for pair in self.pairs:
+                for source in (pair.gt, pair.lq):
+                    if source is not None and source not in sizes:
+                        sizes[source] = source.sizes()
+            wanted = [sizes[pair.gt][pair.gt_key] for pair in self.pairs]
+            wanted += [sizes[pair.lq][pair.lq_key] for pair in self.pairs if pair.lq is not None]
+            return ImageCache(wanted)
+        except UserError as error:
+            raise OptionError(f"{option(self.opt, 'cache')}: {error}") from error
 
     def _paired_item(self, gt: Image, lq: Image, pair: Pair) -> dict[str, Any]:
         scale, (height, width) = self.scale, lq.shape[:2]
@@ -125,15 +153,25 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         return value
 
 
-def _read(source: Source, key: str) -> Image:
+def _read(source: Source, key: str, manage_colours: bool) -> Image:
+    """Files are photos of any kind; what an LMDB holds was written by a program, and needs no second look."""
     try:
-        image = decode(source.read(key))
+        data = source.read(key)
     except OSError as error:
         raise UserError(f"{key}: cannot be read: {error.strerror}") from error
+    if isinstance(source, FolderImages):
+        try:
+            return decode_photo(data, manage_colours=manage_colours)
+        except PhotoError as error:
+            raise UserError(f"{key}: {error}") from error
+    image = decode(data)
     if image is None:
-        name = key if isinstance(source, FolderImages) else f"{source.path}: {key}"
-        raise UserError(f"{name} cannot be decoded as an image; remove it or prepare it again")
+        raise UserError(f"{_name(source, key)} cannot be decoded as an image; prepare it again")
     return image
+
+
+def _name(source: Source, key: str) -> str:
+    return key if isinstance(source, FolderImages) else f"{source.path}: {key}"
 
 
 def _mirrored(start: int, stop: int, length: int) -> np.ndarray[Any, np.dtype[np.int64]]:

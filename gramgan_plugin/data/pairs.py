@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from gramgan_plugin.data.images import list_images
 from gramgan_plugin.data.lmdb_images import LmdbImages
+from gramgan_plugin.data.photos import PhotoError, photo_info
 from gramgan_plugin.errors import OptionError, UserError
 
 
@@ -48,6 +49,22 @@ class FolderImages:
             if name in found:
                 raise UserError(f"{self.path / file}: a second file of the name {stem}; keep one of them")
             found[name] = str(self.path / file)
+        return found
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) by file's path, from the files' headers.
+
+        Raises:
+            UserError: if a file is no image.
+        """
+        found = {}
+        for file in self.files:
+            path = self.path / file
+            try:
+                info = photo_info(path)
+            except PhotoError as error:
+                raise UserError(f"{path}: {error}; remove it") from error
+            found[str(path)] = (info.height, info.width)
         return found
 
 

@@ -55,12 +55,14 @@ def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
 
 
 def markdown_table(results: list[SetResult]) -> str:
-    """A row a model and set, a column a metric, means over the images.
+    """A row a model and set, a column a metric, means over the images; below, the kind of each set's LQ.
 
     >>> print(markdown_table([SetResult("bicubic", "Set5", {"psnr": {"baby": 30.0, "bird": 31.0}})]))
     | set | model | psnr |
     |---|---|---:|
     | Set5 | bicubic | 30.5000 |
+    <BLANKLINE>
+    - LQ of Set5: not recorded
     <BLANKLINE>
     """
     metrics = list(dict.fromkeys(metric for result in results for metric in result.per_image))
@@ -69,6 +71,8 @@ def markdown_table(results: list[SetResult]) -> str:
         means = result.means()
         cells = [f"{means[metric]:.4f}" if metric in means else "" for metric in metrics]
         lines.append(f"| {result.dataset} | {result.model} | {' | '.join(cells)} |")
+    kinds = {result.dataset: result.lq for result in results}
+    lines += ["", *(f"- LQ of {name}: {kind}" for name, kind in kinds.items())]
     return "\n".join(lines) + "\n"
 
 

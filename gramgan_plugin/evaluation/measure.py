@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.evaluation.lq_kind import NOT_RECORDED, lq_kind
 from gramgan_plugin.evaluation.pictures import Image
 from gramgan_plugin.files import replace_file
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
@@ -31,11 +32,13 @@ class SetResult:
         model: the model's name.
         dataset: the set's name.
         per_image: metric -> image name -> value.
+        lq: of which kind the set's LQ is, in words.
     """
 
     model: str
     dataset: str
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
+    lq: str = NOT_RECORDED
 
     def means(self) -> dict[str, float]:
         """metric -> mean over the images."""
@@ -50,6 +53,7 @@ class SetResult:
                 "metric": metric,
                 "mean": mean,
                 "per_image": self.per_image[metric],
+                "lq": self.lq,
             }
             for metric, mean in self.means().items()
         ]
@@ -97,7 +101,8 @@ def measure(
     Returns:
         The values of each image. Metrics see 8-bit images in BGR, as BasicSR's do.
     """
-    result = SetResult(model, loader.dataset.opt["name"])  # type: ignore[attr-defined]
+    options = loader.dataset.opt  # type: ignore[attr-defined]
+    result = SetResult(model, options["name"], lq=lq_kind(options))
     for data in loader:
         one = measure_image(enlarge, data, metrics, model=model, dataset=result.dataset, device=device)
         if keep is not None:

@@ -52,7 +52,8 @@ class TestBash:
     def test_subcommands(self, complete):
         assert complete("") == set(COMMANDS)
         assert complete("comp") == {"completion"}
-        assert complete("prepare", "") == {"folder", "sample"}
+        packing = {"div2k", "flickr2k", "df2k", "folder", "sample"}
+        assert complete("prepare", "") == packing | {"benchmarks", "collect", "verify"}
 
     def test_options(self, complete):
         assert {"-opt", "--opt", "--force_yml", "--auto_resume", "--launcher", "--verbose"} <= complete("train", "-")

@@ -124,6 +124,7 @@ class TestData:
         assert message in line
 
     def test_a_list_of_keys_that_are_not_there(self, own_data, write_options, workdir, fails):
+        (workdir / "data/GT.lmdb/manifest.json").unlink()  # as BasicSR's own have none
         meta = workdir / "data/GT.lmdb/meta_info.txt"
         meta.write_text(meta.read_text().replace("000001_s001", "999999_s001"))
         line = fails("train", "-opt", write_options(own_data))
@@ -133,6 +134,7 @@ class TestData:
     def test_an_image_that_does_not_decode(self, own_data, write_options, workdir, fails, workers):
         import lmdb
 
+        (workdir / "data/GT.lmdb/manifest.json").unlink()
         with lmdb.open(str(workdir / "data/GT.lmdb"), map_size=2**30) as environment:
             with environment.begin() as reading:
                 keys = [bytes(key) for key, _ in reading.cursor()]
@@ -360,12 +362,12 @@ class TestExplain:
     )
     def test_a_bug_of_ours_keeps_its_traceback(self, error, workdir, monkeypatch):
         assert explain(error, "train") is None
-        from gramgan_plugin.data.prepare import sample
+        from gramgan_plugin.data.prepare import folders
 
         def raises(*arguments: Any) -> None:
             raise error
 
-        monkeypatch.setattr(sample, "folder_photos", raises)
+        monkeypatch.setattr(folders, "folders_photos", raises)
         with pytest.raises(type(error)):
             main(["prepare", "folder", "photos", "--out", "out"])
 

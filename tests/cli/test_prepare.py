@@ -1,5 +1,7 @@
 import argparse
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import skimage.data
 
 from gramgan_plugin.cli.prepare import add_parser
 from gramgan_plugin.data import PairedSRDataset
+from gramgan_plugin.data.prepare.shrink import shrink
 from gramgan_plugin.errors import UserError
 
 
@@ -72,7 +75,7 @@ class TestPrepareFolder:
             prepare("folder", photos, "--out", out)
         assert not out.exists()
         assert prepare("folder", photos, "--out", out, "--on-error", "skip") == 3
-        assert "skipped broken.png: cannot be decoded" in capsys.readouterr().err
+        assert "skipped broken.png: no image" in capsys.readouterr().err
 
     def test_feature_overwrite(self, photos: Path, tmp_path: Path) -> None:
         assert prepare("folder", photos, "--out", tmp_path / "out") == 0
@@ -92,6 +95,108 @@ class TestPrepareFolder:
             prepare("folder", photos)
         with pytest.raises(SystemExit, match="2"):
             prepare()
+
+    def test_feature_dry_run(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (photos / "broken.png").write_bytes(b"nothing")
+        out = tmp_path / "out"
+        arguments = ("folder", photos, "--out", out, "--recursive", "--dry-run", "--step", 8, "--on-error", "skip")
+        assert prepare(*arguments) == 3
+        captured = capsys.readouterr()
+        # 260x200: 10 columns, 2 rows; 220x208 (of 210): 5 columns, 3 rows.
+        assert captured.out == "35 sub-images of 2 photos, 0 photos held out; nothing was written\n"
+        assert captured.err == "skipped broken.png: no image\n"
+        assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+        with pytest.raises(UserError, match=r"1 of 3 photos cannot be used: broken.png"):
+            prepare(*arguments[:-2])
+        (photos / "broken.png").unlink()
+        prepare(*arguments[:5], "--step", 8)
+        assert f"{out}: 35 sub-images" in capsys.readouterr().out
+
+
+@pytest.fixture
+def div2k(tmp_path: Path) -> Path:
+    """Two photos of 624x496 and their LQ, named as in DIV2K."""
+    photo = cv2.resize(skimage.data.astronaut()[..., ::-1], (624, 496))
+    for number, image in ((1, photo), (2, photo[:, ::-1])):
+        for folder, name, pixels in (
+            ("HR", f"{number:04d}.png", image),
+            ("LR_bicubic/X4", f"{number:04d}x4.png", shrink(np.ascontiguousarray(image), 4)),
+        ):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / name), pixels)
+    return tmp_path
+
+
+class TestKnownSets:
+    def test_smoke_div2k(self, div2k: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out = div2k / "DIV2K"
+        assert prepare("div2k", "--hr", div2k / "HR", "--out", out) == 0
+        lines = capsys.readouterr().out.splitlines()
+        # 192, 240, 0: columns at 0, 240 and 432, rows at 0, 240 and 304.
+        assert lines[0].startswith(f"{out}: 18 sub-images of 2 photos, GT 192x192, LQ 48x48")
+        assert lines[1:3] == [
+            "  2 photos, where DIV2K has 800 for training",
+            "  18 sub-images, 44226 expected: 44208 fewer",
+        ]
+        facts = json.loads((out / "dataset.json").read_text())
+        assert facts.items() >= {"form": "div2k", "preset": "paper", "expected": 44226, "lq": "matlab-bicubic"}.items()
+
+    def test_feature_presets(self, div2k: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ("div2k", "--hr", div2k / "HR", "--out", div2k / "out", "--dry-run", "--preset", "esrgan")
+        assert prepare(*arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("8 sub-images")
+        assert lines[2] == "  8 sub-images, 32592 expected: 32584 fewer"
+        assert prepare(*arguments, "--crop-size", 496, "--thresh-size", 500) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [
+            "2 sub-images of 2 photos, 0 photos held out; nothing was written",
+            "  2 photos, where DIV2K has 800 for training",
+        ]
+
+    def test_feature_lq_given_is_what_is_made(self, div2k: Path) -> None:
+        for name, more in (("made", ()), ("given", ("--lq", div2k / "LR_bicubic"))):
+            assert prepare("div2k", "--hr", div2k / "HR", *more, "--out", div2k / name) == 0
+        for path in ("GT.lmdb/data.mdb", "LQ_x4.lmdb/data.mdb", "LQ_x4.lmdb/meta_info.txt", "names.jsonl"):
+            assert (div2k / "made" / path).read_bytes() == (div2k / "given" / path).read_bytes()
+
+    def test_feature_df2k(self, div2k: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shutil.copytree(div2k / "HR", div2k / "Flickr2K_HR")
+        shutil.copytree(div2k / "LR_bicubic" / "X4", div2k / "other_lq")
+        hr, lq = (div2k / "HR", div2k / "Flickr2K_HR"), (div2k / "LR_bicubic", div2k / "other_lq")
+        assert prepare("df2k", "--hr", *hr, "--lq", *lq, "--out", div2k / "out", "--encoding", "fast") == 0
+        assert "4 photos, where DF2K (DIV2K and Flickr2K) has 3450" in capsys.readouterr().out
+        rows = [json.loads(line) for line in (div2k / "out" / "names.jsonl").read_text().splitlines()]
+        assert {row["key"][:6]: row["photo"] for row in rows} == {
+            "000001": "Flickr2K_HR/0001.png",
+            "000002": "Flickr2K_HR/0002.png",
+            "000003": "HR/0001.png",
+            "000004": "HR/0002.png",
+        }
+        with pytest.raises(UserError, match="--lq: 1 folders for 2 of GT"):
+            prepare("df2k", "--hr", *hr, "--lq", lq[0], "--out", div2k / "other")
+
+    def test_exception_missing_partners(self, div2k: Path) -> None:
+        (div2k / "LR_bicubic" / "X4" / "0002x4.png").rename(div2k / "LR_bicubic" / "X4" / "3.png")
+        with pytest.raises(UserError, match=r"1 of 2 photos cannot be used: 0002.png \(has no LQ photo"):
+            prepare("flickr2k", "--hr", div2k / "HR", "--lq", div2k / "LR_bicubic", "--out", div2k / "out")
+
+    @pytest.mark.parametrize(
+        "more", [("--scale", 5), ("--preset", "none"), ("--encoding", "jpeg"), ("--hold-out", "0001"), ("--lq",)]
+    )
+    def test_exception_usage(self, div2k: Path, more: tuple[object, ...]) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            prepare("div2k", "--hr", div2k / "HR", "--out", div2k / "out", *more)
+
+
+@pytest.mark.parametrize("form", ["div2k", "flickr2k", "df2k", "folder", "sample"])
+def test_script(form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each set has a script that passes its arguments on."""
+    script = Path(__file__).parents[2] / "datasets_prep" / f"prepare_{form}.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(script), run_name="__main__")
+    assert f"basicsr prepare {form}" in capsys.readouterr().out
 
 
 class TestPrepareSample:

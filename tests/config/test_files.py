@@ -35,6 +35,12 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines(keepends=True)
 
 
+def _without_manifests(folder: Path) -> None:
+    """As upstream writes its LMDBs; what is wrong with them has to be found otherwise."""
+    for manifest in folder.rglob("manifest.json"):
+        manifest.unlink()
+
+
 class TestDataSets:
     def test_smoke(self, own_options):
         check_files(own_options)
@@ -57,6 +63,7 @@ class TestDataSets:
     def test_an_lmdb_that_disagrees_with_its_list(self, own_options, workdir, kind):
         own_options["datasets"]["train"]["type"] = kind
         listed = workdir / "set/GT.lmdb/meta_info.txt"
+        _without_manifests(workdir / "set")
         lines = _lines(listed)
         count = len(lines)
         listed.write_text("".join(lines[1:]))
@@ -95,6 +102,7 @@ class TestDataSets:
     def test_keys_of_upstreams_pairs(self, own_options, workdir):
         own_options["datasets"]["train"]["type"] = "PairedImageDataset"
         folder = workdir / "set/LQ_x4.lmdb"
+        _without_manifests(workdir / "set")
         environment = lmdb.open(str(folder), map_size=2**24, lock=False)
         with environment, environment.begin(write=True) as transaction:
             transaction.put(b"888888_s001", b"x")
@@ -102,6 +110,23 @@ class TestDataSets:
             listed.write("888888_s001.png (24,24,3) 3\n")
         (problem,) = _problems(own_options)
         assert "its keys are not those of GT: 888888_s001" in problem
+
+    @pytest.mark.parametrize("kind", ["PairedSRDataset", "PairedImageDataset"])
+    def test_an_lmdb_changed_since_it_was_prepared(self, own_options, workdir, kind, write_options, capsys):
+        own_options["datasets"]["train"]["type"] = kind
+        assert main(["prepare", "verify", "set"]) == 0
+        check_files(own_options)
+        environment = lmdb.open("set/LQ_x4.lmdb", map_size=2**24, lock=False)
+        with environment, environment.begin(write=True) as transaction:
+            transaction.put(b"000001_s001", b"another image")
+        changed = "datasets.train.dataroot_lq: set/LQ_x4.lmdb: changed since it was prepared or verified ("
+        (problem,) = _problems(own_options)
+        assert problem.startswith(changed)
+        assert problem.endswith("); run `basicsr prepare verify set/LQ_x4.lmdb`")
+        for command in ("check", "train"):
+            capsys.readouterr()
+            assert main([command, "-opt", write_options(own_options)]) == 2
+            assert changed in capsys.readouterr().err
 
     def test_meta_info_file(self, own_options):
         own_options["datasets"]["val"] |= {"type": "PairedImageDataset", "meta_info_file": "no.txt"}

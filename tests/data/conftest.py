@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import skimage.data
 
+from gramgan_plugin.data.prepare.folders import folder_photos
 from gramgan_plugin.data.prepare.pack import Report, prepare_photos
-from gramgan_plugin.data.prepare.sample import folder_photos
 
 CROP, STEP, SCALE = 96, 64, 4
 

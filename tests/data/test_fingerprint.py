@@ -15,6 +15,7 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from gramgan_plugin.data import fingerprint as module
 from gramgan_plugin.data.fingerprint import changes, fingerprint
 from gramgan_plugin.data.lmdb_images import LmdbImages
+from gramgan_plugin.data.manifest import Digest, write_manifest
 from gramgan_plugin.data.prepare.pack import Report
 
 
@@ -41,6 +42,14 @@ def told(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     lines = changes({"roots": {"dataroot_gt": [before]}}, {"roots": {"dataroot_gt": [now]}})
     assert len(lines) <= 1
     return lines[0] if lines else None
+
+
+def stored(path: Path, images: dict[str, bytes]) -> None:
+    """Write the manifest of an LMDB that holds these."""
+    digest = Digest()
+    for key, data in images.items():
+        digest.update(key, data)
+    write_manifest(path, digest.hexdigest())
 
 
 class TestFolder:
@@ -142,6 +151,50 @@ class TestLmdb:
         (copy / "meta_info.txt").write_text((copy / "meta_info.txt").read_text().replace(" 1\n", " 9\n", 1) + "\n")
         line = told({**of(copy), "meta_info": before["meta_info"]}, of(copy))
         assert line == "dataroot_gt: meta_info.txt is not the same"
+
+    def test_feature_compacted_or_packed_again(self, copy: Path, tmp_path: Path) -> None:
+        images = {key: LmdbImages(copy).read(key) for key in LmdbImages(copy).keys}
+        for _ in range(4):
+            self.write(copy, min(images), b"0")
+            self.write(copy, min(images), images[min(images)])
+        stored(copy, images)
+        before = of(copy)
+        again = tmp_path / "again.lmdb"
+        again.mkdir()
+        environment = lmdb.open(str(copy), lock=False, readonly=True)
+        environment.copy(str(again), compact=True)
+        environment.close()
+        shutil.copy(copy / "meta_info.txt", again)
+        stored(again, images)
+        now = of(again)
+        assert now["bytes"] != before["bytes"] or now["transactions"] != before["transactions"]
+        assert told(before, now) is None
+        older = {key: value for key, value in before.items() if key != "content"}
+        assert told(older, before) is None
+        assert told(before, older) is None
+        assert told(older, now) is not None, "a checkpoint of before manifests goes by the pages"
+
+    def test_feature_another_content_of_equal_extent(self, copy: Path, tmp_path: Path) -> None:
+        images = {key: LmdbImages(copy).read(key) for key in LmdbImages(copy).keys}
+        stored(copy, images)
+        before = of(copy)
+        one = min(images)
+        data = bytearray((copy / "data.mdb").read_bytes())
+        place = data.index(images[one][-64:])
+        data[place] ^= 1
+        (copy / "data.mdb").write_bytes(data)
+        assert told(before, of(copy)) is None, "not seen before it is read"
+        images[one] = LmdbImages(copy).read(one)
+        stored(copy, images)
+        assert told(before, of(copy)) == "dataroot_gt: its content is not the same"
+
+    def test_feature_a_manifest_that_no_longer_fits_does_not_count(self, copy: Path) -> None:
+        stored(copy, {})
+        assert "content" in of(copy)
+        self.write(copy, "more", b"x")
+        assert "content" not in of(copy)
+        (copy / "manifest.json").write_text("{")
+        assert "content" not in of(copy)
 
     def test_feature_others_have_it_open(self, prepared: Report) -> None:
         opt = {"phase": "train", "scale": 4, "gt_size": 32, "use_hflip": True, "use_rot": True}

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 
 from gramgan_plugin.data import PairedSRDataset, to_model_batch
 from gramgan_plugin.data.images import encode_png, read_image
 from gramgan_plugin.data.lmdb_images import LmdbWriter
+from gramgan_plugin.data.photos import read_photo
 from gramgan_plugin.data.prepare.pack import Report
 from gramgan_plugin.errors import OptionError, UserError
 
@@ -216,9 +218,38 @@ class TestPairedSRDataset:
             self.write(tmp_path / name / "a.png", 64, 64)
         (tmp_path / "lq" / "a.png").write_bytes(b"nothing")
         opt = options(dataroot_gt=str(tmp_path / "gt"), dataroot_lq=str(tmp_path / "lq"))
-        with pytest.raises(UserError, match=r"lq/a.png cannot be decoded"):
+        with pytest.raises(UserError, match=r"lq/a.png: no image$"):
             PairedSRDataset(opt)[0]
         (tmp_path / "lq" / "a.png").unlink()
         (tmp_path / "lq" / "b.png").touch()
         with pytest.raises(OptionError, match="differ: a is in"):
             PairedSRDataset(opt)
+
+
+class TestColourProfiles:
+    """scikit-image's rocket has the profile of Adobe RGB."""
+
+    @pytest.fixture
+    def rocket(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        shutil.copy(Path(skimage.data.__file__).parent / "rocket.jpg", folder)
+        return folder
+
+    def test_feature_training_photos_are_converted(self, options: Options, rocket: Path) -> None:
+        opt = options(dataroot_gt=str(rocket), dataroot_lq=None, lq="bicubic", gt_size=64)
+        random.seed(1)
+        gt = PairedSRDataset({**opt, "use_hflip": False, "use_rot": False})[0]["gt"].permute(1, 2, 0).numpy()
+        photo = read_photo(rocket / "rocket.jpg")[..., ::-1]  # in sRGB
+        stored = read_image(rocket / "rocket.jpg")
+        assert stored is not None
+        places = np.lib.stride_tricks.sliding_window_view(photo, gt.shape)[::4, ::4, 0]
+        assert not np.array_equal(photo, stored[..., ::-1])
+        assert (places == gt).all(axis=(2, 3, 4)).any()
+
+    def test_feature_benchmarks_are_as_stored(self, options: Options, rocket: Path) -> None:
+        opt = options(dataroot_gt=str(rocket), dataroot_lq=None, lq="bicubic", phase="test")
+        gt = PairedSRDataset(opt)[0]["gt"].permute(1, 2, 0).numpy()[..., ::-1]
+        stored = read_image(rocket / "rocket.jpg")
+        assert stored is not None
+        np.testing.assert_array_equal(gt, stored[: gt.shape[0], : gt.shape[1]])

@@ -4,7 +4,7 @@ import argparse
 import importlib
 
 # Each is a module of this package with add_forms(forms), which sets `run`. None imports torch before it runs.
-MODULES = ("pack",)
+MODULES = ("pack", "benchmarks", "verify", "collect")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

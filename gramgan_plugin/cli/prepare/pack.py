@@ -1,23 +1,38 @@
-"""``basicsr prepare folder`` and ``sample``: photos to an LMDB pair."""
+"""``basicsr prepare div2k``, ``flickr2k``, ``df2k``, ``folder`` and ``sample``: photos to an LMDB pair."""
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gramgan_plugin.data.prepare.folders import Photo
     from gramgan_plugin.data.prepare.pack import Report
+    from gramgan_plugin.data.prepare.plan import FindLq
 
 SOME_FAILED = 3
 SAMPLE_OUT = Path("datasets/sample")
+SCALES = (2, 3, 4, 8)
+# Title, and in how many folders the photos lie.
+KNOWN_SETS: dict[str, tuple[str, int | str]] = {
+    "div2k": ("DIV2K", 1),
+    "flickr2k": ("Flickr2K", 1),
+    "df2k": ("DF2K, which is DIV2K and Flickr2K in a folder each", "+"),
+}
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``folder`` and ``sample`` to the forms of ``prepare``."""
+    """Add the forms that cut photos to those of ``prepare``."""
+    for form, (title, count) in KNOWN_SETS.items():
+        known = forms.add_parser(form, help=f"from {title}", description=f"Prepare {title}.")
+        known.add_argument("--hr", type=Path, nargs=count, required=True, metavar="DIR", help="GT photos")
+        _add_folders(known, count)
+        known.set_defaults(hold_out=())
+        _add_options(known)
+
     folder = forms.add_parser("folder", help="from a folder of photos", description="Prepare a folder of photos.")
-    folder.add_argument("photos", type=Path, metavar="PHOTOS", help="the folder")
-    folder.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    folder.add_argument("--recursive", action="store_true", help="take photos in subfolders, too")
+    folder.add_argument("hr", type=Path, nargs=1, metavar="PHOTOS", help="the folder")
+    _add_folders(folder, count=1)
     folder.add_argument(
         "--hold-out",
         nargs="+",
@@ -26,7 +41,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar="NAME",
         help="photos to write whole under DIR/test instead, named as in the folder, with or without suffix",
     )
-    _add_options(folder, step=240, most=None)
+    _add_options(folder)
 
     sample = forms.add_parser(
         "sample",
@@ -34,40 +49,64 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         description="Prepare the photos that scikit-image carries: six in sub-images, two held out.",
     )
     sample.add_argument("--out", type=Path, default=SAMPLE_OUT, metavar="DIR", help="folder to write")
-    _add_options(sample, step=96, most=30)
+    sample.set_defaults(hold_out=())
+    _add_options(sample, "192, 96, 0, at most 30 of a photo")
 
 
-def _add_options(parser: argparse.ArgumentParser, step: int, most: int | None) -> None:
-    parser.add_argument("--scale", type=int, default=4, help="factor between GT and LQ (default: %(default)s)")
+def _add_folders(parser: argparse.ArgumentParser, count: int | str) -> None:
+    several = "" if count == 1 else ", for each of --hr in the same order"
     parser.add_argument(
-        "--crop-size", type=int, default=192, help="side of a GT sub-image in pixels (default: %(default)s)"
+        "--lq",
+        type=Path,
+        nargs=count,
+        metavar="DIR",
+        help=f"LQ photos{several}: 0001x4.png, as in DIV2K, or 0001.png for 0001.png; made if not given",
     )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--recursive", action="store_true", help="take photos in subfolders, too")
+
+
+def _add_options(parser: argparse.ArgumentParser, default: str = "preset paper") -> None:
     parser.add_argument(
-        "--step", type=int, default=step, help="pixels from one sub-image to the next (default: %(default)s)"
+        "--scale", type=int, choices=SCALES, default=4, help="factor between GT and LQ (default: %(default)s)"
     )
-    parser.add_argument(
-        "--thresh-size",
-        type=int,
-        default=0,
-        help="pixels at the right and lower border that may go unused (default: %(default)s)",
+    grid = parser.add_argument_group("sub-images", f"Numbers given beside a preset count. Default: {default}.")
+    grid.add_argument(
+        "--preset",
+        choices=("paper", "esrgan"),
+        help="crop size, step and thresh size: 192, 240, 0 as in Gram-GAN's paper, or 480, 240, 0 as for ESRGAN",
     )
-    parser.add_argument(
+    grid.add_argument("--crop-size", type=int, metavar="N", help="side of a GT sub-image in pixels")
+    grid.add_argument("--step", type=int, metavar="N", help="pixels from one sub-image to the next")
+    grid.add_argument(
+        "--thresh-size", type=int, metavar="N", help="pixels at the right and lower border that may go unused"
+    )
+    grid.add_argument(
         "--max-per-photo",
         type=int,
-        default=most,
         metavar="N",
-        help="the most sub-images that one photo gives, spread evenly over it (default: "
-        + ("all)" if most is None else "%(default)s)"),
+        help="the most sub-images that one photo gives, spread evenly over it",
     )
     parser.add_argument(
-        "--compression-level", type=int, default=3, help="of the PNG data, 0 to 9 (default: %(default)s)"
+        "--encoding",
+        choices=("png", "fast"),
+        help="of sub-images: PNG (default), or BMP, which needs nearly twice the disk and next to no time to read",
     )
+    parser.add_argument(
+        "--compression-level", type=int, metavar="N", help="of PNG, 0 to 9; by default it is set to be quick to read"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: as many as processors)")
     parser.add_argument("--overwrite", action="store_true", help="replace DIR once the new one is complete")
     parser.add_argument(
         "--on-error",
         choices=("stop", "skip"),
         default="stop",
         help="for photos that cannot be decoded or are too small: write nothing, or skip them (exit code 3)",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say how many sub-images the photos give, by their headers; write nothing",
     )
     parser.set_defaults(run=run)
 
@@ -82,38 +121,96 @@ def run(args: argparse.Namespace) -> int:
         UserError: for bad input.
     """
     from gramgan_plugin.data.prepare.pack import prepare_photos
-    from gramgan_plugin.data.prepare.sample import folder_photos, prepare_sample
 
-    options = {
-        "scale": args.scale,
-        "crop_size": args.crop_size,
-        "step": args.step,
-        "thresh_size": args.thresh_size,
-        "max_per_photo": args.max_per_photo,
-        "compression_level": args.compression_level,
-        "overwrite": args.overwrite,
-        "on_error": args.on_error,
-    }
-    if args.form == "sample":
-        report = prepare_sample(args.out, **options)
-    else:
-        photos = folder_photos(args.photos, args.recursive)
-        report = prepare_photos(photos, args.out, hold_out=args.hold_out, **options)
-    _print_report(report)
+    options = _options(args)
+    photos, options["find_lq"] = _photos(args)
+    if args.dry_run:
+        return _dry_run(args, photos, options)
+    running = {"workers": args.workers, "overwrite": args.overwrite, "on_error": args.on_error}
+    report = prepare_photos(photos, args.out, **options, **running)
+    _print_report(report, args.form, len(photos))
     return SOME_FAILED if report.skipped else 0
 
 
-def _print_report(report: "Report") -> None:
+def _photos(args: argparse.Namespace) -> "tuple[list[Photo], FindLq | None]":
+    """The photos, and what finds the LQ of each, where it is given."""
+    from gramgan_plugin.data.prepare.folders import Partners, folders_photos
+    from gramgan_plugin.data.prepare.sample import sample_photos
+
+    if args.form == "sample":
+        return sample_photos(), None
+    photos = folders_photos(args.hr, args.recursive)
+    return photos, None if args.lq is None else Partners(args.hr, args.lq, args.scale, args.recursive)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What decides on the content of the data set."""
+    from gramgan_plugin.data.prepare.encode import Encoding
+    from gramgan_plugin.data.prepare.presets import PRESETS
+    from gramgan_plugin.data.prepare.sample import OPTIONS
+
+    options: dict[str, Any] = {"form": args.form, "scale": args.scale, "hold_out": args.hold_out}
+    if args.form == "sample":
+        options |= OPTIONS
+    if args.form != "sample" or args.preset is not None:
+        options |= PRESETS[args.preset or "paper"]._asdict()
+    given = {name: getattr(args, name) for name in ("crop_size", "step", "thresh_size", "max_per_photo")}
+    options |= {name: value for name, value in given.items() if value is not None}
+    if args.encoding is not None or args.compression_level is not None:
+        options["encoding"] = Encoding(args.encoding or "png", args.compression_level)
+    return options
+
+
+def _dry_run(args: argparse.Namespace, photos: "list[Photo]", options: dict[str, Any]) -> int:
+    from gramgan_plugin.data.prepare.plan import Settings, check_usable, make_plan
+    from gramgan_plugin.data.prepare.presets import Preset, expected_sub_images
+
+    grid = Preset(*(options[name] for name in Preset._fields))
+    settings = Settings(args.scale, grid, options.get("max_per_photo"))
+    plan = make_plan(photos, settings, options["hold_out"], options["find_lq"])
+    check_usable(plan, len(photos), args.on_error)
+    _print_skipped(plan.refused)
+    held_out = sum(entry.held for entry in plan.entries)
+    count = plan.sub_images()
+    print(
+        f"{count} sub-images of {len(plan.entries) - held_out} photos, {held_out} photos held out; nothing was written"
+    )
+    _print_expected(args.form, len(photos), count, expected_sub_images(args.form, grid))
+    return SOME_FAILED if plan.refused else 0
+
+
+def _print_skipped(skipped: list[tuple[str, str]]) -> None:
     from gramgan_plugin.data.progress import printable
 
-    for name, reason in report.skipped:
-        print(f"skipped {printable(name)}: {reason}", file=sys.stderr)
+    for name, reason in skipped:
+        print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
+
+
+def _print_expected(form: str, photos: int, sub_images: int, expected: int | None) -> None:
+    from gramgan_plugin.data.prepare.presets import KNOWN_SETS as KNOWN
+
+    known = KNOWN.get(form)
+    if known is None:
+        return
+    if photos != known.photos:
+        print(f"  {photos} photos, where {known.title} has {known.photos} for training")
+    if expected is not None:
+        print(f"  {sub_images} sub-images, {expected} expected: {_difference(sub_images - expected)}")
+
+
+def _difference(number: int) -> str:
+    return "no difference" if number == 0 else f"{abs(number)} {'more' if number > 0 else 'fewer'}"
+
+
+def _print_report(report: "Report", form: str, photos: int) -> None:
+    _print_skipped(report.skipped)
     lq_size = report.crop_size // report.scale
     print(
         f"{report.out}: {report.sub_images} sub-images of {report.photos} photos, "
         f"GT {report.crop_size}x{report.crop_size}, LQ {lq_size}x{lq_size}, "
         f"{report.held_out} photos held out, {report.size_in_bytes / 1e6:.1f} MB"
     )
+    _print_expected(form, photos, report.sub_images, report.expected)
     print(f"  datasets.train.dataroot_gt: {report.gt}")
     print(f"  datasets.train.dataroot_lq: {report.lq}")
     if report.held_out:

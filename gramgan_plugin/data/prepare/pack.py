@@ -1,25 +1,29 @@
 """From photos to a pair of LMDBs of GT and LQ sub-images, and whole held-out pairs for testing."""
 
 import json
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+import signal
+import sys
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
-from typing import TextIO
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
-import torch
-
-from gramgan_plugin.data.images import Image, encode_png, mod_crop, read_image
-from gramgan_plugin.data.lmdb_images import LmdbWriter
-from gramgan_plugin.data.prepare.staging import MARKER, check_free, staged_folder
-from gramgan_plugin.data.prepare.subimages import check_grid, thinned, windows
-from gramgan_plugin.data.progress import printable, tracked
+from gramgan_plugin import __version__
+from gramgan_plugin.data.prepare.cut import Cutter, usable_processors
+from gramgan_plugin.data.prepare.data_set import GT, DataSet
+from gramgan_plugin.data.prepare.encode import Encoding
+from gramgan_plugin.data.prepare.failures import TerminatedError
+from gramgan_plugin.data.prepare.folders import Photo
+from gramgan_plugin.data.prepare.plan import Entry, FindLq, Plan, Settings, check_usable, make_plan, refusal
+from gramgan_plugin.data.prepare.presets import Preset, expected_sub_images, preset_of
+from gramgan_plugin.data.prepare.staging import Staging, check_free, staging
+from gramgan_plugin.data.progress import tracked
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.functional.matlab_bicubic import lq_levels
 
-Photo = tuple[str, Path]  # name relative to the source, file
-NAMED_IN_ERRORS = 10
+FACTS = "dataset.json"
 
 
 @dataclass
@@ -34,11 +38,12 @@ class Report:
     held_out: int = 0
     size_in_bytes: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
+    expected: int | None = None  # sub-images that a known set gives
 
     @property
     def gt(self) -> Path:
         """The LMDB of GT sub-images."""
-        return self.out / "GT.lmdb"
+        return self.out / GT
 
     @property
     def lq(self) -> Path:
@@ -55,184 +60,151 @@ def prepare_photos(
     step: int = 240,
     thresh_size: int = 0,
     max_per_photo: int | None = None,
-    compression_level: int = 3,
+    encoding: Encoding | None = None,
+    as_stored: bool = False,
+    find_lq: FindLq | None = None,
     hold_out: Collection[str] = (),
+    form: str = "folder",
+    workers: int | None = None,
     overwrite: bool = False,
     on_error: str = "stop",
     progress: bool = True,
 ) -> Report:
-    """Cut photos into sub-images, make their LQ, and pack both as LMDBs; write held-out photos whole.
+    """Cut photos into sub-images, make or take their LQ, and pack both as LMDBs; write held-out photos whole.
 
     LQ is MATLAB's bicubic of the whole photo, mod-cropped to the scale and rounded to 8 bits, and is cut
-    afterwards, so that sub-images have no border of their own. ``out`` appears only when all is written.
+    afterwards, so that sub-images have no border of their own. ``out`` appears only when all is written. When this
+    is interrupted, the next call with the same photos and options goes on where it was.
 
     Args:
         photos: name and file of each; numbered from 1 in the order of the names.
-        out: folder to write: ``GT.lmdb``, ``LQ_xS.lmdb``, ``names.jsonl``, ``test/GT``, ``test/LQ_xS``.
+        out: folder to write: ``GT.lmdb``, ``LQ_xS.lmdb``, ``names.jsonl``, ``dataset.json``, ``test/GT``,
+            ``test/LQ_xS``.
         scale: factor between GT and LQ.
         crop_size: side of a GT sub-image in pixels, a multiple of ``scale``.
         step: pixels from one sub-image to the next, a multiple of ``scale``.
         thresh_size: pixels at the far border that may go unused.
         max_per_photo: the most sub-images that one photo gives, spread evenly over it; None for all.
-        compression_level: of the PNG data, 0 to 9.
+        encoding: of sub-images; PNG, quick to read, if None.
+        as_stored: take colours as they are stored, not as a photo's profile means them.
+        find_lq: gives the LQ file by a photo's name, or raises a ``PhotoError``; None if LQ is to be made.
         hold_out: photos for testing, by name or by name without suffix.
+        form: what the set is called in ``dataset.json``.
+        workers: threads; None for one on each processor. They change nothing in what is written.
         overwrite: replace an earlier ``out``.
         on_error: ``stop`` (write nothing) or ``skip`` photos that cannot be decoded or are too small.
         progress: report on stderr.
 
     Raises:
         UserError: for unusable options or photos, a taken ``out``, a full disk.
+        Preempted: after SIGTERM.
     """
-    check_grid(crop_size, step, thresh_size, scale)
-    if not 0 <= compression_level <= 9:
-        raise UserError(f"compression level {compression_level}: must be from 0 to 9")
-    if max_per_photo is not None and max_per_photo < 1:
-        raise UserError(f"max per photo {max_per_photo}: must be at least 1")
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error: 'stop' or 'skip', got {on_error!r}")
+    if workers is not None and workers < 1:
+        raise UserError(f"workers {workers}: must be at least 1")
+    settings = Settings(scale, Preset(crop_size, step, thresh_size), max_per_photo, encoding or Encoding(), as_stored)
+    settings.check()
     check_free(out, overwrite)
-    ordered = sorted(photos)
-    _check_not_inside(ordered, out, overwrite)
-    held = _held_out(ordered, hold_out)
-    if len(held) == len(ordered):
-        raise UserError("there are no photos but those held out: nothing to cut")
-    report = Report(out, scale, crop_size)
-    with staged_folder(out, overwrite) as folder:
-        packer = _Packer(folder, report, step, thresh_size, max_per_photo, compression_level)
+    _check_not_inside(photos, out, overwrite)
+    plan = make_plan(photos, settings, hold_out, find_lq)
+    check_usable(plan, len(photos), on_error)
+    report = Report(
+        out, scale, crop_size, skipped=list(plan.refused), expected=expected_sub_images(form, settings.grid)
+    )
+    with staging(out, overwrite, plan.job) as stage:
+        data_set = DataSet(stage.path, settings)
         try:
-            _pack_all(packer, ordered, held, on_error, progress)
-            packer.close()
+            with sigterm_raises():
+                _pack(plan, data_set, stage, _Run(len(photos), workers or usable_processors(), on_error, progress, out))
+            _finish(data_set, stage, report, form, find_lq is not None)
         except BaseException:
-            packer.discard()
+            data_set.discard()
             raise
-        report.size_in_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+        report.size_in_bytes = sum(path.stat().st_size for path in stage.path.rglob("[!.]*") if path.is_file())
     return report
 
 
-def _pack_all(packer: "_Packer", photos: Sequence[Photo], held: Collection[str], on_error: str, progress: bool) -> None:
-    number = 0
-    report = packer.report
-    for name, path in tracked(photos, "photo", progress):
-        number += name not in held
-        try:
-            image = packer.read(path, name in held)
-        except _UnusableError as error:
-            report.skipped.append((name, str(error)))
-            continue
-        if report.skipped and on_error == "stop":
-            continue  # nothing will be written, but all that is wrong is told at once
-        if name in held:
-            packer.hold_out(name, image)
-        else:
-            packer.pack(name, image, number)
-    if report.skipped and on_error == "stop":
-        listed = "; ".join(f"{printable(n)} ({why})" for n, why in report.skipped[:NAMED_IN_ERRORS])
-        more = len(report.skipped) - NAMED_IN_ERRORS
-        raise UserError(
-            f"{len(report.skipped)} of {len(photos)} photos cannot be used: {listed}"
-            + (f"; and {more} more" if more > 0 else "")
-            + ": remove them, or pass --on-error skip"
-        )
-    if not report.sub_images:
-        raise UserError(f"none of the {len(photos)} photos can be used, first: {report.skipped[0][1]}")
+@dataclass
+class _Run:
+    total: int
+    workers: int
+    on_error: str
+    progress: bool
+    out: Path
 
 
-class _UnusableError(Exception):
-    """Why one photo is left out."""
+def _pack(plan: Plan, data_set: DataSet, stage: Staging, run: _Run) -> None:
+    """Pack what is not packed yet; the photos' own faults are told together at the end."""
+    counts, total = data_set.counts, len(plan.entries)
+    stage.worth = lambda: f"{counts.done} of {total} photos are packed" if counts.done else ""
+    if data_set.resumed:
+        print(f"{run.out}: going on with {stage.path.name}, {stage.worth()}", file=sys.stderr)
+    cutter = Cutter(plan.settings, run.workers)
+    results = cutter.results(plan.entries[counts.done :])
+    problems: list[tuple[str, str]] = []
+    try:
+        for cuts in _tracked(results, plan.entries, counts.done, run.progress):
+            if cuts.problem is not None and run.on_error == "stop":
+                problems.append((cuts.entry.name, cuts.problem))
+                cutter.only_check()  # nothing will be written, but all that is wrong is told at once
+            elif not problems:
+                data_set.add(cuts)
+    finally:
+        results.close()
+    if problems:
+        raise refusal(problems, run.total)
+    data_set.commit()
+    if not counts.sub_images:
+        raise UserError(f"none of the {run.total} photos can be used, first: {counts.skipped[0][1]}")
 
 
-class _Packer:
-    """The files of one data set while they are written."""
-
-    def __init__(self, folder: Path, report: Report, step: int, thresh_size: int, most: int | None, level: int) -> None:
-        self.folder = folder
-        self.report = report
-        self.step = step
-        self.thresh_size = thresh_size
-        self.most = most
-        self.level = level
-        self.gt = LmdbWriter(folder / report.gt.name)
-        self.lq = LmdbWriter(folder / report.lq.name)
-        self.names: TextIO = (folder / MARKER).open("w", encoding="ascii", newline="\n")
-
-    def read(self, path: Path, held: bool) -> Image:
-        """The photo at ``path``, if it is one that can be used."""
-        try:
-            image = read_image(path)
-        except OSError as error:
-            raise _UnusableError(f"cannot be read: {error.strerror}") from error
-        if image is None:
-            raise _UnusableError("cannot be decoded")
-        least = self.report.scale if held else self.report.crop_size
-        if min(mod_crop(image, self.report.scale).shape[:2]) < least:
-            raise _UnusableError(f"{image.shape[1]}x{image.shape[0]}, smaller than {least}")
-        return image
-
-    def pack(self, name: str, image: Image, number: int) -> None:
-        """Write a photo's sub-images."""
-        report, scale = self.report, self.report.scale
-        gt, lq = _gt_and_lq(image, scale)
-        places = windows(gt.shape[1], gt.shape[0], report.crop_size, self.step, self.thresh_size, scale)
-        places = thinned(places, self.most)
-        gt_cuts, lq_cuts = {}, {}
-        for count, (x, y, size) in enumerate(places, start=1):
-            key = f"{number:06d}_s{count:03d}"
-            gt_cuts[key] = gt[y : y + size, x : x + size]
-            lq_cuts[key] = lq[y // scale : (y + size) // scale, x // scale : (x + size) // scale]
-            row = {"key": key, "photo": name, "x": x, "y": y, "width": size, "height": size}
-            self.names.write(json.dumps(row) + "\n")
-        self._put(self.gt, gt_cuts)
-        self._put(self.lq, lq_cuts)
-        report.photos += 1
-        report.sub_images += len(places)
-
-    def hold_out(self, name: str, image: Image) -> None:
-        """Write a photo and its LQ whole, under its name without folders and suffix."""
-        gt, lq = _gt_and_lq(image, self.report.scale)
-        for kind, pixels in (("GT", gt), (f"LQ_x{self.report.scale}", lq)):
-            folder = self.folder / "test" / kind
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{Path(name).stem}.png").write_bytes(encode_png(pixels, self.level))
-        self.report.held_out += 1
-
-    def close(self) -> None:
-        """Finish all files."""
-        self.names.close()
-        self.gt.close()
-        self.lq.close()
-
-    def discard(self) -> None:
-        """Close all files after a failure; what they hold will be deleted."""
-        for close in (self.gt.discard, self.lq.discard, self.names.close):
-            with suppress(OSError):  # closing flushes, and the disk may be full: the first error is the one to tell
-                close()
-
-    def _put(self, writer: LmdbWriter, cuts: dict[str, Image]) -> None:
-        data = {key: encode_png(cut, self.level) for key, cut in cuts.items()}
-        shapes = {key: (cut.shape[0], cut.shape[1], 3) for key, cut in cuts.items()}
-        writer.put(data, shapes, self.level)
+def _tracked(results: Iterator[Any], entries: Sequence[Entry], done: int, show: bool) -> Iterator[Any]:
+    for _ in tracked(entries[done:], "photo", show):
+        yield next(results)
 
 
-def _gt_and_lq(image: Image, scale: int) -> tuple[Image, Image]:
-    gt = mod_crop(image, scale)
-    pixels = torch.from_numpy(gt.copy()).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
-    return gt, lq_levels(pixels, scale)[0].permute(1, 2, 0).contiguous().numpy()
+def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_given: bool) -> None:
+    counts, settings = data_set.counts, data_set.settings
+    report.photos, report.sub_images, report.held_out = counts.photos, counts.sub_images, counts.held_out
+    report.skipped = sorted(report.skipped + counts.skipped)
+    lq = "given" if lq_given else "matlab-bicubic"
+    data_set.finish({"scale": settings.scale, "encoding": settings.encoding.name}, {"lq": lq})
+    facts = {
+        "format": 1,
+        "made_by": f"gramgan-plugin {__version__}",
+        "form": form,
+        "scale": settings.scale,
+        **settings.grid._asdict(),
+        "preset": preset_of(settings.grid),
+        "max_per_photo": settings.most,
+        "encoding": settings.encoding.name,
+        "colours": "as stored" if settings.as_stored else "sRGB",
+        "photos": counts.photos,
+        "held_out": counts.held_out,
+        "sub_images": counts.sub_images,
+        "expected": report.expected,
+        "lq": lq,
+        "skipped": report.skipped,
+    }
+    (stage.path / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="ascii")
 
 
-def _held_out(photos: Sequence[Photo], hold_out: Collection[str]) -> set[str]:
-    """The names that ``hold_out`` means; each must be one photo, and their file names must differ."""
-    held: set[str] = set()
-    for wanted in hold_out:
-        found = [name for name, _ in photos if wanted in (name, str(PurePosixPath(name).with_suffix("")))]
-        if len(found) != 1:
-            what = "no photo has that name" if not found else f"could be {' or '.join(found)}"
-            raise UserError(f"--hold-out {printable(wanted)}: {printable(what)}")
-        held.update(found)
-    stems = sorted(Path(name).stem for name in held)
-    for one, next_one in pairwise(stems):
-        if one == next_one:
-            raise UserError(f"--hold-out: two photos of the name {printable(one)}; rename one")
-    return held
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises a :class:`TerminatedError` in the block, if this is the main thread and nobody else wants it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        raise TerminatedError
+
+    signal.signal(signal.SIGTERM, raise_it)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _check_not_inside(photos: Sequence[Photo], out: Path, overwrite: bool) -> None:

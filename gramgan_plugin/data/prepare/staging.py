@@ -1,53 +1,85 @@
-"""A folder that appears whole or not at all."""
+"""A folder that appears whole or not at all, and on which a later process can go on if this one is killed."""
 
-import errno
+import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+import socket
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import lmdb
+from filelock import FileLock, Timeout
 
-from gramgan_plugin.errors import UserError, os_problem
+from gramgan_plugin.data.prepare.failures import FROM_OUTSIDE, explained, raise_explained
+from gramgan_plugin.data.prepare.journal import JOURNAL
+from gramgan_plugin.errors import UserError
 
 MARKER = "names.jsonl"  # stands in every prepared folder; without it, none is ever replaced
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+LOCK = ".lock"
+MAKER = ".maker.json"
+
+
+class Staging:
+    """A folder being filled.
+
+    Attributes:
+        path: the folder.
+        resumed: it holds the work of a process that was killed.
+        worth: tells how much is done, in words, once there is something to go on from; "" before.
+    """
+
+    def __init__(self, path: Path, resumed: bool) -> None:
+        self.path = path
+        self.resumed = resumed
+        self.worth: Callable[[], str] = str
 
 
 @contextmanager
 def staged_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Build a folder beside its place, then rename it there: :func:`staging` for work that cannot be gone on with."""
+    with staging(out, overwrite) as stage:
+        yield stage.path
+
+
+@contextmanager
+def staging(out: Path, overwrite: bool = False, job: str = "") -> Iterator[Staging]:
     """Build a folder beside its place, then rename it there.
 
-    The block fills ``OUT.tmp-PID``. When it ends well, all of it is synced to the disk and renamed to
-    ``out``; a folder being replaced is moved aside just before and deleted after. When it fails or is
-    interrupted, the temporary folder is deleted, and ``out`` is as it was.
+    The block fills ``OUT.tmp-PID``, which is locked for as long as this process lives. When it ends well, all of it
+    is synced to the disk and renamed to ``out``; a folder being replaced is moved aside just before and deleted
+    after. When it fails, the temporary folder is deleted, and ``out`` is as it was; unless the failure came from
+    outside (Ctrl-C, SIGTERM, a full disk) and ``worth`` says that there is something to go on from: the folder then
+    stays for the next process with the same ``job``, as it does when this process is killed.
 
     Args:
         out: the final name.
         overwrite: replace a prepared folder (one with ``names.jsonl``) that stands there.
-
-    Yields:
-        The folder to fill.
+        job: what is to be built, in a few characters; "" never goes on with anything.
 
     Raises:
-        UserError: if ``out`` exists and may not be replaced, cannot be written, or the disk is full.
+        UserError: if ``out`` exists and may not be replaced, cannot be written, is being made by another process, or
+            the disk is full.
+        Preempted: after SIGTERM, if the block lets a ``failures.TerminatedError`` out.
     """
     out = out.expanduser().resolve()
     check_free(out, overwrite)
-    staging = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     try:
-        staging.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(staging, ignore_errors=True)  # of a dead process that had our id
-        staging.mkdir()
-        yield staging
-        _sync_tree(staging)
-        _put_in_place(staging, out, overwrite)
-    except (OSError, lmdb.Error) as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise _explained(error, out) from error
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        stage, lock = _claim(out, job)
+    except OSError as error:
+        raise explained(error, out) from error
+    try:
+        yield stage
+        _sync_tree(stage.path)
+        _put_in_place(stage.path, out, overwrite, lock)
+    except BaseException as error:
+        kept = stage.worth() if isinstance(error, FROM_OUTSIDE) else ""
+        lock.release()
+        if not kept:
+            _delete(stage.path, LOCK)
+        raise_explained(error, out, kept and f"{kept}, kept in {stage.path.name}")
         raise
 
 
@@ -55,7 +87,7 @@ def check_free(out: Path, overwrite: bool) -> None:
     """Refuse an output name that is taken.
 
     Raises:
-        UserError: see :func:`staged_folder`.
+        UserError: see :func:`staging`.
     """
     out = out.expanduser()
     if not os.path.lexists(out):
@@ -66,33 +98,8 @@ def check_free(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out}: was not written by 'prepare' (no {MARKER} in it), so it is not replaced")
 
 
-def _put_in_place(staging: Path, out: Path, overwrite: bool) -> None:
-    check_free(out, overwrite)
-    old = out.with_name(f"{out.name}.old-{os.getpid()}")
-    replaces = out.exists()
-    if replaces:
-        out.rename(old)
-    try:
-        staging.rename(out)
-    except BaseException:
-        if replaces:
-            old.rename(out)
-        raise
-    _sync(out.parent)
-    if replaces:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync_tree(folder: Path) -> None:
-    """fsync all files of a folder, then the folders."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            _sync(path)
-    for path in (*(p for p in folder.rglob("*") if p.is_dir()), folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, stand on the disk."""
     if path.is_dir() and os.name == "nt":  # Windows opens no folders
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -103,19 +110,113 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _claim(out: Path, job: str) -> tuple[Staging, FileLock]:
+    """The staging folder, locked: that of a dead process with the same job, or a new one."""
+    found = _look_around(out, job)
+    if found is None:
+        path = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+        path.mkdir()
+        lock = FileLock(path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+            _look_around(out, "", but=path)  # another process may have done the same meanwhile
+        except BaseException as error:
+            lock.release()
+            _delete(path, LOCK)
+            if isinstance(error, Timeout):
+                raise UserError(f"{out}: is being made by another process that has just begun; wait for it") from None
+            raise
+        stage = Staging(path, resumed=False)
+    else:
+        stage, lock = found
+    maker = {"job": job, "host": socket.gethostname(), "pid": os.getpid()}
+    (stage.path / MAKER).write_text(json.dumps(maker), encoding="ascii")
+    return stage, lock
+
+
+def _look_around(out: Path, job: str, but: Path | None = None) -> tuple[Staging, FileLock] | None:
+    """Refuse to work beside a living process; take over what a dead one left, or delete it if it is of no use."""
+    taken = None
+    for path in _beside(out, "tmp", LOCK):
+        if path == but:
+            continue
+        lock = FileLock(path / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{out}: is being made by {_maker(path)} ({path.name}); wait for it, or end it") from None
+        if job and taken is None and _read_maker(path).get("job") == job:
+            taken = Staging(path, resumed=True), lock
+            continue
+        if (path / MAKER).exists():
+            print(f"{path}: left behind by another job that was interrupted; deleted", file=sys.stderr)
+        lock.release()
+        _delete(path, LOCK)
+    return taken
+
+
+def _beside(out: Path, kind: str, sign: str) -> list[Path]:
+    """The folders beside ``out`` with its name and ``.kind-PID`` that are empty or have a file ``sign``, hence ours."""
+    name = re.compile(re.escape(f"{out.name}.{kind}-") + r"\d+")
+    found = [path for path in out.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
+    return sorted(path for path in found if (path / sign).exists() or not any(path.iterdir()))
+
+
+def _delete(folder: Path, sign: str) -> None:
+    """Delete a folder, last the file by which ``_beside`` knows it as ours: this process may be killed meanwhile."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != sign:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_maker(path: Path) -> dict[str, object]:
+    try:
+        maker = json.loads((path / MAKER).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return {}
+    return maker if isinstance(maker, dict) else {}
+
+
+def _maker(path: Path) -> str:
+    maker = _read_maker(path)
+    return f"process {maker['pid']} on {maker['host']!r}" if {"pid", "host"} <= maker.keys() else "another process"
+
+
+def _put_in_place(staging: Path, out: Path, overwrite: bool, lock: FileLock) -> None:
+    check_free(out, overwrite)
+    old = out.with_name(f"{out.name}.old-{os.getpid()}")
+    replaces = out.exists()
+    if os.name == "nt":  # no folder with an open file can be renamed
+        lock.release()
+    if replaces:
+        out.rename(old)
+    try:
+        staging.rename(out)
+    except BaseException:
+        if replaces:
+            old.rename(out)
+        raise
+    for name in (JOURNAL, MAKER, LOCK):
+        (out / name).unlink(missing_ok=True)
+    lock.release()
+    sync(out.parent)
+    for path in _beside(out, "old", MARKER):  # of a process that was killed here, too
+        _delete(path, MARKER)
+
+
+def _sync_tree(folder: Path) -> None:
+    """fsync all files of a folder, then the folders."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            sync(path)
+    for path in (*(p for p in folder.rglob("*") if p.is_dir()), folder):
+        sync(path)
+
+
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
-
-
-def _explained(error: OSError | lmdb.Error, out: Path) -> Exception:
-    """The error as one line for the user, where it is theirs to mend."""
-    if isinstance(error, OSError):
-        full = error.errno in NO_SPACE
-        problem = os_problem(error, error.filename or out)
-    else:  # LMDB reports a write that a full disk cut short as a plain input/output error
-        full = isinstance(error, lmdb.DiskError) or str(error).endswith(os.strerror(errno.EIO))
-        problem = None
-    if full:
-        return UserError(f"{out}: no space left on the disk; free some, or choose an --out elsewhere")
-    return error if problem is None else UserError(problem)

@@ -1,20 +1,29 @@
 import errno
 import json
 import os
+import shutil
+import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import lmdb
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.matlab_functions import imresize
 
+import gramgan_plugin
 from gramgan_plugin.data.lmdb_images import LmdbWriter
-from gramgan_plugin.data.prepare import pack as module
+from gramgan_plugin.data.manifest import Digest, read_manifest
+from gramgan_plugin.data.prepare import cut, data_set
+from gramgan_plugin.data.prepare.encode import Encoding
+from gramgan_plugin.data.prepare.folders import Partners, folder_photos
 from gramgan_plugin.data.prepare.pack import Report, prepare_photos
-from gramgan_plugin.data.prepare.sample import HELD_OUT, TRAIN, folder_photos, sample_photos
+from gramgan_plugin.data.prepare.sample import HELD_OUT, TRAIN, prepare_sample, sample_photos
 from gramgan_plugin.errors import UserError
 
 SMALL = {"crop_size": 96, "step": 64, "progress": False}
@@ -38,9 +47,12 @@ class TestPreparePhotos:
         files = sorted(p.relative_to(prepared.out).as_posix() for p in prepared.out.rglob("*") if p.is_file())
         assert files == [
             "GT.lmdb/data.mdb",
+            "GT.lmdb/manifest.json",
             "GT.lmdb/meta_info.txt",
             "LQ_x4.lmdb/data.mdb",
+            "LQ_x4.lmdb/manifest.json",
             "LQ_x4.lmdb/meta_info.txt",
+            "dataset.json",
             "names.jsonl",
             "test/GT/coffee.png",
             "test/LQ_x4/coffee.png",
@@ -71,7 +83,7 @@ class TestPreparePhotos:
     def test_feature_meta_info(self, prepared: Report) -> None:
         for path, side in ((prepared.gt, 96), (prepared.lq, 24)):
             lines = (path / "meta_info.txt").read_text().splitlines()
-            assert lines == [f"{row['key']}.png ({side},{side},3) 3" for row in rows(prepared)]
+            assert lines == [f"{row['key']}.png ({side},{side},3) 1" for row in rows(prepared)]
 
     def test_feature_pixels(self, prepared: Report, photo_folder: Path) -> None:
         gt, lq = read_all(prepared.gt), read_all(prepared.lq)
@@ -112,15 +124,7 @@ class TestPreparePhotos:
         assert overlaps > 1000
 
     def test_feature_basicsr_reads_it(self, prepared: Report) -> None:
-        dataset = PairedImageDataset(
-            {
-                "phase": "val",
-                "scale": 4,
-                "dataroot_gt": str(prepared.gt),
-                "dataroot_lq": str(prepared.lq),
-                "io_backend": {"type": "lmdb"},
-            }
-        )
+        dataset = self.upstreams_dataset(prepared)
         assert len(dataset) == prepared.sub_images
         item = dataset[3]
         del dataset  # lmdb opens a path once in a process
@@ -145,8 +149,10 @@ class TestPreparePhotos:
     def test_feature_grows_past_the_first_map(
         self, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "LmdbWriter", lambda path: LmdbWriter(path, map_size=32 * 1024))
+        monkeypatch.setattr(data_set, "LmdbWriter", partial(LmdbWriter, map_size=32 * 1024))
+        monkeypatch.setattr(data_set, "BYTES_AT_ONCE", 1)
         report = prepare_photos(folder_photos(photo_folder), tmp_path / "out", **SMALL)
+        assert (report.gt / "data.mdb").stat().st_size > 5 * 32 * 1024
         assert len(read_all(report.gt)) == len(read_all(report.lq)) == report.sub_images
 
     def test_exception_stop_names_all_bad_photos(self, photo_folder: Path, tmp_path: Path) -> None:
@@ -154,7 +160,7 @@ class TestPreparePhotos:
         with pytest.raises(UserError) as caught:
             prepare_photos(photos, tmp_path / "out", **SMALL)
         assert str(caught.value) == (
-            "2 of 5 photos cannot be used: broken\\n.png (cannot be decoded); "
+            "2 of 5 photos cannot be used: broken\\n.png (no image); "
             "tiny.png (300x95, smaller than 96): remove them, or pass --on-error skip"
         )
         assert not any(path.name.startswith("out") for path in tmp_path.iterdir())
@@ -189,7 +195,8 @@ class TestPreparePhotos:
         [
             ({"crop_size": 94}, "crop size 94: not a multiple of the scale 4"),
             ({"step": 0}, "step 0"),
-            ({"compression_level": 10}, "compression level 10"),
+            ({"workers": 0}, "workers 0: must be at least 1"),
+            ({"max_per_photo": 0}, "max per photo 0"),
             ({"hold_out": ["coffe"]}, "--hold-out coffe: no photo has that name"),
             ({"hold_out": ["coffee", "chelsea", "émile"]}, "nothing to cut"),
         ],
@@ -213,38 +220,42 @@ class TestPreparePhotos:
             prepare_photos([("coffee.png", photo)], prepared.out, overwrite=True, **SMALL)
 
     @pytest.mark.parametrize(
-        ("error", "raised"),
+        ("error", "raised", "kept"),
         [
-            (RuntimeError("bug"), RuntimeError),
-            (KeyboardInterrupt(), KeyboardInterrupt),
-            (OSError(errno.ENOSPC, "full"), UserError),
-            (lmdb.DiskError("full"), UserError),
+            (RuntimeError("bug"), RuntimeError, False),
+            (KeyboardInterrupt(), KeyboardInterrupt, True),
+            (OSError(errno.ENOSPC, "full"), UserError, True),
+            (lmdb.DiskError("full"), UserError, True),
         ],
     )
-    def test_feature_killed_in_the_middle(
+    def test_feature_failure_in_the_middle(
         self,
         photo_folder: Path,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         error: BaseException,
         raised: type[BaseException],
+        kept: bool,
     ) -> None:
-        out = tmp_path / "out"
+        out, staged = tmp_path / "out", tmp_path / f"out.tmp-{os.getpid()}"
         put, calls = LmdbWriter.put, []
 
-        def failing(self: LmdbWriter, *args: object) -> None:
+        def failing(self: LmdbWriter, *args: Any) -> None:
             calls.append(1)
-            assert (tmp_path / f"out.tmp-{os.getpid()}").is_dir()
+            assert staged.is_dir()
             assert not out.exists()
-            if len(calls) == 3:
+            if len(calls) == 4:  # LQ of the second photo
                 raise error
             put(self, *args)
 
+        monkeypatch.setattr(data_set, "BYTES_AT_ONCE", 1)
         monkeypatch.setattr(LmdbWriter, "put", failing)
         with pytest.raises(raised):
             prepare_photos(folder_photos(photo_folder), out, **SMALL)
-        assert len(calls) == 3
-        assert list(tmp_path.iterdir()) == []
+        assert list(tmp_path.iterdir()) == ([staged] if kept else [])
+        monkeypatch.setattr(LmdbWriter, "put", put)
+        prepare_photos(folder_photos(photo_folder), out, **SMALL)
+        assert list(tmp_path.iterdir()) == [out]
 
     def test_feature_failed_overwrite_keeps_the_old(
         self, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -254,7 +265,7 @@ class TestPreparePhotos:
         before = read_all(first.gt)
         with pytest.raises(UserError, match="exists already"):
             prepare_photos(photos, tmp_path / "out", **SMALL)
-        monkeypatch.setattr(module, "lq_levels", lambda *_: 1 / 0)
+        monkeypatch.setattr(cut, "shrink", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare_photos(photos, tmp_path / "out", overwrite=True, **SMALL)
         assert read_all(first.gt).keys() == before.keys()
@@ -262,6 +273,169 @@ class TestPreparePhotos:
         again = prepare_photos(photos[:1], tmp_path / "out", overwrite=True, **SMALL)
         assert len(read_all(again.gt)) == again.sub_images < len(before)
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    def test_feature_damage_that_no_header_shows(self, photo_folder: Path, tmp_path: Path) -> None:
+        """What can be known of the photos before they are packed is told before, the rest together at the end."""
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        whole = bytearray((photo_folder / "coffee.png").read_bytes())
+        for name in ("a.png", "c.png"):
+            whole[len(whole) // 2] ^= 1
+            (folder / name).write_bytes(whole)
+            whole[len(whole) // 2] ^= 1
+        (folder / "b.png").write_bytes(whole)
+        with pytest.raises(UserError, match=r"^2 of 3 photos cannot be used: a.png \(damaged.*; c.png \(damaged"):
+            prepare_photos(folder_photos(folder), tmp_path / "out", **SMALL)
+        assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+        report = prepare_photos(folder_photos(folder), tmp_path / "out", on_error="skip", **SMALL)
+        assert [name for name, _ in report.skipped] == ["a.png", "c.png"]
+        assert {str(row["key"])[:6] for row in rows(report)} == {"000002"}
+        facts = json.loads((report.out / "dataset.json").read_text())
+        assert facts["skipped"] == [list(pair) for pair in report.skipped]
+
+    def test_feature_workers_change_nothing(
+        self, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(data_set, "BYTES_AT_ONCE", 300_000)
+        found = []
+        for workers in (1, 3):
+            out = tmp_path / str(workers)
+            prepare_photos(folder_photos(photo_folder), out, workers=workers, **SMALL)
+            found.append({path.relative_to(out): path.read_bytes() for path in out.rglob("*.*") if path.is_file()})
+        assert found[0] == found[1]
+
+    def test_feature_lq_given(self, photo_folder: Path, tmp_path: Path, prepared: Report) -> None:
+        """LQ that is given is cut as it is; where it is what would be made, the data set is the same."""
+        lq = tmp_path / "lq"
+        lq.mkdir()
+        for path in photo_folder.iterdir():
+            photo = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+            photo = photo[: photo.shape[0] // 4 * 4, : photo.shape[1] // 4 * 4]
+            cv2.imwrite(str(lq / f"{path.stem}x4.png"), cut.shrink(photo, 4))
+        find = Partners([photo_folder], [lq], 4)
+        report = prepare_photos(
+            folder_photos(photo_folder), tmp_path / "out", find_lq=find, hold_out=["coffee"], **SMALL
+        )
+        ours, theirs = read_all(report.lq), read_all(prepared.lq)
+        assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+        assert ours.keys() == theirs.keys()
+        assert json.loads((report.out / "dataset.json").read_text())["lq"] == "given"
+        assert [read_manifest(path).get("lq") for path in (report.gt, report.lq)] == [None, "given"]  # type: ignore[union-attr]
+
+        (lq / "chelseax4.png").unlink()
+        partners = {"its LQ photo chelseax4.png: ": find, "has no LQ photo": Partners([photo_folder], [lq], 4)}
+        for why, finder in partners.items():
+            with pytest.raises(UserError, match=rf"1 of 3 photos cannot be used: chelsea.png \({why}"):
+                prepare_photos(folder_photos(photo_folder), tmp_path / "other", find_lq=finder, **SMALL)
+
+    def test_feature_fast(self, photo_folder: Path, tmp_path: Path, prepared: Report) -> None:
+        report = prepare_photos(
+            folder_photos(photo_folder), tmp_path / "out", encoding=Encoding("fast"), hold_out=["coffee"], **SMALL
+        )
+        for ours, theirs in ((report.gt, prepared.gt), (report.lq, prepared.lq)):
+            one, other = read_all(ours), read_all(theirs)
+            assert one.keys() == other.keys()
+            assert all(np.array_equal(one[key], other[key]) for key in one)
+            assert (ours / "meta_info.txt").read_text().splitlines()[0].endswith(" 0")
+        dataset = self.upstreams_dataset(report)
+        assert np.array_equal((dataset[3]["gt"] * 255).round().numpy(), other_way(read_all(prepared.gt)["000001_s004"]))
+
+    @staticmethod
+    def upstreams_dataset(report: Report) -> PairedImageDataset:
+        roots = {"dataroot_gt": str(report.gt), "dataroot_lq": str(report.lq)}
+        return PairedImageDataset({"phase": "val", "scale": 4, "io_backend": {"type": "lmdb"}, **roots})
+
+    def test_feature_manifest_and_facts(self, prepared: Report) -> None:
+        for path, more in ((prepared.gt, {"kind": "gt"}), (prepared.lq, {"kind": "lq", "lq": "matlab-bicubic"})):
+            digest = Digest()
+            with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin() as reading:
+                for key, data in reading.cursor():
+                    digest.update(key.decode(), data)
+            manifest = read_manifest(path)
+            assert manifest is not None
+            assert manifest["content"] == digest.hexdigest()
+            assert manifest.items() >= {"scale": 4, "encoding": "png", **more}.items()
+        assert json.loads((prepared.out / "dataset.json").read_text()) == {
+            "format": 1,
+            "made_by": f"gramgan-plugin {gramgan_plugin.__version__}",
+            "form": "folder",
+            "scale": 4,
+            "crop_size": 96,
+            "step": 64,
+            "thresh_size": 0,
+            "preset": None,
+            "max_per_photo": None,
+            "encoding": "png",
+            "colours": "sRGB",
+            "photos": 2,
+            "held_out": 1,
+            "sub_images": prepared.sub_images,
+            "expected": None,
+            "lq": "matlab-bicubic",
+            "skipped": [],
+        }
+
+    def test_feature_names_of_all_kinds(self, photo_folder: Path, tmp_path: Path) -> None:
+        source = tmp_path / "photos"
+        names = ["a/same.png", "b/same.png", "写真 é.png", "x" * 251 + ".png", "line\nbreak.png", "dots.in.it.png"]
+        for name in names:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(photo_folder / "coffee.png", source / name)
+        (source / "link.png").symlink_to(source / "a" / "same.png")
+        report = prepare_photos(folder_photos(source, recursive=True), tmp_path / "out", **SMALL)
+        by_key = {str(row["key"])[:6]: row["photo"] for row in rows(report)}
+        assert by_key == {f"{n:06d}": name for n, name in enumerate(sorted([*names, "link.png"]), start=1)}
+        assert set(read_all(report.gt)) == {row["key"] for row in rows(report)}
+
+    def test_feature_bounded_memory(self, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However slowly the disk takes them: at most twice as many photos as threads are decoded ahead."""
+        begun, taken, ahead = [], [], []
+        read, add = cut.read_photo, data_set.DataSet.add
+
+        def counted(path: Path) -> Any:
+            begun.append(path)
+            return read(path)
+
+        def slow(self: data_set.DataSet, cuts: Any) -> None:
+            time.sleep(0.01)
+            ahead.append(len(begun) - len(taken))
+            taken.append(cuts)
+            add(self, cuts)
+
+        monkeypatch.setattr(cut, "read_photo", counted)
+        monkeypatch.setattr(data_set.DataSet, "add", slow)
+        photos = [(f"{n}.png", photo_folder / "coffee.png") for n in range(20)]
+        prepare_photos(photos, tmp_path / "out", workers=2, **SMALL)
+        assert len(taken) == 20
+        assert max(ahead) <= 4
+
+    def test_feature_torch_threads_are_as_before(self, photo_folder: Path, tmp_path: Path) -> None:
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(3)
+            prepare_photos(folder_photos(photo_folder), tmp_path / "out", **SMALL)
+            assert torch.get_num_threads() == 3
+        finally:
+            torch.set_num_threads(before)
+
+
+def other_way(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) BGR -> (3, H, W) RGB."""
+    return image[..., ::-1].transpose(2, 0, 1)
+
+
+class TestPrepareSample:
+    def test_feature_as_it_has_always_been(self, tmp_path: Path) -> None:
+        """The docs' results were made with these very bytes, and with colours as they are stored."""
+        report = prepare_sample(tmp_path / "out")
+        assert (report.photos, report.held_out, report.sub_images) == (6, 2, 151)
+        photos = {name: cv2.imread(str(path)) for name, path in sample_photos()}
+        with lmdb.open(str(report.gt), readonly=True, lock=False) as environment, environment.begin() as reading:
+            for row in rows(report):
+                x, y = row["x"], row["y"]
+                cut_out = np.ascontiguousarray(photos[row["photo"]][y : y + 192, x : x + 192])
+                data = cv2.imencode(".png", cut_out, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes()
+                assert reading.get(str(row["key"]).encode()) == data
 
 
 class TestSamplePhotos:
@@ -272,12 +446,3 @@ class TestSamplePhotos:
         by_name = dict(photos)
         coffee = cv2.imread(str(by_name["coffee.png"]))
         assert np.array_equal(coffee[..., ::-1], skimage.data.coffee())
-
-
-class TestFolderPhotos:
-    def test_exception(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="no such folder"):
-            folder_photos(tmp_path / "none")
-        (tmp_path / "notes.txt").touch()
-        with pytest.raises(UserError, match="no images in it"):
-            folder_photos(tmp_path)

@@ -1,12 +1,16 @@
 import errno
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
 
-from gramgan_plugin.data.prepare.staging import MARKER, staged_folder
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.data.prepare.failures import TerminatedError
+from gramgan_plugin.data.prepare.staging import MARKER, staged_folder, staging
+from gramgan_plugin.errors import Preempted, UserError
 
 
 def fill(folder: Path, text: str) -> None:
@@ -17,6 +21,122 @@ def fill(folder: Path, text: str) -> None:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+class TestStaging:
+    """What interrupted processes leave behind; see test_survival.py for those that are really killed."""
+
+    def test_feature_kept_and_taken_over(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out = tmp_path / "out"
+
+        def build(job: str, worth: str, error: BaseException) -> bool:
+            with staging(out, job=job) as stage:
+                stage.worth = lambda: worth
+                resumed = stage.resumed
+                (stage.path / "work").touch()
+                if error is not None:
+                    raise error
+            return resumed
+
+        for worth, error, kept in (
+            ("", KeyboardInterrupt(), False),
+            ("half is done", RuntimeError("bug"), False),
+            ("half is done", UserError("a photo is damaged"), False),
+            ("half is done", KeyboardInterrupt(), True),
+        ):
+            with pytest.raises(type(error)):
+                build("a", worth, error)
+            assert bool(names(tmp_path)) == kept
+        left = names(tmp_path)[0]
+        assert f"half is done, kept in {left}" in capsys.readouterr().err
+        (tmp_path / left).rename(tmp_path / "out.tmp-1")  # as if from another process
+        with pytest.raises(UserError, match=r"no space left .*; then run the same command again: half is done, kept"):
+            build("a", "half is done", OSError(errno.ENOSPC, "full"))
+        assert names(tmp_path) == ["out.tmp-1"]
+        assert build("a", "", None) is True  # type: ignore[arg-type]
+        assert names(tmp_path) == ["out"]
+        assert names(out) == ["work"]
+
+    def test_feature_only_what_is_its_own_is_deleted(self, tmp_path: Path) -> None:
+        for name in ("out.tmp-1", "out.tmp-x", "out.tmp-1-2", "outer.tmp-3", "out.old-4", "o.t.tmp-5"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "out.tmp-6").touch()
+        fill(tmp_path / "out.old-4", "of a process that was killed")
+        for name in ("out.tmp-7", "out.old-8"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "thesis.tex").touch()
+        with staging(tmp_path / "out", job="a") as stage:
+            fill(stage.path, "1")
+        assert names(tmp_path) == sorted(
+            ["o.t.tmp-5", "out", "out.old-8", "out.tmp-1-2", "out.tmp-6", "out.tmp-7", "out.tmp-x", "outer.tmp-3"]
+        )
+
+    @pytest.mark.parametrize("names_are_deleted", [sorted, lambda found: sorted(found, reverse=True)])
+    def test_feature_killed_while_deleting(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names_are_deleted: Callable[[list[Path]], list[Path]]
+    ) -> None:
+        """At each file and folder that it deletes of a leftover; the next one finds the rest, whatever the order."""
+        left = tmp_path / "out.tmp-1"
+        removals = {name: getattr(os, name) for name in ("unlink", "rmdir")}
+        monkeypatch.setattr(
+            Path, "iterdir", lambda self, found=Path.iterdir: iter(names_are_deleted(list(found(self))))
+        )
+        for allowed in range(6):
+            left.mkdir()
+            for name in (".lock", ".maker.json", MARKER):
+                (left / name).touch()
+            (left / "GT.lmdb").mkdir()
+            (left / "GT.lmdb" / "data.mdb").touch()
+            count = [allowed]
+
+            def dies(name: str, *arguments: Any, _count: list[int] = count, **options: Any) -> None:
+                _count[0] -= 1
+                if _count[0] < 0:
+                    os._exit(9)
+                removals[name](*arguments, **options)
+
+            child = os.fork()
+            if child == 0:
+                try:
+                    os.unlink, os.rmdir = (partial(dies, name) for name in removals)
+                    with staging(tmp_path / "out", overwrite=True) as stage:
+                        (stage.path / MARKER).touch()
+                finally:
+                    os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+            with staging(tmp_path / "out", overwrite=True) as stage:
+                (stage.path / MARKER).touch()
+            assert names(tmp_path) == ["out"]
+
+    def test_exception_a_living_maker(self, tmp_path: Path) -> None:
+        with staging(tmp_path / "out", job="a") as stage:
+            fill(stage.path, "1")
+            for job in ("a", "b"):
+                with (
+                    pytest.raises(UserError, match=rf"is being made by process {os.getpid()} on .*; wait"),
+                    staging(tmp_path / "out", job=job),
+                ):
+                    pass
+        assert names(tmp_path) == ["out"]
+
+    def test_exception_sigterm(self, tmp_path: Path) -> None:
+        ended = r"out: ended by SIGTERM; run the same command again$"
+        with pytest.raises(Preempted, match=ended) as caught, staging(tmp_path / "out"):
+            raise TerminatedError
+        assert caught.value.exit_code == 75
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (lmdb.Error("mdb_txn_commit: Input/output error"), "no space left on the disk"),
+            (lmdb.Error("mdb_put: File too large"), "larger than the file system or `ulimit -f` allows"),
+            (lmdb.ReadonlyError("x: Permission denied"), "permission denied"),
+            (OSError(errno.EROFS, "x"), "the file system is read-only"),
+        ],
+    )
+    def test_exception_in_words(self, tmp_path: Path, error: Exception, message: str) -> None:
+        with pytest.raises(UserError, match=message), staging(tmp_path / "out"):
+            raise error
 
 
 class TestStagedFolder:

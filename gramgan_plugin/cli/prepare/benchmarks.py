@@ -1,0 +1,75 @@
+"""``basicsr prepare benchmarks``: test sets, from the folders that users download to one layout."""
+
+import argparse
+import sys
+from pathlib import Path
+
+SCALES = (2, 3, 4, 8)
+
+
+def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``benchmarks`` to the forms of ``prepare``."""
+    parser = forms.add_parser(
+        "benchmarks",
+        help="test sets such as Set5 and BSD100, from the layout they were downloaded in",
+        description="Bring test sets into BasicSR's layout: DIR/SET/GTmod12, DIR/SET/LRbicx4. LQ is taken where the "
+        "source has it, and made by MATLAB bicubic elsewhere; DIR/SET/benchmark.json and `basicsr test` say which.",
+    )
+    parser.add_argument(
+        "sources",
+        type=Path,
+        nargs="+",
+        metavar="SRC",
+        help="a set, or a folder of sets: BasicSR's, EDSR's or SelfExSR's layout, a folder of images or with HR alone",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder that gets a folder for each set")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        action="append",
+        choices=SCALES,
+        metavar="N",
+        help="factor between GT and LQ: 2, 3, 4 or 8; may be given several times (default: 4)",
+    )
+    parser.add_argument(
+        "--mod-crop",
+        type=int,
+        metavar="N",
+        help="cut GT to multiples of N (default: 12, which serves the scales 2, 3 and 4 with one GT; 24 with scale 8)",
+    )
+    parser.add_argument(
+        "--lq",
+        choices=("keep", "make"),
+        default="keep",
+        help="take the LQ that the source has, its files unchanged, or make it all the same (default: %(default)s)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace sets in DIR that were prepared earlier")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare the sets and print what was written.
+
+    Raises:
+        UserError: for bad input.
+    """
+    from gramgan_plugin.data.prepare.benchmarks import prepare_benchmarks
+
+    scales = tuple(args.scale or (4,))
+    reports = prepare_benchmarks(
+        args.sources,
+        args.out,
+        scales,
+        mod_crop_to=args.mod_crop,
+        make_lq=args.lq == "make",
+        overwrite=args.overwrite,
+    )
+    for report in reports:
+        for warning in report.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(f"{report.folder}: {report.images} images, from {report.layout}'s layout")
+        print(f"  dataroot_gt: {report.gt}")
+        for scale, folder in report.lq.items():
+            print(f"  dataroot_lq: {folder}  (x{scale}: {report.kinds[scale]})")
+    print("next, with these paths under datasets.test_1, test_2, ...: basicsr test -opt test_gramgan_x4.yml")
+    return 0

@@ -1,0 +1,66 @@
+"""``benchmark.json`` beside a benchmark set's folders: where its images come from, and of which kind its LQ is."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from gramgan_plugin.data.images import list_images
+from gramgan_plugin.data.progress import printable
+
+RECORD = "benchmark.json"
+FORMAT = 1
+MATLAB_BICUBIC = "matlab-bicubic"
+OTHER = "other"
+MOST_BYTES = 2**20
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the image files of a folder, as ``sha256sum * | sha256sum`` gives it there (``LC_ALL=C``)."""
+    names = sorted(list_images(folder), key=lambda name: name.encode("utf-8", "surrogateescape"))
+    whole = hashlib.sha256()
+    for name in names:
+        with (folder / name).open("rb") as file:
+            one = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{one}  {name}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
+
+
+def describe_lq(record: dict[str, Any]) -> str:
+    """The kind of LQ in words.
+
+    Example:
+        >>> describe_lq({"kind": "other", "from": "EDSR", "largest_difference": 12, "mean_difference": 0.912})
+        "EDSR's, up to 12 levels off matlab-bicubic (mean 0.91)"
+        >>> describe_lq({"kind": "matlab-bicubic", "from": "made"})
+        'matlab-bicubic, made by basicsr prepare'
+    """
+    source = printable(str(record["from"]))
+    if record["kind"] == MATLAB_BICUBIC:
+        return f"{MATLAB_BICUBIC}, made by basicsr prepare" if source == "made" else f"{MATLAB_BICUBIC}, {source}'s"
+    return (
+        f"{source}'s, up to {int(record['largest_difference'])} levels off {MATLAB_BICUBIC} "
+        f"(mean {float(record['mean_difference']):.2f})"
+    )
+
+
+def recorded_lq(gt: Path, lq: Path) -> str | None:
+    """What ``benchmark.json`` says of the LQ in a folder.
+
+    Args:
+        gt: the folder of GT.
+        lq: the folder of LQ.
+
+    Returns:
+        The kind in words; None if nothing is recorded for this pair of folders, or LQ has changed since.
+    """
+    path = lq.resolve().parent / RECORD
+    try:
+        with path.open("rb") as file:
+            record = json.loads(file.read(MOST_BYTES))
+        if record["format"] != FORMAT or gt.resolve() != path.parent / record["gt"]["folder"]:
+            return None
+        (found,) = (one for one in record["lq"].values() if one["folder"] == lq.resolve().name)
+        return describe_lq(found) if found["sha256"] == folder_digest(lq) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or nothing that was written here
+        return None

@@ -1,0 +1,197 @@
+"""What an LMDB held when it was prepared or verified: ``manifest.json`` in its folder, which other readers ignore."""
+
+import hashlib
+import json
+import os
+import re
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gramgan_plugin import __version__
+from gramgan_plugin.data.lmdb_environment import META_INFO, extent
+from gramgan_plugin.errors import UserError, file_errors
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+MOST_BYTES = 2**20  # of a manifest; more is not read
+COUNTS = ("entries", "bytes", "transactions")
+DIGESTS = ("content", "meta_info")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIFFERS = {
+    "entries": "{now} images, were {was}",
+    "meta_info": f"{META_INFO} is not the same",
+    "bytes": "{now} bytes, were {was}",
+    "transactions": "written to since",
+}
+
+
+class Digest:
+    """The content fingerprint of an LMDB: the sum, modulo 2**256, of the SHA-256 of each key with its data.
+
+    It does not depend on the order in which the images come, nor on where in the file they lie; two images that
+    change places under their keys change it. It tells accidents from each other, not a forger. Several threads may
+    update one.
+
+    Args:
+        state: of an earlier digest that this one goes on from.
+
+    Raises:
+        ValueError: if ``state`` is none.
+
+    Example:
+        >>> one, two = Digest(), Digest()
+        >>> one.update("a", b"1")
+        >>> two.update("b", b"2")
+        >>> two.update("a", b"1")
+        >>> one = Digest(one.state())
+        >>> one.update("b", b"2")
+        >>> one.hexdigest() == two.hexdigest()
+        True
+    """
+
+    def __init__(self, state: str | None = None) -> None:
+        if state is not None and not _SHA256.fullmatch(state):
+            raise ValueError(f"state: expected 64 hexadecimal digits, got {state!r}")
+        self._sum = 0 if state is None else int(state, 16)
+        self._lock = threading.Lock()
+
+    def update(self, key: str, data: bytes) -> None:
+        """Add one image; each key once. Bytes of a key that are no UTF-8 are those of ``surrogateescape``."""
+        name = key.encode("utf-8", "surrogateescape")
+        one = hashlib.sha256(b"%d\0%b\0" % (len(name), name))
+        one.update(data)
+        with self._lock:
+            self._sum = (self._sum + int.from_bytes(one.digest(), "big")) % 2**256
+
+    def state(self) -> str:
+        """What to go on from later, in 64 hexadecimal digits."""
+        return f"{self._sum:064x}"
+
+    def hexdigest(self) -> str:
+        """The fingerprint of what was added so far, in 64 hexadecimal digits."""
+        return self.state()
+
+
+def write_manifest(lmdb_path: Path, content: str, **facts: Any) -> None:
+    """Record what a complete, closed LMDB holds.
+
+    Args:
+        lmdb_path: its folder, with ``meta_info.txt``.
+        content: of ``Digest.hexdigest``.
+        **facts: whatever else is worth knowing, in types that JSON has.
+
+    Raises:
+        UserError: if it cannot be written.
+        ValueError: if a fact has the name of something that is recorded anyway, or ``content`` is no fingerprint.
+    """
+    record = {"format": FORMAT, "made_by": f"gramgan-plugin {__version__}", "content": content, **measured(lmdb_path)}
+    taken = facts.keys() & record.keys()
+    if taken or not _SHA256.fullmatch(content):
+        raise ValueError(f"{sorted(taken) or content}: not to be given")
+    text = json.dumps({**record, **facts}, indent=2, allow_nan=False) + "\n"
+    _replace_synced(lmdb_path / MANIFEST, text.encode("ascii"))
+
+
+def read_manifest(lmdb_path: Path) -> dict[str, Any] | None:
+    """What was recorded of an LMDB; None if nothing was.
+
+    Raises:
+        UserError: if the manifest is damaged, or was written by a newer version.
+    """
+    path = lmdb_path / MANIFEST
+    if not path.is_file():  # a device or pipe of that name is not waited for
+        return None
+    with file_errors(path), path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    try:
+        record = json.loads(data) if len(data) <= MOST_BYTES else None
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise _damaged(path, "is no record in JSON")
+    version = record.get("format")
+    if not isinstance(version, int) or not _is_count(version):
+        raise _damaged(path, "'format' is no number")
+    if version > FORMAT:
+        raise UserError(
+            f"{path}: written by a newer gramgan-plugin (format {version}, known is {FORMAT}); update it, "
+            f"or delete that file and run `basicsr prepare verify {lmdb_path}`"
+        )
+    for names, fits, what in ((COUNTS, _is_count, "number"), (DIGESTS, _is_sha256, "SHA-256")):
+        for name in names:
+            if not fits(record.get(name)):
+                raise _damaged(path, f"'{name}' is no {what}")
+    return record
+
+
+def check_manifest(lmdb_path: Path) -> None:
+    """Refuse an LMDB that is no longer what its manifest says; one without a manifest is let pass.
+
+    Only the list of keys and the first pages are looked at, so this takes milliseconds. What it cannot see is data
+    overwritten behind LMDB's back; ``basicsr prepare verify`` reads all of it.
+
+    Raises:
+        UserError: if it was changed, or its manifest cannot be used.
+        lmdb.Error: if it cannot be opened.
+    """
+    record = read_manifest(lmdb_path)
+    change = None if record is None else changed_since(record, lmdb_path)
+    if change is not None:
+        raise UserError(
+            f"{lmdb_path}: changed since it was prepared or verified ({change}); "
+            f"run `basicsr prepare verify {lmdb_path}`"
+        )
+
+
+def changed_since(record: dict[str, Any], lmdb_path: Path) -> str | None:
+    """How an LMDB differs from what was recorded of it, in words, or None; no image is read.
+
+    Raises:
+        lmdb.Error: if it cannot be opened.
+    """
+    now = measured(lmdb_path)
+    for name, words in _DIFFERS.items():
+        if now[name] != record[name]:
+            return words.format(now=now[name], was=record[name])
+    return None
+
+
+def measured(lmdb_path: Path) -> dict[str, Any]:
+    """What a manifest records of an LMDB besides its content: its extent, and the SHA-256 of its list of keys."""
+    path = lmdb_path / META_INFO
+    with file_errors(path), path.open("rb") as file:
+        return {**extent(lmdb_path), "meta_info": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path}: damaged ({why}); delete it and run `basicsr prepare verify {path.parent}`")
+
+
+def _replace_synced(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with file_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    with suppress(OSError):  # Windows opens no folders, and some network file systems sync none
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,77 @@
+"""LQ of whole photos: the very values of ``functional.matlab_bicubic.lq_levels``, in a fraction of its time."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gramgan_plugin.data.images import Image
+from gramgan_plugin.functional.matlab_bicubic import lq_levels, symmetric_index
+
+ROWS_AT_ONCE = 16  # output rows of one matrix product: few zeros in the band, and its input stays in the cache
+
+
+def shrink(image: Image, scale: int) -> Image:
+    """MATLAB's bicubic by ``1 / scale``, rounded to 8 bits.
+
+    At the scales 2, 4 and 8 all weights are dyadic fractions and no sum needs more digits than the type in use has,
+    so that any order of summation gives the same, exact value: rows and columns are shrunk by products with a banded
+    matrix. At other scales values next to a half depend on that order, and ``lq_levels`` itself is asked.
+
+    Args:
+        image: (H, W, 3), both sides multiples of ``scale``.
+        scale: the factor by which the result is smaller.
+
+    Returns:
+        (H / scale, W / scale, 3).
+
+    Raises:
+        ValueError: if a side is no multiple of ``scale``.
+    """
+    height, width = image.shape[:2]
+    if height % scale or width % scale:
+        raise ValueError(f"image: {width}x{height} is not mod-cropped to {scale}")
+    if scale not in (2, 4, 8):
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
+        return lq_levels(pixels, scale)[0].permute(1, 2, 0).contiguous().numpy()
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).reshape(height, -1)  # (H, W * 3)
+    # After one pass at the scales 2 and 4 values are sums of 256 or 4096 parts of a level: 24 bits hold them.
+    first = _shrink_rows(pixels, scale, torch.float64 if scale == 8 else torch.float32)
+    across = first.reshape(-1, width, 3).transpose(0, 1).reshape(width, -1)  # (H / s, W, 3) -> (W, H / s * 3)
+    both = _shrink_rows(across, scale, torch.float64)  # (W / s, H / s * 3)
+    levels = both.add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)
+    return levels.reshape(width // scale, -1, 3).transpose(0, 1).contiguous().numpy()
+
+
+def _shrink_rows(image: Tensor, scale: int, dtype: torch.dtype) -> Tensor:
+    """(H, L) -> (H / scale, L), each output row a weighted sum of the ``4 * scale`` rows around it."""
+    height, length = image.shape
+    out = torch.empty(height // scale, length, dtype=dtype)
+    band = _band(scale, dtype)
+    begin = scale // 2 - 2 * scale  # the first row that the first output row is made of
+    needed = symmetric_index(begin, begin + height + 4 * scale, height)
+    for row in range(0, len(out), ROWS_AT_ONCE):
+        part = out[row : row + ROWS_AT_ONCE]
+        taps = (len(part) + 3) * scale
+        of = image[needed[row * scale : row * scale + taps]].to(dtype)
+        torch.mm(band[: len(part), :taps], of, out=part)
+    return out
+
+
+@cache
+def _band(scale: int, dtype: torch.dtype) -> Tensor:
+    """(R, (R + 3) * scale): the weights of R consecutive output rows on the input rows that they need."""
+    weights = torch.tensor([_cubic((tap + 0.5) / scale - 2) / scale for tap in range(4 * scale)], dtype=dtype)
+    band = torch.zeros(ROWS_AT_ONCE, (ROWS_AT_ONCE + 3) * scale, dtype=dtype)
+    for row in range(ROWS_AT_ONCE):
+        band[row, row * scale : (row + 4) * scale] = weights
+    return band
+
+
+def _cubic(distance: float) -> float:
+    """The cubic kernel with a = -0.5."""
+    x = abs(distance)
+    if x <= 1:
+        return 1.5 * x**3 - 2.5 * x**2 + 1
+    return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2 if x < 2 else 0.0

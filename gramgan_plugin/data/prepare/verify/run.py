@@ -1,0 +1,204 @@
+"""A whole verification: is an LMDB whole, does it fit its list, is LQ really GT's downsampling."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import torch
+
+from gramgan_plugin.data.images import Image
+from gramgan_plugin.data.manifest import write_manifest
+from gramgan_plugin.data.prepare.verify.alignment import Measured, measure
+from gramgan_plugin.data.prepare.verify.database import Database
+from gramgan_plugin.data.prepare.verify.names import check_names
+from gramgan_plugin.data.prepare.verify.pairs import check_sizes, guess_scale, judge
+from gramgan_plugin.data.prepare.verify.report import Check, State, Verification
+from gramgan_plugin.data.prepare.verify.targets import Target
+from gramgan_plugin.data.progress import tracked
+from gramgan_plugin.errors import UserError
+
+FACTS_OF_EXTENT = ("format", "made_by", "content", "entries", "bytes", "transactions", "meta_info")
+
+
+@dataclass
+class _Pairing:
+    """An LQ database beside the GT database, and what its pairs have shown."""
+
+    lq: Database
+    scale: int | None
+    selected: set[str] = field(default_factory=set)
+    measured: dict[str, Measured] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+
+
+def verify(
+    target: Target,
+    *,
+    pairs: int | None = None,
+    workers: int | None = None,
+    store: bool = True,
+    progress: bool = True,
+) -> Verification:
+    """Read all of an LMDB, or of a GT LMDB and its LQ LMDBs, and tell what is wrong.
+
+    If nothing is, the fingerprint of each LMDB's content is stored beside it, where it was not; training refuses an
+    LMDB that no longer fits it. Memory does not grow with the images but for their keys.
+
+    Args:
+        target: of ``find_target``.
+        pairs: how many pairs to compare as images, spread evenly; None for all. All images are decoded anyway.
+        workers: threads; None for one for each CPU of this process.
+        store: whether to store fingerprints.
+        progress: report on stderr.
+
+    Raises:
+        UserError: for paths that are no LMDBs with lists, or no pair at all.
+    """
+    if pairs is not None and pairs < 0:
+        raise UserError(f"--pairs {pairs}: must be at least 0")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: must be at least 1")
+    first = Database(target.first)
+    pairings = [_Pairing(Database(path), scale) for path, scale in target.lq]
+    databases = [first, *(pairing.lq for pairing in pairings)]
+    for database in databases:
+        database.look(progress)
+    for pairing in pairings:
+        _prepare(first, pairing, pairs)
+    _read_all(databases, pairings, workers or len(_cpus()), progress)
+
+    result = Verification(str(target.path))
+    contents = []
+    for database in databases:
+        found, record, stale = database.content()
+        contents.append((found, record, stale))
+        database.images.end(_all_decode(database), "images are not as they should be")
+        result.checks += [*database.checks, database.images, found]
+    for pairing in pairings:
+        of = _both(first, pairing.lq)
+        if pairing.measured and pairing.scale is not None:
+            pairing.checks.append(judge(of, pairing.measured, pairing.scale))
+        else:
+            pairing.checks.append(Check(of, "downsampling").skip("no pairs to compare"))
+        result.checks += pairing.checks
+    if target.first != target.path:
+        result.checks += check_names(target.path, first)
+    if store and result.fine:
+        for number, (database, (found, record, stale)) in enumerate(zip(databases, contents, strict=True)):
+            if stale:
+                _store(database, found, _facts(record, pairings, number))
+    return result
+
+
+def _prepare(gt: Database, pairing: _Pairing, most: int | None) -> None:
+    """Check the sizes of the pairs as listed, and choose which to compare."""
+    lq = pairing.lq
+    if pairing.scale is None:
+        pairing.scale = guess_scale(gt.listed, lq.listed)
+    pairing.checks.append(check_sizes(_both(gt, lq), gt.listed, lq.listed, pairing.scale))
+    if gt.stored is None or lq.stored is None or pairing.scale is None:
+        return
+    scale = pairing.scale
+    fitting = [
+        key
+        for key in sorted(gt.listed.keys() & lq.listed.keys())
+        if gt.listed[key][:2] == (lq.listed[key][0] * scale, lq.listed[key][1] * scale)
+    ]
+    count = len(fitting) if most is None else min(most, len(fitting))
+    pairing.selected = {fitting[number * len(fitting) // count] for number in range(count)}
+
+
+def _read_all(databases: Sequence[Database], pairings: Sequence[_Pairing], workers: int, show: bool) -> None:
+    keys = sorted(set().union(*(database.stored or () for database in databases)))
+
+    def read(key: str) -> list[str | None]:
+        images: list[Image | None] = []
+        problems = []
+        for database in databases:
+            image, problem = database.read(key) if key in (database.stored or ()) else (None, None)
+            images.append(image)
+            problems.append(problem)
+        gt, *others = images
+        for pairing, lq in zip(pairings, others, strict=True):
+            if key in pairing.selected and gt is not None and lq is not None:
+                pairing.measured[key] = measure(gt, lq, pairing.scale or 1)
+        return problems
+
+    with _one_thread_each():
+        for key, problems in zip(tracked(keys, "image", show), _in_order(read, keys, workers), strict=True):
+            for database, problem in zip(databases, problems, strict=True):
+                if problem is not None:
+                    database.images.wrong(key, problem)
+    for pairing in pairings:  # threads have put them in any order
+        pairing.measured = dict(sorted(pairing.measured.items()))
+
+
+def _in_order(function: Callable[[str], Any], keys: Sequence[str], workers: int) -> Iterator[Any]:
+    """``map`` in threads, with a bounded number of results waiting."""
+    waiting: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for key in keys:
+                waiting.append(pool.submit(function, key))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Images are shared out among threads; inside each, torch and OpenCV would only get in their way."""
+    torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(opencv_threads)
+
+
+def _store(database: Database, found: Check, facts: dict[str, Any]) -> None:
+    try:
+        write_manifest(database.path, database.digest.hexdigest(), **facts)
+    except UserError as error:
+        found.state, found.text = State.NOTE, f"{found.text}; cannot be stored: {error}"
+    else:
+        found.text += "; stored"
+
+
+def _facts(record: dict[str, Any] | None, pairings: Sequence[_Pairing], number: int) -> dict[str, Any]:
+    """What the manifest says besides: what it said before, or what this verification has found."""
+    if record is not None:
+        return {name: value for name, value in record.items() if name not in FACTS_OF_EXTENT}
+    if not pairings:
+        return {}
+    if number == 0:
+        return {"kind": "gt"}
+    pairing = pairings[number - 1]
+    exact = all(pair.kind == "matlab" for pair in pairing.measured.values()) and pairing.measured
+    return {"kind": "lq", "scale": pairing.scale, "lq": "matlab-bicubic" if exact else "given"}
+
+
+def _all_decode(database: Database) -> str:
+    if database.stored is None:
+        database.images.skip("data.mdb is damaged")
+        return database.images.text
+    return f"all {len(database.stored)} decode, with the sizes listed"
+
+
+def _both(gt: Database, lq: Database) -> str:
+    return f"{gt.name} and {lq.name}"
+
+
+def _cpus() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

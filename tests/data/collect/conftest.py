@@ -1,0 +1,137 @@
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+Image = np.ndarray
+
+
+def encoded(image: Image, suffix: str = ".jpg", quality: int = 95) -> bytes:
+    """A BGR array as a file."""
+    ok, data = cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else [])
+    assert ok
+    return data.tobytes()
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, Image]:
+    """Real photos, BGR."""
+    named = {
+        "astronaut": skimage.data.astronaut(),
+        "coffee": skimage.data.coffee(),
+        "chelsea": skimage.data.chelsea(),
+        "rocket": skimage.data.rocket(),
+    }
+    return {name: np.ascontiguousarray(image[..., ::-1]) for name, image in named.items()}
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    return encoded
+
+
+@pytest.fixture(scope="session")
+def good_photos() -> list[Image]:
+    """Forty of the photos on which the limits were chosen."""
+    folder = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "BSDS500_train"
+    files = sorted(folder.glob("*.jpg"))[::10]
+    if not files:
+        pytest.skip("the Berkeley photos are not here")
+    return [cv2.imread(str(path)) for path in files]
+
+
+class Server:
+    """A local web server that keeps a log and can be told how to misbehave.
+
+    Attributes:
+        files: path -> content.
+        ways: path -> how it answers: "range" (with an ETag), "plain", "cut" (the first answer ends in the middle),
+            "cut plain", "endless", "gzip", "moved TARGET", or a status such as "404".
+        log: the path and the Range header of each request.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.ways: dict[str, str] = {}
+        self.tags: dict[str, str] = {}
+        self.log: list[tuple[str, str | None]] = []
+        self.cut: set[str] = set()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.http.handle_error = lambda *arguments: None  # type: ignore[method-assign]  (a client hung up)
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.http.server_address[1]}{path}"
+
+    def put(self, path: str, content: bytes, way: str = "range") -> str:
+        self.files[path], self.ways[path] = content, way
+        return self.url(path)
+
+    def asked(self, path: str) -> list[str | None]:
+        return [range_ for asked, range_ in self.log if asked == path]
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path, wanted = handler.path, handler.headers.get("Range")
+        self.log.append((path, wanted))
+        way, content = self.ways.get(path, "404"), self.files.get(path, b"")
+        if way.startswith("moved "):
+            self.reply(handler, 302, b"", {"Location": way.removeprefix("moved ")})
+        elif way.isdecimal():
+            self.reply(handler, int(way), b"", {})
+            self.ways[path] = "range" if way == "503" else way  # busy, but only once
+        elif way == "endless":
+            handler.send_response(200)
+            handler.end_headers()
+            try:
+                while True:
+                    handler.wfile.write(b"x" * 50_000)
+            except OSError:
+                handler.close_connection = True
+        else:
+            tag = self.tags.get(path, '"one"')
+            headers = {} if "plain" in way else {"ETag": tag, "Accept-Ranges": "bytes"}
+            status, start = 200, 0
+            if wanted and "plain" not in way and handler.headers.get("If-Range", tag) == tag:
+                status, start = 206, int(wanted.removeprefix("bytes=").rstrip("-"))
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            cut = way.startswith("cut") and path not in self.cut
+            self.cut.add(path)
+            self.reply(handler, status, content[start:], headers, len(content[start:]) // 2 if cut else None)
+
+    @staticmethod
+    def reply(
+        handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str], sent: int | None = None
+    ) -> None:
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body[:sent])
+        handler.close_connection = sent is not None
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()

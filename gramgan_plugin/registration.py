@@ -26,7 +26,7 @@ def register_all() -> None:
     from gramgan_plugin.models.gramgan_model import GramGANModel
 
     ours: dict[str, list[type]] = {
-        "arch": [archs.GramGANDiscriminator],
+        "arch": [archs.GramGANDiscriminator, archs.GramGANRealPhotoDiscriminator],
         "loss": [
             losses.GramPatchLoss,
             losses.DiscPerceptualLoss,

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 NAMES = {
-    "arch": ["GramGANDiscriminator"],
+    "arch": ["GramGANDiscriminator", "GramGANRealPhotoDiscriminator"],
     "loss": ["GramPatchLoss", "DiscPerceptualLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"],
     "model": ["GramGANModel"],
     "dataset": ["PairedSRDataset"],

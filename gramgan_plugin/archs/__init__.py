@@ -1,5 +1,6 @@
 """Networks of this plugin's own."""
 
 from gramgan_plugin.archs.gramgan_discriminator_arch import GramGANDiscriminator
+from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import GramGANRealPhotoDiscriminator
 
-__all__ = ["GramGANDiscriminator"]
+__all__ = ["GramGANDiscriminator", "GramGANRealPhotoDiscriminator"]

@@ -6,6 +6,8 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
+from gramgan_plugin.archs.taps import resolve_taps
+
 # Input size in pixels -> number of stages, each of which halves the side, down to 3 or 4 pixels.
 STAGES = {64: 4, 96: 5, 128: 5, 192: 6, 256: 6}
 WIDTHS = (1, 2, 4, 8, 8, 8)
@@ -74,23 +76,7 @@ class GramGANDiscriminator(nn.Module):
         Raises:
             ValueError: if this network has no such convolution, or one is asked for twice.
         """
-        names = self.tap_names
-        if isinstance(taps, str):
-            raise ValueError(f"taps: expected a list of names or numbers, got {taps!r}")
-        resolved = []
-        for tap in taps:
-            if isinstance(tap, int) and not isinstance(tap, bool) and 1 <= tap <= len(names):
-                resolved.append(names[tap - 1])
-            elif isinstance(tap, str) and tap in names:
-                resolved.append(tap)
-            else:
-                raise ValueError(
-                    f"taps: there is no convolution {tap!r} at input size {self.input_size}, "
-                    f"only 1 to {len(names)}: {', '.join(names)}"
-                )
-        if len(set(resolved)) < len(resolved):
-            raise ValueError(f"taps: {', '.join(resolved)} names a convolution twice")
-        return tuple(resolved)
+        return resolve_taps(taps, self.tap_names, f"at input size {self.input_size}")
 
     @overload
     def forward(self, x: Tensor, taps: None = None) -> Tensor: ...

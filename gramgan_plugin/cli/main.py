@@ -12,7 +12,19 @@ from gramgan_plugin import __version__
 from gramgan_plugin.cli.failures import explain
 
 # Each is a module of this package with add_parser(subparsers), which sets `run`. None imports torch before it runs.
-COMMANDS = ("quickstart", "train", "test", "plot", "check", "schema", "prepare", "list", "doctor", "completion")
+COMMANDS = (
+    "quickstart",
+    "train",
+    "test",
+    "plot",
+    "check",
+    "schema",
+    "prepare",
+    "patchdb",
+    "list",
+    "doctor",
+    "completion",
+)
 
 BAD_INPUT = 2
 

@@ -7,6 +7,8 @@ import torch
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import Key, is_number
+from gramgan_plugin.config.schema_texture import NEEDS_FILES
+from gramgan_plugin.config.sense_texture import check_values
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS, LAYERS
 from gramgan_plugin.models.components import Component
 
@@ -60,6 +62,10 @@ def _check_loss(component: Component, constructor: Any, options: dict[str, Any],
         return
     if name == "MaskedRaGANLoss" and isinstance(options.get("mask"), dict) and not _mask_fits(component, found):
         return
+    if name == "GramPatchLoss":
+        if not check_values(component.where, options, found):
+            return
+        options = {key: value for key, value in options.items() if key not in NEEDS_FILES}
     if options.get("reduction") == "none":
         found.error(f"{component.where}.reduction", "none gives no single number to train by; take mean or sum")
         return
@@ -124,7 +130,7 @@ def _check_network(component: Component, constructor: Any, options: dict[str, An
             f"{component.where}.input_size",
             f"{name} takes 128 or 256, not {options['input_size']}; GramGANDiscriminator takes more sizes",
         )
-    if name == "GramGANDiscriminator":
+    if name in ("GramGANDiscriminator", "GramGANRealPhotoDiscriminator"):
         for key in ("num_in_ch", "num_feat"):
             if options.get(key, 1) < 1:
                 found.error(f"{component.where}.{key}", f"must be at least 1, not {options[key]}")

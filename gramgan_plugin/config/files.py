@@ -10,6 +10,7 @@ from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema import with_names_of_today
 from gramgan_plugin.config.schema_datasets import DATASETS, OF_BASICSR
+from gramgan_plugin.config.sense_texture import check_texture_files
 from gramgan_plugin.data.lmdb_images import META_INFO, LmdbImages
 from gramgan_plugin.data.pairs import find_pairs
 from gramgan_plugin.errors import OptionError, UserError
@@ -67,7 +68,7 @@ def _sound_part(opt: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
 
 
 def check_files(opt: Mapping[str, Any], *, goes_on: bool = False) -> None:
-    """Look at what options name: data sets, weights, a training state.
+    """Look at what options name: data sets, weights, a training state, patch databases.
 
     Args:
         opt: options that ``check_options`` has found right.
@@ -82,6 +83,7 @@ def check_files(opt: Mapping[str, Any], *, goes_on: bool = False) -> None:
         if section(block).get("type") in DATASETS:
             _check_dataset(key, block, found)
     _check_weights(whole, goes_on, found)
+    check_texture_files(whole, found)
     found.raise_errors()
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from gramgan_plugin.config.parameters import Parameter, parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
 from gramgan_plugin.config.schema_models import MODELS
+from gramgan_plugin.config.schema_texture import TEXTURE
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.models.optimizers import known_schedulers
@@ -150,6 +152,8 @@ def _parameter(component: str, parameter: Parameter) -> Schema:
     default = parameter.default
     if (component, parameter.name) == ("MaskedRaGANLoss", "mask"):
         schema: Schema = {"anyOf": [{"type": "string"}, {"type": "null"}, _section(MASK, ())]}
+    elif component == "GramPatchLoss" and parameter.name in TEXTURE:
+        schema = _value(replace(TEXTURE[parameter.name], default=default))
     elif parameter.annotation is not None:
         schema = annotations.json_schema(parameter.annotation)
     elif parameter.key is not None:

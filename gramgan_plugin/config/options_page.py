@@ -9,6 +9,7 @@ from gramgan_plugin.config.parameters import Parameter, parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
 from gramgan_plugin.config.schema_models import MODELS
+from gramgan_plugin.config.schema_texture import FEATURES, TEXTURE
 from gramgan_plugin.models.components import Component
 
 INTRODUCTION = """\
@@ -29,7 +30,14 @@ SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Networks",
         "arch",
-        ("RRDBNet", "MSRResNet", "GramGANDiscriminator", "VGGStyleDiscriminator", "UNetDiscriminatorSN"),
+        (
+            "RRDBNet",
+            "MSRResNet",
+            "GramGANDiscriminator",
+            "GramGANRealPhotoDiscriminator",
+            "VGGStyleDiscriminator",
+            "UNetDiscriminatorSN",
+        ),
     ),
     (
         "Losses",
@@ -49,6 +57,9 @@ SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Schedules", "scheduler", ("CosineRestartWarmupLR", "CosineAnnealingRestartLR", "MultiStepLR")),
     ("Metrics", "metric", ("calculate_psnr", "calculate_ssim", "calculate_niqe")),
 )
+
+# Options that may be sections with keys of their own.
+SECTIONS_WITHIN = {"GramPatchLoss": ("features", FEATURES), "MaskedRaGANLoss": ("mask", MASK)}
 
 NOTES = {
     "Schedules": "`train.scheduler` takes these and any of `torch.optim.lr_scheduler`, with torch's arguments.\n\n"
@@ -91,34 +102,44 @@ def _parts() -> Iterator[str]:
         yield f"## {title}\n\n{NOTES[title]}"
         for name in names:
             yield f"### {name}\n"
-            yield _parameters(parameters_of(Component(("page",), kind, {"type": name})))
-            if name == "MaskedRaGANLoss":
-                yield "`mask` as a section:\n"
-                yield _keys(MASK)
+            declared = TEXTURE if name == "GramPatchLoss" else {}
+            yield _parameters(parameters_of(Component(("page",), kind, {"type": name})), declared)
+            if name in SECTIONS_WITHIN:
+                key, keys = SECTIONS_WITHIN[name]
+                yield f"`{key}` as a section:\n"
+                yield _keys(keys)
 
 
 def _keys(keys: Mapping[str, Key]) -> str:
     rows = []
     for name, key in keys.items():
-        takes = ", ".join(map(str, key.choices)) if key.choices else KINDS[key.kind][0]
-        takes = f"a list of {takes}" if key.choices and key.kind == "texts" else takes
-        takes += "".join([f", at least {key.least:g}" if key.least is not None else "", _below(key)])
         needed = {"always": "needed", "train": "needed for training"}.get(key.needed)
-        rows.append((name, takes, needed or _shown(key.default), key.what))
+        rows.append((name, _takes(key), needed or _shown(key.default), key.what))
         for inner, inner_key in key.keys.items():
             takes = ", ".join(map(str, inner_key.choices)) or KINDS[inner_key.kind][0]
             rows.append((f"{name}.{inner}", takes, "needed" if inner_key.needed else "-", inner_key.what))
     return _table(rows)
 
 
+def _takes(key: Key) -> str:
+    takes = ", ".join(map(str, key.choices)) if key.choices else KINDS[key.kind][0]
+    takes = f"a list of {takes}" if key.choices and key.kind == "texts" else takes
+    return takes + "".join([f", at least {key.least:g}" if key.least is not None else "", _below(key)])
+
+
 def _below(key: Key) -> str:
     return "" if key.below is None else f", less than {int(key.below)}"
 
 
-def _parameters(parameters: Mapping[str, Parameter]) -> str:
+def _parameters(parameters: Mapping[str, Parameter], declared: Mapping[str, Key]) -> str:
     shown = {name: parameter for name, parameter in parameters.items() if name != "last_epoch"}
     return _table(
-        (name, one.asks_for or "any", "needed" if one.needed else _shown(one.default), one.what)
+        (
+            name,
+            _takes(declared[name]) if name in declared else one.asks_for or "any",
+            "needed" if one.needed else _shown(one.default),
+            one.what,
+        )
         for name, one in shown.items()
     )
 

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gramgan_plugin.archs import GramGANDiscriminator
+from gramgan_plugin.archs import GramGANDiscriminator, GramGANRealPhotoDiscriminator
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES
+from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import SMALLEST
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema_datasets import DATASETS
+from gramgan_plugin.config.sense_texture import check_texture
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.losses.masked_ragan_loss import MASKS
 from gramgan_plugin.models.components import Component
@@ -31,6 +33,7 @@ def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
     _check_channels(opt, found)
     _check_taps(opt, found)
     if not is_whole(crop) or crop < 1:
+        check_texture(opt, where, None, found)
         return
     if is_whole(scale) and scale >= 1:
         if crop % scale:
@@ -46,7 +49,10 @@ def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
             found.error(where, f"{crop:g}, but network_d.input_size {given} {size:g}; they must be the same")
     if kind == "UNetDiscriminatorSN" and network.get("skip_connection", True) and crop % 8:
         found.error(where, f"UNetDiscriminatorSN takes multiples of 8, not {crop:g}")
-    _check_patches(opt, where, int(crop), found)
+    if kind == "GramGANRealPhotoDiscriminator" and crop < SMALLEST:
+        found.error(where, f"{crop:g}, but {kind} takes {SMALLEST} pixels or more")
+    check_texture(opt, where, int(crop), found)
+    _check_mask(opt, where, int(crop), found)
 
 
 def _crop(opt: Mapping[str, Any]) -> tuple[str, Any]:
@@ -56,11 +62,7 @@ def _crop(opt: Mapping[str, Any]) -> tuple[str, Any]:
     return "datasets.train.gt_size", section(opt, "datasets", "train").get("gt_size")
 
 
-def _check_patches(opt: Mapping[str, Any], where: str, crop: int, found: Findings) -> None:
-    texture = section(opt, "train", "gram_patch_opt")
-    patch = texture.get("patch_size", 4)
-    if texture and is_whole(patch) and patch >= 1 and crop % patch:
-        found.error(where, f"{crop} is no multiple of train.gram_patch_opt.patch_size {patch:g}")
+def _check_mask(opt: Mapping[str, Any], where: str, crop: int, found: Findings) -> None:
     adversarial = section(opt, "train", "gan_opt")
     if adversarial.get("type") != "MaskedRaGANLoss":
         return
@@ -128,14 +130,12 @@ def _check_taps(opt: Mapping[str, Any], found: Findings) -> None:
         return
     size = network.get("input_size", FIXED_SIZE["GramGANDiscriminator"])
     taps = block.get("taps", ("conv2_0", "conv5_0"))
-    if (
-        cls is not GramGANDiscriminator
-        or not is_whole(size)
-        or size not in STAGES
-        or not isinstance(taps, list | tuple)
-    ):
+    if not isinstance(taps, list | tuple):
         return
     try:
-        GramGANDiscriminator(num_in_ch=1, num_feat=1, input_size=int(size)).resolve_taps(taps)
+        if cls is GramGANRealPhotoDiscriminator:
+            cls.resolve_taps(taps)
+        elif cls is GramGANDiscriminator and is_whole(size) and size in STAGES:
+            cls(num_in_ch=1, num_feat=1, input_size=int(size)).resolve_taps(taps)
     except (ValueError, TypeError) as error:
         found.error("train.disc_perceptual_opt.taps", str(error).removeprefix("taps: "))

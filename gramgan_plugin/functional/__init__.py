@@ -5,12 +5,14 @@ from gramgan_plugin.functional.candidates import (
     CandidateSet,
     affine_warp,
     candidate_set,
-    describe_patches,
     downsampled,
+    random_draw,
     random_theta,
 )
+from gramgan_plugin.functional.choosing import choose
+from gramgan_plugin.functional.description import Description, describe_patches
 from gramgan_plugin.functional.gram import gram_difference, gram_matrix, gram_vectors
-from gramgan_plugin.functional.nearest import Neighbourhood, nearest_candidates
+from gramgan_plugin.functional.nearest import Neighbourhood, nearest_candidates, nearest_several
 from gramgan_plugin.functional.patches import extract_patches, patch_centres, patch_vectors
 from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 from gramgan_plugin.functional.region_mask import luma, region_mask, region_std
@@ -18,18 +20,23 @@ from gramgan_plugin.functional.relativistic import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
-from gramgan_plugin.functional.texture import Selection, gram_patch_loss, select_candidates
+from gramgan_plugin.functional.selection import Database, Selection
+from gramgan_plugin.functional.texture import described_loss, gram_patch_loss, select_candidates
 
 __all__ = [
     "KINDS",
     "CandidateSet",
+    "Database",
+    "Description",
     "Neighbourhood",
     "Selection",
     "affine_warp",
     "at_least_float32",
     "autocast_off",
     "candidate_set",
+    "choose",
     "describe_patches",
+    "described_loss",
     "downsampled",
     "extract_patches",
     "gram_difference",
@@ -38,8 +45,10 @@ __all__ = [
     "gram_vectors",
     "luma",
     "nearest_candidates",
+    "nearest_several",
     "patch_centres",
     "patch_vectors",
+    "random_draw",
     "random_theta",
     "region_mask",
     "region_std",

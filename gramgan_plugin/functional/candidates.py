@@ -1,18 +1,19 @@
 """The candidate database of a crop: GT's own patches, those of smaller GT, those of slightly warped GT."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gramgan_plugin.functional.gram import gram_vectors
-from gramgan_plugin.functional.patches import check_image, patch_centres, patch_grid, patch_vectors
+from gramgan_plugin.functional.description import Description
+from gramgan_plugin.functional.patches import check_image, extract_patches, patch_centres, patch_grid
 from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 
-KINDS = ("original", "downsampled", "affine")
+KINDS = ("original", "downsampled", "affine", "database")
+ORIGINAL, DOWNSAMPLED, AFFINE, DATABASE = range(4)
 
 
 def random_theta(
@@ -46,17 +47,47 @@ def random_theta(
         >>> bool((random_theta(2, 1, 0.003, seed=(0, 7), first_index=1, stride=2) == whole[1::2]).all())
         True
     """
+    noise = torch.empty(n, copies, 2, 3)
+    for i, (generator, _) in enumerate(_generators(n, seed, first_index, stride)):
+        noise[i] = torch.randn(copies, 2, 3, generator=generator)
+    return torch.eye(2, 3) + magnitude * noise
+
+
+def random_draw(n: int, count: int, seed: Sequence[int], first_index: int = 0, stride: int = 1) -> Tensor:
+    """Uniform numbers by which one of the nearest candidates is drawn; see `random_theta` for what they depend on.
+
+    Args:
+        n: number of samples N.
+        count: numbers for each sample.
+        seed: non-negative integers; the numbers are independent of those that `random_theta` draws for the same.
+        first_index: the index of the first sample in the global batch.
+        stride: the distance from one sample to the next in the global batch.
+
+    Returns:
+        (N, count) in [0, 1), float32, on the CPU.
+
+    Raises:
+        ValueError: as `random_theta`.
+    """
+    drawn = torch.empty(n, count)
+    for i, (_, generator) in enumerate(_generators(n, seed, first_index, stride)):
+        drawn[i] = torch.rand(count, generator=generator)
+    return drawn
+
+
+def _generators(
+    n: int, seed: Sequence[int], first_index: int, stride: int
+) -> Iterator[tuple[torch.Generator, torch.Generator]]:
+    """Two for each sample."""
     if min((*seed, first_index), default=0) < 0:
         raise ValueError(f"seeds and indices must not be negative, got seed={tuple(seed)}, first_index={first_index}")
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")
-    noise = torch.empty(n, copies, 2, 3)
     for i in range(n):
         # SeedSequence mixes the numbers, so that neighbouring seeds and indices do not give related streams.
-        state = np.random.SeedSequence([*seed, first_index + stride * i]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0]) >> 1)
-        noise[i] = torch.randn(copies, 2, 3, generator=generator)
-    return torch.eye(2, 3) + magnitude * noise
+        state = np.random.SeedSequence([*seed, first_index + stride * i]).generate_state(2, np.uint64)
+        first, second = (torch.Generator().manual_seed(int(number) >> 1) for number in state)
+        yield first, second
 
 
 def affine_warp(image: Tensor, theta: Tensor, sampling: str = "bicubic") -> Tensor:
@@ -100,35 +131,65 @@ class CandidateSet:
     Candidates are numbered image by image, in row order.
 
     Attributes:
-        images: GT and its copies, each (N, C, h, w), each at least one patch large; GT is the first.
+        images: GT and its copies, each (N, C, h, w), each at least one patch large; GT is the first. Where features
+            are compared, their maps.
         kinds: for each image, its index in `KINDS`.
         patch_size: side of a patch in pixels, the same in all images.
+        stride: pixels from one patch to the next; None for ``patch_size``.
     """
 
     images: tuple[Tensor, ...]
     kinds: tuple[int, ...]
     patch_size: int
+    stride: int | None = None
+
+    def counts(self) -> list[int]:
+        """The number of candidates in each image."""
+        grids = [patch_grid(image.shape[2], image.shape[3], self.patch_size, self.stride) for image in self.images]
+        return [rows * columns for rows, columns in grids]
+
+    def samples(self, which: slice) -> "CandidateSet":
+        """The candidates of some of the samples."""
+        return replace(self, images=tuple(image[which] for image in self.images))
 
     def describe(self, by: str, normalize: bool = True, center: bool = False) -> Tensor:
         """(N, K, D): what `describe_patches` gives for all candidates."""
-        described = [describe_patches(x, self.patch_size, by, normalize, center) for x in self.images]
-        return torch.cat(described, dim=1)
+        how = Description(by, normalize, center)
+        return torch.cat([how.of_image(image, self.patch_size, self.stride) for image in self.images], dim=1)
+
+    def take(self, index: Tensor) -> Tensor:
+        """The pixels of some of the candidates.
+
+        Args:
+            index: (N, P), int64.
+
+        Returns:
+            (N, P, p * p, C).
+        """
+        taken = []
+        for n in range(len(index)):
+            own = [extract_patches(image[n : n + 1], self.patch_size, self.stride)[0] for image in self.images]
+            taken.append(torch.cat(own).index_select(0, index[n]))
+        return torch.stack(taken)
 
     def kind(self) -> Tensor:
         """(K,), int64: each candidate's index in `KINDS`."""
-        counts = []
-        for image in self.images:
-            rows, columns = patch_grid(image.shape[2], image.shape[3], self.patch_size)
-            counts.append(rows * columns)
-        return torch.repeat_interleave(torch.tensor(self.kinds), torch.tensor(counts)).to(self.images[0].device)
+        return torch.cat(
+            [
+                torch.full((count,), kind, device=self.images[0].device)
+                for kind, count in zip(self.kinds, self.counts(), strict=True)
+            ]
+        )
 
     def centres(self) -> Tensor:
-        """(K, 2), float64: each candidate's centre (y, x) in GT's pixels; warped copies count as unwarped."""
+        """(K, 2), float64, on the CPU: each candidate's centre (y, x) in GT's pixels, in warped ones as if unwarped."""
         height, width = self.images[0].shape[2:]
-        centres = [
-            patch_centres(image.shape[2], image.shape[3], self.patch_size, height, width) for image in self.images
-        ]
-        return torch.cat(centres).to(self.images[0].device)
+        return torch.cat(
+            [
+                patch_centres(image.shape[2], image.shape[3], self.patch_size, height, width, self.stride)
+                for image in self.images
+            ]
+        )
 
 
 def candidate_set(
@@ -138,6 +199,9 @@ def candidate_set(
     downsample: Sequence[int] = (2,),
     antialias: bool = True,
     affine_sampling: str = "bicubic",
+    stride: int | None = None,
+    embed: Callable[[Tensor], Tensor] | None = None,
+    reduction: int = 1,
 ) -> CandidateSet:
     """Make the candidate database of GT crops (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
 
@@ -149,6 +213,9 @@ def candidate_set(
             nothing.
         antialias: whether the downsampling filters first (a decision of this project; Beby-GAN does not).
         affine_sampling: ``bicubic`` or ``bilinear`` (bicubic is a decision of this project: it blurs less).
+        stride: pixels from one patch to the next; None for ``patch_size``.
+        embed: maps each of the images to the features that are compared; None to compare the images themselves.
+        reduction: by how much the features' maps are smaller than the images, rounded down.
 
     Returns:
         The images in at least float32, without gradient.
@@ -158,37 +225,21 @@ def candidate_set(
     """
     check_image(gt, "gt")
     (gt,) = at_least_float32(gt.detach())
-    if min(patch_grid(gt.shape[2], gt.shape[3], patch_size)) == 0:
-        raise ValueError(f"gt of {gt.shape[2]}x{gt.shape[3]} px holds no patch of {patch_size} px")
+    sides = [side // reduction for side in gt.shape[2:]]
+    if min(patch_grid(sides[0], sides[1], patch_size, stride)) == 0:
+        raise ValueError(f"gt of {gt.shape[2]}x{gt.shape[3]} px holds no patch of {patch_size * reduction} px")
     if theta is not None and (theta.dim() != 4 or theta.shape[0] != gt.shape[0] or theta.shape[2:] != (2, 3)):
         raise ValueError(f"theta: expected ({gt.shape[0]}, copies, 2, 3), got {tuple(theta.shape)}")
-    images, kinds = [gt], [0]
+    images, kinds = [gt], [ORIGINAL]
     for factor in downsample:
-        if min(gt.shape[2:]) // factor >= patch_size:
+        if min(gt.shape[2:]) // factor // reduction >= patch_size:
             images.append(downsampled(gt, factor, antialias))
-            kinds.append(1)
+            kinds.append(DOWNSAMPLED)
     for copy in range(0 if theta is None else theta.shape[1]):
         assert theta is not None
         images.append(affine_warp(gt, theta[:, copy], affine_sampling))
-        kinds.append(2)
-    return CandidateSet(tuple(images), tuple(kinds), patch_size)
-
-
-def describe_patches(image: Tensor, patch_size: int, by: str, normalize: bool = True, center: bool = False) -> Tensor:
-    """The vectors by which patches are compared.
-
-    Args:
-        image: (N, C, H, W).
-        patch_size: side p of a patch in pixels.
-        by: ``gram`` for Gram vectors, ``pixel`` for the pixel values.
-        normalize: for Gram vectors, divide by the pixels of the patch.
-        center: for Gram vectors, subtract each patch's mean first.
-
-    Returns:
-        (N, P, C * (C + 1) / 2) for ``gram``, (N, P, p * p * C) for ``pixel``.
-    """
-    if by == "gram":
-        return gram_vectors(image, patch_size, normalize, center)
-    if by == "pixel":
-        return patch_vectors(image, patch_size)
-    raise ValueError(f"patches are compared by 'gram' or 'pixel', not by {by!r}")
+        kinds.append(AFFINE)
+    if embed is not None:
+        with torch.no_grad():
+            images = [at_least_float32(embed(image))[0] for image in images]
+    return CandidateSet(tuple(images), tuple(kinds), patch_size, stride)

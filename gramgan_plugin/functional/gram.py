@@ -4,11 +4,11 @@ The Gram matrix of a patch p, written as a (pixels x channels) matrix, is G(p) =
 the channels are and how they go together, and not where in the patch a pixel lies.
 """
 
-import torch
 from torch import Tensor
 
-from gramgan_plugin.functional.patches import split_patches
-from gramgan_plugin.functional.precision import at_least_float32
+from gramgan_plugin.functional.gram_kernel import GramVectors, channel_pairs
+from gramgan_plugin.functional.patches import check_image, patch_grid
+from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 
 
 def gram_matrix(patches: Tensor, normalize: bool = True, center: bool = False) -> Tensor:
@@ -43,49 +43,42 @@ def gram_matrix(patches: Tensor, normalize: bool = True, center: bool = False) -
     return products / patches.shape[2] if normalize else products
 
 
-def gram_vectors(image: Tensor, patch_size: int, normalize: bool = True, center: bool = False) -> Tensor:
+def gram_vectors(
+    image: Tensor, patch_size: int, normalize: bool = True, center: bool = False, stride: int | None = None
+) -> Tensor:
     """The upper triangle of each patch's Gram matrix as a vector.
 
     Off-diagonal entries are multiplied by the square root of 2, so that the Euclidean distance of two vectors
-    is the Frobenius distance of the two matrices. A non-overlapping average of the products of channel pairs
-    gives all matrices at once, without unfolding the patches.
+    is the Frobenius distance of the two matrices. Equal patches have equal vectors wherever they lie, to the last
+    bit. Can be differentiated once.
 
     Args:
         image: (N, C, H, W); a remainder of less than a patch at the right and the bottom is dropped.
         patch_size: side p of a patch in pixels.
         normalize: divide by the p * p pixels.
         center: subtract each patch's mean first.
+        stride: pixels from one patch to the next; None for ``patch_size``.
 
     Returns:
         (N, P, C * (C + 1) / 2) in at least float32, patches in row order, entries (0, 0), (0, 1), ..., (1,
         1), ...
 
     Raises:
-        ValueError: if ``image`` is not 4-D or ``patch_size`` is below 1.
+        ValueError: if ``image`` is not 4-D, or ``patch_size`` or ``stride`` is below 1.
 
     Example:
         >>> import torch
         >>> gram_vectors(torch.ones(1, 2, 4, 4), patch_size=4).tolist()
         [[[1.0, 1.4142135381698608, 1.0]]]
     """
+    check_image(image)
     (image,) = at_least_float32(image)
-    patches = split_patches(image, patch_size)  # (N, C, h, p, w, p)
-    if center:
-        # The mean is taken off the pixels: E[x y] - E[x] E[y] would cancel in float32.
-        patches = patches - patches.mean(dim=(3, 5), keepdim=True)
-    # Slices rather than an index tensor, whose backward adds in no fixed order on a GPU.
-    products = torch.stack(
-        [patches[:, i] * patches[:, j] for i, j in channel_pairs(image.shape[1])], dim=1
-    )  # (N, M, h, p, w, p)
-    entries = products.mean(dim=(3, 5)) if normalize else products.sum(dim=(3, 5))
-    vectors = entries.flatten(2).transpose(1, 2)  # (N, M, h, w) -> (N, P, M)
-    scale = [1.0 if i == j else 2.0**0.5 for i, j in channel_pairs(image.shape[1])]
-    return vectors * vectors.new_tensor(scale)
-
-
-def channel_pairs(channels: int) -> list[tuple[int, int]]:
-    """The (row, column) of each entry of a Gram vector: the upper triangle, row by row."""
-    return [(i, j) for i in range(channels) for j in range(i, channels)]
+    patch_grid(image.shape[2], image.shape[3], patch_size, stride)  # says what is wrong with the two
+    with autocast_off(image.device):
+        vectors: Tensor = GramVectors.apply(
+            image, patch_size, patch_size if stride is None else stride, normalize, center
+        )
+    return vectors
 
 
 def gram_difference(a: Tensor, b: Tensor, channels: int, criterion: str = "l1") -> Tensor:

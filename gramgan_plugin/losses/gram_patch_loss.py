@@ -1,11 +1,23 @@
 """The patch-wise texture loss of Gram-GAN as a module."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gramgan_plugin.functional.texture import Selection, gram_patch_loss, select_candidates
+from gramgan_plugin.functional.candidates import CandidateSet, candidate_set
+from gramgan_plugin.functional.choosing import choose
+from gramgan_plugin.functional.description import Description
+from gramgan_plugin.functional.patches import patch_grid
+from gramgan_plugin.functional.precision import at_least_float32
+from gramgan_plugin.functional.selection import Selection
+from gramgan_plugin.functional.texture import check_pair, described_loss
+from gramgan_plugin.losses.vgg_layer import VGGLayer
+from gramgan_plugin.patchdb.search import PatchSearch
+from gramgan_plugin.patchdb.store import check_fits, open_store
 
 CHOICES = {
     "select_by": ("gram", "pixel"),
@@ -13,6 +25,8 @@ CHOICES = {
     "criterion": ("l1", "mse"),
     "affine_sampling": ("bicubic", "bilinear"),
     "scope": ("crop", "local"),
+    "database_use": ("also", "only"),
+    "database_index": ("auto", "kdtree", "flat", "ivf", "hnsw"),
 }
 
 
@@ -51,6 +65,16 @@ class GramPatchLoss(nn.Module):
         scope: ``crop`` for all candidates of the crop, ``local`` for those within ``radius``.
         radius: for ``local``: distance of patch centres in patches of GT, the larger of the two directions.
         chunk_size: the most distances held in memory at a time.
+        stride: pixels from one patch to the next, of SR as of the candidates; None for ``patch_size``, patches side by
+            side. Below it they overlap.
+        features: compare features of VGG19 instead of pixels: a mapping with ``layer`` (``conv1_2``, or ``relu1_2`` for
+            after the activation) and perhaps ``vgg_weights``, as in `VGGPerceptualLoss`. ``patch_size`` and ``stride``
+            then count pixels of the features' map; images must have 3 channels.
+        database: a folder of patches to choose from, made by ``basicsr patchdb build``; None for none. It is searched
+            by Gram vectors.
+        database_use: ``also`` to choose from the crop and the database, ``only`` from the database alone.
+        top_k: one of so many nearest candidates is drawn; 1 takes the nearest.
+        database_index: how the database is searched: ``auto``, ``kdtree``, ``flat``, ``ivf`` or ``hnsw``.
 
     Example:
         >>> import torch
@@ -80,7 +104,13 @@ class GramPatchLoss(nn.Module):
         affine_sampling: str = "bicubic",
         scope: str = "crop",
         radius: float | None = None,
-        chunk_size: int = 2**20,
+        chunk_size: int = 2**22,
+        stride: int | None = None,
+        features: Mapping[str, Any] | None = None,
+        database: str | None = None,
+        database_use: str = "also",
+        top_k: int = 1,
+        database_index: str = "auto",
     ) -> None:
         super().__init__()
         chosen = {
@@ -89,6 +119,8 @@ class GramPatchLoss(nn.Module):
             "criterion": criterion,
             "affine_sampling": affine_sampling,
             "scope": scope,
+            "database_use": database_use,
+            "database_index": database_index,
         }
         for name, value in chosen.items():
             if value not in CHOICES[name]:
@@ -103,6 +135,14 @@ class GramPatchLoss(nn.Module):
             raise ValueError(f"downsample: expected a list of integers of at least 2, got {downsample!r}")
         if (scope == "local") != (radius is not None) or (radius is not None and radius < 0):
             raise ValueError("radius: give one of at least 0 with scope 'local', and none with scope 'crop'")
+        if stride is not None and not 1 <= stride <= patch_size:
+            raise ValueError(
+                f"stride: expected 1 to patch_size, which is {patch_size}, got {stride}: no pixel is left out"
+            )
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        if database is not None and select_by != "gram":
+            raise ValueError(f"select_by: a database is searched by gram, not by {select_by}")
         self.loss_weight = loss_weight
         self.patch_size = patch_size
         self.alpha = alpha
@@ -120,51 +160,154 @@ class GramPatchLoss(nn.Module):
         self.scope = scope
         self.radius = radius
         self.chunk_size = chunk_size
+        self.stride = stride
+        self.top_k = top_k
+        self.database_only = database is not None and database_use == "only"
+        self.features = None if features is None else VGGLayer.of_options(features)
+        self.reduction = 1 if self.features is None else self.features.reduction
+        self.database = None if database is None else self._open(database, database_index, features)
 
-    def select(self, sr: Tensor, gt: Tensor, theta: Tensor | None = None) -> Selection:
-        """Choose the candidates, see `select_candidates`; the arguments are those of `forward`."""
-        return select_candidates(
-            sr,
-            gt,
-            self._theta(gt, theta),
-            patch_size=self.patch_size,
+    def select(
+        self,
+        sr: Tensor,
+        gt: Tensor,
+        theta: Tensor | None = None,
+        draw: Tensor | None = None,
+        measure: bool = False,
+    ) -> Selection:
+        """Choose the candidates, see `select_candidates`; the arguments are those of `compare`."""
+        with torch.no_grad():
+            return self.compare(sr, gt, theta, draw, measure)[1]
+
+    def compare(
+        self,
+        sr: Tensor,
+        gt: Tensor,
+        theta: Tensor | None = None,
+        draw: Tensor | None = None,
+        measure: bool = False,
+    ) -> tuple[Tensor, Selection]:
+        """The weighted loss, and what was chosen for it.
+
+        Args:
+            sr: (N, C, H, W) in [0, 1]; patches must cover it without a remainder.
+            gt: (N, C, H, W) in [0, 1].
+            theta: (N, affine_copies, 2, 3) of `random_theta`; None draws them from torch's default generator.
+            draw: (N, P) of `random_draw`, for ``top_k`` above 1; None draws them likewise.
+            measure: whether the selection is to have its distances, too.
+
+        Returns:
+            A scalar with a gradient for ``sr`` only, and the selection.
+
+        Raises:
+            ValueError: if shapes do not fit together or patches do not cover SR.
+            OptionError: if the images have other channels than the database's patches.
+        """
+        step = None if self.stride is None else self.stride * self.reduction
+        check_pair(sr, gt, self.patch_size * self.reduction, step)
+        sr, gt = at_least_float32(sr, gt)
+        if self.database is not None:
+            self._check_fits(channels=sr.shape[1])
+        maps = sr if self.features is None else self.features(sr)
+        x = self._on.of_image(maps, self.patch_size, self.stride)
+        by = x if self._on == self._by else self._by.of_image(maps.detach(), self.patch_size, self.stride)
+        if self.top_k > 1 and draw is None:
+            draw = torch.rand(x.shape[:2])
+        selection = choose(
+            by,
+            self._candidates(gt, self._theta(gt, theta)),
+            self._by,
             alpha=self.alpha,
             beta=self.beta,
-            select_by=self.select_by,
-            normalize=self.normalize,
-            center=self.center,
-            downsample=self.downsample,
-            antialias=self.antialias,
-            affine_sampling=self.affine_sampling,
             radius=self.radius,
+            top_k=self.top_k,
+            draw=draw,
+            database=self.database,
+            database_only=self.database_only,
+            measure=measure,
             chunk_size=self.chunk_size,
         )
+        return self._value(x, selection, maps.shape[1]), selection
 
     def forward(
-        self, sr: Tensor, gt: Tensor, theta: Tensor | None = None, selection: Selection | None = None
+        self,
+        sr: Tensor,
+        gt: Tensor,
+        theta: Tensor | None = None,
+        selection: Selection | None = None,
+        draw: Tensor | None = None,
+        report: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """The weighted loss.
 
         Args:
-            sr: (N, C, H, W) in [0, 1]; H and W are multiples of ``patch_size``.
-            gt: (N, C, H, W) in [0, 1].
-            theta: (N, affine_copies, 2, 3) of `random_theta`; None draws them from torch's default generator.
-            selection: what `select` has chosen for these images already; ``theta`` is not used then.
+            sr: see `compare`.
+            gt: see `compare`.
+            theta: see `compare`.
+            selection: what `select` has chosen for these images already; nothing is drawn then.
+            draw: see `compare`.
+            report: gets the `Selection.statistics` of what is chosen here.
 
         Returns:
             A scalar with a gradient for ``sr`` only.
 
         Raises:
-            ValueError: if shapes do not fit together or the sides are not multiples of ``patch_size``.
+            ValueError: as `compare`.
         """
-        return self.loss_weight * gram_patch_loss(
-            sr,
-            self.select(sr, gt, theta) if selection is None else selection,
-            loss_on=self.loss_on,
-            criterion=self.criterion,
+        if selection is None:
+            value, chosen = self.compare(sr, gt, theta, draw, measure=report is not None)
+            if report is not None:
+                report.update(chosen.statistics())
+            return value
+        maps = sr if self.features is None else self.features(sr)
+        return self._value(self._on.of_image(maps, self.patch_size, self.stride), selection, maps.shape[1])
+
+    def patches_in(self, image: Tensor) -> int:
+        """The number of patches that (N, C, H, W) is cut into."""
+        height, width = (side // self.reduction for side in image.shape[2:])
+        rows, columns = patch_grid(height, width, self.patch_size, self.stride)
+        return rows * columns
+
+    @property
+    def _on(self) -> Description:
+        return Description(self.loss_on, self.normalize, self.center)
+
+    @property
+    def _by(self) -> Description:
+        return Description(self.select_by, self.normalize, self.center)
+
+    def _value(self, x: Tensor, selection: Selection, channels: int) -> Tensor:
+        return self.loss_weight * described_loss(x, selection, self._on, channels, self.criterion)
+
+    def _candidates(self, gt: Tensor, theta: Tensor) -> CandidateSet:
+        return candidate_set(
+            gt,
+            theta,
+            self.patch_size,
+            self.downsample,
+            self.antialias,
+            self.affine_sampling,
+            self.stride,
+            self.features,
+            self.reduction,
+        )
+
+    def _open(self, database: str, index: str, features: Mapping[str, Any] | None) -> PatchSearch:
+        if features is not None and self.loss_on == "pixel":
+            raise ValueError("loss_on: a database has Gram matrices of features, not the features; take gram")
+        store = open_store(Path(database))
+        if self.top_k > store.count:
+            raise ValueError(f"top_k: {self.top_k}, but {database} has {store.count} patches")
+        self._check_fits = partial(
+            check_fits,
+            store,
+            patch_size=self.patch_size,
             normalize=self.normalize,
             center=self.center,
+            features=features,
         )
+        self._check_fits(channels=store.definition.channels)
+        return PatchSearch(store, index)
 
     def _theta(self, gt: Tensor, theta: Tensor | None) -> Tensor:
         shape = (gt.shape[0], self.affine_copies, 2, 3)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
-from gramgan_plugin.archs import GramGANDiscriminator
+from gramgan_plugin.archs import GramGANDiscriminator, GramGANRealPhotoDiscriminator
 from gramgan_plugin.checkpoints.files import describe_file, load_tensors, save_json, save_tensors
 from gramgan_plugin.checkpoints.finite import refuse_non_finite
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, fit_weights
@@ -196,7 +196,7 @@ class HostFixes:
         """
         net = net.to(self.device)
         if (self.opt.get("train") or {}).get("channels_last", False):
-            if isinstance(net, RRDBNet | GramGANDiscriminator):
+            if isinstance(net, RRDBNet | GramGANDiscriminator | GramGANRealPhotoDiscriminator):
                 net = net.to(memory_format=torch.channels_last)
             else:
                 net.register_forward_pre_hook(_contiguous_input)

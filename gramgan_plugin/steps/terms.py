@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from gramgan_plugin.functional.candidates import KINDS, random_theta
+from gramgan_plugin.functional.candidates import random_draw, random_theta
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.functional.precision import at_least_float32
 
@@ -137,27 +137,31 @@ class ImageTerm(Term):
 
 
 class GramPatchTerm(Term):
-    """Patch-wise texture loss, its affine warps drawn from (seed, iteration, sample).
+    """Patch-wise texture loss, its affine warps and draws made from (seed, iteration, sample).
 
-    It reports the share of patches that chose each kind of candidate: ``gram_original``, ``gram_downsampled``,
-    ``gram_affine``.
+    It reports the share of patches that chose each kind of candidate (``gram_original``, ``gram_downsampled``,
+    ``gram_affine``, and with a database ``gram_database``), the mean distance to the chosen (``gram_distance``) and
+    the one to GT's patches of the same places (``gram_one_to_one``).
     """
 
     def forward(self, step: Pass) -> Tensor:
         batch = step.batch
-        theta = random_theta(
-            len(batch.gt),
-            self.loss.affine_copies,
-            self.loss.affine_magnitude,
-            seed=(batch.manual_seed, batch.iteration),
-            first_index=batch.first_index,
-            stride=batch.stride,
-        )
-        selection = self.loss.select(step.sr, batch.gt, theta.to(batch.gt.device, non_blocking=True))
-        if step.report is not None:
-            for number, kind in enumerate(KINDS):
-                step.report[f"gram_{kind}"] = (selection.kind == number).float().mean()
-        return self.loss(step.sr, batch.gt, selection=selection)
+        numbers: dict[str, Any] = {
+            "seed": (batch.manual_seed, batch.iteration),
+            "first_index": batch.first_index,
+            "stride": batch.stride,
+        }
+        theta = random_theta(len(batch.gt), self.loss.affine_copies, self.loss.affine_magnitude, **numbers)
+        theta = theta.to(batch.gt.device, non_blocking=True)
+        draw = None
+        if self.loss.top_k > 1:
+            draw = random_draw(len(batch.gt), self.loss.patches_in(batch.gt), **numbers)
+            draw = draw.to(batch.gt.device, non_blocking=True)
+        found: dict[str, Tensor] | None = None if step.report is None else {}
+        value: Tensor = self.loss(step.sr, batch.gt, theta, draw=draw, report=found)
+        if step.report is not None and found is not None:
+            step.report.update({f"gram_{name}": number for name, number in found.items()})
+        return value
 
 
 class DiscPerceptualTerm(Term):

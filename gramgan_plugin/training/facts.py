@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from gramgan_plugin.data.fingerprint import changes
 from gramgan_plugin.data.loaders import TrainingData
+from gramgan_plugin.patchdb.store import database_facts
 from gramgan_plugin.sections import section
 
 logger = logging.getLogger("basicsr")
@@ -20,7 +22,25 @@ def run_facts(opt: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]
         opt: resolved options.
         data: of ``TrainingData.facts``.
     """
-    return {"data": dict(data), "seed": int(opt["manual_seed"]), "torch": str(torch.__version__)}
+    facts = {"data": dict(data), "seed": int(opt["manual_seed"]), "torch": str(torch.__version__)}
+    databases = patch_databases(opt)
+    return facts | ({"patch_databases": databases} if databases else {})
+
+
+def patch_databases(opt: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Which patch databases the loss terms use, by option, as ``patchdb.store.database_facts`` describes them.
+
+    Raises:
+        UserError: if one cannot be opened.
+    """
+    train = section(opt, "train")
+    blocks = {f"train.{name}": block for name, block in train.items()}
+    blocks |= {f"train.extra_terms.{name}": block for name, block in section(train, "extra_terms").items()}
+    return {
+        f"{where}.database": database_facts(Path(block["database"]).expanduser())
+        for where, block in blocks.items()
+        if isinstance(block, Mapping) and isinstance(block.get("database"), str)
+    }
 
 
 def recorded_seed(content: Mapping[str, Any]) -> int | None:
@@ -55,7 +75,7 @@ def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: Tr
         for difference in differences:
             logger.warning(f"{difference}; training goes on at the start of epoch {epoch}")
         return epoch, batch
-    inexact = []
+    inexact = list(_other_databases(section(before, "patch_databases"), section(facts, "patch_databases")))
     if was.get("world_size") != now["world_size"]:
         inexact.append(f"{now['world_size']} processes instead of {was.get('world_size')}")
     if before.get("torch") != facts["torch"]:
@@ -86,6 +106,14 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str
             f"datasets.train.dataset_enlarge_ratio: {now['ratio']}, was {was.get('ratio')}: epochs are of another "
             "length"
         )
+
+
+def _other_databases(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for option in sorted(was.keys() | now.keys()):
+        before, after = section(was, option), section(now, option)
+        if before.get("fingerprint") != after.get("fingerprint"):
+            count, old = (facts.get("count", "no") for facts in (after, before))
+            yield f"{option}: {count} patches, with other content, instead of {old}"
 
 
 def _other_seed(was: Any, now: int) -> Iterator[str]:

@@ -88,7 +88,8 @@ class Run:
         self.data = TrainingData(opt)
         self.facts = run_facts(opt, self.data.facts())
         if opt["rank"] == 0:
-            record_data(self.folder, self.facts["data"])
+            databases = {key: self.facts[key] for key in ("patch_databases",) if key in self.facts}
+            record_data(self.folder, {**self.facts["data"], **databases})
         self.val_loaders = build_test_loaders(opt, "val")
         self.val_freq = _whole(opt, "val", "val_freq", 5000) if opt.get("val") and self.val_loaders else 0
         self.model = build_model(opt)

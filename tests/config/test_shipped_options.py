@@ -1,5 +1,7 @@
 """Every option file that the package brings along."""
 
+import json
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 import yaml
 from basicsr.utils.options import ordered_yaml
 
+from gramgan_plugin.archs import GramGANRealPhotoDiscriminator
+from gramgan_plugin.cli.main import build_parser, main
 from gramgan_plugin.config import check_options, load_options, resolve_options
 
 FILES = sorted(Path(str(entry)) for entry in files("gramgan_plugin.options").iterdir() if str(entry).endswith(".yml"))
@@ -23,6 +27,7 @@ def test_they_are_there():
         _names(FILES)
     )
     assert {"test_gramgan_x4", "test_sample"} <= set(_names(FILES))
+    assert {"train_gramgan_realphoto_x4", "train_gramgan_realphoto_sample"} <= set(_names(FILES))
 
 
 @pytest.mark.parametrize("path", FILES, ids=_names(FILES))
@@ -103,3 +108,79 @@ def test_the_paper_settings():
         "type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3,
         "num_feat": 64, "num_block": 23, "num_grow_ch": 32, "scale": 4,
     }  # fmt: skip
+
+
+def test_the_realphoto_settings():
+    """What is given of GramGAN-RealPhoto, and what it shares with the paper's file."""
+    options, papers = load_options(["train_gramgan_realphoto_x4"]), load_options(["train_gramgan_x4"])
+    train, data = options["train"], options["datasets"]["train"]
+    assert (data["batch_size_per_gpu"], train["total_iter"]) == (16, 200000)
+    assert [train[f"optim_{letter}"]["lr"] for letter in "gd"] == [2e-4, 2e-4]
+    assert options["network_d"] == {"type": "GramGANRealPhotoDiscriminator", "num_in_ch": 3, "num_feat": 64}
+    texture = train["gram_patch_opt"]
+    assert (texture["database_use"], texture["alpha"], texture["beta"]) == ("only", 0.5, 0.5)
+    assert train["disc_perceptual_opt"]["criterion"] == "l1"
+    assert GramGANRealPhotoDiscriminator.resolve_taps(train["disc_perceptual_opt"]["taps"]) == (
+        GramGANRealPhotoDiscriminator.resolve_taps((5, 11))
+    )
+    assert train["perceptual_opt"]["layer_weights"] == "beby"
+    for key in ("gan_opt", "pixel_opt", "ema_decay"):
+        assert train[key] == papers["train"][key]
+    assert options["network_g"] == papers["network_g"]
+
+
+def _commands(path: Path) -> list[list[str]]:
+    """The commands in an option file's head as words, without what stands in brackets beside them."""
+    commands: list[str] = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#   "):
+            continue
+        text = re.sub(r"\s{2,}\(.*\)$", "", line[1:].strip()).removesuffix("\\")
+        if text.startswith("basicsr "):
+            commands.append(text)
+        else:
+            commands[-1] += f" {text}"  # goes on
+    return [command.split() for command in commands]
+
+
+@pytest.mark.parametrize("path", FILES, ids=_names(FILES))
+def test_the_commands_in_its_head_are_understood(path):
+    commands = _commands(path)
+    assert commands
+    for program, *arguments in commands:
+        assert program == "basicsr"
+        build_parser().parse_args(arguments)
+
+
+def test_the_small_realphoto_file_trains(sample_pair, workdir):
+    """Two iterations from the file as it is, over a database that the command in its head makes."""
+    database = str(workdir / "textures.patchdb")
+    (build,) = (command[1:] for command in _commands(_path("train_gramgan_realphoto_sample")) if "patchdb" in command)
+    build[build.index("--source") + 1] = str(sample_pair / "GT.lmdb")
+    build[build.index("--out") + 1] = database
+    assert main(build) == 0
+    where = "datasets:{}={}".format
+    overrides = [
+        where("train:dataroot_gt", sample_pair / "GT.lmdb"),
+        where("train:dataroot_lq", sample_pair / "LQ_x4.lmdb"),
+        where("val:dataroot_gt", sample_pair / "test/GT"),
+        where("val:dataroot_lq", sample_pair / "test/LQ_x4"),
+        "train:total_iter=2",
+        "train:precision=fp32",
+        "num_gpu=0",
+        "network_g:num_feat=8",
+        "network_d:num_feat=2",
+        "path:pretrain_network_g=~",
+        "logger:print_freq=1",
+        "logger:use_tb_logger=false",
+        f"train:gram_patch_opt:database={database}",
+    ]
+    assert main(["train", "-opt", "train_gramgan_realphoto_sample", "--force_yml", *overrides]) == 0
+    lines = Path("experiments/GramGAN_RealPhoto_sample/metrics.jsonl").read_text().splitlines()
+    row = json.loads(lines[1])
+    assert row["gram_database"] == 1, "database_use: only"
+    assert min(row["l_g_gram"], row["grad_g_gram"], row["l_g_dp"], row["grad_g_dp"]) > 0
+
+
+def _path(name: str) -> Path:
+    return next(path for path in FILES if path.stem == name)

@@ -111,7 +111,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"train:extra_terms": {"a": 3}}, "train.extra_terms.a: expected a section with a `type`"),
     ({"train:extra_terms": {1: {"type": "L1Loss"}}}, "train.extra_terms: the key 1 is not text; put it in quotes"),
     # Values that a class refuses.
-    ({f"{GRAM}:select_by": "colour"}, "train.gram_patch_opt.select_by: expected one of gram, pixel, got 'colour'"),
+    ({f"{GRAM}:select_by": "colour"}, "train.gram_patch_opt.select_by: expected one of gram, pixel, not 'colour'"),
     ({f"{GRAM}:radius": 2.0}, "train.gram_patch_opt.radius: give one of at least 0 with scope 'local'"),
     ({"train:gan_opt:mask": "bebby"}, "train.gan_opt.mask: expected one of gramgan, beby"),
     ({"train:gan_opt:mask": {**MASK, "stride": 2}}, "train.gan_opt.mask: window must be at least 2 and stride 1"),

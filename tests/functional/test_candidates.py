@@ -13,6 +13,7 @@ from gramgan_plugin.functional import (
     describe_patches,
     downsampled,
     extract_patches,
+    random_draw,
     random_theta,
 )
 
@@ -71,7 +72,19 @@ class TestRandomTheta:
         assert (noise.std(0) - 1).abs().max() < 0.05
         assert (torch.corrcoef(noise.t()) - torch.eye(6)).abs().max() < 0.07
 
+    def test_draws_are_independent_of_the_split_and_of_the_warps(self):
+        whole = random_draw(6, 50, (1, 2), 4)
+        assert whole.shape == (6, 50)
+        assert 0 <= whole.min() < 0.05 < 0.95 < whole.max() < 1
+        assert torch.equal(random_draw(3, 50, (1, 2), 5, stride=2), whole[1::2])
+        assert not torch.equal(random_draw(6, 50, (1, 3), 4), whole)
+        assert len(whole.unique()) == 300
+        noise = random_theta(300, 1, 1.0, (1,)).flatten(1)[:, 1]
+        assert abs(torch.corrcoef(torch.stack([noise, random_draw(300, 1, (1,))[:, 0]]))[0, 1]) < 0.2
+
     def test_exception(self):
+        with pytest.raises(ValueError, match="must not be negative"):
+            random_draw(1, 1, seed=(-1,))
         with pytest.raises(ValueError, match="must not be negative"):
             random_theta(1, 1, 0.003, seed=(-1,))
         with pytest.raises(ValueError, match="must not be negative"):
@@ -133,6 +146,42 @@ class TestCandidateSet:
         small = F.interpolate(gt, scale_factor=0.5, mode="bicubic", antialias=True)
         expected = torch.cat([extract_patches(gt, 4), extract_patches(small, 4)], dim=1).flatten(2)
         torch.testing.assert_close(candidates.describe("pixel"), expected)
+
+    @pytest.mark.parametrize("stride", [None, 2])
+    def test_take(self, stride):
+        gt = photo(16).repeat(2, 1, 1, 1)
+        gt[1] = gt[1].flip(-1)
+        candidates = candidate_set(gt, random_theta(2, 1, 0.003, (0,)), 4, (2,), stride=stride)
+        index = torch.tensor([[0, 17, 30], [5, 5, 20]])
+        pixels, taken = candidates.describe("pixel"), candidates.take(index)
+        assert taken.shape == (2, 3, 16, 3)
+        for n in range(2):
+            for i in range(3):
+                assert torch.equal(taken[n, i].flatten(), pixels[n, index[n, i]])
+        assert candidates.samples(slice(1, 2)).take(index[1:]).equal(taken[1:])
+
+    def test_stride(self):
+        candidates = candidate_set(photo(16), None, 4, (2,), stride=2)
+        assert candidates.counts() == [49, 9]
+        expected = torch.cat([extract_patches(image, 4, 2) for image in candidates.images], dim=1)
+        assert torch.equal(candidates.describe("pixel"), expected.flatten(2))
+        assert candidates.centres()[:2].tolist() == [[2, 2], [2, 4]]
+        assert candidates.centres()[49:51].tolist() == [[4, 4], [4, 8]]
+
+    def test_features(self):
+        """Each image is mapped as it is; copies whose maps hold no patch are left out."""
+        seen = []
+
+        def embed(image):
+            seen.append(tuple(image.shape[2:]))
+            return F.avg_pool2d(image, 2).repeat(1, 3, 1, 1).bfloat16()
+
+        candidates = candidate_set(photo(34), random_theta(1, 1, 0.003, (0,)), 4, (2, 4, 5), embed=embed, reduction=2)
+        assert seen == [(34, 34), (17, 17), (8, 8), (34, 34)]
+        assert [tuple(image.shape) for image in candidates.images] == [(1, 9, s, s) for s in (17, 8, 4, 17)]
+        assert all(image.dtype == torch.float32 for image in candidates.images)
+        with pytest.raises(ValueError, match="gt of 7x7 px holds no patch of 8 px"):
+            candidate_set(photo(7), embed=embed, reduction=2)
 
     def test_antialias(self):
         gt = photo(16)

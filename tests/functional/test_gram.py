@@ -1,5 +1,8 @@
+import itertools
+
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +12,22 @@ from gramgan_plugin.functional import extract_patches, gram_difference, gram_mat
 
 def random_image(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def loop_vectors(image: np.ndarray, p: int, stride: int, normalize: bool, center: bool) -> np.ndarray:
+    """The vectors of (N, C, H, W), a patch at a time."""
+    rows, columns = np.triu_indices(image.shape[1])
+    scale = np.where(rows == columns, 1, np.sqrt(2))
+    vectors = [[] for _ in image]
+    for top in range(0, image.shape[2] - p + 1, stride):
+        for left in range(0, image.shape[3] - p + 1, stride):
+            for n, sample in enumerate(image):
+                pixels = sample[:, top : top + p, left : left + p].reshape(len(sample), -1)
+                if center:
+                    pixels = pixels - pixels.mean(axis=1, keepdims=True)
+                gram = pixels @ pixels.T / (p * p if normalize else 1)
+                vectors[n].append(gram[rows, columns] * scale)
+    return np.array(vectors)
 
 
 class TestGramMatrix:
@@ -56,15 +75,85 @@ class TestGramVectors:
     @pytest.mark.parametrize("channels", [1, 3, 4])
     @pytest.mark.parametrize("normalize", [False, True])
     @pytest.mark.parametrize("center", [False, True])
-    @pytest.mark.parametrize("patch_size", [3, 4])
-    def test_feature(self, channels, normalize, center, patch_size):
+    @pytest.mark.parametrize(("patch_size", "stride"), [(3, None), (4, None), (4, 1), (3, 2), (1, 1), (2, 3)])
+    def test_feature(self, channels, normalize, center, patch_size, stride):
         image = random_image(2, channels, 13, 9)  # with a remainder
-        matrices = gram_matrix(extract_patches(image, patch_size), normalize, center)
-        rows, columns = np.triu_indices(channels)
-        expected = matrices[:, :, rows, columns].numpy() * np.where(rows == columns, 1, np.sqrt(2))
-        got = gram_vectors(image, patch_size, normalize, center)
-        assert got.shape == (2, (13 // patch_size) * (9 // patch_size), channels * (channels + 1) // 2)
+        got = gram_vectors(image, patch_size, normalize, center, stride)
+        expected = loop_vectors(image.numpy(), patch_size, stride or patch_size, normalize, center)
         np.testing.assert_allclose(got.numpy(), expected, rtol=1e-11, atol=1e-14)
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        seed=st.integers(0, 2**31),
+        channels=st.integers(1, 12),
+        patch_size=st.integers(1, 5),
+        overlap=st.integers(0, 4),
+        height=st.integers(5, 14),
+        width=st.integers(5, 14),
+        normalize=st.booleans(),
+        center=st.booleans(),
+        channels_last=st.booleans(),
+    )
+    def test_value_and_gradient(
+        self, seed, channels, patch_size, overlap, height, width, normalize, center, channels_last
+    ):
+        """Against plain operations that autograd differentiates."""
+        stride = max(1, patch_size - overlap)
+        image = random_image(2, channels, height, width, seed=seed)
+        if channels_last:
+            image = image.to(memory_format=torch.channels_last)
+        image.requires_grad_()
+        got = gram_vectors(image, patch_size, normalize, center, stride)
+        patches = extract_patches(image, patch_size, stride)
+        rows, columns = torch.triu_indices(channels, channels)
+        scale = (1.0 + (rows != columns)).double().sqrt()
+        expected = gram_matrix(patches, normalize, center)[:, :, rows, columns] * scale
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+        weight = random_image(*got.shape, seed=seed + 1) - 0.5
+        gradients = [torch.autograd.grad((v * weight).sum(), image)[0] for v in (got, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("patch_size", [2, 5, 8, 16])
+    @pytest.mark.parametrize("center", [False, True])
+    def test_patch_sizes_in_float32(self, patch_size, center):
+        image = torch.from_numpy(skimage.data.chelsea()[:96, 200:296].copy()).permute(2, 0, 1)[None].float() / 255
+        for stride in (patch_size, max(1, patch_size // 2)):
+            got = gram_vectors(image, patch_size, center=center, stride=stride)
+            expected = loop_vectors(image.double().numpy(), patch_size, stride, True, center)
+            np.testing.assert_allclose(got.numpy(), expected, rtol=2e-6, atol=1e-8 if center else 0)
+
+    @pytest.mark.parametrize("channels", [3, 9])
+    @pytest.mark.parametrize("center", [False, True])
+    def test_equal_patches_have_equal_vectors(self, channels, center):
+        """To the last bit, wherever they lie: what is equal must tie."""
+        patch = random_image(1, channels, 4, 4, dtype=torch.float32)
+        vectors = gram_vectors(patch.repeat(2, 1, 5, 13), 4, center=center)
+        assert (vectors == vectors[:1, :1]).all()
+
+    @pytest.mark.parametrize("channels", [3, 9])
+    def test_second_derivative_is_refused(self, channels):
+        image = random_image(1, channels, 8, 8).requires_grad_()
+        (gradient,) = torch.autograd.grad(gram_vectors(image, 4).square().sum(), image, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            gradient.sum().backward()
+
+    @pytest.mark.parametrize("stride", [4, 2])
+    def test_gradient_is_the_same_each_time(self, stride):
+        image = random_image(2, 3, 32, 32, dtype=torch.float32).requires_grad_()
+        weight = random_image(*gram_vectors(image, 4, stride=stride).shape, dtype=torch.float32)
+        first, second = (
+            torch.autograd.grad((gram_vectors(image, 4, stride=stride) * weight).sum(), image)[0] for _ in range(2)
+        )
+        assert torch.equal(first, second)
+
+    def test_no_patch(self):
+        image = torch.zeros(2, 3, 3, 9).requires_grad_()
+        assert gram_vectors(image, 4).shape == (2, 0, 6)
+
+    @pytest.mark.parametrize(("arguments", "message"), [((0,), "patch_size"), ((4, True, False, 0), "stride")])
+    def test_exception(self, arguments, message):
+        with pytest.raises(ValueError, match=f"{message} must be at least 1"):
+            gram_vectors(torch.zeros(1, 3, 8, 8), *arguments)
 
     @settings(max_examples=25, deadline=None)
     @given(seed=st.integers(0, 2**31), channels=st.integers(1, 5))
@@ -96,9 +185,12 @@ class TestGramVectors:
         assert gram_vectors(image, 4).dtype == torch.float64
 
     def test_gradcheck(self):
-        image = random_image(1, 2, 4, 8).requires_grad_()
-        assert torch.autograd.gradcheck(lambda x: gram_vectors(x, 4, center=True), image)
-        assert torch.autograd.gradcheck(lambda x: gram_vectors(x, 4), image)
+        for channels in (2, 9):
+            image = random_image(1, channels, 4, 8).requires_grad_()
+            for stride, center in itertools.product((4, 2), (False, True)):
+                assert torch.autograd.gradcheck(
+                    lambda x, center=center, stride=stride: gram_vectors(x, 4, True, center, stride), image
+                )
 
 
 class TestGramDifference:

@@ -7,12 +7,45 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from gramgan_plugin.functional import Neighbourhood, gram_vectors, nearest, nearest_candidates
+from gramgan_plugin.functional import (
+    Neighbourhood,
+    describe_patches,
+    gram_vectors,
+    nearest,
+    nearest_candidates,
+    nearest_dense,
+    nearest_products,
+    nearest_several,
+    nearest_tree,
+    random_theta,
+    select_candidates,
+)
+from gramgan_plugin.functional.nearest_dense import search_by_differences
+from gramgan_plugin.functional.nearest_products import search_by_products
+from gramgan_plugin.functional.nearest_tree import first_equal, search_by_trees
 
 
 def random_points(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+class Operations(TorchDispatchMode):
+    """Which operations ran, and the number of entries of the largest tensor that one gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.names.add(func.overloadpacket.__name__)
+        for item in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(item, torch.Tensor):
+                self.largest = max(self.largest, item.numel())
+        return result
 
 
 class TestNearestCandidates:
@@ -70,14 +103,14 @@ class TestNearestCandidates:
     @pytest.mark.parametrize("chunk_size", [1, 10, 2**20])
     def test_memory_is_bounded(self, chunk_size, monkeypatch):
         sizes = []
-        original = nearest._squared_distances
+        original = nearest_dense._squared_distances
 
         def spy(*args):
             result = original(*args)
             sizes.append(result.numel())
             return result
 
-        monkeypatch.setattr(nearest, "_squared_distances", spy)
+        monkeypatch.setattr(nearest_dense, "_squared_distances", spy)
         nearest_candidates(random_points(1, 21, 3), random_points(1, 17, 3), chunk_size)
         assert max(sizes) <= chunk_size
         assert sum(sizes) == 21 * 17
@@ -125,6 +158,202 @@ class TestNearestCandidates:
             nearest_candidates(torch.zeros(q), torch.zeros(k), chunk_size)
 
 
+def brute_force(queries: torch.Tensor, candidates: torch.Tensor, allowed: np.ndarray | None = None) -> np.ndarray:
+    """All squared distances in float64, (N, Q, K), a query at a time."""
+    x, y = queries.double().numpy(), candidates.double().numpy()
+    squared = np.stack([[np.square(y[n] - point).sum(axis=1) for point in x[n]] for n in range(len(x))])
+    return squared if allowed is None else np.where(allowed, squared, np.inf)
+
+
+def photo_vectors(name: str, by: str = "gram", center: bool = False, size: int = 96, channels: int = 3):
+    """Queries half way between a blurred photo and the photo, and its patches; with a flat region of equal patches."""
+    photo = torch.from_numpy(getattr(skimage.data, name)()[:size, 200 : 200 + size].copy())
+    photo = photo.permute(2, 0, 1)[None].float() / 255
+    photo[..., : size // 3, :] = 0.5
+    sr = torch.nn.functional.avg_pool2d(photo, 3, 1, 1)
+    x, y = (describe_patches(image, 4, by, center=center) for image in (sr, photo))
+    return (x + y) / 2, y
+
+
+SEARCHES = {
+    "trees": lambda q, c, k, chunk: search_by_trees(q, c, k),
+    "products": search_by_products,
+    "differences": search_by_differences,
+    "gpu products": lambda q, c, k, chunk: tuple(
+        torch.stack(part)
+        for part in zip(
+            *[nearest_products._search_on_gpu(a, b, k, chunk) for a, b in zip(q, c, strict=True)], strict=True
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+class TestEachSearch:
+    """All searches, forced, against all distances in float64."""
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        seed=st.integers(0, 2**31),
+        n=st.integers(1, 3),
+        q=st.integers(1, 30),
+        c=st.integers(1, 50),
+        d=st.integers(1, 30),
+        k=st.integers(1, 4),
+        far=st.sampled_from([0.0, 1.0, 100.0]),
+        chunk_size=st.integers(1, 2000),
+        dtype=st.sampled_from([torch.float32, torch.float64]),
+    )
+    def test_random_points(self, search, seed, n, q, c, d, k, far, chunk_size, dtype):
+        queries = random_points(n, q, d, seed=seed, dtype=dtype) + far
+        candidates = random_points(n, c, d, seed=seed + 1, dtype=dtype) + far
+        squared, index = SEARCHES[search](queries, candidates, k, chunk_size)
+        expected = brute_force(queries, candidates)
+        order = np.argsort(expected, axis=2)[:, :, :k]
+        few = min(k, c)
+        assert squared.shape == index.shape == (n, q, k)
+        assert np.array_equal(index[..., :few].numpy(), order)
+        np.testing.assert_allclose(squared[..., :few], np.take_along_axis(expected, order, 2), rtol=1e-5)
+        assert (squared[..., few:] == float("inf")).all()
+        assert (index[..., few:] == 0).all()
+
+    @pytest.mark.parametrize("k", [1, 3])
+    @pytest.mark.parametrize(("by", "center"), [("gram", False), ("gram", True), ("pixel", False)])
+    @pytest.mark.parametrize("name", ["astronaut", "chelsea"])
+    def test_photos(self, search, name, by, center, k):
+        """Nothing is nearer than what is found; float32 differences may take what is equally near to their digits."""
+        queries, candidates = photo_vectors(name, by, center)
+        squared, index = SEARCHES[search](queries, candidates, k, 2**16)
+        distances = brute_force(queries, candidates)
+        best = np.sort(distances, axis=2)[:, :, :k]
+        found = np.take_along_axis(distances, index.numpy(), 2)
+        if search in ("trees", "products"):
+            assert np.array_equal(found, best), "to the last bit"
+        else:
+            np.testing.assert_allclose(found, best, rtol=1e-6, atol=1e-14)
+        assert all(len(set(row)) == k for row in index[0].tolist())
+        np.testing.assert_allclose(squared.numpy(), best, rtol=1e-4, atol=1e-12)
+
+    def test_equal_candidates(self, search):
+        candidates = random_points(1, 40, 9).repeat(1, 5, 1)
+        queries = random_points(1, 60, 9, seed=1)
+        index = SEARCHES[search](queries, candidates, 1, 500)[1]
+        assert np.array_equal(index[0, :, 0].numpy(), brute_force(queries, candidates)[0].argmin(axis=1))
+        assert index.max() < 40
+
+
+class TestAsOnAGpu:
+    """What a GPU would do, done on the CPU."""
+
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, monkeypatch):
+        for module in (nearest, nearest_dense, nearest_products):
+            monkeypatch.setattr(module, "on_cpu", lambda points: False)
+
+    @pytest.mark.parametrize("k", [1, 3])
+    @pytest.mark.parametrize(("by", "center"), [("gram", False), ("gram", True), ("pixel", False)])
+    def test_feature(self, by, center, k):
+        queries, candidates = photo_vectors("astronaut", by, center)
+        with Operations() as operations:
+            index = nearest_several(queries, candidates, k, 2**16)[1]
+        distances = brute_force(queries, candidates)
+        best = np.sort(distances, axis=2)[:, :, :k]
+        np.testing.assert_allclose(np.take_along_axis(distances, index.numpy(), 2), best, rtol=1e-6, atol=1e-14)
+        assert operations.largest <= 2 * 2**16 < queries.shape[1] * candidates.shape[1]
+        waiting = {"nonzero", "_local_scalar_dense", "is_nonzero", "masked_select", "unique_consecutive", "equal"}
+        assert not waiting & operations.names, "nothing waits for a value"
+
+    def test_the_whole_choice(self):
+        photo = torch.from_numpy(skimage.data.chelsea()[:96, 200:296].copy()).permute(2, 0, 1)[None].float() / 255
+        sr = torch.nn.functional.avg_pool2d(photo, 5, 1, 2)
+        theta = random_theta(1, 1, 0.003, (0,))
+        with Operations() as operations:
+            selection = select_candidates(sr, photo, theta, top_k=2, draw=torch.rand(1, 576), measure=True)
+            selection.statistics()
+        assert "_local_scalar_dense" not in operations.names
+        assert "nonzero" not in operations.names
+
+
+class TestSearchByProducts:
+    def test_near_duplicates(self):
+        """Candidates far closer to each other than the rounding of a product in float32: all are measured again."""
+        base = random_points(1, 1, 20) * 3
+        candidates = torch.cat([base, -base], dim=1).repeat(1, 150, 1) + 1e-5 * random_points(1, 300, 20, seed=1)
+        queries = base + 1e-5 * random_points(1, 50, 20, seed=2)
+        expected = brute_force(queries, candidates)[0].argmin(axis=1)
+        product = -(queries[0] @ candidates[0].T) + candidates[0].square().sum(dim=1) / 2
+        assert np.mean(product.argmin(dim=1).numpy() == expected) < 0.5, "products alone cannot tell them apart"
+        assert np.array_equal(search_by_products(queries, candidates, 1, 2**20)[1][0, :, 0].numpy(), expected)
+
+    @pytest.mark.parametrize("k", [1, 3])
+    def test_products_of_few_digits(self, k, monkeypatch):
+        """Such as bfloat16's, which torch may be told to compute with: it shows, and float64 takes over."""
+        original, seen = torch.mm, []
+
+        def mm(a, b, *, out):
+            seen.append(out.dtype)
+            if out.dtype == torch.float32:
+                return out.copy_((a.bfloat16() @ b.bfloat16()).float())
+            return original(a, b, out=out)
+
+        monkeypatch.setattr(torch, "mm", mm)
+        queries, candidates = photo_vectors("chelsea", "pixel")
+        found = search_by_products(queries, candidates, k, 2**16)[1]
+        assert {torch.float32, torch.float64} == set(seen)
+        distances = brute_force(queries, candidates)
+        assert np.array_equal(np.take_along_axis(distances, found.numpy(), 2), np.sort(distances, axis=2)[:, :, :k])
+
+    def test_memory_is_bounded(self, monkeypatch):
+        """No tensor has as many entries as there are pairs of queries and candidates."""
+        queries, candidates = random_points(1, 2500, 27), random_points(1, 2500, 27, seed=1)
+        with Operations() as operations:
+            search_by_products(queries, candidates, 1, 2**22)
+        assert operations.largest <= 2**21
+        flat = torch.ones(1, 2500, 27)
+        with Operations() as operations:
+            assert search_by_products(flat, flat, 1, 2**22)[1].max() == 0
+        assert operations.largest <= 2500 * 28, "equal candidates are measured once"
+
+
+class TestSearchAllowed:
+    @settings(max_examples=40, deadline=None)
+    @given(
+        seed=st.integers(0, 2**31),
+        n=st.integers(1, 3),
+        rows=st.integers(1, 5),
+        columns=st.integers(1, 5),
+        k=st.integers(1, 3),
+        radius=st.floats(0, 4),
+        chunk_size=st.integers(1, 500),
+    )
+    def test_feature(self, seed, n, rows, columns, k, radius, chunk_size):
+        grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).double()
+        own = torch.cat([grid, 2 * grid + 0.5, random_points(5, 2, seed=seed).double() * 3])
+        queries, candidates = random_points(n, len(grid), 6, seed=seed), random_points(n, len(own), 6, seed=seed + 1)
+        squared, index = nearest_several(queries, candidates, k, chunk_size, Neighbourhood(grid, own, radius))
+        near = (grid[:, None] - own).abs().amax(dim=2).numpy() <= radius * (1 + 1e-9)
+        expected = brute_force(queries, candidates, near[None])
+        best = np.pad(np.sort(expected, axis=2), ((0, 0), (0, 0), (0, k)), constant_values=np.inf)[:, :, :k]
+        np.testing.assert_allclose(squared.numpy(), best, rtol=1e-5)
+        found = np.take_along_axis(expected, index.numpy(), 2)
+        there = np.isfinite(best)
+        assert np.array_equal(found[there], best[there])
+        assert (index.numpy()[~there] == 0).all()
+
+    def test_little_is_measured(self, monkeypatch):
+        """A row of patches looks at the rows around it alone."""
+        sizes = []
+        original = nearest_dense._squared_distances
+        spy = lambda *args: sizes.append((result := original(*args)).numel()) or result  # noqa: E731
+        monkeypatch.setattr(nearest_dense, "_squared_distances", spy)
+        grid = torch.cartesian_prod(torch.arange(30), torch.arange(30)).double()
+        points = random_points(1, 900, 6)
+        assert torch.equal(
+            nearest_candidates(points, points, allowed=Neighbourhood(grid, grid, 2))[0], torch.arange(900)
+        )
+        assert sum(sizes) <= 30 * 30 * 5 * 30
+
+
 class TestTree:
     """The search by a k-d tree, which on a CPU takes the place of the exhaustive one for many points."""
 
@@ -137,7 +366,7 @@ class TestTree:
         sr = torch.nn.functional.avg_pool2d(photo, 3, 1, 1)
         described = [gram_vectors(image, 4, center=center) for image in (sr, photo)]
         queries, candidates = (described[0] + described[1]) / 2, described[1]
-        assert queries.shape[1] * candidates.shape[1] >= nearest.TREE_DISTANCES
+        assert queries.shape[1] * candidates.shape[1] >= nearest.FEW_DISTANCES
         index = nearest_candidates(queries, candidates)[0].numpy()
         x, y = queries[0].double().numpy(), candidates[0].double().numpy()
         distances = np.stack([np.square(y - point).sum(axis=1) for point in x])
@@ -150,17 +379,33 @@ class TestTree:
 
     def test_which_search(self, monkeypatch):
         called = []
-        tree = nearest._search_tree
-        monkeypatch.setattr(nearest, "_search_tree", lambda *pair: called.append(len(pair[0])) or tree(*pair))
+        for name in ("search_by_trees", "search_by_products", "search_by_differences", "search_allowed"):
+            original = getattr(nearest, name)
+            monkeypatch.setattr(
+                nearest, name, lambda *args, name=name, original=original: called.append(name) or original(*args)
+            )
         many, few = random_points(2, 600, 6), random_points(2, 10, 6)
         assert torch.equal(nearest_candidates(many, many), torch.arange(600).expand(2, -1))
-        assert called == [600, 600]
         centres = torch.zeros(600, 2, dtype=torch.float64)
         nearest_candidates(few, few)
-        nearest_candidates(many[:0], many[:0])
+        assert nearest_candidates(many[:0], many[:0]).shape == (0, 600)
         nearest_candidates(random_points(1, 600, 9), random_points(1, 600, 9))
         nearest_candidates(many[:1], many[:1], allowed=Neighbourhood(centres, centres, radius=1.0))
-        assert len(called) == 2
+        assert called == ["search_by_trees", "search_by_differences", "search_by_products", "search_allowed"]
+
+    @pytest.mark.parametrize(
+        ("threads", "n", "pools", "workers"), [(1, 3, 0, 1), (2, 3, 2, 1), (4, 2, 2, 2), (3, 1, 0, 3)]
+    )
+    def test_threads_are_torchs(self, threads, n, pools, workers, monkeypatch):
+        opened, used = [], []
+        pool, search = nearest_tree.ThreadPoolExecutor, nearest_tree._search
+        monkeypatch.setattr(nearest_tree.torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(nearest_tree, "ThreadPoolExecutor", lambda size: opened.append(size) or pool(size))
+        monkeypatch.setattr(nearest_tree, "_search", lambda *args: used.append(args[3]) or search(*args))
+        points = random_points(n, 600, 3)
+        assert torch.equal(nearest_candidates(points, points), torch.arange(600).expand(n, -1))
+        assert opened == [pools] * (pools > 0)
+        assert used == [workers] * n
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_what_is_not_finite_is_left_to_the_exhaustive_search(self, value):
@@ -188,3 +433,27 @@ class TestTree:
         expected = nearest_candidates(queries, candidates)
         monkeypatch.setitem(sys.modules, "scipy.spatial", None)
         assert torch.equal(nearest_candidates(queries, candidates), expected)
+
+
+class TestFirstEqual:
+    @settings(max_examples=60, deadline=None)
+    @given(
+        seed=st.integers(0, 2**31),
+        count=st.integers(0, 300),
+        d=st.integers(1, 4),
+        values=st.integers(1, 5),
+        dtype=st.sampled_from([np.float32, np.float64]),
+    )
+    def test_feature(self, seed, count, d, values, dtype):
+        rows = np.random.default_rng(seed).integers(-values, values, (count, d)).astype(dtype)
+        rows *= np.where(np.arange(count)[:, None] % 2, 1, -1)  # zeros of either sign
+        seen: dict[tuple[float, ...], int] = {}
+        expected = [seen.setdefault(tuple(row + 0.0), i) for i, row in enumerate(rows)]
+        assert first_equal(rows).tolist() == expected
+
+    def test_rows_that_share_a_place_in_the_table(self, monkeypatch):
+        monkeypatch.setattr(nearest_tree, "ROOM", 1)
+        rows = np.random.default_rng(0).integers(0, 9, (400, 3)).astype(np.float32)
+        seen: dict[tuple[float, ...], int] = {}
+        expected = [seen.setdefault(tuple(row), i) for i, row in enumerate(rows)]
+        assert first_equal(rows).tolist() == expected

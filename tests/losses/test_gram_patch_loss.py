@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from gramgan_plugin.functional import KINDS, random_theta
+from gramgan_plugin.functional import extract_patches, gram_matrix, random_draw, random_theta
 from gramgan_plugin.losses import GramPatchLoss
+from tests.losses.gram_patch_reference import reference
 
 BEBY = {
     "patch_size": 3,
@@ -36,6 +39,16 @@ OPTIONS = [
     {"affine_copies": 0},
     {"affine_copies": 3, "affine_magnitude": 0.1, "affine_sampling": "bilinear"},
     {"patch_size": 3, "affine_copies": 1},
+    {"patch_size": 2},
+    {"patch_size": 12, "center": True},
+    {"stride": 2},
+    {"stride": 2, "center": True, "scope": "local", "radius": 1},
+    {"patch_size": 3, "stride": 1, "select_by": "pixel", "loss_on": "pixel", "downsample": [2, 3]},
+    {"patch_size": 8, "stride": 4, "center": True, "loss_on": "pixel", "affine_copies": 2},
+    {"patch_size": 6, "stride": 3, "criterion": "mse", "affine_magnitude": 0.05, "scope": "local", "radius": 0.5},
+    {"top_k": 3},
+    {"top_k": 40, "stride": 2, "scope": "local", "radius": 0.5},
+    {"top_k": 2, "select_by": "pixel"},
     BEBY,
 ]
 
@@ -57,51 +70,8 @@ def theta_for(loss: GramPatchLoss, n: int = 2) -> torch.Tensor:
     return random_theta(n, loss.affine_copies, loss.affine_magnitude, seed=(0,))
 
 
-def reference(sr, gt, theta, loss: GramPatchLoss):
-    """L_PT by loops over patches and candidates, in float64: (loss, chosen index of each patch)."""
-    p = loss.patch_size
-
-    def patches_of(image):
-        height, width = image.shape[1:]
-        for top in range(0, height - p + 1, p):
-            for left in range(0, width - p + 1, p):
-                patch = image[:, top : top + p, left : left + p].reshape(image.shape[0], -1).numpy().T
-                yield (
-                    patch,
-                    ((top + p / 2) / height, (left + p / 2) / width),
-                )  # (pixels, channels), centre in [0, 1]
-
-    def describe(patch, by):
-        if by == "pixel":
-            return patch
-        if loss.center:
-            patch = patch - patch.mean(axis=0)
-        gram = patch.T @ patch
-        return gram / len(patch) if loss.normalize else gram
-
-    chosen, differences = [], []
-    for n in range(len(sr)):
-        one = gt[n : n + 1]
-        copies = [one]
-        for factor in loss.downsample:
-            size = [side // factor for side in one.shape[2:]]
-            copies.append(F.interpolate(one, size=size, mode="bicubic", antialias=loss.antialias))
-        for copy in range(loss.affine_copies):
-            grid = F.affine_grid(theta[n, copy][None].double(), list(one.shape), align_corners=False)
-            copies.append(F.grid_sample(one, grid, loss.affine_sampling, "reflection", align_corners=False))
-        candidates = [pair for image in copies for pair in patches_of(image[0])]
-        for (e, at), (g, _) in zip(patches_of(sr[n]), patches_of(one[0]), strict=True):
-            costs = []
-            for candidate, centre in candidates:
-                offset = max(abs(a - b) * side for a, b, side in zip(at, centre, one.shape[2:], strict=True)) / p
-                d = describe(candidate, loss.select_by)
-                cost = loss.alpha * np.sum((d - describe(e, loss.select_by)) ** 2)
-                cost += loss.beta * np.sum((d - describe(g, loss.select_by)) ** 2)
-                costs.append(np.inf if loss.radius is not None and offset > loss.radius + 1e-9 else cost)
-            chosen.append(int(np.argmin(costs)))
-            difference = describe(e, loss.loss_on) - describe(candidates[chosen[-1]][0], loss.loss_on)
-            differences.append(np.mean(np.abs(difference) if loss.criterion == "l1" else difference**2))
-    return np.mean(differences), np.array(chosen).reshape(len(sr), -1)
+def draw_for(loss: GramPatchLoss, gt: torch.Tensor) -> torch.Tensor:
+    return random_draw(len(gt), loss.patches_in(gt), seed=(0,))
 
 
 class TestGramPatchLoss:
@@ -116,12 +86,53 @@ class TestGramPatchLoss:
     def test_feature(self, options, channels):
         loss = GramPatchLoss(**options)
         sr, gt = images(channels)
-        theta = theta_for(loss)
-        expected, index = reference(sr, gt, theta, loss)
-        assert np.array_equal(loss.select(sr, gt, theta).index.numpy(), index)
-        np.testing.assert_allclose(float(loss(sr, gt, theta)), expected, rtol=1e-9)
+        theta, draw = theta_for(loss), draw_for(loss, gt)
+        expected, index = reference(sr, gt, theta, loss, draw)
+        assert np.array_equal(loss.select(sr, gt, theta, draw).index.numpy(), index)
+        np.testing.assert_allclose(float(loss(sr, gt, theta, draw=draw)), expected, rtol=1e-9)
 
-    @pytest.mark.parametrize("options", [{}, {"center": True}, BEBY], ids=str)
+    @settings(max_examples=25, deadline=None)
+    @given(
+        seed=st.integers(0, 2**31),
+        channels=st.integers(1, 4),
+        grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        patch_size=st.integers(2, 16),
+        overlap=st.integers(0, 15),
+        top_k=st.integers(1, 3),
+        radius=st.none() | st.floats(0, 2),
+        by=st.sampled_from([("gram", "gram"), ("gram", "pixel"), ("pixel", "gram"), ("pixel", "pixel")]),
+        center=st.booleans(),
+        downsample=st.lists(st.integers(2, 4), max_size=2),
+        affine_copies=st.integers(0, 2),
+    )
+    def test_any_options(
+        self, seed, channels, grid, patch_size, overlap, top_k, radius, by, center, downsample, affine_copies
+    ):
+        stride = max(1, patch_size - overlap)
+        loss = GramPatchLoss(
+            patch_size=patch_size,
+            stride=stride,
+            top_k=top_k,
+            scope="crop" if radius is None else "local",
+            radius=radius,
+            select_by=by[0],
+            loss_on=by[1],
+            center=center,
+            downsample=downsample,
+            affine_copies=affine_copies,
+            affine_magnitude=0.05,
+        )
+        generator = torch.Generator().manual_seed(seed)
+        shape = (2, 1, channels, *(patch_size + stride * (number - 1) for number in grid))
+        sr, gt = torch.rand(shape, generator=generator, dtype=torch.float64)
+        theta, draw = theta_for(loss, 1), draw_for(loss, gt)
+        # The reference makes each copy; one that holds no patch adds nothing to it either.
+        loss.downsample = tuple(factor for factor in downsample if min(shape[3:]) >= factor)
+        expected, index = reference(sr, gt, theta, loss, draw)
+        assert np.array_equal(loss.select(sr, gt, theta, draw).index.numpy(), index)
+        np.testing.assert_allclose(float(loss(sr, gt, theta, draw=draw)), expected, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("options", [{}, {"center": True}, {"stride": 2, "center": True}, BEBY], ids=str)
     def test_photo_in_float32(self, options):
         loss = GramPatchLoss(**options)
         sr, gt = (x[:, :, :48, :48] for x in photo_pair())
@@ -149,17 +160,32 @@ class TestGramPatchLoss:
     @pytest.mark.parametrize("options", OPTIONS, ids=str)
     def test_every_pixel_has_a_gradient(self, options):
         sr, gt = (x.requires_grad_() for x in images())
-        GramPatchLoss(**options)(sr, gt).backward()
+        # Where patches overlap, the signs that L1 has for gradients may cancel.
+        GramPatchLoss(**(options | {"criterion": "mse"} if "stride" in options else options))(sr, gt).backward()
         assert gt.grad is None
         assert (sr.grad.abs().sum(dim=1) > 0).all()
 
-    @pytest.mark.parametrize("options", [{}, {"center": True}, {"criterion": "mse"}, BEBY], ids=str)
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"center": True},
+            {"criterion": "mse"},
+            {"stride": 2},
+            {"stride": 1, "center": True},
+            {"stride": 2, "loss_on": "pixel"},
+            {"patch_size": 3, "stride": 1, "center": True, "criterion": "mse", "normalize": False},
+            {"top_k": 2},
+            BEBY,
+        ],
+        ids=str,
+    )
     def test_gradcheck(self, options):
         loss = GramPatchLoss(**options)
         size = 2 * loss.patch_size
         sr, gt = images(2, size, n=1)
-        theta = theta_for(loss, 1)
-        assert torch.autograd.gradcheck(lambda x: loss(x, gt, theta), sr.requires_grad_())
+        theta, draw = theta_for(loss, 1), draw_for(loss, gt)
+        assert torch.autograd.gradcheck(lambda x: loss(x, gt, theta, draw=draw), sr.requires_grad_())
 
     def test_descent_lowers_it(self):
         sr, gt = photo_pair(32)
@@ -174,10 +200,10 @@ class TestGramPatchLoss:
         loss = GramPatchLoss(**options)
         sr, gt = images(dtype=torch.float32)
         sr.requires_grad_()
-        theta = theta_for(loss)
-        outside = loss(sr, gt, theta)
+        theta, draw = theta_for(loss), draw_for(loss, gt)
+        outside = loss(sr, gt, theta, draw=draw)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            inside = loss(sr, gt, theta)
+            inside = loss(sr, gt, theta, draw=draw)
         assert torch.equal(inside, outside)
         grads = [torch.autograd.grad(value, sr)[0] for value in (inside, outside)]
         assert torch.equal(*grads)
@@ -192,12 +218,62 @@ class TestGramPatchLoss:
         assert torch.equal(low, loss(sr.bfloat16().float(), gt.bfloat16().float(), theta))
         assert loss(sr.bfloat16(), gt.float(), theta).dtype == torch.float32
 
-    def test_channels_last(self):
-        loss = GramPatchLoss()
+    @pytest.mark.parametrize("options", OPTIONS, ids=str)
+    def test_channels_last(self, options):
+        loss = GramPatchLoss(**options)
         sr, gt = images()
+        theta, draw = theta_for(loss), draw_for(loss, gt)
+        found = []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            x, y = (image.to(memory_format=layout) for image in (sr, gt))
+            value = loss(x.requires_grad_(), y, theta, draw=draw)
+            found.append((value, torch.autograd.grad(value, x)[0]))
+        for first, last in zip(*found, strict=True):
+            torch.testing.assert_close(first, last, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("options", [{"center": True, "patch_size": 2}, BEBY], ids=str)
+    def test_compile(self, options):
+        loss = GramPatchLoss(**options)
+        sr, gt = images(2, 12, dtype=torch.float32)
         theta = theta_for(loss)
-        last = [x.to(memory_format=torch.channels_last) for x in (sr, gt)]
-        torch.testing.assert_close(loss(*last, theta), loss(sr, gt, theta))
+        torch._dynamo.reset()
+        compiled = torch.compile(loss, backend="aot_eager")
+        found = []
+        for function in (loss, compiled):
+            value = function(sr.requires_grad_(), gt, theta)
+            found.append((value, torch.autograd.grad(value, sr)[0]))
+        assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+    @pytest.mark.parametrize("options", [{}, {"center": True}, BEBY], ids=str)
+    def test_threads(self, options):
+        """Spread over threads, the samples have the same answers."""
+        sr, gt = (x.repeat(3, 1, 1, 1) for x in photo_pair(96))
+        gt[1], sr[1] = gt[1].flip(-1), sr[1].flip(-1)
+        loss = GramPatchLoss(**options)
+        theta, before, found = theta_for(loss, 3), torch.get_num_threads(), []
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                found.append(loss.select(sr, gt, theta).index)
+        finally:
+            torch.set_num_threads(before)
+        assert torch.equal(found[0], found[1])
+        assert torch.equal(found[0], found[2])
+
+    def test_report(self):
+        sr, gt = images()
+        loss = GramPatchLoss(center=True, affine_copies=0)
+        report = {}
+        value = loss(sr, gt, report=report)
+        assert torch.equal(value, loss(sr, gt))
+        chosen = loss.select(sr, gt, measure=True)
+        assert list(report) == ["original", "downsampled", "affine", "distance", "one_to_one"]
+        x, y = (gram_matrix(extract_patches(image, 4), center=True) for image in (sr, gt))
+        target = gram_matrix(chosen.candidates.take(chosen.index), center=True)
+        torch.testing.assert_close(report["distance"], (x - target).norm(dim=(2, 3)).mean())
+        torch.testing.assert_close(report["one_to_one"], (x - y).norm(dim=(2, 3)).mean())
+        assert report["distance"] < report["one_to_one"]
+        assert loss.select(sr, gt).distance is None
 
     def test_chunk_size(self):
         sr, gt = photo_pair()
@@ -242,6 +318,15 @@ class TestGramPatchLoss:
             ({"patch_size": 0}, "patch_size"),
             ({"chunk_size": 0}, "chunk_size"),
             ({"affine_copies": -1}, "affine_copies"),
+            ({"stride": 0}, "stride: expected 1 to patch_size, which is 4, got 0"),
+            ({"stride": 5}, "stride: expected 1 to patch_size, which is 4, got 5"),
+            ({"top_k": 0}, "top_k must be at least 1"),
+            ({"database_use": "never"}, "database_use: expected one of also, only"),
+            ({"database_index": "tree"}, "database_index: expected one of auto, kdtree"),
+            ({"database": "x", "select_by": "pixel"}, "select_by: a database is searched by gram, not by pixel"),
+            ({"features": {}}, "features: expected `layer` and perhaps `vgg_weights`, got nothing"),
+            ({"features": {"layer": "conv1_2", "depth": 1}}, "features: expected `layer`"),
+            ({"features": {"layer": "conv9_9"}}, "features: expected a layer of VGG19, such as conv1_2, got 'conv9_9'"),
         ],
     )
     def test_bad_options(self, options, message):
@@ -252,6 +337,12 @@ class TestGramPatchLoss:
         loss = GramPatchLoss()
         with pytest.raises(ValueError, match="10x8 px cannot be cut into whole patches of 4 px"):
             loss(torch.zeros(1, 3, 10, 8), torch.zeros(1, 3, 10, 8))
+        with pytest.raises(
+            ValueError, match="9x8 px cannot be cut into whole patches of 4 px, 2 px from one to the next"
+        ):
+            GramPatchLoss(stride=2)(torch.zeros(1, 3, 9, 8), torch.zeros(1, 3, 9, 8))
+        with pytest.raises(ValueError, match="3x8 px cannot be cut"):
+            GramPatchLoss(stride=1)(torch.zeros(1, 3, 3, 8), torch.zeros(1, 3, 3, 8))
         with pytest.raises(ValueError, match="one shape"):
             loss(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 12))
         with pytest.raises(ValueError, match="sr: expected"):
@@ -269,8 +360,8 @@ class TestSelection:
         expected = np.digitize(index, bounds)
         assert np.array_equal(selection.kind.numpy(), expected)
         fractions = selection.kind_fractions()
-        assert list(fractions) == list(KINDS)
-        assert fractions == {name: np.mean(expected == i) for i, name in enumerate(KINDS)}
+        assert list(fractions) == ["original", "downsampled", "affine"]
+        assert fractions == {name: np.mean(expected == i) for i, name in enumerate(fractions)}
         assert selection.own_position_fraction() == np.mean(index == np.arange(256))
 
     def test_perfect_sr_chooses_its_own_position(self):

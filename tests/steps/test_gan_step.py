@@ -12,7 +12,7 @@ from basicsr.utils.matlab_functions import imresize
 from torch import Tensor, nn
 
 from gramgan_plugin.archs import GramGANDiscriminator
-from gramgan_plugin.functional import random_theta
+from gramgan_plugin.functional import extract_patches, gram_matrix, random_theta
 from gramgan_plugin.losses import DiscPerceptualLoss, GramPatchLoss, MaskedRaGANLoss
 from gramgan_plugin.steps import (
     Batch,
@@ -155,9 +155,14 @@ class TestGeneratorStep:
         mask = terms[-1].loss.mask(batch.gt)
         sr, log, _ = generator_step(net_g, net_d, terms, batch, mask, diagnose=True)
         theta = random_theta(2, 1, 0.003, seed=(3, 7))
-        shares = GramPatchLoss(center=True).select(sr, batch.gt, theta).kind_fractions()
-        for kind, share in shares.items():
+        chosen = GramPatchLoss(center=True).select(sr, batch.gt, theta)
+        for kind, share in chosen.kind_fractions().items():
             assert log[f"gram_{kind}"].item() == pytest.approx(share)
+        assert "gram_database" not in log
+        x, y = (gram_matrix(extract_patches(image.double(), 4), center=True) for image in (sr, batch.gt))
+        target = gram_matrix(chosen.candidates.take(chosen.index).double(), center=True)
+        assert log["gram_distance"].item() == pytest.approx((x - target).norm(dim=(2, 3)).mean().item(), rel=1e-5)
+        assert log["gram_one_to_one"].item() == pytest.approx((x - y).norm(dim=(2, 3)).mean().item(), rel=1e-5)
         assert log["mask_share"].item() == pytest.approx(mask.double().mean().item())
         spread = [sr[n].double().numpy().std(ddof=1) / batch.gt[n].double().numpy().std(ddof=1) for n in range(2)]
         assert log["sr_contrast"].item() == pytest.approx(np.mean(spread), rel=1e-5)
@@ -393,15 +398,15 @@ class TestTerms:
         lq = batch.lq.permute(0, 2, 3, 1).numpy()
         assert value.item() == pytest.approx(np.abs(np.stack(down) - lq).mean(), abs=1e-6)
 
-    def test_warps_depend_on_seed_iteration_and_sample(self, batch):
+    def test_warps_and_draws_depend_on_seed_iteration_and_sample(self, batch):
         seen = []
 
         class Record(GramPatchLoss):
-            def select(self, sr: Tensor, gt: Tensor, theta: Tensor | None = None) -> Any:
-                seen.append(theta)
-                return super().select(sr, gt, theta)
+            def forward(self, sr: Tensor, gt: Tensor, theta: Tensor, **options: Any) -> Tensor:
+                seen.append(torch.cat([theta.flatten(1), options["draw"]], dim=1))
+                return super().forward(sr, gt, theta, **options)
 
-        term = GramPatchTerm("l_g_gram", Record())
+        term = GramPatchTerm("l_g_gram", Record(top_k=2))
         other = {"first_index": 1, "stride": 5}
         for changes in ({}, {}, {"iteration": 8}, {"manual_seed": 4}, {"first_index": 1}, other, {"first_index": 6}):
             values = {"lq": batch.lq, "gt": batch.gt, "iteration": 7, "manual_seed": 3, "first_index": 0} | changes

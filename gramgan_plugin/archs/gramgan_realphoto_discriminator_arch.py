@@ -1,0 +1,111 @@
+"""The discriminator of GramGAN-RealPhoto's recipe: no BatchNorm, any crop size."""
+
+from collections.abc import Sequence
+from typing import overload
+
+from torch import Tensor, nn
+
+from gramgan_plugin.archs.taps import resolve_taps
+
+# Of the five stages, which halve the side; a single convolution as wide as the last one follows.
+WIDTHS = (1, 2, 4, 8, 8)
+SMALLEST = 2 ** len(WIDTHS)
+SLOPE = 0.2  # of LeakyReLU below 0
+
+
+class GramGANRealPhotoDiscriminator(nn.Module):
+    """Discriminator of 11 convolutions without BatchNorm, for images of any size from 32 pixels on.
+
+    Five stages of a 3x3 convolution of stride 1 and a 4x4 one of stride 2, then an eleventh 3x3 convolution, each
+    followed by LeakyReLU(0.2); the features' mean over the image goes through two linear layers. What is given of
+    GramGAN-RealPhoto's discriminator is that it has 11 convolutions, no BatchNorm and adaptive pooling; the widths,
+    the pooling to a single value a channel and the initialisation are decisions of this project. Weights start by He's
+    rule: with torch's own, and no BatchNorm to restore the scale, logits would at first be the same for all images
+    to four digits.
+
+    Convolutions are called as in `GramGANDiscriminator`, and the 5th and the 11th, which the discriminator
+    perceptual loss reads, have the same names in both: ``conv2_0`` and ``conv5_0``.
+
+    Args:
+        num_in_ch: channels of the input.
+        num_feat: channels of the first stage; the others have 2, 4 and then 8 times as many.
+
+    Raises:
+        ValueError: for less than one channel.
+
+    Example:
+        >>> import torch
+        >>> net_d = GramGANRealPhotoDiscriminator(num_feat=4)
+        >>> logits, features = net_d(torch.rand(2, 3, 75, 130), taps=(5, 11))
+        >>> logits.shape, {tap: tuple(value.shape) for tap, value in features.items()}
+        (torch.Size([2, 1]), {'conv2_0': (2, 16, 18, 32), 'conv5_0': (2, 32, 2, 4)})
+    """
+
+    tap_names = (*(f"conv{stage}_{part}" for stage in range(len(WIDTHS)) for part in range(2)), f"conv{len(WIDTHS)}_0")
+
+    def __init__(self, num_in_ch: int = 3, num_feat: int = 64) -> None:
+        super().__init__()
+        if num_in_ch < 1 or num_feat < 1:
+            raise ValueError(f"num_in_ch and num_feat must be at least 1, got {num_in_ch} and {num_feat}")
+        self.num_in_ch = num_in_ch
+        channels = num_in_ch
+        for stage, factor in enumerate(WIDTHS):
+            width = num_feat * factor
+            self.add_module(f"conv{stage}_0", nn.Conv2d(channels, width, 3, 1, 1))
+            self.add_module(f"conv{stage}_1", nn.Conv2d(width, width, 4, 2, 1))
+            channels = width
+        self.add_module(self.tap_names[-1], nn.Conv2d(channels, channels, 3, 1, 1))
+        self.linear1 = nn.Linear(channels, 100)
+        self.linear2 = nn.Linear(100, 1)
+        self.lrelu = nn.LeakyReLU(negative_slope=SLOPE, inplace=True)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.kaiming_normal_(module.weight, a=SLOPE)
+                nn.init.zeros_(module.bias)
+
+    @classmethod
+    def resolve_taps(cls, taps: Sequence[str | int]) -> tuple[str, ...]:
+        """The canonical names of taps.
+
+        Args:
+            taps: names (``conv2_0``) or numbers of convolutions, counted from 1 (5).
+
+        Returns:
+            Names, in the same order.
+
+        Raises:
+            ValueError: if this network has no such convolution, or one is asked for twice.
+        """
+        return resolve_taps(taps, cls.tap_names)
+
+    @overload
+    def forward(self, x: Tensor, taps: None = None) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, taps: Sequence[str | int]) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def forward(self, x: Tensor, taps: Sequence[str | int] | None = None) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Judge images, and hand out features on the way.
+
+        Args:
+            x: (N, num_in_ch, H, W), both sides at least 32.
+            taps: the features asked for, by name or number; None for none.
+
+        Returns:
+            Logits (N, 1); with ``taps``, also a dict from each tap's canonical name to its features (N, C, H,
+            W) after the activation, in the order asked for.
+
+        Raises:
+            ValueError: for an input of another shape, or an unknown tap.
+        """
+        if x.dim() != 4 or x.shape[1] != self.num_in_ch or min(x.shape[2:]) < SMALLEST:
+            raise ValueError(f"expected (N, {self.num_in_ch}, H, W), H and W at least {SMALLEST}, got {tuple(x.shape)}")
+        wanted = () if taps is None else self.resolve_taps(taps)
+        features = {}
+        for name in self.tap_names:
+            x = self.lrelu(self.get_submodule(name)(x))
+            if name in wanted:
+                features[name] = x
+        # A mean is the adaptive pooling to 1x1, and its backward is deterministic on GPUs.
+        logits = self.linear2(self.lrelu(self.linear1(x.mean(dim=(2, 3)))))
+        return logits if taps is None else (logits, {name: features[name] for name in wanted})

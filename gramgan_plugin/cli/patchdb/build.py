@@ -1,0 +1,87 @@
+"""``basicsr patchdb build``: a database from photos."""
+
+import argparse
+from pathlib import Path
+
+from gramgan_plugin.cli.patchdb.common import add_index, add_sources, check_workers, make_index, print_report
+
+
+def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``build`` to the forms of ``patchdb``."""
+    parser = forms.add_parser(
+        "build",
+        help="a database from LMDBs or folders of photos",
+        description="Choose patches of photos: each photo and variant gives the same number, as far as it has them; "
+        "flat patches are left out, and of those nearly alike one stays.",
+    )
+    add_sources(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DB", help="folder to write, NAME.patchdb")
+    parser.add_argument(
+        "--max-patches",
+        type=int,
+        default=200_000,
+        metavar="N",
+        help="the most patches, up to 10 million (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--patch-size", type=int, default=4, metavar="N", help="side in pixels, as the loss's (default: %(default)s)"
+    )
+    parser.add_argument("--center", action="store_true", help="Gram matrices for a loss with `center: true`")
+    parser.add_argument("--no-normalize", action="store_true", help="Gram matrices for a loss with `normalize: false`")
+    parser.add_argument(
+        "--variants",
+        default="original,down,affine",
+        metavar="LIST",
+        help="what patches are cut from: the photo, its bicubic half, a slightly warped copy (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-contrast",
+        type=float,
+        default=0.01,
+        metavar="X",
+        help="leave out patches of a smaller standard deviation, for values in [0, 1] (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--thin",
+        type=float,
+        default=4.0,
+        metavar="LEVELS",
+        help="of patches whose colour and contrasts agree to this step, in levels of 255, keep one; 0 drops only equal "
+        "ones (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the places (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace DB once the new one is complete")
+    add_index(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build the database and print what was written.
+
+    Returns:
+        0, or 3 if photos were skipped.
+
+    Raises:
+        UserError: for bad input.
+    """
+    from gramgan_plugin.patchdb.making.build import build
+    from gramgan_plugin.patchdb.making.settings import Settings
+    from gramgan_plugin.patchdb.manifest import Definition
+
+    check_workers(args.workers)
+    names = tuple(name.strip() for name in args.variants.split(",") if name.strip())
+    report = build(
+        args.source,
+        args.out,
+        max_patches=args.max_patches,
+        definition=Definition(args.patch_size, normalize=not args.no_normalize, center=args.center),
+        settings=Settings.named(names, min_contrast=args.min_contrast, thin=args.thin, seed=args.seed),
+        recursive=args.recursive,
+        overwrite=args.overwrite,
+        on_error=args.on_error,
+        workers=args.workers,
+    )
+    code = print_report(report)
+    make_index(args.out, args.index)
+    print(f"next: train.gram_patch_opt.database: {args.out}")
+    return code

@@ -1,0 +1,52 @@
+"""``basicsr patchdb info``: what is in a database, in numbers and as a picture."""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``info`` to the forms of ``patchdb``."""
+    parser = forms.add_parser(
+        "info",
+        help="what is in a database, with a contact sheet",
+        description="Tell what is in a database, and draw a contact sheet: patches from all of it, sorted by contrast "
+        "from above to below and by hue along each row.",
+    )
+    parser.add_argument("database", type=Path, metavar="DB", help="the database")
+    sheet = parser.add_mutually_exclusive_group()
+    sheet.add_argument(
+        "--sheet", type=Path, metavar="PNG", help="where the contact sheet goes (default: NAME.png beside DB)"
+    )
+    sheet.add_argument("--no-sheet", action="store_true", help="draw none")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the facts as JSON, too")
+    parser.add_argument("--verify", action="store_true", help="read all of it and compare it with its checksums")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the facts and draw the sheet.
+
+    Raises:
+        UserError: if the database cannot be used, or a file cannot be written.
+    """
+    from gramgan_plugin.data.progress import printable
+    from gramgan_plugin.files import replace_file
+    from gramgan_plugin.patchdb.making.info import describe, lines
+    from gramgan_plugin.patchdb.making.sheet import contact_sheet, save_picture
+    from gramgan_plugin.patchdb.store import open_store
+
+    store = open_store(args.database, verify=args.verify)
+    facts = describe(store)
+    print("\n".join(printable(line) for line in lines(facts)))
+    if args.verify:
+        print("  all files are as they were written")
+    if not args.no_sheet:
+        place = args.database.expanduser().resolve()
+        sheet = args.sheet or place.with_name(f"{place.name.removesuffix('.patchdb')}.png")
+        save_picture(contact_sheet(store), sheet)
+        print(f"  contact sheet: {printable(str(sheet))}")
+    if args.json is not None:
+        text = json.dumps({"format": 1, **facts}, indent=2, allow_nan=False) + "\n"
+        replace_file(args.json, text.encode("ascii"))
+    return 0

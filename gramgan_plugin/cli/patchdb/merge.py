@@ -1,0 +1,36 @@
+"""``basicsr patchdb merge``: several databases into one."""
+
+import argparse
+from pathlib import Path
+
+from gramgan_plugin.cli.patchdb.common import add_index, make_index, print_report
+
+
+def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``merge`` to the forms of ``patchdb``."""
+    parser = forms.add_parser(
+        "merge",
+        help="put databases together",
+        description="Put databases of the same patch size and Gram matrices together into a new one. What is nearly "
+        "alike counts once.",
+    )
+    parser.add_argument("databases", type=Path, nargs="+", metavar="DB", help="two or more databases")
+    parser.add_argument("--out", type=Path, required=True, metavar="DB", help="folder to write, NAME.patchdb")
+    parser.add_argument("--max-patches", type=int, metavar="N", help="the most patches (default: all)")
+    parser.add_argument("--overwrite", action="store_true", help="replace DB once the new one is complete")
+    add_index(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge the databases and print what was written.
+
+    Raises:
+        UserError: for bad input.
+    """
+    from gramgan_plugin.patchdb.making.build import merge
+
+    report = merge(args.databases, args.out, max_patches=args.max_patches, overwrite=args.overwrite)
+    code = print_report(report)
+    make_index(args.out, args.index)
+    return code

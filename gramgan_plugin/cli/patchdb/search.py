@@ -1,0 +1,60 @@
+"""``basicsr patchdb search``: what a database has for the patches of an image."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from gramgan_plugin.cli.patchdb.common import INDEXES
+
+
+def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``search`` to the forms of ``patchdb``."""
+    parser = forms.add_parser(
+        "search",
+        help="a picture of an image's patches and what they match",
+        description="Search the nearest patches for all patches of an image. The picture shows the image beside what "
+        "its nearest patches make, then some patches, each with its nearest ones and their distances.",
+    )
+    parser.add_argument("database", type=Path, metavar="DB", help="the database")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a photo")
+    parser.add_argument("--out", type=Path, default=Path("search.png"), metavar="PNG", help="(default: %(default)s)")
+    parser.add_argument(
+        "--top-k", type=int, default=4, metavar="N", help="matches shown of a patch (default: %(default)s)"
+    )
+    parser.add_argument("--index", choices=INDEXES, default="auto", help="how to search (default: %(default)s)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write what was found for the shown ones as JSON, too"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search, draw and print the mean distance.
+
+    Raises:
+        UserError: if the database or the image cannot be used, or a file cannot be written.
+    """
+    from gramgan_plugin.data.progress import printable
+    from gramgan_plugin.errors import UserError
+    from gramgan_plugin.files import replace_file
+    from gramgan_plugin.patchdb.making.matches import picture_of_search
+    from gramgan_plugin.patchdb.making.sheet import save_picture
+    from gramgan_plugin.patchdb.search import PatchSearch
+    from gramgan_plugin.patchdb.store import open_store
+
+    if not 1 <= args.top_k <= 16:
+        raise UserError(f"--top-k {args.top_k}: must be 1 to 16")
+    store = open_store(args.database)
+    found = picture_of_search(store, PatchSearch(store, args.index), args.image, args.top_k)
+    save_picture(found.picture, args.out)
+    print(
+        f"{printable(str(args.out))}: mean Gram distance {found.distance:.5f}; "
+        f"the image made of the nearest patches has {found.psnr:.2f} dB"
+    )
+    if args.json is not None:
+        data = {"format": 1, "image": str(args.image), "database": store.fingerprint, "distance": found.distance}
+        psnr = found.psnr if math.isfinite(found.psnr) else None
+        text = json.dumps({**data, "psnr": psnr, "patches": found.rows}, indent=2, allow_nan=False) + "\n"
+        replace_file(args.json, text.encode("ascii"))
+    return 0

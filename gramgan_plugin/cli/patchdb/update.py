@@ -1,0 +1,47 @@
+"""``basicsr patchdb update``: more photos for a database."""
+
+import argparse
+from pathlib import Path
+
+from gramgan_plugin.cli.patchdb.common import add_index, add_sources, check_workers, make_index, print_report
+
+
+def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``update`` to the forms of ``patchdb``."""
+    parser = forms.add_parser(
+        "update",
+        help="add photos to a database",
+        description="Add photos to a database, with the settings it was built with. It becomes what building it of all "
+        "the photos would give; those that are in it already are known by their pixels. The old version stays until "
+        "the new one is complete.",
+    )
+    parser.add_argument("database", type=Path, metavar="DB", help="the database")
+    add_sources(parser)
+    parser.add_argument("--max-patches", type=int, metavar="N", help="the most patches (default: as before)")
+    add_index(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add the photos and print what was written.
+
+    Returns:
+        0, or 3 if photos were skipped.
+
+    Raises:
+        UserError: for bad input.
+    """
+    from gramgan_plugin.patchdb.making.build import update
+
+    check_workers(args.workers)
+    report = update(
+        args.database,
+        args.source,
+        max_patches=args.max_patches,
+        recursive=args.recursive,
+        on_error=args.on_error,
+        workers=args.workers,
+    )
+    code = print_report(report)
+    make_index(args.database, args.index)
+    return code

@@ -1,0 +1,105 @@
+"""Which candidate was chosen for each patch of SR, and what that choice is like."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gramgan_plugin.functional.candidates import DATABASE, KINDS, CandidateSet
+from gramgan_plugin.functional.description import Description
+
+
+class Database(Protocol):
+    """What a choice asks of a database of patches, besides the crop's own; a ``PatchSearch`` is one."""
+
+    def search(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """(M, D) -> squared distances (M, k), ascending, and indices (M, k), int64."""
+
+    def grams(self, index: Tensor) -> Tensor:
+        """(...,) -> Gram vectors (..., D)."""
+
+    def patches(self, index: Tensor) -> Tensor:
+        """(...,) -> patches (..., p, p, C) in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The candidate chosen for each patch of SR.
+
+    Attributes:
+        index: (N, P), int64: the crop's candidates first, then the database's patches.
+        candidates: the crop's candidates; numbered also where only the database was searched.
+        how: what was compared.
+        chosen: (N, P, D), the chosen candidates' descriptions.
+        database: the database that was searched as well, or None.
+        distance: (N, P), the distance of the descriptions of SR's patch and the chosen candidate (the Frobenius
+            distance of Gram matrices), where measuring was asked for.
+        one_to_one: (N, P), the distance to GT's patch at the same place, likewise.
+    """
+
+    index: Tensor
+    candidates: CandidateSet
+    how: Description
+    chosen: Tensor
+    database: Database | None = None
+    distance: Tensor | None = None
+    one_to_one: Tensor | None = None
+
+    @property
+    def database_index(self) -> Tensor:
+        """(N, P), int64: the index in the database, negative where a candidate of the crop was chosen."""
+        return self.index - sum(self.candidates.counts())
+
+    @property
+    def kind(self) -> Tensor:
+        """(N, P), int64: the chosen candidates' indices in `KINDS`."""
+        kinds = self.candidates.kind()
+        if self.database is None:
+            return kinds[self.index]
+        own = kinds[self.index.clamp(max=len(kinds) - 1)]
+        return own.masked_fill(self.index >= len(kinds), DATABASE)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds there were to choose from."""
+        return KINDS[: DATABASE + (self.database is not None)]
+
+    def kind_fractions(self) -> dict[str, float]:
+        """The fraction of patches that chose a candidate of each kind; the fractions sum to 1."""
+        counts = torch.bincount(self.kind.flatten(), minlength=len(KINDS)).tolist()
+        return {name: counts[number] / self.index.numel() for number, name in enumerate(self.kinds)}
+
+    def own_position_fraction(self) -> float:
+        """The fraction of patches that chose GT's patch at their own place."""
+        own = torch.arange(self.index.shape[1], device=self.index.device)  # GT's patches come first, in order
+        return float((self.index == own).double().mean())
+
+    def statistics(self) -> dict[str, Tensor]:
+        """What is worth logging, as scalars on the device: nothing waits for it.
+
+        Returns:
+            The share of each kind under its name and, where measured, ``distance`` and ``one_to_one``, the means.
+        """
+        kind = self.kind
+        found = {name: (kind == number).float().mean() for number, name in enumerate(self.kinds)}
+        for name, values in (("distance", self.distance), ("one_to_one", self.one_to_one)):
+            if values is not None:
+                found[name] = values.mean()
+        return found
+
+    def describe(self, by: str, normalize: bool = True, center: bool = False) -> Tensor:
+        """(N, P, D): what `describe_patches` gives for the chosen candidates."""
+        how = Description(by, normalize, center)
+        if how == self.how:
+            return self.chosen
+        return how.of_patches(self.patches())
+
+    def patches(self) -> Tensor:
+        """(N, P, p * p, C): the chosen candidates' pixels."""
+        if self.database is None:
+            return self.candidates.take(self.index)
+        number = self.database_index
+        theirs = self.database.patches(number.clamp(min=0)).flatten(2, 3)  # (N, P, p * p, C)
+        ours = self.candidates.take(torch.where(number < 0, self.index, 0))
+        return torch.where((number < 0)[..., None, None], ours, theirs.to(ours))

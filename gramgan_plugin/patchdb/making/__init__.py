@@ -1,0 +1,1 @@
+"""Making patch databases: choosing patches of photos, building, adding to, merging, looking at them."""

@@ -1,0 +1,234 @@
+"""Building a database of photos, adding photos to one, putting several together."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gramgan_plugin.data.prepare.cut import usable_processors
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.patchdb.making.collecting import Collection, collect, open_collection
+from gramgan_plugin.patchdb.making.placing import SCRATCH, check_free, placed, put_back
+from gramgan_plugin.patchdb.making.settings import MAX_PATCHES, MOST_PATCHES, Settings, check_sizes
+from gramgan_plugin.patchdb.making.sources import find_photos
+from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.store import VARIANTS, open_store
+from gramgan_plugin.patchdb.writing import StoreWriter
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was made.
+
+    Attributes:
+        path: the database.
+        manifest: of it.
+        photos: number of photos in it.
+        new: number of those that were not in it before.
+        repeated: number of photos that were met again, in the sources or in the database.
+        skipped: name and reason of photos that could not be used.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    photos: int
+    new: int
+    repeated: int
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+def build(
+    sources: Sequence[Path],
+    out: Path,
+    *,
+    max_patches: int = MAX_PATCHES,
+    definition: Definition | None = None,
+    settings: Settings | None = None,
+    recursive: bool = False,
+    overwrite: bool = False,
+    on_error: str = "stop",
+    workers: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Build a database.
+
+    Each photo and variant gives the same number of patches, at random places; what one doesn't have goes to the others.
+    Flat patches are left out, and of those alike one stays. The same photos, settings and ``max_patches`` give the same
+    arrays, in whatever order the photos are read. At ``out`` stands nothing or a whole database at any time.
+
+    Args:
+        sources: LMDBs and folders of photos.
+        out: folder to write, by custom ``NAME.patchdb``.
+        max_patches: the most patches, up to 10 million.
+        definition: what a patch is; 4 pixels and the Gram matrix as the loss's defaults if None.
+        settings: how patches are chosen; the defaults if None.
+        recursive: take photos in subfolders, too.
+        overwrite: replace a database at ``out``.
+        on_error: ``stop`` or ``skip`` photos that cannot be used.
+        workers: threads that read; None for one on each processor. They change nothing in what is written.
+        progress: report on stderr.
+
+    Raises:
+        UserError: for unusable options, sources or photos, a taken ``out``, a full disk.
+        Preempted: after SIGTERM.
+    """
+    definition, settings = definition or Definition(patch_size=4), settings or Settings()
+    settings.check()
+    check_sizes(definition, max_patches)
+    put_back(out)
+    check_free(out, overwrite)
+    photos = find_photos(sources, recursive)
+    with placed(out, overwrite) as folder, _collection(definition, settings, max_patches, folder) as collection:
+        collect(collection, photos, on_error=on_error, workers=workers or usable_processors(), progress=progress)
+        manifest = _write(collection, folder, max_patches)
+    return _report(out, manifest, collection, len(collection.photos))
+
+
+def update(
+    path: Path,
+    sources: Sequence[Path],
+    *,
+    max_patches: int | None = None,
+    recursive: bool = False,
+    on_error: str = "stop",
+    workers: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Add photos to a database, with the settings it was built with; those that are in it are not taken again.
+
+    With the same ``max_patches``, its arrays are then what building it of all the photos at once would give. The old
+    version stands at ``path`` until the new one is whole.
+
+    Args:
+        path: the database.
+        sources: LMDBs and folders of photos.
+        max_patches: the most patches; as before if None. Above that, photos that are in the database give no more than
+            they have given.
+        recursive: see ``build``.
+        on_error: see ``build``.
+        workers: see ``build``.
+        progress: see ``build``.
+
+    Raises:
+        UserError: see ``build``; or if the database is damaged.
+        Preempted: after SIGTERM.
+    """
+    put_back(path)
+    store = open_store(path, verify=True)
+    check_free(path, overwrite=True)
+    settings, definition = Settings.of(store), store.definition
+    _check_pixels(definition, path)
+    limit = int(store.manifest["options"].get("max_patches", store.count)) if max_patches is None else max_patches
+    check_sizes(definition, limit)
+    photos = find_photos(sources, recursive)
+    with placed(path, overwrite=True) as folder, _collection(definition, settings, limit, folder) as collection:
+        collection.add_store(store)
+        before = len(collection.photos)
+        collect(collection, photos, on_error=on_error, workers=workers or usable_processors(), progress=progress)
+        manifest = _write(collection, folder, limit)
+        del store  # some systems move no folder whose files are mapped
+    return _report(path, manifest, collection, len(collection.photos) - before)
+
+
+def merge(paths: Sequence[Path], out: Path, *, max_patches: int | None = None, overwrite: bool = False) -> Report:
+    """Put databases together into a new one.
+
+    Patches that are alike, and photos that are in several, count once. Of settings that differ the most permissive is
+    recorded; the seed is the first's.
+
+    Args:
+        paths: at least two databases with the same definition.
+        out: folder to write.
+        max_patches: the most patches; all if None.
+        overwrite: replace a database at ``out``.
+
+    Raises:
+        UserError: if a database cannot be read or their definitions differ, ``out`` is taken, the disk is full.
+        Preempted: after SIGTERM.
+    """
+    if len(paths) < 2:
+        raise UserError("merge: name at least two databases")
+    put_back(out)
+    check_free(out, overwrite)
+    stores = [open_store(path, verify=True) for path in paths]
+    first = stores[0].definition
+    for store in stores[1:]:
+        theirs, ours = store.definition.as_options(), first.as_options()
+        for name, value in ours.items():
+            if theirs[name] != value:
+                raise UserError(
+                    f"{store.path}: has {name} {theirs[name]}, {stores[0].path} has {value}; only databases with the "
+                    "same definition can be merged: build one of them again"
+                )
+    _check_pixels(first, paths[0])
+    settings = _common([Settings.of(store) for store in stores])
+    limit = min(sum(store.count for store in stores), MOST_PATCHES) if max_patches is None else max_patches
+    check_sizes(first, limit)
+    with placed(out, overwrite) as folder, _collection(first, settings, limit, folder) as collection:
+        for store in stores:
+            collection.add_store(store)
+        manifest = _write(collection, folder, limit)
+    return _report(out, manifest, collection, len(collection.photos))
+
+
+@contextmanager
+def _collection(definition: Definition, settings: Settings, max_patches: int, folder: Path) -> Iterator[Collection]:
+    collection = open_collection(definition, settings, max_patches, folder / SCRATCH)
+    try:
+        yield collection
+    finally:
+        collection.reservoir.close()
+
+
+def _write(collection: Collection, folder: Path, max_patches: int) -> dict[str, Any]:
+    """Write what was chosen; photos are numbered by their content, so that their names and order don't count."""
+    reservoir, settings = collection.reservoir, collection.settings
+    reservoir.settle()
+    if reservoir.count == 0:
+        usable = f"no patch of {len(collection.photos)} photos has a contrast of {settings.min_contrast}"
+        raise UserError(f"{usable}; lower --min-contrast" if collection.photos else _none_usable(collection))
+    order = sorted(range(len(collection.photos)), key=lambda place: collection.photos[place].sha256)
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.arange(len(order), dtype=np.int32)
+    shares = np.zeros(len(VARIANTS), np.int64)
+    with StoreWriter(folder, collection.definition, reservoir.count) as writer:
+        for rows in reservoir.rows(numbers):
+            writer.add(rows.patches, rows.origins, rows.ranks)
+            shares += np.bincount(rows.origins[:, 3], minlength=len(VARIANTS))
+        for place in order:
+            writer.add_source(collection.photos[place]._asdict())
+        counts = {
+            "photos": len(order),
+            "examined": sum(sum(seen.examined) for seen in collection.photos),
+            "usable": sum(sum(seen.usable) for seen in collection.photos),
+            "near_duplicates": collection.near_duplicates(),
+            "by_variant": {name: int(shares[VARIANTS.index(name)]) for name in settings.variants},
+        }
+        return writer.finish(settings.variants, {**settings.as_data(), "max_patches": max_patches}, counts)
+
+
+def _report(out: Path, manifest: dict[str, Any], collection: Collection, new: int) -> Report:
+    return Report(out, manifest, len(collection.photos), new, collection.repeated, sorted(collection.skipped))
+
+
+def _none_usable(collection: Collection) -> str:
+    name, reason = collection.skipped[0]
+    return f"none of the {len(collection.skipped)} photos can be used, first: {name}: {reason}"
+
+
+def _check_pixels(definition: Definition, path: Path) -> None:
+    if definition.features is not None:
+        raise UserError(f"{path}: holds Grams of features, which are not computed here; build it again")
+
+
+def _common(settings: Sequence[Settings]) -> Settings:
+    names = {name for each in settings for name in each.variants}
+    return replace(
+        settings[0],
+        variants=tuple(name for name in VARIANTS if name in names),
+        min_contrast=min(each.min_contrast for each in settings),
+        thin=min(each.thin for each in settings),
+    )

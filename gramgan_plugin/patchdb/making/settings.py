@@ -1,0 +1,97 @@
+"""What decides which patches a database gets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.store import VARIANTS, Store
+
+MAX_PATCHES = 200_000
+MOST_PATCHES = 10_000_000
+MAGNITUDE = 0.003  # of the warped copies, as in Song et al., Gram-GAN, Sensors 2023, 23(4), 2098
+PATCH_SIZES = range(2, 33)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How patches are chosen.
+
+    Attributes:
+        variants: some of ``VARIANTS``.
+        min_contrast: patches with less are flat and left out; see ``moments.contrasts``.
+        thin: the step, in levels of 255, within which patches count as near-duplicates; 0 for equal ones only.
+        seed: of the places and of the warped copies.
+        magnitude: of the warped copies.
+    """
+
+    variants: tuple[str, ...] = VARIANTS
+    min_contrast: float = 0.01
+    thin: float = 4.0
+    seed: int = 0
+    magnitude: float = MAGNITUDE
+
+    @classmethod
+    def named(cls, variants: Sequence[str], **others: Any) -> "Settings":
+        """With variants as the user names them, in any order.
+
+        Raises:
+            UserError: for unknown ones.
+        """
+        cls(variants=tuple(variants)).check()
+        return cls(variants=tuple(name for name in VARIANTS if name in variants), **others)
+
+    @classmethod
+    def of(cls, store: Store) -> "Settings":
+        """What a database was built with.
+
+        Raises:
+            UserError: if its manifest doesn't tell.
+        """
+        options: Mapping[str, Any] = store.manifest["options"]
+        try:
+            given = {name: options[name] for name in cls.__dataclass_fields__}
+            settings = cls(**{**given, "variants": tuple(given["variants"])})
+            settings.check()
+        except (KeyError, TypeError):
+            raise UserError(
+                f"{store.path}: was not made by `basicsr patchdb build`, so it cannot be added to; build another"
+            ) from None
+        return settings
+
+    def as_data(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {**asdict(self), "variants": list(self.variants)}
+
+    def variant_numbers(self) -> list[int]:
+        """The places of the variants in ``VARIANTS``, in order."""
+        return [number for number, name in enumerate(VARIANTS) if name in self.variants]
+
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            UserError: names the option of the command.
+        """
+        unknown = [name for name in self.variants if name not in VARIANTS]
+        if unknown or not self.variants:
+            raise UserError(f"--variants: {unknown[0] if unknown else 'none'}; take some of {', '.join(VARIANTS)}")
+        if not 0 <= self.min_contrast < 0.5:
+            raise UserError(f"--min-contrast {self.min_contrast}: must be at least 0 and below 0.5")
+        if not 0 <= self.thin <= 64:
+            raise UserError(f"--thin {self.thin}: must be 0 to 64 levels")
+        if self.seed < 0:
+            raise UserError(f"--seed {self.seed}: must not be negative")
+
+
+def check_sizes(definition: Definition, max_patches: int) -> None:
+    """Refuse sizes that make no sense.
+
+    Raises:
+        UserError: names the option of the command.
+    """
+    if definition.patch_size not in PATCH_SIZES:
+        raise UserError(f"--patch-size {definition.patch_size}: must be {PATCH_SIZES[0]} to {PATCH_SIZES[-1]}")
+    if not 1 <= max_patches <= MOST_PATCHES:
+        raise UserError(f"--max-patches {max_patches}: must be 1 to {MOST_PATCHES}")

@@ -1,0 +1,99 @@
+"""A contact sheet: some patches of a database, enlarged and sorted, so that its variety is seen at a glance."""
+
+import colorsys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gramgan_plugin.data.images import encode_png
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import replace_file
+from gramgan_plugin.patchdb.moments import LEVELS, contrasts, moments
+from gramgan_plugin.patchdb.store import Store
+
+Picture = NDArray[np.uint8]  # (H, W, 3) BGR
+
+COLUMNS, ROWS = 48, 32
+CELL = 24  # pixels that a patch is enlarged to, at least
+GAP = 2
+MARGIN, HEAD = 64, 30
+GRAY = 12  # levels between a mean colour's channels, below which it has no hue
+ROWS_OF_ONE_LABEL = 4
+
+
+def contact_sheet(store: Store, columns: int = COLUMNS, rows: int = ROWS) -> Picture:
+    """Patches drawn evenly from all of a database: contrast grows from row to row, hue goes round along each.
+
+    Gray patches come first in a row, from dark to light. Beside every fourth row stands its contrast.
+
+    Args:
+        store: the database; of a smaller one than the sheet all patches are shown.
+        columns: patches in a row.
+        rows: rows of patches.
+    """
+    # A fixed step through rows that lie photo by photo reaches all photos.
+    chosen = np.unique(np.linspace(0, store.count - 1, columns * rows).round().astype(np.int64))
+    patches = np.array(store.patches[chosen])
+    contrast = patch_contrasts(patches)
+    order = np.argsort(contrast, kind="stable")
+    zoom = max(1, CELL // store.patch_size)
+    lines, labels = [], []
+    for row, part in enumerate(np.array_split(order, -(-len(order) // columns))):
+        lines.append(_line(patches[sorted(part, key=lambda place: _hue_order(patches[place]))], columns, zoom))
+        labels.append(f"{np.median(contrast[part]):.3f}" if row % ROWS_OF_ONE_LABEL == 0 else "")
+    sheet = np.full((HEAD + sum(len(line) for line in lines), MARGIN + lines[0].shape[1], 3), LEVELS, np.uint8)
+    top = HEAD
+    for line, label in zip(lines, labels, strict=True):
+        sheet[top : top + len(line), MARGIN:] = line
+        write(sheet, label, 6, top + len(line) - 8)
+        top += len(line)
+    write(sheet, f"contrast | {len(chosen)} of {store.count} patches, {store.patch_size}x{store.patch_size}", 6, 20)
+    return sheet
+
+
+def patch_contrasts(patches: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(N, p, p, C) -> (N,): see ``moments.contrasts``."""
+    found = moments(patches)
+    own = np.cumsum([0, *range(patches.shape[3], 1, -1)])  # of the upper triangle: the places of the diagonal
+    return contrasts(found.pixels, found.sums, found.products[:, own])
+
+
+def enlarged(patch: NDArray[np.uint8], zoom: int) -> Picture:
+    """(h, w, C) RGB or gray -> (h * zoom, w * zoom, 3) BGR, by repeating pixels."""
+    colours = patch[..., ::-1] if patch.shape[2] == 3 else np.repeat(patch[..., :1], 3, axis=2)
+    return colours.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def save_picture(picture: Picture, path: Path) -> None:
+    """Write a PNG.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path}: pictures are written as PNG; give a name that ends in .png")
+    replace_file(path, encode_png(picture, 6))
+
+
+def write(picture: Picture, text: str, x: int, y: int) -> None:
+    """Put a line of ASCII into a picture, its base line at (x, y)."""
+    line = text.encode("ascii", "replace").decode()
+    cv2.putText(picture, line, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def _line(patches: NDArray[np.uint8], columns: int, zoom: int) -> Picture:
+    side = patches.shape[1] * zoom + GAP
+    line = np.full((side, columns * side, 3), LEVELS, np.uint8)
+    for place, patch in enumerate(patches):
+        line[: side - GAP, place * side : (place + 1) * side - GAP] = enlarged(patch, zoom)
+    return line
+
+
+def _hue_order(patch: NDArray[np.uint8]) -> tuple[Any, ...]:
+    mean = patch.reshape(-1, patch.shape[2]).mean(axis=0)
+    if len(mean) != 3 or np.ptp(mean) < GRAY:
+        return (0, float(mean.mean()))
+    return (1, colorsys.rgb_to_hsv(*(mean / LEVELS))[0])

@@ -1,0 +1,197 @@
+"""A patch database on the disk: raw arrays, memory-mapped, and a manifest that says what they are.
+
+``NAME.patchdb/`` holds ``manifest.json``, ``sources.jsonl`` (a line for each photo) and the arrays of ``ARRAYS`` as
+plain ``.npy`` files, a row for each patch. ``index/`` in it is a cache and no part of the database.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gramgan_plugin.errors import OptionError, UserError, file_errors
+from gramgan_plugin.json_lines import read_lines
+from gramgan_plugin.patchdb.manifest import MANIFEST, SOURCES, Definition, read_manifest
+
+VARIANTS = ("original", "down", "affine")  # the photo itself, bicubic x1/2 of it, a slightly warped copy of it
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """An open database, memory-mapped, read-only. Pickling and copying it takes the path and opens it again.
+
+    Attributes:
+        path: its folder.
+        manifest: what ``manifest.json`` says.
+        grams: (N, D) float32: ``gram_vectors`` of ``patches / 255``.
+        patches: (N, p, p, C) uint8; three channels are RGB.
+        origins: (N, 4) int32: the photo's number (its line in ``sources.jsonl``, from 0), the patch's upper left pixel
+            (y, x) in the variant, the variant's place in ``VARIANTS``. Rows are in the order of photo, variant, y, x.
+        ranks: (N,) int32: which of its photo's and variant's patches, in their random order, this is.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    grams: NDArray[np.float32]
+    patches: NDArray[np.uint8]
+    origins: NDArray[np.int32]
+    ranks: NDArray[np.int32]
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits, which tell databases with other patches or another Gram definition apart."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def definition(self) -> Definition:
+        """What a patch is and how its Gram vector is computed."""
+        return Definition.of(self.manifest)
+
+    @property
+    def patch_size(self) -> int:
+        """Side p of a patch in pixels."""
+        return int(self.manifest["patch_size"])
+
+    @property
+    def count(self) -> int:
+        """Number N of patches."""
+        return int(self.manifest["count"])
+
+    def sources(self) -> Iterator[dict[str, Any]]:
+        """The photos in the order of their numbers: ``name``, ``width``, ``height``, ``sha256`` (of the pixels).
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        for _, record in read_lines(self.path / SOURCES):
+            yield record
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_store, (self.path,)
+
+
+def open_store(path: Path, verify: bool = False) -> Store:
+    """Open a database.
+
+    Existence, sizes and shapes are checked always, the content by SHA-256 on demand. Nothing is unpickled.
+
+    Args:
+        path: its folder.
+        verify: read all of it and compare it with the manifest.
+
+    Raises:
+        UserError: if it is missing, damaged, or was written by a newer version; one line that begins with the path.
+    """
+    path = Path(path).expanduser()
+    manifest = read_manifest(path)
+    arrays = {name: _open_array(path / name, facts) for name, facts in manifest["arrays"].items()}
+    _check_size(path / SOURCES, manifest["sources"]["bytes"])
+    store = Store(path, manifest, *(arrays[f"{name}.npy"] for name in ("grams", "patches", "origins", "ranks")))
+    if verify:
+        _verify(store)
+    return store
+
+
+def check_fits(
+    store: Store, *, patch_size: int, channels: int, normalize: bool, center: bool, features: Mapping[str, Any] | None
+) -> None:
+    """Refuse a database whose Gram vectors are not those that a loss compares.
+
+    Args:
+        store: the database.
+        patch_size: of the loss.
+        channels: of the images that the loss gets.
+        normalize: of the loss.
+        center: of the loss.
+        features: of the loss; None for Grams of the pixels themselves.
+
+    Raises:
+        OptionError: names the loss's option, both values, and what to do.
+    """
+    has = store.definition.as_options()
+    wants = Definition(patch_size, channels, normalize, center, features).as_options()
+    if wants.pop("channels") != has["channels"]:
+        raise OptionError(
+            f"gram_patch_opt.database: the images have {channels} channels, the patches of {store.path} "
+            f"{has['channels']}; build a database of such images"
+        )
+    for name, value in wants.items():
+        if has[name] != value:
+            wanted, found = (json.dumps(each, default=dict) for each in (value, has[name]))
+            raise OptionError(
+                f"gram_patch_opt.{name}: {wanted}, but {store.path} was built with {found}; "
+                f"set `{name}: {found}`, or take a database that was built {_built(name, value)}"
+            )
+
+
+def database_facts(path: Path) -> dict[str, Any]:
+    """What a run records of the database that it uses: no path, since a copy elsewhere is the same.
+
+    Args:
+        path: the database's folder.
+
+    Returns:
+        ``fingerprint``, ``count``, ``patch_size``.
+
+    Raises:
+        UserError: see ``open_store``.
+    """
+    store = open_store(path)
+    return {"fingerprint": store.fingerprint, "count": store.count, "patch_size": store.patch_size}
+
+
+def _built(option: str, value: Any) -> str:
+    """How ``basicsr patchdb build`` is told an option of the loss."""
+    if option == "center":
+        return "with --center" if value else "without --center"
+    if option == "normalize":
+        return "without --no-normalize" if value else "with --no-normalize"
+    return f"with --patch-size {value}" if option == "patch_size" else "of such features"
+
+
+def _open_array(path: Path, facts: Mapping[str, Any]) -> Any:
+    """Map an array into memory; its header must say what the manifest says, and its length must fit."""
+    dtype, shape = np.dtype(facts["dtype"]), tuple(facts["shape"])
+    _check_is_file(path)
+    with file_errors(path):
+        try:
+            # Not np.load, which takes archives and pickles, too. This refuses arrays of objects.
+            array = np.lib.format.open_memmap(path, mode="r")
+        except OSError:
+            raise
+        except Exception as error:  # of many kinds: what stands in a damaged header is parsed
+            raise _damaged(path, "is no array that is whole") from error
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise _damaged(path, f"{array.dtype} of {array.shape}, where {MANIFEST} says {dtype} of {shape}")
+    _check_size(path, array.offset + array.nbytes)
+    return array
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise _damaged(path, "is missing")
+
+
+def _check_size(path: Path, expected: int) -> None:
+    _check_is_file(path)
+    size = path.stat().st_size
+    if size != expected:
+        raise _damaged(path, f"{size} bytes, should be {expected}")
+
+
+def _verify(store: Store) -> None:
+    hashes = {name: facts["sha256"] for name, facts in store.manifest["arrays"].items()}
+    for name, expected in {**hashes, SOURCES: store.manifest["sources"]["sha256"]}.items():
+        path = store.path / name
+        with file_errors(path), path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                raise _damaged(path, "its SHA-256 is not that of the manifest")
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path}: damaged ({why}); copy the database again, or build it again with --overwrite")

@@ -1,0 +1,159 @@
+"""The texture loss on features of VGG19, on random weights of the layers it needs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.functional import choosing, random_theta
+from gramgan_plugin.losses import GramPatchLoss
+from tests.losses.gram_patch_reference import reference
+
+CONVOLUTIONS = {0: (3, 64), 2: (64, 64), 5: (64, 128)}  # conv1_1, conv1_2, conv2_1
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for place, (inputs, outputs) in CONVOLUTIONS.items():
+        state[f"features.{place}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) / inputs**0.5
+        state[f"features.{place}.bias"] = torch.randn(outputs, generator=generator) / 10
+    path = tmp_path_factory.mktemp("weights") / "vgg.pth"
+    torch.save(state, path)
+    return path
+
+
+def embedding(weights: Path, layer: str):
+    """The features of an image, in float64, written out."""
+    state = {key: value.double() for key, value in torch.load(weights, weights_only=True).items()}
+
+    def conv(image, place):
+        return F.conv2d(image, state[f"features.{place}.weight"], state[f"features.{place}.bias"], padding=1)
+
+    def embed(image):
+        mean, std = (torch.tensor(x).double().view(1, 3, 1, 1) for x in MEAN_AND_STD)
+        image = conv((image - mean) / std, 0)
+        if layer == "conv1_1":
+            return image
+        image = conv(F.relu(image), 2)
+        if layer == "conv1_2":
+            return image
+        image = conv(F.max_pool2d(F.relu(image), 2), 5)
+        return F.relu(image) if layer == "relu2_1" else image
+
+    return embed
+
+
+MEAN_AND_STD = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+def images(size: int = 16, n: int = 2, dtype: torch.dtype = torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.rand(n, 3, size, size, generator=generator, dtype=dtype) for _ in range(2))
+
+
+class TestFeatures:
+    @pytest.mark.parametrize(
+        ("layer", "options"),
+        [
+            ("conv1_2", {}),
+            ("conv1_2", {"center": True, "stride": 2}),
+            ("conv1_1", {"select_by": "pixel", "loss_on": "pixel", "affine_copies": 2, "affine_magnitude": 0.05}),
+            ("conv1_1", {"loss_on": "pixel", "scope": "local", "radius": 1}),
+            ("conv1_1", {"select_by": "pixel", "criterion": "mse", "normalize": False}),
+            ("relu2_1", {"patch_size": 2, "center": True, "downsample": [2]}),
+            ("conv2_1", {"patch_size": 4, "stride": 2, "downsample": []}),
+        ],
+        ids=str,
+    )
+    def test_feature(self, weights, layer, options):
+        loss = GramPatchLoss(features={"layer": layer, "vgg_weights": str(weights)}, **options).double()
+        sr, gt = images()
+        theta = random_theta(2, loss.affine_copies, loss.affine_magnitude, (0,))
+        expected, index = reference(sr, gt, theta, loss, embed=embedding(weights, layer))
+        assert np.array_equal(loss.select(sr, gt, theta).index.numpy(), index)
+        np.testing.assert_allclose(float(loss(sr, gt, theta)), expected, rtol=1e-9)
+
+    def test_many_patches_in_float32(self, weights):
+        """Searched by products of 2080 dimensions: exact in terms of the Gram matrices compared."""
+        loss = GramPatchLoss(features={"layer": "conv1_2", "vgg_weights": str(weights)}, patch_size=2)
+        sr, gt = images(48, 1, torch.float32)
+        theta = random_theta(1, 1, 0.003, (0,))
+        selection = loss.select(sr, gt, theta)
+        vectors = selection.candidates.describe("gram").double()[0]  # (K, D)
+        with torch.no_grad():
+            x = loss._by.of_image(loss.features(sr), 2)[0].double()
+        query = ((x.float() + vectors[: len(x)].float()) / 2).double()
+        assert query.shape == (576, 2080)
+        squared = torch.stack([(vectors - row).square().sum(dim=1) for row in query[::16]])
+        found = squared.gather(1, selection.index[0, ::16, None])[:, 0]
+        assert torch.equal(found, squared.amin(dim=1))
+        assert selection.kind_fractions()["original"] < 1
+
+    @pytest.mark.parametrize(
+        "options", [{"criterion": "mse"}, {"center": True, "loss_on": "pixel", "stride": 1}], ids=str
+    )
+    def test_gradcheck(self, weights, options):
+        features = {"layer": "conv1_2", "vgg_weights": str(weights)}
+        loss = GramPatchLoss(features=features, patch_size=2, affine_copies=0, downsample=[], **options).double()
+        sr, gt = images(4, 1)
+        assert torch.autograd.gradcheck(lambda x: loss(x, gt), sr.requires_grad_(), fast_mode=True)
+
+    def test_gradient_reaches_sr_alone(self, weights):
+        loss = GramPatchLoss(features={"layer": "conv1_2", "vgg_weights": str(weights)})
+        sr, gt = (x.requires_grad_() for x in images(dtype=torch.float32))
+        loss(sr, gt).backward()
+        assert (sr.grad.abs().sum(dim=1) > 0).all()
+        assert gt.grad is None
+        assert all(p.grad is None and not p.requires_grad for p in loss.parameters())
+
+    def test_network_runs_once_for_sr(self, weights):
+        loss = GramPatchLoss(features={"layer": "conv1_1", "vgg_weights": str(weights)}, downsample=[])
+        seen = []
+        loss.features.register_forward_pre_hook(lambda module, args: seen.append(args[0].requires_grad))
+        sr, gt = images(dtype=torch.float32)
+        loss(sr.requires_grad_(), gt)
+        assert seen == [True, False, False], "SR, GT, a warped copy"
+
+    def test_described_a_sample_at_a_time(self, weights, monkeypatch):
+        """What is held of the candidates' Gram vectors is bounded, whatever the batch."""
+        monkeypatch.setattr(choosing, "DESCRIBED", 2000)
+        loss = GramPatchLoss(features={"layer": "conv1_1", "vgg_weights": str(weights)})
+        sr, gt = images(n=3)
+        seen = []
+        original = choosing.nearest_several
+        monkeypatch.setattr(
+            choosing, "nearest_several", lambda q, c, *rest: seen.append(len(c)) or original(q, c, *rest)
+        )
+        theta = random_theta(3, 1, 0.003, (0,))
+        whole = loss.double()(sr, gt, theta)
+        assert seen == [1, 1, 1]
+        alone = [loss(sr[i : i + 1], gt[i : i + 1], theta[i : i + 1]) for i in range(3)]
+        torch.testing.assert_close(whole, sum(alone) / 3)
+
+    def test_autocast(self, weights):
+        """The network may run in bfloat16, as where it serves the perceptual loss; Gram matrices do not."""
+        loss = GramPatchLoss(features={"layer": "conv1_2", "vgg_weights": str(weights)})
+        sr, gt = images(dtype=torch.float32)
+        theta = random_theta(2, 1, 0.003, (0,))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = loss(sr, gt, theta)
+            maps = loss.features.network.extract(sr)["conv1_2"]
+        assert maps.dtype == torch.bfloat16
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, loss(sr, gt, theta), rtol=0.1, atol=0)
+
+    def test_exception(self, weights, tmp_path):
+        with pytest.raises(UserError, match=r"features\.7\.weight"):
+            GramPatchLoss(features={"layer": "conv2_2", "vgg_weights": str(weights)})
+        with pytest.raises(UserError, match=r"missing\.pth: cannot be read"):
+            GramPatchLoss(features={"layer": "conv1_2", "vgg_weights": str(tmp_path / "missing.pth")})
+        loss = GramPatchLoss(features={"layer": "conv2_1", "vgg_weights": str(weights)})
+        with pytest.raises(ValueError, match="features are those of images"):
+            loss(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16))
+        with pytest.raises(ValueError, match="12x12 px cannot be cut into whole patches of 8 px"):
+            loss(torch.zeros(1, 3, 12, 12), torch.zeros(1, 3, 12, 12))

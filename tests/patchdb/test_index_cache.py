@@ -1,0 +1,288 @@
+import json
+import logging
+import os
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from gramgan_plugin.patchdb import faiss_index
+from gramgan_plugin.patchdb.index import build_index, index_facts
+from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.neighbours import Rows
+from gramgan_plugin.patchdb.recall import HeldOut, held_out
+from gramgan_plugin.patchdb.search import PatchSearch
+from gramgan_plugin.patchdb.store import Store, open_store
+from gramgan_plugin.patchdb.torch_search import TorchSearch
+from gramgan_plugin.patchdb.writing import write_store
+
+COUNT, DIMENSIONS = 600, 20
+
+
+def write(folder: Path, seed: int = 0, count: int = COUNT) -> Store:
+    rng = np.random.default_rng(seed)
+    grams = (rng.normal(size=(count, DIMENSIONS)) * 0.7 ** np.arange(DIMENSIONS)).astype(np.float32)
+    patches = rng.integers(0, 256, (count, 4, 4, 3), np.uint8)
+    definition = Definition(4, features={"layer": "conv1_2"})
+    write_store(folder, [patches], count, definition, [grams], dimensions=DIMENSIONS)
+    return open_store(folder)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return write(tmp_path / "small.patchdb")
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds of the indexes that have been made."""
+    kinds: list[str] = []
+    original = faiss_index.make_index
+    monkeypatch.setattr(faiss_index, "make_index", lambda rows, kind: kinds.append(kind) or original(rows, kind))
+    return kinds
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each time that faiss reads an index."""
+    times: list[int] = []
+    original = faiss.read_index
+    monkeypatch.setattr(faiss, "read_index", lambda *a: times.append(1) or original(*a))
+    return times
+
+
+def nearest(store: Store, kind: str) -> float:
+    """The share of queries whose nearest row is found."""
+    queries = torch.from_numpy(np.array(store.grams[:200])) + 1e-3
+    _, rows = PatchSearch(store, kind).search(queries)
+    return float((rows == TorchSearch(Rows(store.grams)).search(queries, 1).rows).double().mean())
+
+
+def flip_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def garbage(path: Path) -> None:
+    path.write_bytes(b'{"kind": \xff')
+
+
+def other_json(path: Path) -> None:
+    path.write_text("[1, 2]")
+
+
+def deep_json(path: Path) -> None:
+    path.write_text("[" * 30000)
+
+
+def unknown_key(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pickle": "x"}))
+
+
+def wrong_effort(path: Path) -> None:
+    record = json.loads(path.read_text())
+    record["settings"]["effort"] = "9"
+    path.write_text(json.dumps(record))
+
+
+JSON_DAMAGES = (garbage, other_json, deep_json, unknown_key, wrong_effort)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+class TestCache:
+    def test_smoke(self, store, made, read, kind):
+        facts = build_index(store, kind)
+        assert made == [kind]
+        assert sorted(path.name for path in (store.path / "index").iterdir()) == [f"{kind}.faiss", f"{kind}.json"]
+        assert facts["kind"] == kind
+        assert facts["faiss"] == faiss.__version__
+        assert facts["recall"]["queries"] == 150
+        assert 0.97 <= facts["recall"]["at_1"] <= 1
+        assert 0.5 <= facts["recall"]["at_10"] <= 1
+        assert index_facts(store) == [facts]
+        assert not read
+        assert nearest(store, kind) > 0.9
+        assert build_index(store, kind) == facts
+        assert made == [kind]
+        assert len(read) == 2
+        open_store(store.path, verify=True)  # the database itself is as it was
+
+    @pytest.mark.parametrize("damage", [flip_bit, truncate, empty])
+    def test_damaged_index_never_reaches_faiss(self, store, made, read, caplog, kind, damage):
+        build_index(store, kind)
+        damage(store.path / "index" / f"{kind}.faiss")
+        with caplog.at_level(logging.WARNING):
+            assert nearest(store, kind) > 0.9
+        assert made == [kind] * 2
+        assert not read
+        assert f"{kind}.faiss: damaged" in caplog.text
+        assert nearest(store, kind) > 0.9
+        assert made == [kind] * 2
+
+    @pytest.mark.parametrize("damage", [remove, replace_by_folder])
+    def test_index_is_gone(self, store, made, kind, damage):
+        build_index(store, kind)
+        damage(store.path / "index" / f"{kind}.faiss")
+        assert nearest(store, kind) > 0.9
+        assert made == [kind] * 2
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            flip_bit,
+            truncate,
+            empty,
+            remove,
+            replace_by_folder,
+            garbage,
+            other_json,
+            deep_json,
+            unknown_key,
+            wrong_effort,
+        ],
+    )
+    def test_damaged_json(self, store, made, kind, damage):
+        build_index(store, kind)
+        before = (store.path / "index" / f"{kind}.json").read_text()
+        damage(store.path / "index" / f"{kind}.json")
+        assert nearest(store, kind) > 0.9
+        # A flipped bit may hit a number of the recall, which nothing depends on.
+        assert made == [kind] * 2 or (damage is flip_bit and len(before) > 0)
+
+    def test_swapped(self, store, tmp_path, made, read, caplog, kind):
+        other = write(tmp_path / "other.patchdb", seed=1)
+        build_index(store, kind)
+        build_index(other, kind)
+        for name in (f"{kind}.faiss", f"{kind}.json"):  # both at once: the checksum fits
+            (store.path / "index" / name).write_bytes((other.path / "index" / name).read_bytes())
+        assert index_facts(store) == []
+        with caplog.at_level(logging.WARNING):
+            assert nearest(store, kind) > 0.9
+        assert made == [kind] * 3
+        assert not read
+        assert "another database" in caplog.text
+
+    def test_other_kind(self, store, made, read, kind):
+        wrong = {"ivf": "hnsw", "hnsw": "ivf"}[kind]
+        build_index(store, wrong)
+        for ending in ("faiss", "json"):
+            (store.path / "index" / f"{wrong}.{ending}").rename(store.path / "index" / f"{kind}.{ending}")
+        assert nearest(store, kind) > 0.9
+        assert made == [wrong, kind]
+        assert not read
+
+    def test_other_version(self, store, made, read, caplog, kind, monkeypatch):
+        build_index(store, kind)
+        monkeypatch.setattr(faiss, "__version__", "99.0")
+        with caplog.at_level(logging.WARNING):
+            build_index(store, kind)
+        assert made == [kind] * 2
+        assert not read
+        assert "this is 99.0" in caplog.text
+        assert json.loads((store.path / "index" / f"{kind}.json").read_text())["faiss"] == "99.0"
+
+    def test_folder_that_cannot_be_written(self, store, made, caplog, kind):
+        (store.path / "index").write_bytes(b"")  # holds for root, too
+        with caplog.at_level(logging.WARNING):
+            assert nearest(store, kind) > 0.9
+        assert "is not kept" in caplog.text
+        assert made == [kind]
+
+    def test_full_disk(self, store, made, caplog, kind, monkeypatch):
+        def full(*arguments: object) -> None:
+            raise RuntimeError("write error")
+
+        monkeypatch.setattr(faiss, "write_index", full)
+        with caplog.at_level(logging.WARNING):
+            build_index(store, kind)
+        assert "is not kept" in caplog.text
+        assert list((store.path / "index").iterdir()) == []
+
+    @pytest.mark.parametrize("count", [1, 2, 5, 40])
+    def test_few_rows(self, tmp_path, kind, count):
+        store = write(tmp_path / "few.patchdb", count=count)
+        squared, rows = PatchSearch(store, kind).search(torch.from_numpy(np.array(store.grams)), count)
+        assert torch.equal(rows[:, 0], torch.arange(count))
+        assert all(sorted(found) == list(range(count)) for found in rows.tolist())
+        assert squared.isfinite().all()
+
+
+class TestRecall:
+    @pytest.mark.parametrize("count", [1, 3, 4, 10, 3999, 4000, 123457])
+    def test_held_out(self, count):
+        inside, outside = held_out(count)
+        assert sorted([*inside.tolist(), *outside.tolist()]) == list(range(count))
+        assert len(outside) == min(1000, count // max(4, count // 1000))
+
+    def test_exact_search(self, store):
+        class OfThoseInside:
+            exact = True
+
+            def search(self, queries, k):
+                inside, _ = held_out(COUNT)
+                found = TorchSearch(Rows(store.grams[inside])).search(queries, k)
+                return found._replace(rows=torch.from_numpy(inside)[found.rows])
+
+        recall = HeldOut(Rows(store.grams)).recall(OfThoseInside())
+        assert recall == {"queries": 150, "at_1": 1.0, "at_10": 1.0}
+
+    def test_half_of_the_rows(self, store):
+        inside, outside = held_out(COUNT)
+        half = inside[::2]
+
+        class Half:
+            exact = False
+
+            def search(self, queries, k):
+                return TorchSearch(Rows(store.grams[half])).search(queries, k)
+
+        squared = ((store.grams[outside][:, None].astype(float) - store.grams[inside].astype(float)) ** 2).sum(-1)
+        order = inside[squared.argsort(axis=1)]
+        recall = HeldOut(Rows(store.grams)).recall(Half())
+        assert recall["at_1"] == np.isin(order[:, 0], half).mean()
+        assert recall["at_10"] == pytest.approx(np.isin(order[:, :10], half).mean())
+
+    def test_effort_grows_until_it_suffices(self, store, monkeypatch):
+        few = build_index(store, "hnsw")["settings"]["effort"]
+        (store.path / "index" / "hnsw.json").unlink()
+        monkeypatch.setattr(faiss_index, "TARGET", 1.1)
+        assert build_index(store, "hnsw")["settings"]["effort"] == faiss_index.MOST_EFFORT > few
+
+
+def test_threads_are_those_of_torch(store):
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            PatchSearch(store, "flat").search(torch.zeros(1, DIMENSIONS))
+            assert faiss.omp_get_max_threads() == threads
+            # Both in one process: each still computes.
+            assert torch.isfinite(torch.rand(200, 200) @ torch.rand(200, 200)).all()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_no_index_for_exact_searches(store):
+    for kind in ("kdtree", "flat", "auto"):
+        assert build_index(store, kind)["kind"] == ("flat" if kind == "auto" else kind)
+    assert not (store.path / "index").exists()

@@ -71,7 +71,7 @@ def _pass(queries: Tensor, candidates: Tensor, k: int, block: int, dtype: torch.
     found = torch.empty(len(q), k, dtype=torch.long)
     exact = torch.empty(len(q), k, dtype=torch.float64)
     doubtful, reliable = [], True
-    height = max(1, block // len(candidates))
+    height = max(1, min(len(q), block // len(candidates)))
     buffer = q.new_empty(height, len(candidates))
     for top in range(0, len(q), height):
         rows = slice(top, top + height)

@@ -1,18 +1,15 @@
 """faiss, imported when it is first needed."""
 
 import importlib
-import os
 from typing import Any
 
 import torch
 
 from gramgan_plugin.errors import UserError
 
-_MAIN = os.getpid()
-
 
 def faiss_library() -> Any:
-    """The module, set to as many threads as torch uses; in a forked process to one, where more would wait forever.
+    """The module, set to as many threads as torch uses: one in DataLoader's workers, where more would wait forever.
 
     Raises:
         UserError: if it is not installed.
@@ -21,7 +18,7 @@ def faiss_library() -> Any:
         faiss = importlib.import_module("faiss")
     except ImportError as error:
         raise UserError(f"faiss cannot be loaded ({error}); install faiss-cpu, or take the kdtree index") from error
-    faiss.omp_set_num_threads(torch.get_num_threads() if os.getpid() == _MAIN else 1)
+    faiss.omp_set_num_threads(torch.get_num_threads())
     return faiss
 
 

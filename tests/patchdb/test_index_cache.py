@@ -182,6 +182,18 @@ class TestCache:
         assert not read
         assert "another database" in caplog.text
 
+    def test_other_size(self, store, tmp_path, made, caplog, kind):
+        other = write(tmp_path / "other.patchdb", count=500)
+        build_index(store, kind)
+        build_index(other, kind)
+        (store.path / "index" / f"{kind}.faiss").write_bytes((other.path / "index" / f"{kind}.faiss").read_bytes())
+        record = json.loads((other.path / "index" / f"{kind}.json").read_text())
+        (store.path / "index" / f"{kind}.json").write_text(json.dumps({**record, "database": store.fingerprint}))
+        with caplog.at_level(logging.WARNING):
+            assert nearest(store, kind) > 0.9
+        assert made == [kind] * 3
+        assert "holds 500 rows of 20 numbers, not 600 of 20" in caplog.text
+
     def test_other_kind(self, store, made, read, kind):
         wrong = {"ivf": "hnsw", "hnsw": "ivf"}[kind]
         build_index(store, wrong)
@@ -200,6 +212,14 @@ class TestCache:
         assert not read
         assert "this is 99.0" in caplog.text
         assert json.loads((store.path / "index" / f"{kind}.json").read_text())["faiss"] == "99.0"
+
+    def test_other_format(self, store, made, read, kind):
+        build_index(store, kind)
+        path = store.path / "index" / f"{kind}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
+        assert nearest(store, kind) > 0.9
+        assert made == [kind] * 2
+        assert not read
 
     def test_folder_that_cannot_be_written(self, store, made, caplog, kind):
         (store.path / "index").write_bytes(b"")  # holds for root, too
@@ -225,6 +245,16 @@ class TestCache:
         assert torch.equal(rows[:, 0], torch.arange(count))
         assert all(sorted(found) == list(range(count)) for found in rows.tolist())
         assert squared.isfinite().all()
+
+
+def test_fewer_found_than_asked_for(store):
+    rows = Rows(store.grams)
+    index, _, _ = faiss_index.make_index(rows, "ivf")
+    queries = torch.from_numpy(np.array(store.grams[:50]))
+    found = faiss_index.FaissIndex(rows, index, 1).search(queries, 400)  # one list of some 15 holds fewer
+    expected = TorchSearch(rows).search(queries, 400)
+    assert torch.equal(found.rows, expected.rows)
+    torch.testing.assert_close(found.squared, expected.squared)
 
 
 class TestRecall:
@@ -269,15 +299,31 @@ class TestRecall:
         assert build_index(store, "hnsw")["settings"]["effort"] == faiss_index.MOST_EFFORT > few
 
 
-def test_threads_are_those_of_torch(store):
+def test_threads_are_those_of_torch(store, monkeypatch):
+    given = []
+    monkeypatch.setattr(faiss, "omp_set_num_threads", given.append)
     before = torch.get_num_threads()
     try:
         for threads in (2, 1):
             torch.set_num_threads(threads)
             PatchSearch(store, "flat").search(torch.zeros(1, DIMENSIONS))
-            assert faiss.omp_get_max_threads() == threads
-            # Both in one process: each still computes.
-            assert torch.isfinite(torch.rand(200, 200) @ torch.rand(200, 200)).all()
+            assert given[-1] == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_torch_and_faiss_in_one_process(store, kind):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        search = PatchSearch(store, kind)
+        queries = torch.from_numpy(np.array(store.grams)).repeat(8, 1)
+        for _ in range(3):
+            product = torch.ones(300, 300) @ torch.ones(300, 300)
+            assert (product == 300).all()
+            assert (search.search(queries)[0] < 1e-9).all()
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 

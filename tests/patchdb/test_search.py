@@ -193,7 +193,6 @@ class TestPatchSearch:
         search = PatchSearch(store, index)
         queries = queries.repeat(4, 1)
         _, expected = search.search(queries)
-        torch.set_num_threads(before)
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
         process = context.Process(target=lambda: theirs.send(_searched_alone(search, queries)))
@@ -201,6 +200,7 @@ class TestPatchSearch:
         assert ours.poll(30), "a forked process hangs"
         assert ours.recv() == expected.flatten().tolist()
         process.join()
+        torch.set_num_threads(before)
 
     def test_kinds(self):
         assert kind_of_search("auto", 10**7, 6) == "kdtree"
@@ -245,5 +245,5 @@ def test_faiss_and_scipy_wait_until_they_are_needed():
 
 
 def _searched_alone(search: PatchSearch, queries: torch.Tensor) -> list[int]:
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # as in DataLoader's workers: torch's own threads don't survive a fork
     return search.search(queries)[1].flatten().tolist()

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from gramgan_plugin.patchdb import curve
 from gramgan_plugin.patchdb.curve import lay_down, principal_axes
 from gramgan_plugin.patchdb.faiss_index import FaissFlat
 from gramgan_plugin.patchdb.kdtree import TreeSearch
-from gramgan_plugin.patchdb.neighbours import Rows
+from gramgan_plugin.patchdb.neighbours import Rows, search_exactly
 from gramgan_plugin.patchdb.torch_search import GROUP, TorchSearch, smallest
 
 SEARCHES = (TreeSearch, TorchSearch, FaissFlat)
@@ -127,6 +128,17 @@ class TestTreeSearch:
             assert (rows.array[group] == rows.array[group[0]]).all()
             assert (np.diff(group) > 0).all()
 
+    def test_places_of_a_grid(self):
+        side = np.arange(4, dtype=np.float32)
+        rows = Rows(np.stack(np.meshgrid(side, side, side), axis=-1).reshape(-1, 3))
+        places = curve._places(rows, np.zeros(3), np.eye(3))
+        assert len(np.unique(places)) == 64
+        # The halves of the third axis, then of the second, then of the first.
+        x, y, z = rows.array[np.argsort(places)].T >= 2
+        assert np.array_equal(z, np.arange(64) >= 32)
+        assert np.array_equal(y, np.arange(64) % 32 >= 16)
+        assert np.array_equal(x, np.arange(64) % 16 >= 8)
+
     def test_neighbours_lie_together(self):
         rows = Rows(grams(20000, 6))
         members, starts = lay_down(rows, *principal_axes(rows))
@@ -150,6 +162,40 @@ class TestTorchSearch:
             assert torch.get_float32_matmul_precision() == "medium"
         finally:
             torch.set_float32_matmul_precision(before)
+
+    def test_precision_in_between(self, monkeypatch):
+        seen = []
+        original = TorchSearch.approximately
+
+        def spy(self, *arguments):
+            seen.append((torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu")))
+            return original(self, *arguments)
+
+        monkeypatch.setattr(TorchSearch, "approximately", lambda self, *a, **k: spy(self, *a, *k.values()))
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")
+        try:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                TorchSearch(Rows(grams(100, 6))).search(torch.zeros(3, 6), 1)
+        finally:
+            torch.set_float32_matmul_precision(before)
+        assert seen[0] == ("highest", False)
+
+    def test_error_of_expanded_squares_is_allowed_for(self):
+        # Squared distances from 1 are 1e-5, 1.01e-5, ...; the first pass has the first row 1.5e-6 too far away, which
+        # is within the error of float32 for numbers around 1, and outside what it looks up.
+        rows = Rows((1 + np.sqrt(1e-5 + 1e-7 * np.arange(100)))[:, None].astype(np.float32))
+        queries, centre = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+        exact = TorchSearch(rows)
+
+        def wrong(queries, count):
+            value, index = exact.approximately(queries, rows.count, torch.float64)
+            value, place = (value + 1.5e-6 * (index == 0)).topk(count, dim=1, largest=False)
+            return value, index.gather(1, place)
+
+        assert search_exactly([(wrong, torch.float32)], queries, centre, rows, 1).rows.tolist() == [[1]]
+        passes = [(wrong, torch.float32), *exact.passes()[1:]]
+        assert search_exactly(passes, queries, centre, rows, 1).rows.tolist() == [[0]]
 
     def test_few_queries_need_the_second_pass(self, monkeypatch):
         asked = []

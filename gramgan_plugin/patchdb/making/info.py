@@ -1,11 +1,12 @@
 """What is in a database, in numbers."""
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from gramgan_plugin.patchdb.index import index_facts
 from gramgan_plugin.patchdb.making.sheet import patch_contrasts
 from gramgan_plugin.patchdb.store import VARIANTS, Store
 
@@ -20,7 +21,7 @@ def describe(store: Store) -> dict[str, Any]:
         ``path``, ``fingerprint``, ``made_by``, ``count``, ``patch_size``, ``channels``, ``gram``, ``features``,
         ``bytes`` (without indexes), ``variants`` (number of patches of each), ``photos`` (``count``, ``used``, and the
         ``min``, ``median`` and ``max`` of patches of a used one), ``contrast`` (quantiles), ``options`` and ``counts``
-        of the build, ``indexes`` (names of cached ones).
+        of the build, ``indexes`` (see ``index_facts``).
     """
     manifest = store.manifest
     photos = Counter[int]()
@@ -51,7 +52,7 @@ def describe(store: Store) -> dict[str, Any]:
         "contrast": {str(quantile): round(float(level), 5) for quantile, level in zip(QUANTILES, levels, strict=True)},
         "options": manifest["options"],
         "counts": manifest["counts"],
-        "indexes": _indexes(store.path / "index"),
+        "indexes": index_facts(store),
     }
 
 
@@ -76,7 +77,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         found.append(f"  {left_out(counts)}")
     found.append(f"  fingerprint {facts['fingerprint']}")
     if facts["indexes"]:
-        found.append(f"  indexes: {', '.join(facts['indexes'])}")
+        found.append(f"  indexes: {', '.join(map(_index_in_words, facts['indexes']))}")
     return found
 
 
@@ -89,5 +90,6 @@ def left_out(counts: dict[str, Any]) -> str:
     )
 
 
-def _indexes(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.faiss")) if folder.is_dir() else []
+def _index_in_words(facts: Mapping[str, Any]) -> str:
+    recall = facts.get("recall") or {}
+    return facts["kind"] + (f" (finds the nearest of {recall['at_1']:.1%})" if "at_1" in recall else "")

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import cv2
@@ -8,6 +9,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.patchdb.index import build_index
 from gramgan_plugin.patchdb.making.build import build
 from gramgan_plugin.patchdb.making.info import describe, lines
 from gramgan_plugin.patchdb.making.matches import picture_of_search
@@ -178,6 +180,11 @@ class TestDescribe:
         text = "\n".join(lines(facts))
         assert "2000 patches of 4x4 pixels, 3 channels" in text
         assert "Gram matrices of pixels, not centred" in text
+
+    def test_feature_recall_of_an_index(self, store: Store, tmp_path: Path) -> None:
+        copy = open_store(shutil.copytree(store.path, tmp_path / "copy"))
+        recall = build_index(copy, "ivf")["recall"]["at_1"]
+        assert f"  indexes: ivf (finds the nearest of {recall:.1%})" in lines(describe(copy))
 
     def test_feature_of_anything(self, tmp_path: Path) -> None:
         """What was written by other code, and without options."""

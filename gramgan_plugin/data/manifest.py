@@ -2,23 +2,20 @@
 
 import hashlib
 import json
-import os
-import re
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin import __version__
 from gramgan_plugin.data.lmdb_environment import META_INFO, extent
 from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.files import replace_file, sync
+from gramgan_plugin.json_record import SHA256, is_count, read_record
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MOST_BYTES = 2**20  # of a manifest; more is not read
 COUNTS = ("entries", "bytes", "transactions")
 DIGESTS = ("content", "meta_info")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIFFERS = {
     "entries": "{now} images, were {was}",
     "meta_info": f"{META_INFO} is not the same",
@@ -52,7 +49,7 @@ class Digest:
     """
 
     def __init__(self, state: str | None = None) -> None:
-        if state is not None and not _SHA256.fullmatch(state):
+        if state is not None and not SHA256.fullmatch(state):
             raise ValueError(f"state: expected 64 hexadecimal digits, got {state!r}")
         self._sum = 0 if state is None else int(state, 16)
         self._lock = threading.Lock()
@@ -88,10 +85,11 @@ def write_manifest(lmdb_path: Path, content: str, **facts: Any) -> None:
     """
     record = {"format": FORMAT, "made_by": f"gramgan-plugin {__version__}", "content": content, **measured(lmdb_path)}
     taken = facts.keys() & record.keys()
-    if taken or not _SHA256.fullmatch(content):
+    if taken or not SHA256.fullmatch(content):
         raise ValueError(f"{sorted(taken) or content}: not to be given")
     text = json.dumps({**record, **facts}, indent=2, allow_nan=False) + "\n"
-    _replace_synced(lmdb_path / MANIFEST, text.encode("ascii"))
+    replace_file(lmdb_path / MANIFEST, text.encode("ascii"), synced=True)
+    sync(lmdb_path)
 
 
 def read_manifest(lmdb_path: Path) -> dict[str, Any] | None:
@@ -103,23 +101,10 @@ def read_manifest(lmdb_path: Path) -> dict[str, Any] | None:
     path = lmdb_path / MANIFEST
     if not path.is_file():  # a device or pipe of that name is not waited for
         return None
-    with file_errors(path), path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    try:
-        record = json.loads(data) if len(data) <= MOST_BYTES else None
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise _damaged(path, "is no record in JSON")
-    version = record.get("format")
-    if not isinstance(version, int) or not _is_count(version):
-        raise _damaged(path, "'format' is no number")
-    if version > FORMAT:
-        raise UserError(
-            f"{path}: written by a newer gramgan-plugin (format {version}, known is {FORMAT}); update it, "
-            f"or delete that file and run `basicsr prepare verify {lmdb_path}`"
-        )
-    for names, fits, what in ((COUNTS, _is_count, "number"), (DIGESTS, _is_sha256, "SHA-256")):
+    record = read_record(
+        path, FORMAT, _damaged, f"update it, or delete that file and run `basicsr prepare verify {lmdb_path}`"
+    )
+    for names, fits, what in ((COUNTS, is_count, "number"), (DIGESTS, _is_sha256, "SHA-256")):
         for name in names:
             if not fits(record.get(name)):
                 raise _damaged(path, f"'{name}' is no {what}")
@@ -165,33 +150,9 @@ def measured(lmdb_path: Path) -> dict[str, Any]:
         return {**extent(lmdb_path), "meta_info": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
 def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+    return isinstance(value, str) and SHA256.fullmatch(value) is not None
 
 
 def _damaged(path: Path, why: str) -> UserError:
     return UserError(f"{path}: damaged ({why}); delete it and run `basicsr prepare verify {path.parent}`")
-
-
-def _replace_synced(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with file_errors(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-    with suppress(OSError):  # Windows opens no folders, and some network file systems sync none
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -3,18 +3,17 @@
 import glob
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.json_record import SHA256, is_count, read_record
 
 MANIFEST = "manifest.json"
 SOURCES = "sources.jsonl"
 FORMAT = 1
-MOST_BYTES = 2**20  # of a manifest; more is not read
 # File -> type, and the shape after the number of patches as names of sizes.
 ARRAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "grams.npy": ("float32", ("dimensions",)),
@@ -23,7 +22,6 @@ ARRAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ranks.npy": ("int32", ()),
 }
 ORIGIN = 4  # numbers that say where a patch comes from
-SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -109,22 +107,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder}: {_what_is_there(folder)}")
-    with file_errors(path), path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    try:
-        record = json.loads(data) if len(data) <= MOST_BYTES else None
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise _damaged(path, "is no record in JSON")
-    version = record.get("format")
-    if not isinstance(version, int) or not _is_count(version):
-        raise _damaged(path, "'format' is no number")
-    if version > FORMAT:
-        raise UserError(
-            f"{path}: written by a newer gramgan-plugin (format {version}, known is {FORMAT}); update gramgan-plugin, "
-            "or build the database again with this one"
-        )
+    record = read_record(path, FORMAT, _damaged, "update gramgan-plugin, or build the database again with this one")
     _check(path, record)
     return record
 
@@ -143,7 +126,7 @@ def _check(path: Path, record: dict[str, Any]) -> None:
             arrays.keys() == ARRAYS.keys()
             and record["count"] >= 1
             and all(SHA256.fullmatch(text) for text in (*hashes.values(), record["sources"]["sha256"]))
-            and _is_count(record["sources"]["bytes"])
+            and is_count(record["sources"]["bytes"])
             and all(tuple(arrays[name]["shape"]) == shape for name, shape in shapes.items())
             and all(arrays[name]["dtype"] == dtype for name, (dtype, _) in ARRAYS.items())
             and record["fingerprint"] == fingerprint(definition, hashes)
@@ -167,10 +150,6 @@ def _what_is_there(folder: Path) -> str:
 
 def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, allow_nan=False).encode("ascii")).hexdigest()
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _damaged(path: Path, why: str) -> UserError:

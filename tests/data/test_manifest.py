@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gramgan_plugin.data import manifest as module
 from gramgan_plugin.data.lmdb_images import LmdbImages, LmdbWriter
 from gramgan_plugin.data.manifest import Digest, check_manifest, read_manifest, write_manifest
 from gramgan_plugin.errors import UserError
@@ -160,7 +159,7 @@ class TestManifest:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(module.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(UserError, match="no space left"):
             write_manifest(packed, CONTENT)
         assert (packed / "manifest.json").read_bytes() == before

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from gramgan_plugin.data.collect.in_order import in_order
 from gramgan_plugin.data.collect.network import Budget, Network
 from gramgan_plugin.data.collect.transfer import DownloadError, download
 from gramgan_plugin.data.progress import tracked
+from gramgan_plugin.data.threads import in_order
 from gramgan_plugin.errors import file_errors
 
 AHEAD = 16  # a slow one does not hold up those behind it
@@ -53,7 +53,7 @@ def fetch(
             return str(error)
         return None
 
-    with closing(in_order(fetch_one, missing, connections, AHEAD)) as results:
+    with closing(in_order(fetch_one, missing, connections, AHEAD * connections)) as results:
         try:
             for _ in tracked(missing, "download", progress):
                 url, reason = next(results)

@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 
 from gramgan_plugin.data.collect.criteria import Measured
 from gramgan_plugin.data.collect.examine import SUFFIXES
-from gramgan_plugin.data.collect.in_order import in_order
 from gramgan_plugin.data.collect.measuring import CannotReadError, read_file
 from gramgan_plugin.data.collect.metadata import without_metadata
 from gramgan_plugin.data.collect.sources import Archive, Entry
@@ -20,7 +19,9 @@ from gramgan_plugin.data.images import encode_png
 from gramgan_plugin.data.photos import decode_photo
 from gramgan_plugin.data.prepare.archives import images_in
 from gramgan_plugin.data.progress import tracked
+from gramgan_plugin.data.threads import in_order
 from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.files import replace_file
 
 LONGEST_NAME = 48  # characters of the original name that are kept
 COMPRESSION = 3  # of PNG
@@ -93,7 +94,7 @@ def write_kept(
             return str(error)
         if hashlib.sha256(data).hexdigest() != photo.sha256:
             return CHANGED
-        _write_synced(folder / name, final_content(data, photo, strip))
+        replace_file(folder / name, final_content(data, photo, strip), synced=True)
         return None
 
     members = {item.entry.key: item for item in missing if item.entry.path is None}
@@ -161,13 +162,3 @@ def _contents(
                     break
         except UserError:
             continue  # told when it was measured, or by what is missing now
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with file_errors(path):
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)

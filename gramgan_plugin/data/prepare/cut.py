@@ -1,21 +1,17 @@
 """One photo's work: decode it, make or take its LQ, cut both and encode the cuts. Runs in several threads at once."""
 
-import os
 import threading
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
 
 from gramgan_plugin.data.images import Image, encode_png, mod_crop, read_image
 from gramgan_plugin.data.photos import PhotoError, read_photo
 from gramgan_plugin.data.prepare.plan import Entry, Settings, check_lq_size, lq_errors
 from gramgan_plugin.data.prepare.shrink import shrink
 from gramgan_plugin.data.prepare.subimages import Window
+from gramgan_plugin.data.threads import in_order, one_thread_each
 
 HELD_OUT_LEVEL = 3  # of the PNG files of held-out photos
 
@@ -58,18 +54,9 @@ class Cutter:
 
     def results(self, entries: Sequence[Entry]) -> Generator[Cuts, None, None]:
         """The photos' cuts, in order. At most twice as many photos as threads are in memory."""
-        waiting: deque[Future[Cuts]] = deque()
-        with one_torch_thread(), ThreadPoolExecutor(self.workers) as pool:
-            try:
-                for entry in entries:
-                    waiting.append(pool.submit(self._cuts, entry))
-                    if len(waiting) >= 2 * self.workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        with one_thread_each(), closing(in_order(self._cuts, entries, self.workers)) as done:
+            for _, cuts in done:
+                yield cuts
 
     def _cuts(self, entry: Entry) -> Cuts:
         try:
@@ -112,24 +99,6 @@ class Cutter:
         if image is None:
             raise PhotoError("damaged: OpenCV cannot decode it")
         return image
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Threads of our own share the processors; torch's would only get in their way."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def usable_processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cut(image: Image, x: int, y: int, size: int) -> Image:

@@ -13,7 +13,8 @@ from gramgan_plugin.data.lmdb_images import LmdbWriter
 from gramgan_plugin.data.prepare.cut import Cuts
 from gramgan_plugin.data.prepare.journal import JOURNAL, Journal
 from gramgan_plugin.data.prepare.plan import Settings
-from gramgan_plugin.data.prepare.staging import MARKER, sync
+from gramgan_plugin.data.prepare.staging import MARKER
+from gramgan_plugin.files import sync
 
 BYTES_AT_ONCE = 16 * 2**20  # of GT and LQ; photos are put into one transaction until they reach it
 GT = "GT.lmdb"

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from gramgan_plugin import __version__
-from gramgan_plugin.data.prepare.cut import Cutter, usable_processors
+from gramgan_plugin.data.prepare.cut import Cutter
 from gramgan_plugin.data.prepare.data_set import GT, DataSet
 from gramgan_plugin.data.prepare.encode import Encoding
 from gramgan_plugin.data.prepare.failures import TerminatedError
@@ -21,6 +21,7 @@ from gramgan_plugin.data.prepare.plan import Entry, FindLq, Plan, Settings, chec
 from gramgan_plugin.data.prepare.presets import Preset, expected_sub_images, preset_of
 from gramgan_plugin.data.prepare.staging import Staging, check_free, staging
 from gramgan_plugin.data.progress import tracked
+from gramgan_plugin.data.threads import usable_processors
 from gramgan_plugin.errors import UserError
 
 FACTS = "dataset.json"

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from gramgan_plugin.data.prepare.failures import FROM_OUTSIDE, explained, raise_explained
 from gramgan_plugin.data.prepare.journal import JOURNAL
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import sync
 
 MARKER = "names.jsonl"  # stands in every prepared folder; without it, none is ever replaced
 LOCK = ".lock"
@@ -96,18 +97,6 @@ def check_free(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out}: exists already; choose another --out, or pass --overwrite to replace it")
     if not out.is_dir() or (any(out.iterdir()) and not (out / MARKER).is_file()):
         raise UserError(f"{out}: was not written by 'prepare' (no {MARKER} in it), so it is not replaced")
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, stand on the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        with suppress(OSError) if path.is_dir() else _nothing():  # some network file systems sync no folders
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _claim(out: Path, job: str) -> tuple[Staging, FileLock]:
@@ -215,8 +204,3 @@ def _sync_tree(folder: Path) -> None:
             sync(path)
     for path in (*(p for p in folder.rglob("*") if p.is_dir()), folder):
         sync(path)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

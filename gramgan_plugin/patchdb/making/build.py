@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gramgan_plugin.data.prepare.cut import usable_processors
+from gramgan_plugin.data.threads import usable_processors
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.patchdb.making.collecting import Collection, collect, open_collection
 from gramgan_plugin.patchdb.making.placing import SCRATCH, check_free, placed, put_back

@@ -1,10 +1,9 @@
 """From photos to chosen patches: reading in threads, offering to the reservoir, counting what is left out."""
 
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +13,15 @@ from numpy.typing import NDArray
 from gramgan_plugin.data.photos import PhotoError
 from gramgan_plugin.data.prepare.plan import refusal
 from gramgan_plugin.data.progress import tracked
+from gramgan_plugin.data.threads import in_order
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.json_record import SHA256
 from gramgan_plugin.patchdb.making.reservoir import NO_LIMIT, TIE_BITS, Reservoir, Rows, cell_words, priorities
 from gramgan_plugin.patchdb.making.sampling import PATCHES_AT_ONCE, Places, cut_patches, find_places, likeness
 from gramgan_plugin.patchdb.making.settings import Settings
 from gramgan_plugin.patchdb.making.sources import Photo, Seen, pixels_sha256
 from gramgan_plugin.patchdb.making.variants import RGB, variant_images
-from gramgan_plugin.patchdb.manifest import SHA256, SOURCES, Definition
+from gramgan_plugin.patchdb.manifest import SOURCES, Definition
 from gramgan_plugin.patchdb.store import VARIANTS, Store
 
 
@@ -139,8 +140,9 @@ def collect(into: Collection, photos: Sequence[Photo], *, on_error: str, workers
     Raises:
         UserError: for a photo that cannot be used, under ``stop``.
     """
-    with closing(_read_ahead(into, tracked(photos, "photo", progress), workers)) as results:
-        for photo, result in zip(photos, results, strict=True):
+    shown = tracked(photos, "photo", progress)
+    with closing(in_order(partial(_examine, into=into), shown, workers, ahead=workers + 1)) as results:
+        for photo, result in results:
             if isinstance(result, Offer):
                 into.add(result)
             elif on_error == "stop":
@@ -162,21 +164,6 @@ def read_photos(store: Store) -> Iterator[Seen]:
         if not isinstance(digest, str) or not SHA256.fullmatch(digest) or not len(examined) == len(usable) == len(none):
             raise UserError(f"{store.path / SOURCES}, line {number}: damaged; build the database again")
         yield Seen(str(record.get("name")), record.get("width", 0), record.get("height", 0), digest, examined, usable)
-
-
-def _read_ahead(into: Collection, photos: Iterable[Photo], workers: int) -> Generator[Offer | str]:
-    """What the photos have, or why it cannot be had, in their order; a few are read ahead."""
-    waiting: deque[Future[Offer | str]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for photo in photos:
-            waiting.append(pool.submit(_examine, photo, into))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _examine(photo: Photo, into: Collection) -> Offer | str:

@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 
 from gramgan_plugin.data.prepare.failures import explained, raise_explained
 from gramgan_plugin.data.prepare.pack import sigterm_raises
-from gramgan_plugin.data.prepare.staging import sync
 from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.files import sync
 from gramgan_plugin.patchdb.manifest import ARRAYS, MANIFEST, SOURCES
 
 LOCK = ".lock"

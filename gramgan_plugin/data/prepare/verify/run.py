@@ -1,15 +1,10 @@
 """A whole verification: is an LMDB whole, does it fit its list, is LQ really GT's downsampling."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
-
-import cv2
-import torch
 
 from gramgan_plugin.data.images import Image
 from gramgan_plugin.data.manifest import write_manifest
@@ -20,6 +15,7 @@ from gramgan_plugin.data.prepare.verify.pairs import check_sizes, guess_scale, j
 from gramgan_plugin.data.prepare.verify.report import Check, State, Verification
 from gramgan_plugin.data.prepare.verify.targets import Target
 from gramgan_plugin.data.progress import tracked
+from gramgan_plugin.data.threads import in_order, one_thread_each
 from gramgan_plugin.errors import UserError
 
 FACTS_OF_EXTENT = ("format", "made_by", "content", "entries", "bytes", "transactions", "meta_info")
@@ -129,42 +125,13 @@ def _read_all(databases: Sequence[Database], pairings: Sequence[_Pairing], worke
                 pairing.measured[key] = measure(gt, lq, pairing.scale or 1)
         return problems
 
-    with _one_thread_each():
-        for key, problems in zip(tracked(keys, "image", show), _in_order(read, keys, workers), strict=True):
+    with one_thread_each(), closing(in_order(read, keys, workers, ahead=4 * workers)) as results:
+        for _, (key, problems) in zip(tracked(keys, "image", show), results, strict=True):
             for database, problem in zip(databases, problems, strict=True):
                 if problem is not None:
                     database.images.wrong(key, problem)
     for pairing in pairings:  # threads have put them in any order
         pairing.measured = dict(sorted(pairing.measured.items()))
-
-
-def _in_order(function: Callable[[str], Any], keys: Sequence[str], workers: int) -> Iterator[Any]:
-    """``map`` in threads, with a bounded number of results waiting."""
-    waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for key in keys:
-                waiting.append(pool.submit(function, key))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Images are shared out among threads; inside each, torch and OpenCV would only get in their way."""
-    torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(torch_threads)
-        cv2.setNumThreads(opencv_threads)
 
 
 def _store(database: Database, found: Check, facts: dict[str, Any]) -> None:

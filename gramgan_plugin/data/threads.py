@@ -1,0 +1,64 @@
+"""Work shared out among threads: OpenCV, Pillow and torch let Python go on while they decode, encode and compute."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import cv2
+import torch
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def in_order(
+    function: Callable[[Given], Made], items: Iterable[Given], workers: int, ahead: int | None = None
+) -> Generator[tuple[Given, Made], None, None]:
+    """Call a function on each item in threads; the results come in the order of the items.
+
+    Args:
+        function: called in a thread; what it raises is raised here, when its turn comes.
+        items: taken in this thread, no more than needed.
+        workers: threads.
+        ahead: items, at most, that are begun or done before their turn; twice as many as threads if None.
+
+    Yields:
+        Each item and its result.
+    """
+    ahead = 2 * workers if ahead is None else ahead
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[tuple[Given, Future[Made]]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) >= ahead:
+                begun, future = waiting.popleft()
+                yield begun, future.result()
+        while waiting:
+            begun, future = waiting.popleft()
+            yield begun, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """In the block torch and OpenCV start no threads: inside threads of our own they would only get in their way."""
+    torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(opencv_threads)
+
+
+def usable_processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,7 +1,7 @@
 """Which values the texture loss's options take, as far as their annotations do not say it."""
 
 from gramgan_plugin.config.keys import Key
-from gramgan_plugin.losses.gram_patch_loss import CHOICES
+from gramgan_plugin.losses.gram_patch_options import CHOICES
 
 FEATURES: dict[str, Key] = {
     "layer": Key("text", "a layer of VGG19, such as conv1_2 or relu2_1", needed="always"),

@@ -8,6 +8,7 @@ from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema_texture import FEATURES, TEXTURE
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.losses.vgg_layer import reduction
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYERS
 from gramgan_plugin.patchdb.store import check_fits, open_store
 from gramgan_plugin.registration import did_you_mean
@@ -79,7 +80,7 @@ def check_texture_files(opt: Mapping[str, Any], found: Findings) -> None:
                 channels=channels,
                 normalize=block.get("normalize", True),
                 center=block.get("center", False),
-                features=block.get("features"),
+                layer=section(block, "features").get("layer"),
             )
         except OptionError as error:  # begins with the option that differs
             key, _, text = str(error).partition(": ")
@@ -109,9 +110,9 @@ def _check_grid(where: str, block: Mapping[str, Any], crop_at: str, crop: int, f
         return  # which the loss itself refuses
     layer, unit = section(block, "features").get("layer"), ""
     if isinstance(layer, str) and layer in LAYERS:  # patch_size and stride count pixels of its maps, which are smaller
-        reduction = 2 ** (int(layer.removeprefix("conv").removeprefix("relu")[0]) - 1)
-        patch, stride = reduction * patch, reduction * stride
-        unit = f" (in pixels of the image, at {layer})" if reduction > 1 else ""
+        pixels = reduction(layer)
+        patch, stride = pixels * patch, pixels * stride
+        unit = f" (in pixels of the image, at {layer})" if pixels > 1 else ""
     if crop < patch:
         found.error(crop_at, f"{crop} is smaller than {where}.patch_size {patch:g}{unit}")
     elif stride == patch and crop % patch:

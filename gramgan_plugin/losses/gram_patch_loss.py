@@ -1,7 +1,6 @@
 """The patch-wise texture loss of Gram-GAN as a module."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,8 @@ from gramgan_plugin.functional.patches import patch_grid
 from gramgan_plugin.functional.precision import at_least_float32
 from gramgan_plugin.functional.selection import Selection
 from gramgan_plugin.functional.texture import check_pair, described_loss
+from gramgan_plugin.losses.gram_patch_options import check_database, check_options, open_database
 from gramgan_plugin.losses.vgg_layer import VGGLayer
-from gramgan_plugin.patchdb.search import PatchSearch
-from gramgan_plugin.patchdb.store import check_fits, open_store
-
-CHOICES = {
-    "select_by": ("gram", "pixel"),
-    "loss_on": ("gram", "pixel"),
-    "criterion": ("l1", "mse"),
-    "affine_sampling": ("bicubic", "bilinear"),
-    "scope": ("crop", "local"),
-    "database_use": ("also", "only"),
-    "database_index": ("auto", "kdtree", "flat", "ivf", "hnsw"),
-}
 
 
 class GramPatchLoss(nn.Module):
@@ -113,36 +101,6 @@ class GramPatchLoss(nn.Module):
         database_index: str = "auto",
     ) -> None:
         super().__init__()
-        chosen = {
-            "select_by": select_by,
-            "loss_on": loss_on,
-            "criterion": criterion,
-            "affine_sampling": affine_sampling,
-            "scope": scope,
-            "database_use": database_use,
-            "database_index": database_index,
-        }
-        for name, value in chosen.items():
-            if value not in CHOICES[name]:
-                raise ValueError(f"{name}: expected one of {', '.join(CHOICES[name])}, got {value!r}")
-        if patch_size < 1 or chunk_size < 1 or affine_copies < 0 or affine_magnitude < 0:
-            raise ValueError(
-                "patch_size and chunk_size must be at least 1, affine_copies and affine_magnitude at least 0"
-            )
-        if alpha < 0 or beta < 0 or alpha + beta == 0:
-            raise ValueError(f"alpha and beta must be at least 0 and not both 0, got {alpha} and {beta}")
-        if any(not isinstance(factor, int) or factor < 2 for factor in downsample):
-            raise ValueError(f"downsample: expected a list of integers of at least 2, got {downsample!r}")
-        if (scope == "local") != (radius is not None) or (radius is not None and radius < 0):
-            raise ValueError("radius: give one of at least 0 with scope 'local', and none with scope 'crop'")
-        if stride is not None and not 1 <= stride <= patch_size:
-            raise ValueError(
-                f"stride: expected 1 to patch_size, which is {patch_size}, got {stride}: no pixel is left out"
-            )
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
-        if database is not None and select_by != "gram":
-            raise ValueError(f"select_by: a database is searched by gram, not by {select_by}")
         self.loss_weight = loss_weight
         self.patch_size = patch_size
         self.alpha = alpha
@@ -162,10 +120,13 @@ class GramPatchLoss(nn.Module):
         self.chunk_size = chunk_size
         self.stride = stride
         self.top_k = top_k
+        self.database_use = database_use
+        self.database_index = database_index
+        check_options(self)
         self.database_only = database is not None and database_use == "only"
         self.features = None if features is None else VGGLayer.of_options(features)
         self.reduction = 1 if self.features is None else self.features.reduction
-        self.database = None if database is None else self._open(database, database_index, features)
+        self.database = None if database is None else open_database(self, Path(database))
 
     def select(
         self,
@@ -207,7 +168,7 @@ class GramPatchLoss(nn.Module):
         check_pair(sr, gt, self.patch_size * self.reduction, step)
         sr, gt = at_least_float32(sr, gt)
         if self.database is not None:
-            self._check_fits(channels=sr.shape[1])
+            check_database(self, self.database.store, sr.shape[1])
         maps = sr if self.features is None else self.features(sr)
         x = self._on.of_image(maps, self.patch_size, self.stride)
         by = x if self._on == self._by else self._by.of_image(maps.detach(), self.patch_size, self.stride)
@@ -291,23 +252,6 @@ class GramPatchLoss(nn.Module):
             self.features,
             self.reduction,
         )
-
-    def _open(self, database: str, index: str, features: Mapping[str, Any] | None) -> PatchSearch:
-        if features is not None and self.loss_on == "pixel":
-            raise ValueError("loss_on: a database has Gram matrices of features, not the features; take gram")
-        store = open_store(Path(database))
-        if self.top_k > store.count:
-            raise ValueError(f"top_k: {self.top_k}, but {database} has {store.count} patches")
-        self._check_fits = partial(
-            check_fits,
-            store,
-            patch_size=self.patch_size,
-            normalize=self.normalize,
-            center=self.center,
-            features=features,
-        )
-        self._check_fits(channels=store.definition.channels)
-        return PatchSearch(store, index)
 
     def _theta(self, gt: Tensor, theta: Tensor | None) -> Tensor:
         shape = (gt.shape[0], self.affine_copies, 2, 3)

@@ -1,16 +1,23 @@
 """One layer of VGG19 as a map from images to features."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gramgan_plugin.losses.vgg_perceptual_loss import LAYERS, VGGPerceptualLoss
+from gramgan_plugin.losses.vgg_perceptual_loss import BLOCKS, LAYERS, VGGPerceptualLoss
 
 
 class VGGLayer(nn.Module):
     """Features of one layer of a VGG19 trained on ImageNet; never trained.
+
+    Attributes:
+        layer: its name.
+        channels: of the map.
+        reduction: see `reduction`.
+        margin: pixels of the image that a pixel of the map sees around its own block of ``reduction`` x ``reduction``.
 
     Args:
         layer: ``conv1_2``, or ``relu1_2`` for after the activation.
@@ -27,8 +34,12 @@ class VGGLayer(nn.Module):
             raise ValueError(f"features: expected a layer of VGG19, such as conv1_2, got {layer!r}")
         self.layer = layer
         self.network = VGGPerceptualLoss(layer_weights={layer: 1.0}, vgg_weights=vgg_weights)
-        # Each of its blocks but the first begins with half the side, rounded down.
-        self.reduction = 2 ** (int(layer.removeprefix("conv").removeprefix("relu")[0]) - 1)
+        block, conv = (int(number) for number in layer[4:].split("_"))
+        self.channels = BLOCKS[block - 1][0]
+        self.reduction = reduction(layer)
+        # Each convolution sees a pixel of its own map farther, each way; pooling sees only what it puts together.
+        before = sum(2**place * convs for place, (_, convs) in enumerate(BLOCKS[: block - 1]))
+        self.margin = before + conv * self.reduction
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> "VGGLayer":
@@ -52,3 +63,20 @@ class VGGLayer(nn.Module):
             raise ValueError(f"features are those of images (N, 3, H, W), got {tuple(image.shape)}")
         maps: Tensor = self.network.extract(image)[self.layer]
         return maps.to(torch.promote_types(maps.dtype, torch.float32))
+
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights down to the layer: the same for every file that holds them."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.network.features.state_dict().items()):
+            digest.update(f"{name} {tuple(value.shape)}\n".encode("ascii"))
+            digest.update(value.detach().float().cpu().contiguous().numpy().astype("<f4").tobytes())
+        return digest.hexdigest()
+
+
+def reduction(layer: str) -> int:
+    """Pixels of the image to one of a layer's map, each way: each block but the first begins with half the side.
+
+    >>> reduction("conv1_2"), reduction("relu3_1")
+    (1, 4)
+    """
+    return 2 ** (int(layer[4]) - 1)

@@ -4,9 +4,12 @@ import glob
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.json_record import SHA256, is_count, read_record
@@ -17,7 +20,7 @@ FORMAT = 1
 # File -> type, and the shape after the number of patches as names of sizes.
 ARRAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "grams.npy": ("float32", ("dimensions",)),
-    "patches.npy": ("uint8", ("patch_size", "patch_size", "channels")),
+    "patches.npy": ("uint8", ("side", "side", "channels")),
     "origins.npy": ("int32", ("origin",)),
     "ranks.npy": ("int32", ()),
 }
@@ -25,56 +28,109 @@ ORIGIN = 4  # numbers that say where a patch comes from
 
 
 @dataclass(frozen=True)
+class Features:
+    """What Gram matrices are of, where not of pixels: a layer's map of VGG19.
+
+    Attributes:
+        layer: ``conv1_2``, or ``relu1_2`` for after the activation.
+        weights: SHA-256 of the weights down to the layer.
+        channels: of the map.
+        reduction: pixels of the image to one of the map, each way.
+        margin: pixels around a patch that its features depend on, rounded up to a multiple of ``reduction``.
+    """
+
+    layer: str
+    weights: str
+    channels: int
+    reduction: int = 1
+    margin: int = 0
+
+
+@dataclass(frozen=True)
 class Definition:
     """What a patch is and how its Gram vector is computed.
 
     Attributes:
-        patch_size: side of a patch in pixels.
-        channels: of a patch.
+        patch_size: side of a patch in pixels, or in pixels of the features' map.
+        channels: of the images.
         normalize: whether Gram matrices are divided by the pixels of a patch.
         center: whether each patch's mean is subtracted first.
-        features: what else than pixels the Grams are of, as in the loss's option; None for pixels.
+        features: what else than pixels the Grams are of; None for pixels.
 
     Example:
         >>> Definition(4).dimensions
         6
+        >>> conv1_2 = Definition(4, features=Features("conv1_2", "0" * 64, channels=64, margin=2))
+        >>> conv1_2.dimensions, conv1_2.pixels, conv1_2.side
+        (2080, 4, 8)
     """
 
     patch_size: int
     channels: int = 3
     normalize: bool = True
     center: bool = False
-    features: Mapping[str, Any] | None = None
+    features: Features | None = None
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> "Definition":
         """What a manifest says."""
-        gram = manifest["gram"]
-        sizes = manifest["patch_size"], manifest["channels"]
-        return cls(*sizes, gram["normalize"], gram["center"], manifest["features"])
+        gram, features = manifest["gram"], manifest["features"]
+        return cls(
+            manifest["patch_size"],
+            manifest["channels"],
+            gram["normalize"],
+            gram["center"],
+            None if features is None else Features(**features),
+        )
 
     @property
-    def dimensions(self) -> int | None:
-        """Numbers of a Gram vector; None for features, whose number is not known here."""
-        return None if self.features is not None else self.channels * (self.channels + 1) // 2
+    def dimensions(self) -> int:
+        """Numbers of a Gram vector."""
+        channels = self.channels if self.features is None else self.features.channels
+        return channels * (channels + 1) // 2
 
-    def as_options(self) -> dict[str, Any]:
-        """By the names of the loss's options."""
-        return {
-            "patch_size": self.patch_size,
-            "channels": self.channels,
-            "normalize": self.normalize,
-            "center": self.center,
-            "features": None if self.features is None else dict(self.features),
-        }
+    @property
+    def pixels(self) -> int:
+        """Side of a patch in pixels of the image."""
+        return self.patch_size * (1 if self.features is None else self.features.reduction)
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a patch that are kept with it."""
+        return 0 if self.features is None else self.features.margin
+
+    @property
+    def side(self) -> int:
+        """Side of what is kept of the image: a patch with its margin."""
+        return self.pixels + 2 * self.margin
+
+    def inner(self, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(..., s, s, C) -> (..., p, p, C): without the margins, a view."""
+        keep = slice(self.margin, self.margin + self.pixels)
+        return patches[..., keep, keep, :]
 
     def as_data(self) -> dict[str, Any]:
         """As it stands in a manifest."""
-        options = self.as_options()
-        gram = {"normalize": options.pop("normalize"), "center": options.pop("center")}
-        return {"patch_size": options["patch_size"], "channels": options["channels"], "gram": gram} | {
-            "features": options["features"]
+        return {
+            "patch_size": self.patch_size,
+            "channels": self.channels,
+            "gram": {"normalize": self.normalize, "center": self.center},
+            "features": None if self.features is None else asdict(self.features),
         }
+
+    def difference(self, other: "Definition") -> str | None:
+        """The first attribute that another definition has otherwise, both values in words; None for equal ones."""
+        for name in (each.name for each in fields(self)):
+            own, others = getattr(self, name), getattr(other, name)
+            if own == others:
+                continue
+            if name != "features":
+                return f"{name} {own}, not {others}"
+            kinds = ["pixels" if each is None else each.layer for each in (own, others)]
+            if kinds[0] == kinds[1]:
+                return f"Gram matrices of {kinds[0]} with other VGG19 weights"
+            return f"Gram matrices of {kinds[0]}, not of {kinds[1]}"
+        return None
 
 
 def fingerprint(definition: Definition, hashes: Mapping[str, str]) -> str:
@@ -82,11 +138,11 @@ def fingerprint(definition: Definition, hashes: Mapping[str, str]) -> str:
     return _digest({**definition.as_data(), "arrays": {name: hashes[name] for name in sorted(ARRAYS)}})
 
 
-def array_shapes(definition: Definition, count: int, dimensions: int) -> dict[str, tuple[int, ...]]:
+def array_shapes(definition: Definition, count: int) -> dict[str, tuple[int, ...]]:
     """The shape of each array."""
     sizes = {
-        "dimensions": dimensions,
-        "patch_size": definition.patch_size,
+        "dimensions": definition.dimensions,
+        "side": definition.side,
         "channels": definition.channels,
         "origin": ORIGIN,
     }
@@ -119,9 +175,7 @@ def _check(path: Path, record: dict[str, Any]) -> None:
         definition = Definition.of(record)
         arrays = record["arrays"]
         hashes = {name: arrays[name]["sha256"] for name in ARRAYS}
-        known = definition.dimensions
-        dimensions = arrays["grams.npy"]["shape"][1] if known is None else known
-        shapes = array_shapes(definition, record["count"], dimensions)
+        shapes = array_shapes(definition, record["count"])
         fits = (
             arrays.keys() == ARRAYS.keys()
             and record["count"] >= 1

@@ -97,12 +97,13 @@ class PatchSearch:
         return self._rows_on(device).at(index.to(device)).to(index.device)
 
     def patches(self, index: Tensor) -> Tensor:
-        """Patches (..., p, p, C), float32 in [0, 1], of the rows ``index`` (...), on its device."""
+        """Patches (..., p, p, C), float32 in [0, 1], of the rows ``index`` (...), on its device, without margins."""
         if index.device.type != "cuda":
-            levels = torch.from_numpy(self.store.patches.take(index.cpu().numpy(), axis=0))
+            levels = torch.from_numpy(self.store.pixels(index.cpu().numpy()))
             return levels.to(index.device).float() / 255
         if index.device not in self._patches:
-            self._patches[index.device] = torch.from_numpy(np.array(self.store.patches)).to(index.device)
+            inner = self.store.definition.inner(self.store.patches)
+            self._patches[index.device] = torch.from_numpy(np.array(inner)).to(index.device)
         return self._patches[index.device][index].float() / 255
 
     def _search_on(self, device: torch.device) -> Search:

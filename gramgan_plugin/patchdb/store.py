@@ -29,7 +29,7 @@ class Store:
         path: its folder.
         manifest: what ``manifest.json`` says.
         grams: (N, D) float32: ``gram_vectors`` of ``patches / 255``.
-        patches: (N, p, p, C) uint8; three channels are RGB.
+        patches: (N, s, s, C) uint8, each with its definition's margin; three channels are RGB.
         origins: (N, 4) int32: the photo's number (its line in ``sources.jsonl``, from 0), the patch's upper left pixel
             (y, x) in the variant, the variant's place in ``VARIANTS``. Rows are in the order of photo, variant, y, x.
         ranks: (N,) int32: which of its photo's and variant's patches, in their random order, this is.
@@ -54,13 +54,17 @@ class Store:
 
     @property
     def patch_size(self) -> int:
-        """Side p of a patch in pixels."""
+        """Side of a patch in pixels, or in pixels of the features' map."""
         return int(self.manifest["patch_size"])
 
     @property
     def count(self) -> int:
         """Number N of patches."""
         return int(self.manifest["count"])
+
+    def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(..., p, p, C): the patches of rows (...), without their margins."""
+        return self.definition.inner(np.asarray(self.patches.take(rows, axis=0)))
 
     def sources(self) -> Iterator[dict[str, Any]]:
         """The photos in the order of their numbers: ``name``, ``width``, ``height``, ``sha256`` (of the pixels).
@@ -98,7 +102,14 @@ def open_store(path: Path, verify: bool = False) -> Store:
 
 
 def check_fits(
-    store: Store, *, patch_size: int, channels: int, normalize: bool, center: bool, features: Mapping[str, Any] | None
+    store: Store,
+    *,
+    patch_size: int,
+    channels: int,
+    normalize: bool,
+    center: bool,
+    layer: str | None = None,
+    weights: str | None = None,
 ) -> None:
     """Refuse a database whose Gram vectors are not those that a loss compares.
 
@@ -108,25 +119,33 @@ def check_fits(
         channels: of the images that the loss gets.
         normalize: of the loss.
         center: of the loss.
-        features: of the loss; None for Grams of the pixels themselves.
+        layer: of the loss's features; None for Grams of the pixels themselves.
+        weights: SHA-256 of the features' weights; None where they are not known.
 
     Raises:
         OptionError: names the loss's option, both values, and what to do.
     """
-    has = store.definition.as_options()
-    wants = Definition(patch_size, channels, normalize, center, features).as_options()
-    if wants.pop("channels") != has["channels"]:
+    has = store.definition
+    if channels != has.channels:
         raise OptionError(
             f"gram_patch_opt.database: the images have {channels} channels, the patches of {store.path} "
-            f"{has['channels']}; build a database of such images"
+            f"{has.channels}; build a database of such images"
         )
-    for name, value in wants.items():
-        if has[name] != value:
-            wanted, found = (json.dumps(each, default=dict) for each in (value, has[name]))
+    own = None if has.features is None else has.features.layer
+    wants = {"features": (layer, own), "patch_size": (patch_size, has.patch_size)}
+    wants |= {"normalize": (normalize, has.normalize), "center": (center, has.center)}
+    for name, values in wants.items():
+        if values[0] != values[1]:
+            wanted, found = (_as_option(name, value) for value in values)
             raise OptionError(
                 f"gram_patch_opt.{name}: {wanted}, but {store.path} was built with {found}; "
-                f"set `{name}: {found}`, or take a database that was built {_built(name, value)}"
+                f"set `{name}: {found}`, or take a database that was built {_built(name, values[0])}"
             )
+    if has.features is not None and weights is not None and weights != has.features.weights:
+        raise OptionError(
+            f"gram_patch_opt.features: {store.path} was built with other VGG19 weights than the loss has; set "
+            "`vgg_weights` to those, or build it again with these"
+        )
 
 
 def database_facts(path: Path) -> dict[str, Any]:
@@ -145,13 +164,21 @@ def database_facts(path: Path) -> dict[str, Any]:
     return {"fingerprint": store.fingerprint, "count": store.count, "patch_size": store.patch_size}
 
 
+def _as_option(name: str, value: Any) -> str:
+    if name == "features" and value is not None:
+        return f"{{layer: {value}}}"
+    return json.dumps(value)
+
+
 def _built(option: str, value: Any) -> str:
     """How ``basicsr patchdb build`` is told an option of the loss."""
     if option == "center":
         return "with --center" if value else "without --center"
     if option == "normalize":
         return "without --no-normalize" if value else "with --no-normalize"
-    return f"with --patch-size {value}" if option == "patch_size" else "of such features"
+    if option == "features":
+        return "without --features" if value is None else f"with --features {value}"
+    return f"with --patch-size {value}"
 
 
 def _open_array(path: Path, facts: Mapping[str, Any]) -> Any:

@@ -34,7 +34,6 @@ class StoreWriter:
         folder: exists.
         definition: what a patch is.
         count: number N of patches, at least 1.
-        dimensions: numbers of a Gram vector; needed only where the definition does not tell.
 
     Example:
         >>> import tempfile
@@ -48,14 +47,13 @@ class StoreWriter:
         (5, 6)
     """
 
-    def __init__(self, folder: Path, definition: Definition, count: int, dimensions: int | None = None) -> None:
-        dimensions = dimensions or definition.dimensions
-        if dimensions is None or count < 1:
-            raise ValueError(f"{count} patches of {dimensions} dimensions cannot be written")
+    def __init__(self, folder: Path, definition: Definition, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"a database of {count} patches cannot be written")
         self.folder = folder
         self.definition = definition
         self.count = count
-        self.shapes = array_shapes(definition, count, dimensions)
+        self.shapes = array_shapes(definition, count)
         self._rows = 0
         self._files: dict[str, _HashedFile] = {name: _HashedFile(folder / name) for name in (*ARRAYS, SOURCES)}
         for name, (dtype, _) in ARRAYS.items():
@@ -85,16 +83,18 @@ class StoreWriter:
         """Write the next rows.
 
         Args:
-            patches: (n, p, p, C).
+            patches: (n, s, s, C), with their margins.
             origins: (n, 4); photo 0 and rows counted through if None.
             ranks: (n,); counted through if None.
-            grams: (n, D); computed if None.
+            grams: (n, D); computed if None, which only those of pixels can be.
         """
         count = len(patches)
         numbers = np.arange(self._rows, self._rows + count, dtype=np.int32)
         if origins is None:
             origins = np.stack([0 * numbers, numbers, 0 * numbers, 0 * numbers], axis=1)
         if grams is None:
+            if self.definition.features is not None:
+                raise ValueError("grams: those of features have to be given")
             grams = gram_rows(moments(patches), self.definition)
         rows: dict[str, NDArray[Any]] = {"grams.npy": grams, "patches.npy": patches, "origins.npy": origins}
         rows["ranks.npy"] = numbers if ranks is None else ranks
@@ -162,23 +162,21 @@ def write_store(
     count: int,
     definition: Definition,
     grams: Iterable[NDArray[np.float32]] | None = None,
-    dimensions: int | None = None,
 ) -> dict[str, Any]:
     """Write patches of no particular origin as a database, with their Gram vectors or those computed from them.
 
     Args:
         folder: made if it is not there; what stands in it is overwritten.
-        patches: blocks of (n, p, p, C).
+        patches: blocks of (n, s, s, C), with their margins.
         count: number of patches of all blocks.
         definition: what a patch is.
         grams: blocks of (n, D), cut as the patches are; computed if None.
-        dimensions: D, for Gram vectors of features.
 
     Returns:
         The manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with StoreWriter(folder, definition, count, dimensions) as writer:
+    with StoreWriter(folder, definition, count) as writer:
         if grams is None:
             for block in patches:
                 writer.add(block)

@@ -1,30 +1,16 @@
 import json
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 import skimage.data
-import torch
-from scipy.spatial import cKDTree
-from torch import Tensor
 
 from gramgan_plugin.cli.main import main
+from gramgan_plugin.patchdb import index
+from gramgan_plugin.patchdb.manifest import Definition
 from gramgan_plugin.patchdb.store import Store, open_store
-
-
-class ExactSearch:
-    """What stands in for the search: a tree over float64."""
-
-    def __init__(self, store: Store, index: str = "auto") -> None:
-        self.tree = cKDTree(np.array(store.grams, np.float64))
-
-    def search(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        distance, index = self.tree.query(queries.numpy(), k=range(1, k + 1))
-        return torch.from_numpy(distance**2), torch.from_numpy(index)
+from tests.vgg_reference import write_weights
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +20,9 @@ def indexes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str]]:
 
     def build_index(store: Store, kind: str) -> dict[str, Any]:
         asked.append((store.path, kind))
-        return {"kind": "kdtree" if kind == "auto" else kind, "recall": {"1": 1.0}}
+        return {"kind": "kdtree" if kind == "auto" else kind, "recall": {"at_1": 0.995}}
 
-    for name, members in (("index", {"build_index": build_index}), ("search", {"PatchSearch": ExactSearch})):
-        module = types.ModuleType(f"gramgan_plugin.patchdb.{name}")
-        module.__dict__.update(members)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(index, "build_index", build_index)
     return asked
 
 
@@ -73,7 +56,7 @@ class TestBuild:
         assert printed[1].startswith("  variants: original ")
         assert "are flat (" in printed[2]
         assert printed[2].endswith("were left out for being like others")
-        assert printed[-2] == "  index: flat, recall {'1': 1.0}"
+        assert printed[-2] == "  index: flat (finds the nearest of 99.5%)"
         assert printed[-1] == f"next: train.gram_patch_opt.database: {out}"
         assert "2/2 photos" in captured.err
         assert indexes == [(out, "flat")]
@@ -87,13 +70,7 @@ class TestBuild:
         assert main(["patchdb", "build", *map(str, given)]) == 0
         assert "the photos have no more; asked for were up to 200000" in capsys.readouterr().out
         store = open_store(out)
-        assert store.definition.as_options() == {
-            "patch_size": 6,
-            "channels": 3,
-            "normalize": False,
-            "center": True,
-            "features": None,
-        }
+        assert store.definition == Definition(6, normalize=False, center=True)
         assert store.manifest["options"] == {
             "variants": ["original", "affine"],
             "min_contrast": 0.02,
@@ -140,6 +117,27 @@ class TestUpdate:
         after = open_store(database, verify=True)
         assert (after.count, after.fingerprint == before) == (700, False)
         assert indexes[-1] == (database, "auto")
+
+
+def test_features(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All that computes them takes the weights."""
+    weights = ["--vgg-weights", str(write_weights(tmp_path / "vgg.pth"))]
+    one, two, both, picture = (str(tmp_path / name) for name in ("a.patchdb", "b.patchdb", "c.patchdb", "s.png"))
+    for source, out in ((photos, one), (photos / "more", two)):
+        given = ["--source", str(source), "--out", out, "--max-patches", "200", "--features", "conv1_1"]
+        assert main(["patchdb", "build", *given, *weights]) == 0
+    assert main(["patchdb", "merge", one, two, "--out", both, *weights]) == 0
+    assert main(["patchdb", "update", one, "--source", str(photos / "more"), *weights]) == 0
+    assert main(["patchdb", "search", one, str(photos / "a.png"), "--out", picture, *weights]) == 0
+    assert main(["patchdb", "info", both, "--no-sheet"]) == 0
+    assert "Gram matrices of conv1_1 of VGG19, patches of 4x4 of its map" in capsys.readouterr().out
+    assert open_store(Path(both), verify=True).grams.shape == (400, 2080)
+    other = ["--vgg-weights", str(write_weights(tmp_path / "other.pth", seed=1))]
+    for given in (["update", one, "--source", str(photos)], ["search", one, str(photos / "a.png")]):
+        assert main(["patchdb", *given, *other]) == 2
+        error = capsys.readouterr().err
+        assert "a.patchdb: was built with other VGG19 weights than" in error
+        assert len(error.splitlines()) == 1
 
 
 class TestMerge:

@@ -5,50 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional import choosing, random_theta
 from gramgan_plugin.losses import GramPatchLoss
 from tests.losses.gram_patch_reference import reference
-
-CONVOLUTIONS = {0: (3, 64), 2: (64, 64), 5: (64, 128)}  # conv1_1, conv1_2, conv2_1
+from tests.vgg_reference import embedding, write_weights
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for place, (inputs, outputs) in CONVOLUTIONS.items():
-        state[f"features.{place}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) / inputs**0.5
-        state[f"features.{place}.bias"] = torch.randn(outputs, generator=generator) / 10
-    path = tmp_path_factory.mktemp("weights") / "vgg.pth"
-    torch.save(state, path)
-    return path
-
-
-def embedding(weights: Path, layer: str):
-    """The features of an image, in float64, written out."""
-    state = {key: value.double() for key, value in torch.load(weights, weights_only=True).items()}
-
-    def conv(image, place):
-        return F.conv2d(image, state[f"features.{place}.weight"], state[f"features.{place}.bias"], padding=1)
-
-    def embed(image):
-        mean, std = (torch.tensor(x).double().view(1, 3, 1, 1) for x in MEAN_AND_STD)
-        image = conv((image - mean) / std, 0)
-        if layer == "conv1_1":
-            return image
-        image = conv(F.relu(image), 2)
-        if layer == "conv1_2":
-            return image
-        image = conv(F.max_pool2d(F.relu(image), 2), 5)
-        return F.relu(image) if layer == "relu2_1" else image
-
-    return embed
-
-
-MEAN_AND_STD = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return write_weights(tmp_path_factory.mktemp("weights") / "vgg.pth")
 
 
 def images(size: int = 16, n: int = 2, dtype: torch.dtype = torch.float64):

@@ -10,7 +10,7 @@ import torch
 
 from gramgan_plugin.patchdb import faiss_index
 from gramgan_plugin.patchdb.index import build_index, index_facts
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.manifest import Definition, Features
 from gramgan_plugin.patchdb.neighbours import Rows
 from gramgan_plugin.patchdb.recall import HeldOut, held_out
 from gramgan_plugin.patchdb.search import PatchSearch
@@ -18,15 +18,15 @@ from gramgan_plugin.patchdb.store import Store, open_store
 from gramgan_plugin.patchdb.torch_search import TorchSearch
 from gramgan_plugin.patchdb.writing import write_store
 
-COUNT, DIMENSIONS = 600, 20
+COUNT, DIMENSIONS = 600, 21
 
 
 def write(folder: Path, seed: int = 0, count: int = COUNT) -> Store:
     rng = np.random.default_rng(seed)
     grams = (rng.normal(size=(count, DIMENSIONS)) * 0.7 ** np.arange(DIMENSIONS)).astype(np.float32)
     patches = rng.integers(0, 256, (count, 4, 4, 3), np.uint8)
-    definition = Definition(4, features={"layer": "conv1_2"})
-    write_store(folder, [patches], count, definition, [grams], dimensions=DIMENSIONS)
+    definition = Definition(4, features=Features("conv1_2", "0" * 64, channels=6))
+    write_store(folder, [patches], count, definition, [grams])
     return open_store(folder)
 
 
@@ -192,7 +192,7 @@ class TestCache:
         with caplog.at_level(logging.WARNING):
             assert nearest(store, kind) > 0.9
         assert made == [kind] * 3
-        assert "holds 500 rows of 20 numbers, not 600 of 20" in caplog.text
+        assert "holds 500 rows of 21 numbers, not 600 of 21" in caplog.text
 
     def test_other_kind(self, store, made, read, kind):
         wrong = {"ivf": "hnsw", "hnsw": "ivf"}[kind]

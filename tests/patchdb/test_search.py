@@ -14,7 +14,7 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional import gram_vectors
 from gramgan_plugin.patchdb import search as search_module
 from gramgan_plugin.patchdb.index import kind_of_search
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.manifest import Definition, Features
 from gramgan_plugin.patchdb.neighbours import Rows
 from gramgan_plugin.patchdb.search import PatchSearch, open_search
 from gramgan_plugin.patchdb.store import Store, open_store
@@ -45,7 +45,8 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Store:
     rng = np.random.default_rng(0)
     grams = np.abs(rng.normal(size=(2000, 36)) * 0.5 ** np.arange(36)).astype(np.float32)
     patches = rng.integers(0, 256, (2000, 4, 4, 3), np.uint8)
-    write_store(folder, [patches], 2000, Definition(4, features={"layer": "conv1_2"}), [grams], dimensions=36)
+    definition = Definition(4, features=Features("conv1_2", "0" * 64, channels=8))
+    write_store(folder, [patches], 2000, definition, [grams])
     return open_store(folder)
 
 

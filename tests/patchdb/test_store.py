@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 
 from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.patchdb.manifest import ARRAYS, Definition
+from gramgan_plugin.patchdb.manifest import ARRAYS, Definition, Features
 from gramgan_plugin.patchdb.store import Store, check_fits, database_facts, open_store
 from gramgan_plugin.patchdb.writing import StoreWriter, write_store
 
@@ -211,7 +211,7 @@ class TestOpenStore:
 
 
 class TestCheckFits:
-    FITS: dict[str, Any] = {"patch_size": 4, "channels": 3, "normalize": True, "center": False, "features": None}  # noqa: RUF012
+    FITS: dict[str, Any] = {"patch_size": 4, "channels": 3, "normalize": True, "center": False, "layer": None}  # noqa: RUF012
 
     def test_smoke(self, made: Path) -> None:
         check_fits(open_store(made), **self.FITS)
@@ -231,9 +231,9 @@ class TestCheckFits:
             ),
             ("normalize", False, r"gram_patch_opt.normalize: false, but .* built with true.* with --no-normalize$"),
             (
-                "features",
-                {"layer": "conv1_2"},
-                r"gram_patch_opt.features: \{\"layer\": \"conv1_2\"\}, but .* with null",
+                "layer",
+                "conv1_2",
+                r"gram_patch_opt.features: \{layer: conv1_2\}, but .* with null; .* with --features conv1_2$",
             ),
             ("channels", 1, r"gram_patch_opt.database: the images have 1 channels, the patches of .* 3"),
         ],
@@ -271,15 +271,22 @@ class TestDatabaseFacts:
 class TestStoreWriter:
     def test_feature_features(self, tmp_path: Path) -> None:
         """Vectors of any length, which come from elsewhere."""
-        definition = Definition(4, features={"layer": "conv1_2"})
-        rows = np.random.default_rng(0).random((COUNT, 33), np.float32)
-        write_store(tmp_path / "f", [some_patches()], COUNT, definition, [rows], dimensions=33)
+        definition = Definition(2, features=Features("conv1_2", "0" * 64, channels=8, margin=1))
+        rows = np.random.default_rng(0).random((COUNT, 36), np.float32)
+        write_store(tmp_path / "f", [some_patches()], COUNT, definition, [rows])
         store = open_store(tmp_path / "f", verify=True)
         assert (store.grams == rows).all()
-        check_fits(store, **{**TestCheckFits.FITS, "features": {"layer": "conv1_2"}})
+        assert (store.pixels(np.array([[3]])) == some_patches()[3, 1:3, 1:3]).all()
+        fits = {**TestCheckFits.FITS, "patch_size": 2}
+        for weights in (None, "0" * 64):
+            check_fits(store, **{**fits, "layer": "conv1_2", "weights": weights})
+        with pytest.raises(OptionError, match=r"gram_patch_opt.features: .* with other VGG19 weights than the loss"):
+            check_fits(store, **{**fits, "layer": "conv1_2", "weights": "1" * 64})
+        with pytest.raises(OptionError, match=r"features: null, but .* with \{layer: conv1_2\}.* without --features$"):
+            check_fits(store, **fits)
 
     def test_exception(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="0 patches"):
+        with pytest.raises(ValueError, match="of 0 patches"):
             write_store(tmp_path / "x", [], 0, Definition(4))
         with pytest.raises(ValueError, match="90 patches were written, not 91"):
             write_store(tmp_path / "x", [some_patches()], COUNT + 1, Definition(4))

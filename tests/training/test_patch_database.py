@@ -13,15 +13,16 @@ from gramgan_plugin.config.resolve import resolve_options
 from gramgan_plugin.data.prepare.sample import sample_photos
 from gramgan_plugin.patchdb.store import open_store
 from gramgan_plugin.training.loop import train
+from tests.vgg_reference import write_weights
 
 
-def build(folder: Path, name: str, photo: str, count: int) -> Path:
+def build(folder: Path, name: str, photo: str, count: int, *others: str) -> Path:
     """A database of one of scikit-image's photos."""
     source = folder / f"{name}_photos"
     source.mkdir()
     (source / photo).symlink_to(dict(sample_photos())[photo])
     out = folder / f"{name}.patchdb"
-    arguments = ["--source", str(source), "--out", str(out), "--max-patches", str(count), "--center"]
+    arguments = ["--source", str(source), "--out", str(out), "--max-patches", str(count), "--center", *others]
     assert main(["patchdb", "build", *arguments]) == 0
     return out
 
@@ -61,6 +62,32 @@ class TestTraining:
         folder = run(options)
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert {row["gram_database"] for row in rows if "l_g_gram" in row} == {1.0}
+
+    def test_features(self, options: dict[str, Any], workdir: Path) -> None:
+        weights = str(write_weights(workdir / "vgg.pth"))
+        build(workdir, "features", "coffee.png", 800, "--features", "conv1_1", "--vgg-weights", weights)
+        options["train"]["gram_patch_opt"] |= {
+            "database": "features.patchdb",
+            "features": {"layer": "conv1_1", "vgg_weights": weights},
+        }
+        folder = run(options)
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rows = [row for row in rows if "l_g_gram" in row]
+        assert len(rows) == 3
+        assert all(0 < row["gram_database"] < 1 and row["grad_g_gram"] > 0 for row in rows)
+
+    def test_features_of_other_weights(
+        self, options: dict[str, Any], workdir: Path, write_options: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        weights = [str(write_weights(workdir / f"{seed}.pth", seed)) for seed in range(2)]
+        build(workdir, "features", "coffee.png", 800, "--features", "conv1_1", "--vgg-weights", weights[0])
+        capsys.readouterr()
+        options["train"]["gram_patch_opt"] |= {
+            "database": "features.patchdb",
+            "features": {"layer": "conv1_1", "vgg_weights": weights[1]},
+        }
+        assert main(["train", "-opt", str(write_options(options))]) == 2
+        assert "gram_patch_opt.features: features.patchdb was built with other VGG19" in capsys.readouterr().err
 
     def test_the_same_run_again(self, options: dict[str, Any]) -> None:
         options["train"]["gram_patch_opt"]["top_k"] = 4  # the draw is seeded

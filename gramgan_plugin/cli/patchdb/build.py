@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from gramgan_plugin.cli.patchdb.common import add_index, add_sources, check_workers, make_index, print_report
+from gramgan_plugin.cli.patchdb.common import (
+    add_index,
+    add_sources,
+    add_vgg_weights,
+    make_index,
+    print_report,
+)
+from gramgan_plugin.cli.photo_options import check_workers
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,6 +33,13 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--patch-size", type=int, default=4, metavar="N", help="side in pixels, as the loss's (default: %(default)s)"
     )
+    parser.add_argument(
+        "--features",
+        metavar="LAYER",
+        help="Gram matrices of a layer of VGG19 for a loss with `features: {layer: LAYER}`, such as conv1_2; the patch "
+        "size then counts pixels of its map (default: of the pixels themselves)",
+    )
+    add_vgg_weights(parser)
     parser.add_argument("--center", action="store_true", help="Gram matrices for a loss with `center: true`")
     parser.add_argument("--no-normalize", action="store_true", help="Gram matrices for a loss with `normalize: false`")
     parser.add_argument(
@@ -75,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         max_patches=args.max_patches,
         definition=Definition(args.patch_size, normalize=not args.no_normalize, center=args.center),
+        features=args.features,
+        vgg_weights=args.vgg_weights,
         settings=Settings.named(names, min_contrast=args.min_contrast, thin=args.thin, seed=args.seed),
         recursive=args.recursive,
         overwrite=args.overwrite,

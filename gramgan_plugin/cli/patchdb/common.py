@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gramgan_plugin.cli.photo_options import SOME_FAILED, add_reading
+
 if TYPE_CHECKING:
     from gramgan_plugin.patchdb.making.build import Report
 
-SOME_FAILED = 3
 INDEXES = ("auto", "kdtree", "flat", "ivf", "hnsw")
 
 
@@ -23,13 +24,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         help="an LMDB of GT, or a folder of photos; may be given several times",
     )
     parser.add_argument("--recursive", action="store_true", help="take photos in subfolders, too")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: as many as processors)")
-    parser.add_argument(
-        "--on-error",
-        choices=("stop", "skip"),
-        default="stop",
-        help="for photos that cannot be decoded or are too small: write nothing, or skip them (exit code 3)",
-    )
+    add_reading(parser)
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -43,26 +38,22 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_workers(workers: int | None) -> None:
-    """Refuse a number of threads below 1.
-
-    Raises:
-        UserError: if it is.
-    """
-    from gramgan_plugin.errors import UserError
-
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: must be at least 1")
+def add_vgg_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the option about the weights of features."""
+    parser.add_argument(
+        "--vgg-weights",
+        metavar="FILE",
+        help="VGG19's weights, for databases of features (default: as the loss takes them)",
+    )
 
 
 def make_index(path: Path, kind: str) -> None:
     """Make the index of a database that has just been written, and say what it is."""
     from gramgan_plugin.patchdb.index import build_index
+    from gramgan_plugin.patchdb.making.info import index_in_words
     from gramgan_plugin.patchdb.store import open_store
 
-    facts = build_index(open_store(path), kind)
-    recall = facts.get("recall")
-    print(f"  index: {facts.get('kind', kind)}" + (f", recall {recall}" if recall else ""))
+    print(f"  index: {index_in_words(build_index(open_store(path), kind))}")
 
 
 def print_report(report: "Report") -> int:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gramgan_plugin.cli.patchdb.common import add_index, make_index, print_report
+from gramgan_plugin.cli.patchdb.common import add_index, add_vgg_weights, make_index, print_report
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,6 +18,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--out", type=Path, required=True, metavar="DB", help="folder to write, NAME.patchdb")
     parser.add_argument("--max-patches", type=int, metavar="N", help="the most patches (default: all)")
     parser.add_argument("--overwrite", action="store_true", help="replace DB once the new one is complete")
+    add_vgg_weights(parser)
     add_index(parser)
     parser.set_defaults(run=run)
 
@@ -30,7 +31,13 @@ def run(args: argparse.Namespace) -> int:
     """
     from gramgan_plugin.patchdb.making.build import merge
 
-    report = merge(args.databases, args.out, max_patches=args.max_patches, overwrite=args.overwrite)
+    report = merge(
+        args.databases,
+        args.out,
+        max_patches=args.max_patches,
+        vgg_weights=args.vgg_weights,
+        overwrite=args.overwrite,
+    )
     code = print_report(report)
     make_index(args.out, args.index)
     return code

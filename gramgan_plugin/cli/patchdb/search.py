@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from gramgan_plugin.cli.patchdb.common import INDEXES
+from gramgan_plugin.cli.patchdb.common import INDEXES, add_vgg_weights
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,6 +26,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write what was found for the shown ones as JSON, too"
     )
+    add_vgg_weights(parser)
     parser.set_defaults(run=run)
 
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.top_k <= 16:
         raise UserError(f"--top-k {args.top_k}: must be 1 to 16")
     store = open_store(args.database)
-    found = picture_of_search(store, PatchSearch(store, args.index), args.image, args.top_k)
+    found = picture_of_search(store, PatchSearch(store, args.index), args.image, args.top_k, args.vgg_weights)
     save_picture(found.picture, args.out)
     print(
         f"{printable(str(args.out))}: mean Gram distance {found.distance:.5f}; "

@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from gramgan_plugin.cli.patchdb.common import add_index, add_sources, check_workers, make_index, print_report
+from gramgan_plugin.cli.patchdb.common import (
+    add_index,
+    add_sources,
+    add_vgg_weights,
+    make_index,
+    print_report,
+)
+from gramgan_plugin.cli.photo_options import check_workers
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,6 +25,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("database", type=Path, metavar="DB", help="the database")
     add_sources(parser)
     parser.add_argument("--max-patches", type=int, metavar="N", help="the most patches (default: as before)")
+    add_vgg_weights(parser)
     add_index(parser)
     parser.set_defaults(run=run)
 
@@ -38,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         args.database,
         args.source,
         max_patches=args.max_patches,
+        vgg_weights=args.vgg_weights,
         recursive=args.recursive,
         on_error=args.on_error,
         workers=args.workers,

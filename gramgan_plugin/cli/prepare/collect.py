@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gramgan_plugin.cli.photo_options import SOME_FAILED
+
 if TYPE_CHECKING:
     from gramgan_plugin.data.collect import Outcome
 
-SOME_FAILED = 3
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: for bad input, or if no photo is kept.
     """
     from gramgan_plugin.data.collect import Criteria, Manner, Network, collect_photos
-    from gramgan_plugin.data.collect.collecting import default_workers
+    from gramgan_plugin.data.threads import usable_processors
 
     criteria = Criteria(
         min_side=args.min_side,
@@ -142,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         allow_private=args.allow_private,
     )
     manner = Manner(
-        workers=args.workers or default_workers(),
+        workers=args.workers or usable_processors(),
         connections=args.connections,
         licence=args.licence,
         strip_metadata=args.strip_metadata,

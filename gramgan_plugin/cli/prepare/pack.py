@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gramgan_plugin.cli.photo_options import SOME_FAILED, add_reading
+
 if TYPE_CHECKING:
     from gramgan_plugin.data.prepare.folders import Photo
     from gramgan_plugin.data.prepare.pack import Report
     from gramgan_plugin.data.prepare.plan import FindLq
 
-SOME_FAILED = 3
 SAMPLE_OUT = Path("datasets/sample")
 SCALES = (2, 3, 4, 8)
 # Title, and in how many folders the photos lie.
@@ -95,14 +96,8 @@ def _add_options(parser: argparse.ArgumentParser, default: str = "preset paper")
     parser.add_argument(
         "--compression-level", type=int, metavar="N", help="of PNG, 0 to 9; by default it is set to be quick to read"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: as many as processors)")
+    add_reading(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace DIR once the new one is complete")
-    parser.add_argument(
-        "--on-error",
-        choices=("stop", "skip"),
-        default="stop",
-        help="for photos that cannot be decoded or are too small: write nothing, or skip them (exit code 3)",
-    )
     parser.add_argument(
         "--dry-run",
         action="store_true",

@@ -1,6 +1,5 @@
 """``basicsr prepare collect``: from folders, archives and lists of URLs to a folder of photos worth training on."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -201,8 +200,3 @@ def _own_folder(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def default_workers() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

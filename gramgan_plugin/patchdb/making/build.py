@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from gramgan_plugin.data.progress import tracked_of
 from gramgan_plugin.data.threads import usable_processors
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.patchdb.making.collecting import Collection, collect, open_collection
+from gramgan_plugin.patchdb.making.describing import GramDescription, description_of, description_of_features
 from gramgan_plugin.patchdb.making.placing import SCRATCH, check_free, placed, put_back
 from gramgan_plugin.patchdb.making.settings import MAX_PATCHES, MOST_PATCHES, Settings, check_sizes
 from gramgan_plugin.patchdb.making.sources import find_photos
@@ -46,6 +48,8 @@ def build(
     *,
     max_patches: int = MAX_PATCHES,
     definition: Definition | None = None,
+    features: str | None = None,
+    vgg_weights: str | None = None,
     settings: Settings | None = None,
     recursive: bool = False,
     overwrite: bool = False,
@@ -64,6 +68,9 @@ def build(
         out: folder to write, by custom ``NAME.patchdb``.
         max_patches: the most patches, up to 10 million.
         definition: what a patch is; 4 pixels and the Gram matrix as the loss's defaults if None.
+        features: a layer of VGG19, ``conv1_2``: the Gram matrices are then of its map and ``patch_size`` counts its
+            pixels; None for Gram matrices of pixels.
+        vgg_weights: VGG19's, as in `VGGPerceptualLoss`; not looked at without ``features``.
         settings: how patches are chosen; the defaults if None.
         recursive: take photos in subfolders, too.
         overwrite: replace a database at ``out``.
@@ -77,13 +84,17 @@ def build(
     """
     definition, settings = definition or Definition(patch_size=4), settings or Settings()
     settings.check()
+    describes = GramDescription(definition)
+    if features is not None:
+        describes = description_of_features(definition, features, vgg_weights)
+    definition = describes.definition
     check_sizes(definition, max_patches)
     put_back(out)
     check_free(out, overwrite)
     photos = find_photos(sources, recursive)
     with placed(out, overwrite) as folder, _collection(definition, settings, max_patches, folder) as collection:
         collect(collection, photos, on_error=on_error, workers=workers or usable_processors(), progress=progress)
-        manifest = _write(collection, folder, max_patches)
+        manifest = _write(collection, describes, folder, max_patches, progress)
     return _report(out, manifest, collection, len(collection.photos))
 
 
@@ -92,6 +103,7 @@ def update(
     sources: Sequence[Path],
     *,
     max_patches: int | None = None,
+    vgg_weights: str | None = None,
     recursive: bool = False,
     on_error: str = "stop",
     workers: int | None = None,
@@ -107,6 +119,7 @@ def update(
         sources: LMDBs and folders of photos.
         max_patches: the most patches; as before if None. Above that, photos that are in the database give no more than
             they have given.
+        vgg_weights: those that a database of features was built with; see ``build``.
         recursive: see ``build``.
         on_error: see ``build``.
         workers: see ``build``.
@@ -120,7 +133,7 @@ def update(
     store = open_store(path, verify=True)
     check_free(path, overwrite=True)
     settings, definition = Settings.of(store), store.definition
-    _check_pixels(definition, path)
+    describes = description_of(definition, vgg_weights, path)
     limit = int(store.manifest["options"].get("max_patches", store.count)) if max_patches is None else max_patches
     check_sizes(definition, limit)
     photos = find_photos(sources, recursive)
@@ -128,12 +141,20 @@ def update(
         collection.add_store(store)
         before = len(collection.photos)
         collect(collection, photos, on_error=on_error, workers=workers or usable_processors(), progress=progress)
-        manifest = _write(collection, folder, limit)
+        manifest = _write(collection, describes, folder, limit, progress)
         del store  # some systems move no folder whose files are mapped
     return _report(path, manifest, collection, len(collection.photos) - before)
 
 
-def merge(paths: Sequence[Path], out: Path, *, max_patches: int | None = None, overwrite: bool = False) -> Report:
+def merge(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    max_patches: int | None = None,
+    vgg_weights: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Report:
     """Put databases together into a new one.
 
     Patches that are alike, and photos that are in several, count once. Of settings that differ the most permissive is
@@ -143,7 +164,9 @@ def merge(paths: Sequence[Path], out: Path, *, max_patches: int | None = None, o
         paths: at least two databases with the same definition.
         out: folder to write.
         max_patches: the most patches; all if None.
+        vgg_weights: those that databases of features were built with; see ``build``.
         overwrite: replace a database at ``out``.
+        progress: report on stderr.
 
     Raises:
         UserError: if a database cannot be read or their definitions differ, ``out`` is taken, the disk is full.
@@ -156,21 +179,20 @@ def merge(paths: Sequence[Path], out: Path, *, max_patches: int | None = None, o
     stores = [open_store(path, verify=True) for path in paths]
     first = stores[0].definition
     for store in stores[1:]:
-        theirs, ours = store.definition.as_options(), first.as_options()
-        for name, value in ours.items():
-            if theirs[name] != value:
-                raise UserError(
-                    f"{store.path}: has {name} {theirs[name]}, {stores[0].path} has {value}; only databases with the "
-                    "same definition can be merged: build one of them again"
-                )
-    _check_pixels(first, paths[0])
+        difference = store.definition.difference(first)
+        if difference is not None:
+            raise UserError(
+                f"{store.path}: has {difference} as {stores[0].path}; only databases with the same definition can be "
+                "merged: build one of them again"
+            )
+    describes = description_of(first, vgg_weights, paths[0])
     settings = _common([Settings.of(store) for store in stores])
     limit = min(sum(store.count for store in stores), MOST_PATCHES) if max_patches is None else max_patches
     check_sizes(first, limit)
     with placed(out, overwrite) as folder, _collection(first, settings, limit, folder) as collection:
         for store in stores:
             collection.add_store(store)
-        manifest = _write(collection, folder, limit)
+        manifest = _write(collection, describes, folder, limit, progress)
     return _report(out, manifest, collection, len(collection.photos))
 
 
@@ -183,7 +205,9 @@ def _collection(definition: Definition, settings: Settings, max_patches: int, fo
         collection.reservoir.close()
 
 
-def _write(collection: Collection, folder: Path, max_patches: int) -> dict[str, Any]:
+def _write(
+    collection: Collection, describes: GramDescription, folder: Path, max_patches: int, progress: bool
+) -> dict[str, Any]:
     """Write what was chosen; photos are numbered by their content, so that their names and order don't count."""
     reservoir, settings = collection.reservoir, collection.settings
     reservoir.settle()
@@ -195,8 +219,11 @@ def _write(collection: Collection, folder: Path, max_patches: int) -> dict[str, 
     numbers[order] = np.arange(len(order), dtype=np.int32)
     shares = np.zeros(len(VARIANTS), np.int64)
     with StoreWriter(folder, collection.definition, reservoir.count) as writer:
-        for rows in reservoir.rows(numbers):
-            writer.add(rows.patches, rows.origins, rows.ranks)
+        blocks = reservoir.rows(numbers, describes.at_once)
+        many = -(-reservoir.count // describes.at_once)
+        # Gram vectors of pixels take no time; those of features do.
+        for rows in tracked_of(blocks, many, "block", progress and describes.layer is not None):
+            writer.add(rows.patches, rows.origins, rows.ranks, describes.of_patches(rows.patches))
             shares += np.bincount(rows.origins[:, 3], minlength=len(VARIANTS))
         for place in order:
             writer.add_source(collection.photos[place]._asdict())
@@ -217,11 +244,6 @@ def _report(out: Path, manifest: dict[str, Any], collection: Collection, new: in
 def _none_usable(collection: Collection) -> str:
     name, reason = collection.skipped[0]
     return f"none of the {len(collection.skipped)} photos can be used, first: {name}: {reason}"
-
-
-def _check_pixels(definition: Definition, path: Path) -> None:
-    if definition.features is not None:
-        raise UserError(f"{path}: holds Grams of features, which are not computed here; build it again")
 
 
 def _common(settings: Sequence[Settings]) -> Settings:

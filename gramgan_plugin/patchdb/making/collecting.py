@@ -84,7 +84,8 @@ class Collection:
                     break
                 y, x = (place[first : first + PATCHES_AT_ONCE] for place in (places.y, places.x))
                 ranks = np.arange(first, first + len(y), dtype=np.int32)
-                patches = cut_patches(image, self.definition.patch_size, y, x)
+                margin = self.definition.margin
+                patches = cut_patches(image, self.definition.side, y - margin, x - margin)
                 origins = np.stack([np.full_like(y, number), y, x, np.full_like(y, variant)], axis=1)
                 self._offer(Rows(patches, origins, ranks), cells[[variant]])
 
@@ -124,7 +125,8 @@ class Collection:
         return int(wanted.sum()) - self.reservoir.count
 
     def _offer(self, rows: Rows, cells: NDArray[np.uint64]) -> None:
-        self.reservoir.add(likeness(rows.patches, self.settings.thin), priorities(cells, rows.ranks), rows)
+        alike = likeness(self.definition.inner(rows.patches), self.settings.thin)
+        self.reservoir.add(alike, priorities(cells, rows.ranks), rows)
 
 
 def collect(into: Collection, photos: Sequence[Photo], *, on_error: str, workers: int, progress: bool) -> None:
@@ -172,9 +174,10 @@ def _examine(photo: Photo, into: Collection) -> Offer | str:
     except PhotoError as error:
         return str(error)
     height, width = image.shape[:2]
-    patch_size = into.definition.patch_size
-    if min(height, width) < patch_size:
-        return f"{width}x{height}, smaller than a patch of {patch_size} pixels"
+    definition = into.definition
+    if min(height, width) < definition.side:
+        around = "" if definition.margin == 0 else f" and the {definition.margin} around it that its features see"
+        return f"{width}x{height}, smaller than a patch of {definition.pixels} pixels{around}"
     seen = Seen(photo.name, width, height, pixels_sha256(image), (0,) * len(VARIANTS), (0,) * len(VARIANTS))
     if into.has(seen.sha256):
         return Offer(seen, [])
@@ -183,7 +186,8 @@ def _examine(photo: Photo, into: Collection) -> Offer | str:
     rgb = np.ascontiguousarray(image[..., ::-1])
     for variant, copy in variant_images(rgb, into.settings, seen.sha256):
         key = (into.settings.seed, int(seen.sha256[:16], 16), variant)
-        places = find_places(copy, patch_size, into.settings.min_contrast, key, into.reservoir.highest_rank + 1)
+        most = into.reservoir.highest_rank + 1
+        places = find_places(copy, definition.pixels, into.settings.min_contrast, key, most, definition.margin)
         examined[variant], usable[variant] = places.examined, places.usable
         variants.append((variant, copy, places))
     return Offer(seen._replace(examined=tuple(examined), usable=tuple(usable)), variants)
@@ -191,5 +195,5 @@ def _examine(photo: Photo, into: Collection) -> Offer | str:
 
 def open_collection(definition: Definition, settings: Settings, max_patches: int, scratch: Path) -> Collection:
     """An empty collection; its reservoir's ``close`` is for the caller to call."""
-    shape = (definition.patch_size, definition.patch_size, definition.channels)
+    shape = (definition.side, definition.side, definition.channels)
     return Collection(definition, settings, Reservoir(max_patches, shape, scratch))

@@ -32,7 +32,7 @@ def describe(store: Store) -> dict[str, Any]:
         variants += np.bincount(np.clip(origins[:, 3], 0, len(VARIANTS) - 1), minlength=len(VARIANTS))
     each = np.array(list(photos.values()))
     chosen = np.unique(np.linspace(0, store.count - 1, min(SAMPLE, store.count)).round().astype(np.int64))
-    levels = np.percentile(patch_contrasts(np.array(store.patches[chosen])), QUANTILES)
+    levels = np.percentile(patch_contrasts(store.pixels(chosen)), QUANTILES)
     return {
         "path": str(store.path),
         "fingerprint": store.fingerprint,
@@ -61,11 +61,15 @@ def lines(facts: dict[str, Any]) -> list[str]:
     gram, photos, counts = facts["gram"], facts["photos"], facts["counts"]
     kind = "centred" if gram["center"] else "not centred"
     norm = "" if gram["normalize"] else ", not divided by the pixels"
-    what = "pixels" if facts["features"] is None else f"features {facts['features']}"
+    features, side = facts["features"], facts["patch_size"]
+    what = "pixels"
+    if features is not None:
+        side *= features["reduction"]
+        what = f"{features['layer']} of VGG19, patches of {facts['patch_size']}x{facts['patch_size']} of its map"
     total = facts["count"]
     shares = ", ".join(f"{name} {100 * number / total:.1f} %" for name, number in facts["variants"].items())
     found = [
-        f"{facts['path']}: {total} patches of {facts['patch_size']}x{facts['patch_size']} pixels, "
+        f"{facts['path']}: {total} patches of {side}x{side} pixels, "
         f"{facts['channels']} channels, {facts['bytes'] / 1e6:.1f} MB",
         f"  Gram matrices of {what}, {kind}{norm}",
         f"  of {photos['used']} photos ({photos['count']} looked at), {photos['min']} to {photos['max']} patches each, "
@@ -77,7 +81,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         found.append(f"  {left_out(counts)}")
     found.append(f"  fingerprint {facts['fingerprint']}")
     if facts["indexes"]:
-        found.append(f"  indexes: {', '.join(map(_index_in_words, facts['indexes']))}")
+        found.append(f"  indexes: {', '.join(map(index_in_words, facts['indexes']))}")
     return found
 
 
@@ -90,6 +94,7 @@ def left_out(counts: dict[str, Any]) -> str:
     )
 
 
-def _index_in_words(facts: Mapping[str, Any]) -> str:
+def index_in_words(facts: Mapping[str, Any]) -> str:
+    """Its kind, and what share of the nearest it finds, if that was measured."""
     recall = facts.get("recall") or {}
     return facts["kind"] + (f" (finds the nearest of {recall['at_1']:.1%})" if "at_1" in recall else "")

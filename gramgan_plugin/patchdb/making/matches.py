@@ -12,8 +12,9 @@ from torch import Tensor
 from gramgan_plugin.data.photos import PhotoError, read_photo
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.patches import patch_grid
+from gramgan_plugin.patchdb.making.describing import description_of
 from gramgan_plugin.patchdb.making.sheet import Picture, enlarged, patch_contrasts, write
-from gramgan_plugin.patchdb.moments import LEVELS, gram_rows, moments
+from gramgan_plugin.patchdb.moments import LEVELS
 from gramgan_plugin.patchdb.store import Store
 
 MOST_PIXELS = 512  # side of what is shown of the image
@@ -47,7 +48,9 @@ class Matches(NamedTuple):
     psnr: float
 
 
-def picture_of_search(store: Store, search: Search, image: Path, top_k: int = 4) -> Matches:
+def picture_of_search(
+    store: Store, search: Search, image: Path, top_k: int = 4, vgg_weights: str | None = None
+) -> Matches:
     """Search all patches of an image and draw what was found.
 
     Above, the image (of a large one its middle), and the image put together from the nearest patches. Below, some of
@@ -59,22 +62,25 @@ def picture_of_search(store: Store, search: Search, image: Path, top_k: int = 4)
         search: in it.
         image: a photo.
         top_k: how many of the nearest are shown.
+        vgg_weights: those that a database of features was built with; see ``build``.
 
     Raises:
-        UserError: if the image cannot be used, or the database holds Grams of features.
+        UserError: if the image or the weights cannot be used, or the database is not of RGB.
     """
-    if store.definition.features is not None or store.definition.channels != 3:
-        raise UserError(f"{store.path}: searched with pictures are databases of RGB patches only")
+    definition = store.definition
+    if definition.channels != 3:
+        raise UserError(f"{store.path}: has {definition.channels} channels; only databases of RGB are searched so")
+    describes = description_of(definition, vgg_weights, store.path)
     top_k = min(top_k, store.count)
-    rgb, corner = _middle(_read(image, store.patch_size), store.patch_size)
-    patches, (rows, columns) = _split(rgb, store.patch_size)
-    queries = torch.from_numpy(gram_rows(moments(patches), store.definition))
+    rgb, corner = _middle(_read(image, definition.pixels), definition.pixels)
+    patches, (rows, columns) = _split(rgb, definition.pixels)
+    queries = torch.from_numpy(describes.of_image(rgb))
     squared, index = (found.cpu().numpy() for found in search.search(queries, top_k))
-    center = store.definition.center
-    nearest = _joined(_as_compared(np.array(store.patches[index[:, :1]]), patches, center)[:, 0], rows, columns)
+    center = definition.center and definition.features is None
+    nearest = _joined(_as_compared(store.pixels(index[:, :1]), patches, center)[:, 0], rows, columns)
     chosen = _spread(patch_contrasts(patches), SHOWN)
     distances = np.sqrt(squared.astype(np.float64))
-    found = _as_compared(np.array(store.patches[index[chosen]]), patches[chosen], center)
+    found = _as_compared(store.pixels(index[chosen]), patches[chosen], center)
     below = _pairs(patches[chosen], found, distances[chosen])
     error = float(np.mean((nearest.astype(np.float64) - rgb) ** 2))
     psnr = float("inf") if error == 0 else float(10 * np.log10(LEVELS**2 / error))
@@ -171,7 +177,8 @@ def _stacked(above: Picture, below: Picture) -> Picture:
 def _record(
     place: int, columns: int, store: Store, corner: tuple[int, int], names: list[str], distances: Any, index: Any
 ) -> dict[str, Any]:
-    y, x = corner[0] + place // columns * store.patch_size, corner[1] + place % columns * store.patch_size
+    side = store.definition.pixels
+    y, x = corner[0] + place // columns * side, corner[1] + place % columns * side
     found = []
     for distance, row in zip(distances.tolist(), index.tolist(), strict=True):
         photo, top, left, variant = store.origins[row].tolist()

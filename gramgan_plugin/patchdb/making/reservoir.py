@@ -131,18 +131,19 @@ class Reservoir:
             field[: len(stays)] = field[stays]
         self.count = len(stays)
 
-    def rows(self, numbers: NDArray[np.int32]) -> Iterator[Rows]:
+    def rows(self, numbers: NDArray[np.int32], at_once: int = ROWS_AT_ONCE) -> Iterator[Rows]:
         """What is kept, in blocks, after ``settle``.
 
         Args:
             numbers: (photos,): the number that stands in ``origins`` for each photo's own; rows come in
                 its order, then by variant, y, x.
+            at_once: rows of a block.
         """
         table, slots = self._table(), self._slot[: self.count]
         origins = np.concatenate([table[part]["origin"] for part in _parts(slots)])
         origins[:, 0] = numbers[origins[:, 0]]
         photo, y, x, variant = origins.T
-        for part in _parts(np.lexsort((x, y, variant, photo))):
+        for part in _parts(np.lexsort((x, y, variant, photo)), at_once):
             found = table[slots[part]]
             yield Rows(found["patch"], origins[part], np.ascontiguousarray(found["rank"]))
 
@@ -171,6 +172,6 @@ class Reservoir:
         return np.memmap(self._file, self._row, "r+", shape=(self._used,))
 
 
-def _parts(places: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    for first in range(0, len(places), ROWS_AT_ONCE):
-        yield places[first : first + ROWS_AT_ONCE]
+def _parts(places: NDArray[Any], at_once: int = ROWS_AT_ONCE) -> Iterator[NDArray[Any]]:
+    for first in range(0, len(places), at_once):
+        yield places[first : first + at_once]

@@ -29,7 +29,7 @@ class Places(NamedTuple):
 
 
 def find_places(
-    image: NDArray[np.uint8], patch_size: int, min_contrast: float, key: tuple[int, ...], most: int
+    image: NDArray[np.uint8], patch_size: int, min_contrast: float, key: tuple[int, ...], most: int, margin: int = 0
 ) -> Places:
     """The patches of an image in the order in which they are offered.
 
@@ -41,15 +41,17 @@ def find_places(
         min_contrast: patches with less are left out.
         key: what the random numbers depend on.
         most: give the places of no more.
+        margin: pixels around a patch that lie within the image, too.
     """
-    height, width = image.shape[:2]
+    height, width = (side - 2 * margin for side in image.shape[:2])
     if min(height, width) < patch_size:
         none = np.empty(0, np.int32)
         return Places(0, 0, none, none)
     begin = word(*key)
-    top = int(begin[0] % np.uint64(min(patch_size, height - patch_size + 1)))
-    left = int(mixed(begin)[0] % np.uint64(min(patch_size, width - patch_size + 1)))
-    rows, columns = patch_grid(height - top, width - left, patch_size)
+    down = int(begin[0] % np.uint64(min(patch_size, height - patch_size + 1)))
+    right = int(mixed(begin)[0] % np.uint64(min(patch_size, width - patch_size + 1)))
+    rows, columns = patch_grid(height - down, width - right, patch_size)
+    top, left = margin + down, margin + right
     grid = image[top : top + rows * patch_size, left : left + columns * patch_size]
     usable = np.flatnonzero(_grid_contrasts(grid, patch_size) >= min_contrast)
     order = mixed(begin ^ mixed(usable.astype(np.uint64)))

@@ -12,6 +12,7 @@ MAX_PATCHES = 200_000
 MOST_PATCHES = 10_000_000
 MAGNITUDE = 0.003  # of the warped copies, as in Song et al., Gram-GAN, Sensors 2023, 23(4), 2098
 PATCH_SIZES = range(2, 33)
+MOST_SIDE = 128  # pixels of the image, of a patch of features
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,9 @@ def check_sizes(definition: Definition, max_patches: int) -> None:
     Raises:
         UserError: names the option of the command.
     """
-    if definition.patch_size not in PATCH_SIZES:
-        raise UserError(f"--patch-size {definition.patch_size}: must be {PATCH_SIZES[0]} to {PATCH_SIZES[-1]}")
+    sizes = PATCH_SIZES if definition.features is None else range(1, MOST_SIDE // definition.features.reduction + 1)
+    if definition.patch_size not in sizes:
+        of = "" if definition.features is None else f" at {definition.features.layer}"
+        raise UserError(f"--patch-size {definition.patch_size}: must be {sizes[0]} to {sizes[-1]}{of}")
     if not 1 <= max_patches <= MOST_PATCHES:
         raise UserError(f"--max-patches {max_patches}: must be 1 to {MOST_PATCHES}")

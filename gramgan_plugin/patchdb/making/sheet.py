@@ -36,10 +36,11 @@ def contact_sheet(store: Store, columns: int = COLUMNS, rows: int = ROWS) -> Pic
     """
     # A fixed step through rows that lie photo by photo reaches all photos.
     chosen = np.unique(np.linspace(0, store.count - 1, columns * rows).round().astype(np.int64))
-    patches = np.array(store.patches[chosen])
+    patches = store.pixels(chosen)
     contrast = patch_contrasts(patches)
     order = np.argsort(contrast, kind="stable")
-    zoom = max(1, CELL // store.patch_size)
+    side = store.definition.pixels
+    zoom = max(1, CELL // side)
     lines, labels = [], []
     for row, part in enumerate(np.array_split(order, -(-len(order) // columns))):
         lines.append(_line(patches[sorted(part, key=lambda place: _hue_order(patches[place]))], columns, zoom))
@@ -50,7 +51,7 @@ def contact_sheet(store: Store, columns: int = COLUMNS, rows: int = ROWS) -> Pic
         sheet[top : top + len(line), MARGIN:] = line
         write(sheet, label, 6, top + len(line) - 8)
         top += len(line)
-    write(sheet, f"contrast | {len(chosen)} of {store.count} patches, {store.patch_size}x{store.patch_size}", 6, 20)
+    write(sheet, f"contrast | {len(chosen)} of {store.count} patches, {side}x{side}", 6, 20)
     return sheet
 
 

@@ -356,7 +356,7 @@ class TestMerge:
         built(photos, tmp_path / "a.patchdb")
         for name, other in (("patch_size", Definition(8)), ("center", Definition(4, center=True))):
             built(photos, tmp_path / "b.patchdb", 100, other)
-            with pytest.raises(UserError, match=rf"b.patchdb: has {name} .*, .*a.patchdb has .*; only databases"):
+            with pytest.raises(UserError, match=rf"b.patchdb: has {name} .*, not .* as .*a.patchdb; only databases"):
                 merge([tmp_path / "a.patchdb", tmp_path / "b.patchdb"], tmp_path / "c.patchdb")
             shutil.rmtree(tmp_path / "b.patchdb")
         with pytest.raises(UserError, match="at least two"):

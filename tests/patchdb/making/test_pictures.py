@@ -15,7 +15,7 @@ from gramgan_plugin.patchdb.making.info import describe, lines
 from gramgan_plugin.patchdb.making.matches import picture_of_search
 from gramgan_plugin.patchdb.making.settings import Settings
 from gramgan_plugin.patchdb.making.sheet import contact_sheet, save_picture
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.manifest import Definition, Features
 from gramgan_plugin.patchdb.store import Store, open_store
 from gramgan_plugin.patchdb.writing import write_store
 
@@ -153,10 +153,9 @@ class TestPictureOfSearch:
         with pytest.raises(UserError, match=r"tiny.png: 50x3 pixels hold no patch of 4"):
             picture_of_search(store, Exact(store), tmp_path / "tiny.png")
         patches = np.zeros((5, 4, 4, 3), np.uint8)
-        features = Definition(4, features={"layer": "conv1_2"})
-        write_store(tmp_path / "f", [patches], 5, features, [np.zeros((5, 9), np.float32)], dimensions=9)
-        with pytest.raises(UserError, match=r"searched with pictures are databases of RGB patches only"):
-            picture_of_search(open_store(tmp_path / "f"), Exact(store), photos / "cat.png")
+        write_store(tmp_path / "g", [patches[..., :1].copy()], 5, Definition(4, channels=1))
+        with pytest.raises(UserError, match=r"g: has 1 channels; only databases of RGB are searched so"):
+            picture_of_search(open_store(tmp_path / "g"), Exact(store), photos / "cat.png")
 
 
 class TestDescribe:
@@ -189,10 +188,11 @@ class TestDescribe:
     def test_feature_of_anything(self, tmp_path: Path) -> None:
         """What was written by other code, and without options."""
         patches = np.zeros((1, 4, 4, 3), np.uint8)
-        features = Definition(4, normalize=False, center=True, features={"layer": "conv1_2"})
-        write_store(tmp_path / "f", [patches], 1, features, [np.zeros((1, 9), np.float32)], dimensions=9)
+        features = Definition(2, normalize=False, center=True, features=Features("conv2_1", "0" * 64, 4, 2))
+        write_store(tmp_path / "f", [patches], 1, features, [np.zeros((1, 10), np.float32)])
         text = "\n".join(lines(describe(open_store(tmp_path / "f"))))
-        assert "Gram matrices of features {'layer': 'conv1_2'}, centred, not divided by the pixels" in text
+        assert "1 patches of 4x4 pixels" in text
+        assert "Gram matrices of conv2_1 of VGG19, patches of 2x2 of its map, centred, not divided by the" in text
 
 
 def test_settings_named() -> None:

@@ -1,6 +1,5 @@
 """A whole verification: is an LMDB whole, does it fit its list, is LQ really GT's downsampling."""
 
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from gramgan_plugin.data.prepare.verify.pairs import check_sizes, guess_scale, j
 from gramgan_plugin.data.prepare.verify.report import Check, State, Verification
 from gramgan_plugin.data.prepare.verify.targets import Target
 from gramgan_plugin.data.progress import tracked
-from gramgan_plugin.data.threads import in_order, one_thread_each
+from gramgan_plugin.data.threads import in_order, one_thread_each, usable_processors
 from gramgan_plugin.errors import UserError
 
 FACTS_OF_EXTENT = ("format", "made_by", "content", "entries", "bytes", "transactions", "meta_info")
@@ -66,7 +65,7 @@ def verify(
         database.look(progress)
     for pairing in pairings:
         _prepare(first, pairing, pairs)
-    _read_all(databases, pairings, workers or len(_cpus()), progress)
+    _read_all(databases, pairings, workers or usable_processors(), progress)
 
     result = Verification(str(target.path))
     contents = []
@@ -165,7 +164,3 @@ def _all_decode(database: Database) -> str:
 
 def _both(gt: Database, lq: Database) -> str:
     return f"{gt.name} and {lq.name}"
-
-
-def _cpus() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

@@ -1,0 +1,28 @@
+"""The arguments that every command that reads photos takes."""
+
+import argparse
+
+SOME_FAILED = 3  # exit code: done, but without some photos
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workers`` and ``--on-error``."""
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: as many as processors)")
+    parser.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="for photos that cannot be decoded or are too small: write nothing, or skip them (exit code 3)",
+    )
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of threads below 1.
+
+    Raises:
+        UserError: if it is.
+    """
+    from gramgan_plugin.errors import UserError
+
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: must be at least 1")

@@ -1,0 +1,116 @@
+"""The Gram vectors of patches as they are written: of their pixels, or of a layer of VGG19."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.functional.gram import gram_vectors
+from gramgan_plugin.losses.vgg_layer import VGGLayer
+from gramgan_plugin.losses.vgg_perceptual_loss import LAYERS
+from gramgan_plugin.patchdb.making.reservoir import ROWS_AT_ONCE
+from gramgan_plugin.patchdb.manifest import Definition, Features
+from gramgan_plugin.patchdb.moments import LEVELS, gram_rows, moments
+
+MOST_NUMBERS = 2**22  # of features or of Gram vectors, computed at once
+
+
+class GramDescription:
+    """Computes what a database of one definition holds.
+
+    Attributes:
+        at_once: how many patches are described at a time.
+
+    Args:
+        definition: what a patch is.
+        layer: of its features; None for pixels.
+    """
+
+    def __init__(self, definition: Definition, layer: VGGLayer | None = None) -> None:
+        self.definition = definition
+        self.layer = layer
+        self.at_once = ROWS_AT_ONCE
+        if layer is not None:
+            # The first maps have as many pixels as the patches, and 64 channels.
+            self.at_once = max(1, MOST_NUMBERS // max(64 * definition.side**2, definition.dimensions))
+
+    def of_patches(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Gram vectors (n, D) of (n, s, s, C) patches with their margins, up to ``at_once`` of them."""
+        if self.layer is None:
+            return gram_rows(moments(patches), self.definition)
+        # Always so many at a time: convolutions may round otherwise for other numbers of images.
+        windows = np.zeros((self.at_once, *patches.shape[1:]), np.uint8)
+        windows[: len(patches)] = patches
+        return self._of_windows(windows)[: len(patches)]
+
+    def of_image(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Gram vectors (P, D) of the patches of (H, W, 3), which lie side by side and cover it."""
+        if self.layer is None:
+            size = self.definition.patch_size
+            grid = rgb.reshape(rgb.shape[0] // size, size, rgb.shape[1] // size, size, 3).transpose(0, 2, 1, 3, 4)
+            return gram_rows(moments(grid.reshape(-1, size, size, 3)), self.definition)
+        with torch.inference_mode():
+            return self._vectors(self.layer(_as_images(rgb[None])))
+
+    def _of_windows(self, windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        assert self.layer is not None
+        begin, size = self.definition.margin // self.layer.reduction, self.definition.patch_size
+        with torch.inference_mode():
+            maps = self.layer(_as_images(windows))[..., begin : begin + size, begin : begin + size]
+            # As one image, a row of patches.
+            return self._vectors(maps.permute(1, 2, 0, 3).flatten(2)[None])
+
+    def _vectors(self, maps: torch.Tensor) -> NDArray[np.float32]:
+        """(1, C, H, W) -> (P, D)."""
+        definition = self.definition
+        found = gram_vectors(maps, definition.patch_size, definition.normalize, definition.center)
+        vectors: NDArray[np.float32] = found[0].numpy()
+        return vectors
+
+
+def description_of_features(definition: Definition, layer: str, vgg_weights: str | None) -> GramDescription:
+    """What computes the Gram vectors of a layer of VGG19; its definition is the given one with these features.
+
+    Args:
+        definition: of pixels.
+        layer: ``conv1_2``, ``relu1_2``, ...
+        vgg_weights: a file, or None for those that the loss takes.
+
+    Raises:
+        UserError: for an unknown layer, or if the weights cannot be had.
+    """
+    if layer not in LAYERS:
+        raise UserError(f"--features {layer}: VGG19 has no such layer; its layers are {', '.join(LAYERS)}")
+    network = VGGLayer(layer, vgg_weights)
+    margin = -(-network.margin // network.reduction) * network.reduction
+    features = Features(layer, network.weights_sha256(), network.channels, network.reduction, margin)
+    return GramDescription(replace(definition, features=features), network)
+
+
+def description_of(definition: Definition, vgg_weights: str | None, path: Path) -> GramDescription:
+    """What computes the Gram vectors of a database that is there.
+
+    Args:
+        definition: of the database.
+        vgg_weights: see `features_of`; not looked at for Grams of pixels.
+        path: of the database, for messages.
+
+    Raises:
+        UserError: if the weights cannot be had, or are not those that the database was built with.
+    """
+    if definition.features is None:
+        return GramDescription(definition)
+    description = description_of_features(definition, definition.features.layer, vgg_weights)
+    if description.definition != definition:
+        raise UserError(
+            f"{path}: was built with other VGG19 weights than {vgg_weights or 'those found here'}; "
+            "name its own with --vgg-weights"
+        )
+    return description
+
+
+def _as_images(rgb: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float() / LEVELS

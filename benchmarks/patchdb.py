@@ -10,6 +10,7 @@ questions. Memory is the peak while an index is made and first asked, above what
 
     python benchmarks/patchdb.py --largest 1000000          # the photos of scikit-image, some minutes
     python benchmarks/patchdb.py --photos DIV2K_train_HR --json results.json
+    python benchmarks/patchdb.py --photos PHOTOS --database textures.patchdb --kinds flat ivf --rounds 3
 """
 
 import argparse
@@ -34,7 +35,10 @@ from gramgan_plugin.functional import gram_vectors
 from gramgan_plugin.patchdb.faiss_index import FaissFlat, FaissIndex, make_index
 from gramgan_plugin.patchdb.faiss_library import faiss_library
 from gramgan_plugin.patchdb.kdtree import TreeSearch
+from gramgan_plugin.patchdb.making.describing import description_of
+from gramgan_plugin.patchdb.manifest import Definition
 from gramgan_plugin.patchdb.neighbours import Rows
+from gramgan_plugin.patchdb.store import open_store
 
 BATCH, CROP, PATCH = 8, 192, 4
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -61,21 +65,47 @@ def main() -> int:
     arguments = parse()
     photos = read_photos(arguments.photos)
     asked, stored = photos[::4], [photo for place, photo in enumerate(photos) if place % 4]
+    results = one_database(asked, arguments) if arguments.database else all_sizes(asked, stored, arguments)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"rows": results}, indent=2) + "\n")
+    return 0
+
+
+def all_sizes(asked: list[Tensor], stored: list[Tensor], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Databases of RGB and of features, of ``SIZES``, made here."""
     results = []
     for name, features, largest in (
         ("RGB", lambda image: image, arguments.largest),
         ("features", feature_network(arguments.vgg_weights), min(arguments.largest, arguments.largest_features)),
     ):
-        batches = questions(asked, features, arguments.batches)
+        vectors = description(features, Definition(PATCH))
+        batches = questions(asked, vectors, arguments.batches)
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
             rows = database(stored, features, largest, Path(folder) / "grams.npy")
             print(f"\nGram vectors of {name}: {rows.shape[1]} numbers, {len(rows)} patches")
             sizes = [size for size in SIZES if size <= len(rows)]
             for size in sizes or [len(rows)]:
                 results += measure(name, rows[:size], batches, arguments)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": results}, indent=2) + "\n")
-    return 0
+    return results
+
+
+def one_database(asked: list[Tensor], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A database of patches of ``PATCH`` pixels that was built of other photos."""
+    store = open_store(arguments.database)
+    layer = description_of(store.definition, arguments.vgg_weights, store.path).layer
+    vectors = description(layer or (lambda image: image), store.definition)
+    print(f"\n{store.path}: {store.grams.shape[1]} numbers, {store.count} patches")
+    return measure(store.path.name, store.grams, questions(asked, vectors, arguments.batches), arguments)
+
+
+def description(features: Callable[[Tensor], Tensor], how: Definition) -> Callable[[Tensor], Tensor]:
+    """(1, 3, H, W) -> (P, D)."""
+
+    @torch.no_grad()
+    def describe(image: Tensor) -> Tensor:
+        return gram_vectors(features(image), how.patch_size, how.normalize, how.center)[0]
+
+    return describe
 
 
 def measure(
@@ -95,7 +125,7 @@ def measure(
                 ask, tune = make(kind, rows)
                 made_in = time.perf_counter() - start
                 ask(batches[0])
-            if not truth:  # of the first, our k-d tree
+            if not truth:  # of the first, which is exact
                 truth = [ask(batch)[0] for batch in batches]
             contender = Contender(f"{kind}, {name}", kind, ours, ask, made_in, peak.megabytes)
             contender.recall = wanted = tuned(contender, tune, batches, truth, wanted)
@@ -274,7 +304,7 @@ def blocks_of(photos: list[Tensor], features: Callable[[Tensor], Tensor]) -> Ite
             yield np.concatenate(found)
 
 
-def questions(photos: list[Tensor], features: Callable[[Tensor], Tensor], batches: int) -> list[Tensor]:
+def questions(photos: list[Tensor], describe: Callable[[Tensor], Tensor], batches: int) -> list[Tensor]:
     """Per batch (18432, D)."""
     generator = torch.Generator().manual_seed(0)
     found = []
@@ -286,7 +316,7 @@ def questions(photos: list[Tensor], features: Callable[[Tensor], Tensor], batche
             gt = photo[..., y : y + CROP, x : x + CROP]
             lq = F.interpolate(gt, scale_factor=0.25, mode="bicubic", antialias=True)
             sr = F.interpolate(lq, scale_factor=4, mode="bicubic").clamp(0, 1)
-            queries.append((gram_vectors(features(sr), PATCH)[0] + gram_vectors(features(gt), PATCH)[0]) / 2)
+            queries.append((describe(sr) + describe(gt)) / 2)
         found.append(torch.cat(queries))
     return found
 
@@ -337,18 +367,21 @@ def read_photos(folder: Path | None) -> list[Tensor]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder of photos (default: those of scikit-image)")
+    parser.add_argument("--database", type=Path, help="measure this one, of `basicsr patchdb build`, and no others")
     parser.add_argument("--largest", type=int, default=SIZES[-1], help="most patches, of RGB (default: %(default)s)")
     parser.add_argument("--largest-features", type=int, default=100_000, help="of features (default: %(default)s)")
     parser.add_argument("--largest-hnsw", type=int, default=100_000, help="for hnsw (default: %(default)s)")
-    parser.add_argument("--kinds", nargs="+", default=["kdtree", "flat", "ivf", "hnsw"], help="kdtree has to be one")
+    parser.add_argument(
+        "--kinds", nargs="+", default=["kdtree", "flat", "ivf", "hnsw"], help="kdtree or flat has to be one"
+    )
     parser.add_argument("--batches", type=int, default=3, help="different ones (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contender (default: %(default)s)")
     parser.add_argument("--vgg-weights", type=Path, help="VGG19's, in the key names of torchvision")
     parser.add_argument("--scratch", type=Path, help="where the database is put meanwhile")
     parser.add_argument("--json", type=Path, help="write the results there, too")
     arguments = parser.parse_args()
-    if "kdtree" not in arguments.kinds:
-        parser.error("--kinds: kdtree tells which are the nearest")
+    if not {"kdtree", "flat"} & set(arguments.kinds):
+        parser.error("--kinds: take kdtree or flat, which tell which are the nearest")
     return arguments
 
 

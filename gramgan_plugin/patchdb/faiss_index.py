@@ -51,7 +51,7 @@ class FaissFlat:
             (M, k) each, see ``TorchSearch.search``.
         """
         passes = [(self._approximately, torch.float32), *self.exactly.passes()[1:]]
-        return search_exactly(passes, queries.double(), self.exactly.centre, self.exactly.rows, k)
+        return search_exactly(passes, queries, self.exactly.centre, self.exactly.rows, k)
 
     def _approximately(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return look_up(self.index, queries, self.exactly.centre, count)
@@ -86,7 +86,7 @@ class FaissIndex:
         Returns:
             (M, k) each, on the queries' device. A query of which fewer than k are found is compared with all rows.
         """
-        device, queries = queries.device, queries.double().cpu()
+        device, queries = queries.device, queries.cpu()
         _, places = look_up(self.index, queries, self.centre, k)
         candidates = self.order[places.clamp(min=0)].masked_fill_(places < 0, -1)
         found = measure(queries, candidates, self.rows, k)
@@ -155,9 +155,9 @@ def search_on_gpu(search: Search, device: torch.device) -> Search:
 
 
 def look_up(index: Any, queries: Tensor, centre: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Search an index with (M, D) queries in float64: squared distances and places (M, count), -1 for none."""
+    """Search an index with (M, D) queries: squared distances and places (M, count), -1 for none."""
     faiss_library()
-    distances, places = index.search((queries - centre).float().numpy(), count)
+    distances, places = index.search((queries - centre.to(queries.dtype)).float().numpy(), count)
     return torch.from_numpy(distances), torch.from_numpy(places)
 
 

@@ -10,13 +10,15 @@ from torch import Tensor
 
 # The most rows of a database that are read or turned at a time, and the most numbers: 32 MiB in float64.
 MOST_ROWS, BLOCK = 2**17, 2**22
+# The most numbers that are measured at a time on a CPU: what is in between stays in its cache.
+MEASURED = 2**17
 # The most numbers of a sample of the rows.
 SAMPLE = 2**24
 # How many more candidates than asked for are measured, so that approximate distances find the right ones.
 SPARE = 8
 
-# Takes (M, D) queries in float64 and a number c of candidates; gives approximate squared distances (M, c), ascending,
-# and their rows (M, c), none twice.
+# Takes (M, D) queries in float32 or float64 and a number c of candidates; gives approximate squared distances (M, c),
+# ascending, and their rows (M, c), none twice.
 Approximate = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 
@@ -104,7 +106,8 @@ def measure(queries: Tensor, candidates: Tensor, rows: Rows, k: int) -> Found:
         (M, k) each; infinitely far where there is no further candidate.
     """
     squared = torch.empty(candidates.shape, dtype=torch.float64, device=candidates.device)
-    step = max(1, BLOCK // (candidates.shape[1] * rows.dimensions))
+    numbers = MEASURED if queries.device.type == "cpu" else BLOCK
+    step = max(1, numbers // (candidates.shape[1] * rows.dimensions))
     for top in range(0, len(queries), step):
         part = slice(top, top + step)
         points = rows.at(candidates[part].clamp(min=0))
@@ -119,16 +122,17 @@ def search_exactly(
     """Make a search by expanded squares exact.
 
     The expansion |q|^2 + |x|^2 - 2 q.x, with q and x taken from ``centre``, is wrong by at most about
-    (D + 8) u (|q| + |x|)^2, with u = 2^-24 in float32. A few more than k candidates are looked up and measured by
-    differences. If the k-th of them is nearer than any other row can be, by the last candidate's approximate
-    distance, they are the nearest. Queries of which that is not so go to the next pass. What the last one finds, in
-    float64, counts: there a query is left only if more rows than were looked up are as near, to 14 digits of the
-    vectors' squared lengths.
+    (D + 8) u (|q| + |x|)^2, with u = 2^-24 in float32. A few more than k candidates are looked up and the first k
+    measured by differences. If the k-th of them is nearer than any other row can be, by the next candidate's
+    approximate distance, they are the nearest. Of queries of which that is not so, all candidates are measured and the
+    last one's distance counts; what is then still open goes to the next pass. What the last one finds, in float64,
+    counts: there a query is left only if more rows than were looked up are as near, to 14 digits of the vectors'
+    squared lengths.
 
     Args:
         passes: searches, each with the type it computes in, the coarsest first.
-        queries: (M, D) float64.
-        centre: (D,) float64.
+        queries: (M, D) float32 or float64.
+        centre: (D,) float64, as float32 can hold it.
         rows: the database.
         k: how many are wanted, at most N.
     """
@@ -140,12 +144,23 @@ def search_exactly(
         if not len(left):
             break
         approximate, candidates = approximately(queries[left], wanted)
-        squared[left], index[left] = found = measure(queries[left], candidates, rows, k)
-        if wanted == rows.count:
-            break
-        # A row so far out that its own length makes the error large is farther than the last candidate anyway.
-        last = approximate[:, -1].double().clamp(min=0)
-        length = 2 * (queries[left] - centre).norm(dim=1) + last.sqrt()
-        error = (rows.dimensions + 8) * torch.finfo(dtype).eps / 2 * length**2
-        left = left[~(found.squared[:, -1] < last - error)]
+        lengths = _lengths(queries, left, centre)
+        rounding = (rows.dimensions + 8) * torch.finfo(dtype).eps / 2
+        open_ = torch.arange(len(left), device=left.device)
+        for count in (k, wanted):
+            asked = left[open_]
+            found = measure(queries[asked], candidates[open_, :count], rows, k)
+            squared[asked], index[asked] = found
+            if count == rows.count:
+                return Found(squared, index)
+            # A row so far out that its own length makes the error large is farther than this one anyway.
+            beyond = approximate[open_, min(count, wanted - 1)].double().clamp(min=0)
+            error = rounding * (2 * lengths[open_] + beyond.sqrt()) ** 2
+            open_ = open_[~(found.squared[:, -1] < beyond - error)]
+        left = left[open_]
     return Found(squared, index)
+
+
+def _lengths(queries: Tensor, which: Tensor, centre: Tensor) -> Tensor:
+    """How far queries are from the centre, rounded up: float64."""
+    return (queries[which] - centre.to(queries.dtype)).norm(dim=1).double() * 1.001

@@ -59,7 +59,7 @@ class TorchSearch:
         torch.set_float32_matmul_precision("highest")
         try:
             with autocast_off(queries.device):
-                return search_exactly(self.passes(), queries.double(), self.centre, self.rows, k)
+                return search_exactly(self.passes(), queries, self.centre, self.rows, k)
         finally:
             torch.set_float32_matmul_precision(allowed)
 
@@ -70,7 +70,8 @@ class TorchSearch:
 
     def approximately(self, queries: Tensor, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The rows nearest by expanded squares: (M, D) -> squared distances (M, count), ascending, and rows."""
-        centred = (queries - self.centre).to(dtype)
+        exact = torch.promote_types(queries.dtype, dtype)
+        centred = (queries.to(exact) - self.centre.to(exact)).to(dtype)
         values = centred.new_full((len(queries), count), float("inf"))
         rows = torch.full(values.shape, -1, dtype=torch.long, device=queries.device)
         some_queries, some_rows = self.block
@@ -111,5 +112,6 @@ def smallest(near: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def centre_of(rows: Rows) -> Tensor:
-    """(D,) float64, near the rows' mean: from an even sample of them."""
-    return torch.from_numpy(rows.sample().mean(axis=0, dtype="float64")).to(rows.device)
+    """(D,) float64 of values that float32 has, near the rows' mean: from an even sample of them."""
+    mean = rows.sample().mean(axis=0, dtype="float64").astype("float32")
+    return torch.from_numpy(mean.astype("float64")).to(rows.device)

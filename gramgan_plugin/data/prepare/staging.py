@@ -8,18 +8,41 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from gramgan_plugin.data.prepare.failures import FROM_OUTSIDE, explained, raise_explained
 from gramgan_plugin.data.prepare.journal import JOURNAL
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.files import sync
 
 MARKER = "names.jsonl"  # stands in every prepared folder; without it, none is ever replaced
 LOCK = ".lock"
 MAKER = ".maker.json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is made, and how it is told from what must not be touched.
+
+    Attributes:
+        sign: a file that each of them has.
+        foreign: what is wrong with replacing something, "holds X"; None where it may be.
+    """
+
+    sign: str
+    foreign: Callable[[Path], str | None]
+
+
+def _no_data_set(path: Path) -> str | None:
+    if path.is_dir() and ((path / MARKER).is_file() or not any(path.iterdir())):
+        return None
+    return f"was not written by 'prepare' (no {MARKER} in it)"
+
+
+DATA_SET = Kind(MARKER, _no_data_set)
 
 
 class Staging:
@@ -45,19 +68,21 @@ def staged_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def staging(out: Path, overwrite: bool = False, job: str = "") -> Iterator[Staging]:
+def staging(out: Path, overwrite: bool = False, job: str = "", kind: Kind = DATA_SET) -> Iterator[Staging]:
     """Build a folder beside its place, then rename it there.
 
     The block fills ``OUT.tmp-PID``, which is locked for as long as this process lives. When it ends well, all of it
     is synced to the disk and renamed to ``out``; a folder being replaced is moved aside just before and deleted
-    after. When it fails, the temporary folder is deleted, and ``out`` is as it was; unless the failure came from
-    outside (Ctrl-C, SIGTERM, a full disk) and ``worth`` says that there is something to go on from: the folder then
-    stays for the next process with the same ``job``, as it does when this process is killed.
+    after; if a process was killed in between, the next one puts it back first. When it fails, the temporary folder is
+    deleted, and ``out`` is as it was; unless the failure came from outside (Ctrl-C, SIGTERM, a full disk) and
+    ``worth`` says that there is something to go on from: the folder then stays for the next process with the same
+    ``job``, as it does when this process is killed.
 
     Args:
         out: the final name.
-        overwrite: replace a prepared folder (one with ``names.jsonl``) that stands there.
+        overwrite: replace one of its kind that stands there.
         job: what is to be built, in a few characters; "" never goes on with anything.
+        kind: what is made.
 
     Raises:
         UserError: if ``out`` exists and may not be replaced, cannot be written, is being made by another process, or
@@ -65,7 +90,9 @@ def staging(out: Path, overwrite: bool = False, job: str = "") -> Iterator[Stagi
         Preempted: after SIGTERM, if the block lets a ``failures.TerminatedError`` out.
     """
     out = out.expanduser().resolve()
-    check_free(out, overwrite)
+    if overwrite:
+        put_back(out, kind)
+    check_free(out, overwrite, kind)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         stage, lock = _claim(out, job)
@@ -74,7 +101,7 @@ def staging(out: Path, overwrite: bool = False, job: str = "") -> Iterator[Stagi
     try:
         yield stage
         _sync_tree(stage.path)
-        _put_in_place(stage.path, out, overwrite, lock)
+        _put_in_place(stage.path, out, overwrite, lock, kind)
     except BaseException as error:
         kept = stage.worth() if isinstance(error, FROM_OUTSIDE) else ""
         lock.release()
@@ -84,7 +111,7 @@ def staging(out: Path, overwrite: bool = False, job: str = "") -> Iterator[Stagi
         raise
 
 
-def check_free(out: Path, overwrite: bool) -> None:
+def check_free(out: Path, overwrite: bool, kind: Kind = DATA_SET) -> None:
     """Refuse an output name that is taken.
 
     Raises:
@@ -95,8 +122,26 @@ def check_free(out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise UserError(f"{out}: exists already; choose another --out, or pass --overwrite to replace it")
-    if not out.is_dir() or (any(out.iterdir()) and not (out / MARKER).is_file()):
-        raise UserError(f"{out}: was not written by 'prepare' (no {MARKER} in it), so it is not replaced")
+    foreign = kind.foreign(out)
+    if foreign is not None:
+        raise UserError(f"{out}: {foreign}, so it is not replaced")
+
+
+def put_back(out: Path, kind: Kind) -> None:
+    """Give a folder its name again that a process moved aside and was killed before it put another in its place.
+
+    Raises:
+        UserError: if it cannot be renamed.
+    """
+    out = out.expanduser().resolve()
+    if os.path.lexists(out) or not out.parent.is_dir():
+        return
+    with file_errors(out):
+        for path in _beside(out, "old", kind.sign):
+            if (path / kind.sign).is_file():
+                path.rename(out)
+                print(f"{out}: put back from {path.name}, where a process that was killed had left it", file=sys.stderr)
+                return
 
 
 def _claim(out: Path, job: str) -> tuple[Staging, FileLock]:
@@ -144,9 +189,9 @@ def _look_around(out: Path, job: str, but: Path | None = None) -> tuple[Staging,
     return taken
 
 
-def _beside(out: Path, kind: str, sign: str) -> list[Path]:
-    """The folders beside ``out`` with its name and ``.kind-PID`` that are empty or have a file ``sign``, hence ours."""
-    name = re.compile(re.escape(f"{out.name}.{kind}-") + r"\d+")
+def _beside(out: Path, what: str, sign: str) -> list[Path]:
+    """The folders beside ``out`` with its name and ``.what-PID`` that are empty or have a file ``sign``, hence ours."""
+    name = re.compile(re.escape(f"{out.name}.{what}-") + r"\d+")
     found = [path for path in out.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
     return sorted(path for path in found if (path / sign).exists() or not any(path.iterdir()))
 
@@ -175,8 +220,8 @@ def _maker(path: Path) -> str:
     return f"process {maker['pid']} on {maker['host']!r}" if {"pid", "host"} <= maker.keys() else "another process"
 
 
-def _put_in_place(staging: Path, out: Path, overwrite: bool, lock: FileLock) -> None:
-    check_free(out, overwrite)
+def _put_in_place(staging: Path, out: Path, overwrite: bool, lock: FileLock, kind: Kind) -> None:
+    check_free(out, overwrite, kind)
     old = out.with_name(f"{out.name}.old-{os.getpid()}")
     replaces = out.exists()
     if os.name == "nt":  # no folder with an open file can be renamed
@@ -193,8 +238,8 @@ def _put_in_place(staging: Path, out: Path, overwrite: bool, lock: FileLock) -> 
         (out / name).unlink(missing_ok=True)
     lock.release()
     sync(out.parent)
-    for path in _beside(out, "old", MARKER):  # of a process that was killed here, too
-        _delete(path, MARKER)
+    for path in _beside(out, "old", kind.sign):  # of a process that was killed here, too
+        _delete(path, kind.sign)
 
 
 def _sync_tree(folder: Path) -> None:

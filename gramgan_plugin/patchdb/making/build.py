@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from gramgan_plugin.data.prepare.staging import check_free, put_back
 from gramgan_plugin.data.progress import tracked_of
 from gramgan_plugin.data.threads import usable_processors
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.patchdb.making.collecting import Collection, collect, open_collection
 from gramgan_plugin.patchdb.making.describing import GramDescription, description_of, description_of_features
-from gramgan_plugin.patchdb.making.placing import SCRATCH, check_free, placed, put_back
+from gramgan_plugin.patchdb.making.placing import DATABASE, SCRATCH, placed
 from gramgan_plugin.patchdb.making.settings import MAX_PATCHES, MOST_PATCHES, Settings, check_sizes
 from gramgan_plugin.patchdb.making.sources import find_photos
 from gramgan_plugin.patchdb.manifest import Definition
@@ -89,8 +90,8 @@ def build(
         describes = description_of_features(definition, features, vgg_weights)
     definition = describes.definition
     check_sizes(definition, max_patches)
-    put_back(out)
-    check_free(out, overwrite)
+    put_back(out, DATABASE)
+    check_free(out, overwrite, DATABASE)
     photos = find_photos(sources, recursive)
     with placed(out, overwrite) as folder, _collection(definition, settings, max_patches, folder) as collection:
         collect(collection, photos, on_error=on_error, workers=workers or usable_processors(), progress=progress)
@@ -129,9 +130,9 @@ def update(
         UserError: see ``build``; or if the database is damaged.
         Preempted: after SIGTERM.
     """
-    put_back(path)
+    put_back(path, DATABASE)
     store = open_store(path, verify=True)
-    check_free(path, overwrite=True)
+    check_free(path, overwrite=True, kind=DATABASE)
     settings, definition = Settings.of(store), store.definition
     describes = description_of(definition, vgg_weights, path)
     limit = int(store.manifest["options"].get("max_patches", store.count)) if max_patches is None else max_patches
@@ -174,8 +175,8 @@ def merge(
     """
     if len(paths) < 2:
         raise UserError("merge: name at least two databases")
-    put_back(out)
-    check_free(out, overwrite)
+    put_back(out, DATABASE)
+    check_free(out, overwrite, DATABASE)
     stores = [open_store(path, verify=True) for path in paths]
     first = stores[0].definition
     for store in stores[1:]:

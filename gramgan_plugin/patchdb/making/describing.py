@@ -95,7 +95,7 @@ def description_of(definition: Definition, vgg_weights: str | None, path: Path) 
 
     Args:
         definition: of the database.
-        vgg_weights: see `features_of`; not looked at for Grams of pixels.
+        vgg_weights: see `description_of_features`; not looked at for Grams of pixels.
         path: of the database, for messages.
 
     Raises:

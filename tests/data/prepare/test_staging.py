@@ -204,6 +204,22 @@ class TestStagedFolder:
         assert (out / "sub" / "file").read_text() == "old"
         assert names(tmp_path) == ["out"]
 
+    def test_feature_killed_between_two_renames(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The old one stands at its name again before anything else is tried, and goes when the new one has it."""
+        out, aside = tmp_path / "out", tmp_path / "out.old-1"
+        aside.mkdir()
+        fill(aside, "old")
+        with pytest.raises(RuntimeError), staged_folder(out, overwrite=True):
+            raise RuntimeError
+        assert (out / "sub" / "file").read_text() == "old"
+        assert "out: put back from out.old-1" in capsys.readouterr().err
+        assert names(tmp_path) == ["out"]
+        out.rename(aside)
+        with staged_folder(out, overwrite=True) as folder:
+            fill(folder, "new")
+        assert (out / "sub" / "file").read_text() == "new"
+        assert names(tmp_path) == ["out"]
+
     def test_exception_taken(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
         out.mkdir()

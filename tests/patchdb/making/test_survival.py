@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gramgan_plugin.data.prepare.staging import put_back
 from gramgan_plugin.errors import Preempted, UserError
 from gramgan_plugin.patchdb.making import build as building
 from gramgan_plugin.patchdb.making.build import build, merge, update
-from gramgan_plugin.patchdb.making.placing import placed, put_back
+from gramgan_plugin.patchdb.making.placing import DATABASE, placed
 from gramgan_plugin.patchdb.store import open_store
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
@@ -128,7 +129,7 @@ class TestKill:
             if in_child(killed_at(number, work)) == 0:
                 break
             state = "there" if out.exists() else "aside"
-            put_back(out)
+            put_back(out, DATABASE)
             now = open_store(out, verify=True).fingerprint
             assert now in (before, whole)
             states.add((state, now))
@@ -220,7 +221,7 @@ class TestPlaced:
 
         def other() -> None:
             with (
-                pytest.raises(UserError, match=r"is being made by another process \(a.patchdb.tmp-\d+\)"),
+                pytest.raises(UserError, match=r"is being made by process \d+ on .* \(a.patchdb.tmp-\d+\)"),
                 placed(out, overwrite=True),
             ):
                 pass

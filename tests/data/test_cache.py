@@ -93,6 +93,17 @@ class TestImageCache:
             with pytest.raises(UserError, match=r"take 0\.0 GB, 2 processes together, 0\.0 GB .* leave the cache out"):
                 ImageCache([(100, 100)] * 100)
 
+    def test_exception_leaves_some_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A fifth stays for batches and the model."""
+        monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+        for free, fits in ((3_800_000, True), (3_700_000, False)):
+            monkeypatch.setattr(cache, "available_memory", lambda free=free: free)
+            if fits:
+                ImageCache([(100, 100)] * 100)
+            else:
+                with pytest.raises(UserError, match="leave the cache out"):
+                    ImageCache([(100, 100)] * 100)
+
     def test_feature_available_memory(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         whole = available_memory()
         assert whole is None or whole > 10_000_000

@@ -9,6 +9,7 @@ import pytest
 import skimage.data
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
+from PIL import Image
 
 from gramgan_plugin.data import PairedSRDataset, to_model_batch
 from gramgan_plugin.data.images import encode_png, read_image
@@ -245,6 +246,22 @@ class TestColourProfiles:
         assert stored is not None
         places = np.lib.stride_tricks.sliding_window_view(photo, gt.shape)[::4, ::4, 0]
         assert not np.array_equal(photo, stored[..., ::-1])
+        assert (places == gt).all(axis=(2, 3, 4)).any()
+
+    def test_feature_with_given_lq_as_stored(self, options: Options, rocket: Path, tmp_path: Path) -> None:
+        """LQ was made of GT as it is stored: converting one of them would teach a change of colours."""
+        stored = read_image(rocket / "rocket.jpg")
+        assert stored is not None
+        height, width = (side // 4 * 4 for side in stored.shape[:2])
+        whole = Image.open(rocket / "rocket.jpg")
+        (tmp_path / "lq").mkdir()
+        whole.crop((0, 0, width, height)).save(rocket / "rocket.png", icc_profile=whole.info["icc_profile"])
+        (rocket / "rocket.jpg").unlink()
+        Image.fromarray(stored[: height // 4, : width // 4]).save(tmp_path / "lq" / "rocket.png")
+        opt = options(dataroot_gt=str(rocket), dataroot_lq=str(tmp_path / "lq"), gt_size=64)
+        random.seed(1)
+        gt = PairedSRDataset({**opt, "use_hflip": False, "use_rot": False})[0]["gt"].permute(1, 2, 0).numpy()
+        places = np.lib.stride_tricks.sliding_window_view(stored[..., ::-1], gt.shape)[::4, ::4, 0]
         assert (places == gt).all(axis=(2, 3, 4)).any()
 
     def test_feature_benchmarks_are_as_stored(self, options: Options, rocket: Path) -> None:

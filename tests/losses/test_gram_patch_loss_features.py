@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from gramgan_plugin.errors import UserError
-from gramgan_plugin.functional import choosing, random_theta
+from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.functional import choosing, describe_patches, random_draw, random_theta
 from gramgan_plugin.losses import GramPatchLoss
+from gramgan_plugin.losses.vgg_layer import VGGLayer
+from gramgan_plugin.patchdb.manifest import Definition, Features
+from gramgan_plugin.patchdb.writing import write_store
 from tests.losses.gram_patch_reference import reference
 from tests.vgg_reference import embedding, write_weights
 
@@ -113,6 +116,41 @@ class TestFeatures:
         assert maps.dtype == torch.bfloat16
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, loss(sr, gt, theta), rtol=0.1, atol=0)
+
+    @pytest.mark.parametrize(
+        ("layer", "options"),
+        [
+            ("conv1_1", {}),
+            ("conv1_2", {"center": True, "database_use": "only"}),
+            ("relu2_1", {"patch_size": 2, "top_k": 3, "downsample": []}),
+        ],
+        ids=str,
+    )
+    def test_database(self, weights, tmp_path, layer, options):
+        """Against features of the database's patches computed in float64."""
+        network = VGGLayer(layer, str(weights))
+        size = options.get("patch_size", 4)
+        features = Features(layer, network.weights_sha256(), network.channels, network.reduction, network.margin)
+        definition = Definition(size, center=options.get("center", False), features=features)
+        sr, gt = images()
+        windows = (gt * 255).round().byte().unfold(2, definition.side, 1).unfold(3, definition.side, 1)
+        levels = windows.permute(0, 2, 3, 4, 5, 1).flatten(0, 2).contiguous().numpy()  # (N, s, s, 3)
+        maps = embedding(weights, layer)(torch.from_numpy(levels).permute(0, 3, 1, 2).double() / 255)
+        begin = network.margin // network.reduction
+        inner = maps[..., begin : begin + size, begin : begin + size].permute(0, 2, 3, 1)  # (N, p, p, C)
+        grams = describe_patches(inner.permute(0, 3, 1, 2), size, "gram", center=definition.center)[:, 0]
+        write_store(tmp_path / "f", [levels], len(levels), definition, [grams.float().numpy()])
+        given = {"features": {"layer": layer, "vgg_weights": str(weights)}, "database_index": "flat", **options}
+        loss = GramPatchLoss(database=str(tmp_path / "f"), **given).double()
+        theta, draw = random_theta(2, 1, loss.affine_magnitude, (0,)), random_draw(2, loss.patches_in(gt), (0,))
+        expected, index = reference(sr, gt, theta, loss, draw, embedding(weights, layer), inner.numpy())
+        assert (index >= sum(loss.select(sr, gt, theta, draw).candidates.counts())).any(), "some from the database"
+        assert np.mean(loss.select(sr, gt, theta, draw).index.numpy() == index) == 1
+        np.testing.assert_allclose(float(loss(sr, gt, theta, draw=draw)), expected, rtol=1e-6)
+        with pytest.raises(ValueError, match="loss_on: a database has Gram matrices of features, not the features"):
+            GramPatchLoss(database=str(tmp_path / "f"), **{**given, "loss_on": "pixel"})
+        with pytest.raises(OptionError, match=r"features: null, but .* was built with \{layer: "):
+            GramPatchLoss(database=str(tmp_path / "f"), **{**given, "features": None})
 
     def test_exception(self, weights, tmp_path):
         with pytest.raises(UserError, match=r"features\.7\.weight"):

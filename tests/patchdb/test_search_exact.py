@@ -58,6 +58,20 @@ class TestExactSearches:
         # Expanded squares in float32 get most of these wrong.
         check(search, grams(300, 6, seed=1) * 1e-3 + 1, grams(2000, 6) * 1e-3 + 1, 2, ties=True)
 
+    def test_lattice_far_from_the_origin(self, search):
+        # Steps of float32's last digit: what is rounded on the way to the centre would change which are near.
+        rng, step = np.random.default_rng(0), 2.0**-14
+        rows, queries = (1000 + step * rng.integers(0, 9, (count, 6)) for count in (3000, 200))
+        check(search, queries.astype(np.float32), rows.astype(np.float32), 3, ties=True)
+
+    def test_crowds_far_from_the_centre(self, search):
+        # More rows than are looked up differ from the query by a few last digits; float32 cannot order them.
+        rng = np.random.default_rng(0)
+        place = rng.uniform(20, 30, 64).astype(np.float32)
+        rows = np.concatenate([place + 2.0**-19 * rng.integers(0, 2, (800, 64)), rng.normal(-29.3, 1, (900, 64))])
+        queries = np.stack([place, place + np.float32(2.0**-19)])
+        check(search, queries, rows.astype(np.float32), 1, ties=True)
+
     def test_far_from_the_centre(self, search):
         # Two clouds: the mean is no help.
         rows = np.concatenate([grams(500, 6) * 1e-2, grams(500, 6) * 1e-2 + 30])

@@ -10,9 +10,12 @@ import torch
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.patchdb.making import describing
 from gramgan_plugin.patchdb.making.build import build, merge, update
+from gramgan_plugin.patchdb.making.collecting import Offer, open_collection
 from gramgan_plugin.patchdb.making.matches import picture_of_search
+from gramgan_plugin.patchdb.making.sampling import Places
 from gramgan_plugin.patchdb.making.settings import Settings
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.making.sources import Seen
+from gramgan_plugin.patchdb.manifest import Definition, Features
 from gramgan_plugin.patchdb.search import PatchSearch
 from gramgan_plugin.patchdb.store import Store, open_store
 from tests.vgg_reference import embedding, write_weights
@@ -20,7 +23,7 @@ from tests.vgg_reference import embedding, write_weights
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_weights(tmp_path_factory.mktemp("weights") / "vgg.pth"))
+    return str(write_weights(tmp_path_factory.mktemp("weights") / "vgg.pth", last="conv3_1"))
 
 
 @pytest.fixture
@@ -47,6 +50,7 @@ class TestBuild:
             ("conv1_2", 3, {"center": True}, 2),
             ("relu2_1", 2, {"normalize": False}, 4),
             ("conv2_1", 1, {}, 4),
+            ("conv3_1", 1, {}, 12),
         ],
     )
     def test_feature(
@@ -63,7 +67,13 @@ class TestBuild:
         """Each Gram vector is that of the whole photo's features at the patch's place: the margin is wide enough."""
         definition = Definition(size, **options)
         store = built(
-            photos, tmp_path / "a.patchdb", weights, layer, definition=definition, settings=Settings(("original",))
+            photos,
+            tmp_path / "a.patchdb",
+            weights,
+            layer,
+            definition=definition,
+            settings=Settings(("original",)),
+            on_error="skip",
         )
         found = store.definition
         assert (found.margin, found.side, store.patches.shape[1:3]) == (
@@ -73,14 +83,14 @@ class TestBuild:
         )
         assert store.grams.shape == (150, found.dimensions)
         embed, step = embedding(Path(weights), layer), found.pixels // size
-        assert step == (2 if "2_" in layer else 1)
+        assert step == 2 ** (int(layer[4]) - 1)
         names = [Path(record["name"]).stem for record in store.sources()]
         for row, (photo, y, x, _) in enumerate(store.origins.tolist()):
             cut = cuts[names[photo]]
             top, left = y - margin, x - margin
             assert (store.patches[row] == cut[top : top + found.side, left : left + found.side]).all()
             assert (store.pixels(np.array(row)) == cut[y : y + found.pixels, x : x + found.pixels]).all()
-            if row % 5:
+            if row % (5 if step < 4 else 30):
                 continue
             # From all of the photo but the rows and columns that pooling would put together with others.
             whole = torch.from_numpy(cut[y % step :, x % step :].copy()).permute(2, 0, 1)[None].double() / 255
@@ -95,11 +105,17 @@ class TestBuild:
             np.testing.assert_allclose(store.grams[row], expected, rtol=1e-5, atol=1e-5 * scale)
 
     def test_feature_small_blocks(
-        self, photos: Path, tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        photos: Path,
+        tmp_path: Path,
+        weights: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         whole = built(photos, tmp_path / "a.patchdb", weights)
         monkeypatch.setattr(describing, "MOST_NUMBERS", 64 * 36 * 7)
-        parts = built(photos, tmp_path / "b.patchdb", weights)
+        parts = built(photos, tmp_path / "b.patchdb", weights, progress=True)
+        assert "22/22 blocks" in capsys.readouterr().err  # of 7 patches
         assert (parts.patches == whole.patches).all()
         np.testing.assert_allclose(parts.grams, whole.grams, rtol=1e-5, atol=1e-6)
 
@@ -122,13 +138,30 @@ class TestBuild:
         [
             ("conv1_3", 4, r"--features conv1_3: VGG19 has no such layer; its layers are conv1_1, "),
             ("conv2_1", 65, r"--patch-size 65: must be 1 to 64 at conv2_1"),
-            ("conv2_2", 4, r"vgg.pth: no features\.7\.weight"),
+            ("conv3_2", 4, r"vgg.pth: no features\.12\.weight"),
         ],
     )
     def test_exception(self, photos: Path, tmp_path: Path, weights: str, layer: str, size: int, message: str) -> None:
         with pytest.raises(UserError, match=message):
             built(photos, tmp_path / "a.patchdb", weights, layer, size)
         assert not list(tmp_path.iterdir())
+
+
+def test_margins_make_no_other_patch(tmp_path: Path) -> None:
+    """Patches are alike by themselves, whatever lies around them."""
+    definition = Definition(4, features=Features("conv1_1", "0" * 64, 64, margin=1))
+    image = np.random.default_rng(0).integers(0, 256, (12, 24, 3), np.uint8)
+    image[4:8, 16:20] = image[4:8, 4:8]
+    collection = open_collection(definition, Settings(), 10, tmp_path / "scratch")
+    seen = Seen("a.png", 24, 12, "0" * 64, (3, 0, 0), (3, 0, 0))
+    y, x = np.array([4, 4, 4], np.int32), np.array([4, 16, 10], np.int32)
+    collection.add(Offer(seen, [(0, image, Places(3, 3, y, x))]))
+    collection.reservoir.settle()
+    (rows,) = collection.reservoir.rows(np.zeros(1, np.int32))
+    collection.reservoir.close()
+    assert rows.origins[:, 2].tolist() in ([4, 10], [10, 16])
+    for patch, left in zip(rows.patches, rows.origins[:, 2], strict=True):
+        assert (patch == image[3:9, left - 1 : left + 5]).all()
 
 
 class TestUpdate:

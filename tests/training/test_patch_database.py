@@ -112,6 +112,14 @@ class TestTraining:
         record = json.loads((folder / "data.json").read_text())["patch_databases"]
         assert record["train.gram_patch_opt.database"]["count"] == count
 
+    def test_the_same_database_on_resume(self, options: dict[str, Any]) -> None:
+        folder = run(options)
+        options["train"]["total_iter"] = 4
+        run(options, auto_resume=True)
+        log = (folder / "train.log").read_text()
+        assert "iter:       4" in log
+        assert "with other content" not in log
+
     def test_missing(self, options: dict[str, Any], write_options: Any, capsys: pytest.CaptureFixture[str]) -> None:
         options["train"]["gram_patch_opt"]["database"] = "nowhere.patchdb"
         assert main(["train", "-opt", str(write_options(options))]) == 2

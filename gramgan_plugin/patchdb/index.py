@@ -36,7 +36,7 @@ def kind_of_search(kind: str, count: int, dimensions: int) -> str:
 
     Example:
         >>> kind_of_search("auto", 200_000, 6), kind_of_search("auto", 200_000, 136)
-        ('kdtree', 'ivf')
+        ('kdtree', 'hnsw')
     """
     if kind not in KINDS:
         raise ValueError(f"index: expected one of {', '.join(KINDS)}, got {kind!r}")
@@ -44,7 +44,7 @@ def kind_of_search(kind: str, count: int, dimensions: int) -> str:
         return kind
     if dimensions <= TREE_DIMENSIONS:
         return "kdtree"
-    return "flat" if count <= FEW_ROWS else "ivf"
+    return "flat" if count <= FEW_ROWS else "hnsw"
 
 
 def make_search(store: Store, kind: str) -> Search:

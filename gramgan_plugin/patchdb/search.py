@@ -28,7 +28,7 @@ class PatchSearch:
     Args:
         store: the database.
         index: ``kdtree``, ``flat``, ``ivf``, ``hnsw``, or ``auto``: a k-d tree up to eight dimensions, above that flat
-            for few patches and ivf for many.
+            for few patches and hnsw for many.
         device: where to search; if given, the search is made at once. None follows the queries.
 
     Raises:

@@ -292,6 +292,21 @@ class TestRecall:
         assert recall["at_1"] == np.isin(order[:, 0], half).mean()
         assert recall["at_10"] == pytest.approx(np.isin(order[:, :10], half).mean())
 
+    @pytest.mark.parametrize("needed", [1, 2, 3, 7, 8, 9, 31, 33, 100, 1000, 1024])
+    def test_effort_is_the_least(self, store, monkeypatch, needed):
+        """To an eighth, with as few measurements as doubling and halving take."""
+        efforts = []
+        monkeypatch.setattr(faiss_index, "set_effort", lambda index, effort: efforts.append(effort))
+        recall = {"at_10": 0.5}
+        monkeypatch.setattr(
+            HeldOut, "recall", lambda self, search: {**recall, "at_1": 0.99 if efforts[-1] >= needed else 0.98}
+        )
+        effort, measured = faiss_index._find_effort(None, Rows(store.grams), 1024)
+        assert needed <= effort <= needed + max(0, effort // 8)
+        assert measured["at_1"] == 0.99
+        assert efforts[-1] == effort, "it is left as it was found"
+        assert len(efforts) < 18
+
     def test_effort_grows_until_it_suffices(self, store, monkeypatch):
         few = build_index(store, "hnsw")["settings"]["effort"]
         (store.path / "index" / "hnsw.json").unlink()

@@ -206,7 +206,7 @@ class TestPatchSearch:
     def test_kinds(self):
         assert kind_of_search("auto", 10**7, 6) == "kdtree"
         assert kind_of_search("auto", 1000, 136) == "flat"
-        assert kind_of_search("auto", 10**6, 136) == "ivf"
+        assert kind_of_search("auto", 10**6, 136) == "hnsw"
         assert kind_of_search("hnsw", 10, 6) == "hnsw"
 
 

@@ -14,15 +14,3 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         default="stop",
         help="for photos that cannot be decoded or are too small: write nothing, or skip them (exit code 3)",
     )
-
-
-def check_workers(workers: int | None) -> None:
-    """Refuse a number of threads below 1.
-
-    Raises:
-        UserError: if it is.
-    """
-    from gramgan_plugin.errors import UserError
-
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: must be at least 1")

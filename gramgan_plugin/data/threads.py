@@ -10,6 +10,8 @@ from typing import TypeVar
 import cv2
 import torch
 
+from gramgan_plugin.errors import UserError
+
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
@@ -62,3 +64,16 @@ def usable_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_for(workers: int | None) -> int:
+    """The number of threads asked for, or one for each usable processor.
+
+    Raises:
+        UserError: if it is below 1.
+    """
+    if workers is None:
+        return usable_processors()
+    if workers < 1:
+        raise UserError(f"--workers {workers}: must be at least 1")
+    return workers

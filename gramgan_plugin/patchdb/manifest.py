@@ -20,7 +20,7 @@ FORMAT = 1
 # File -> type, and the shape after the number of patches as names of sizes.
 ARRAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "grams.npy": ("float32", ("dimensions",)),
-    "patches.npy": ("uint8", ("side", "side", "channels")),
+    "patches.npy": ("uint8", ("kept_side", "kept_side", "channels")),
     "origins.npy": ("int32", ("origin",)),
     "ranks.npy": ("int32", ()),
 }
@@ -61,7 +61,7 @@ class Definition:
         >>> Definition(4).dimensions
         6
         >>> conv1_2 = Definition(4, features=Features("conv1_2", "0" * 64, channels=64, margin=2))
-        >>> conv1_2.dimensions, conv1_2.pixels, conv1_2.side
+        >>> conv1_2.dimensions, conv1_2.patch_side, conv1_2.kept_side
         (2080, 4, 8)
     """
 
@@ -90,8 +90,8 @@ class Definition:
         return channels * (channels + 1) // 2
 
     @property
-    def pixels(self) -> int:
-        """Side of a patch in pixels of the image."""
+    def patch_side(self) -> int:
+        """Side p of a patch in pixels of the image."""
         return self.patch_size * (1 if self.features is None else self.features.reduction)
 
     @property
@@ -100,13 +100,13 @@ class Definition:
         return 0 if self.features is None else self.features.margin
 
     @property
-    def side(self) -> int:
-        """Side of what is kept of the image: a patch with its margin."""
-        return self.pixels + 2 * self.margin
+    def kept_side(self) -> int:
+        """Side s of what is kept of the image: a patch with its margin."""
+        return self.patch_side + 2 * self.margin
 
     def inner(self, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(..., s, s, C) -> (..., p, p, C): without the margins, a view."""
-        keep = slice(self.margin, self.margin + self.pixels)
+        keep = slice(self.margin, self.margin + self.patch_side)
         return patches[..., keep, keep, :]
 
     def as_data(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def array_shapes(definition: Definition, count: int) -> dict[str, tuple[int, ...
     """The shape of each array."""
     sizes = {
         "dimensions": definition.dimensions,
-        "side": definition.side,
+        "kept_side": definition.kept_side,
         "channels": definition.channels,
         "origin": ORIGIN,
     }

@@ -99,7 +99,7 @@ class PatchSearch:
     def patches(self, index: Tensor) -> Tensor:
         """Patches (..., p, p, C), float32 in [0, 1], of the rows ``index`` (...), on its device, without margins."""
         if index.device.type != "cuda":
-            levels = torch.from_numpy(self.store.pixels(index.cpu().numpy()))
+            levels = torch.from_numpy(self.store.inner(index.cpu().numpy()))
             return levels.to(index.device).float() / 255
         if index.device not in self._patches:
             inner = self.store.definition.inner(self.store.patches)

@@ -62,7 +62,7 @@ class Store:
         """Number N of patches."""
         return int(self.manifest["count"])
 
-    def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def inner(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(..., p, p, C): the patches of rows (...), without their margins."""
         return self.definition.inner(np.asarray(self.patches.take(rows, axis=0)))
 

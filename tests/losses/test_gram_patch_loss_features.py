@@ -133,7 +133,7 @@ class TestFeatures:
         features = Features(layer, network.weights_sha256(), network.channels, network.reduction, network.margin)
         definition = Definition(size, center=options.get("center", False), features=features)
         sr, gt = images()
-        windows = (gt * 255).round().byte().unfold(2, definition.side, 1).unfold(3, definition.side, 1)
+        windows = (gt * 255).round().byte().unfold(2, definition.kept_side, 1).unfold(3, definition.kept_side, 1)
         levels = windows.permute(0, 2, 3, 4, 5, 1).flatten(0, 2).contiguous().numpy()  # (N, s, s, 3)
         maps = embedding(weights, layer)(torch.from_numpy(levels).permute(0, 3, 1, 2).double() / 255)
         begin = network.margin // network.reduction

@@ -276,7 +276,7 @@ class TestStoreWriter:
         write_store(tmp_path / "f", [some_patches()], COUNT, definition, [rows])
         store = open_store(tmp_path / "f", verify=True)
         assert (store.grams == rows).all()
-        assert (store.pixels(np.array([[3]])) == some_patches()[3, 1:3, 1:3]).all()
+        assert (store.inner(np.array([[3]])) == some_patches()[3, 1:3, 1:3]).all()
         fits = {**TestCheckFits.FITS, "patch_size": 2}
         for weights in (None, "0" * 64):
             check_fits(store, **{**fits, "layer": "conv1_2", "weights": weights})

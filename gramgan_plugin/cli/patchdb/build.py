@@ -3,14 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gramgan_plugin.cli.patchdb.common import (
-    add_index,
-    add_sources,
-    add_vgg_weights,
-    make_index,
-    print_report,
-)
-from gramgan_plugin.cli.photo_options import check_workers
+from gramgan_plugin.cli.patchdb.common import add_index, add_sources, add_vgg_weights, make_index, print_report
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -82,7 +75,6 @@ def run(args: argparse.Namespace) -> int:
     from gramgan_plugin.patchdb.making.settings import Settings
     from gramgan_plugin.patchdb.manifest import Definition
 
-    check_workers(args.workers)
     names = tuple(name.strip() for name in args.variants.split(",") if name.strip())
     report = build(
         args.source,

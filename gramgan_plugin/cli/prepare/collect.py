@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: for bad input, or if no photo is kept.
     """
     from gramgan_plugin.data.collect import Criteria, Manner, Network, collect_photos
-    from gramgan_plugin.data.threads import usable_processors
+    from gramgan_plugin.data.threads import threads_for
 
     criteria = Criteria(
         min_side=args.min_side,
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         allow_private=args.allow_private,
     )
     manner = Manner(
-        workers=args.workers or usable_processors(),
+        workers=threads_for(args.workers),
         connections=args.connections,
         licence=args.licence,
         strip_metadata=args.strip_metadata,

@@ -21,7 +21,7 @@ from gramgan_plugin.data.prepare.plan import Entry, FindLq, Plan, Settings, chec
 from gramgan_plugin.data.prepare.presets import Preset, expected_sub_images, preset_of
 from gramgan_plugin.data.prepare.staging import Staging, check_free, staging
 from gramgan_plugin.data.progress import tracked
-from gramgan_plugin.data.threads import usable_processors
+from gramgan_plugin.data.threads import threads_for
 from gramgan_plugin.errors import UserError
 
 FACTS = "dataset.json"
@@ -102,8 +102,7 @@ def prepare_photos(
     """
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error: 'stop' or 'skip', got {on_error!r}")
-    if workers is not None and workers < 1:
-        raise UserError(f"workers {workers}: must be at least 1")
+    threads = threads_for(workers)
     settings = Settings(scale, Preset(crop_size, step, thresh_size), max_per_photo, encoding or Encoding(), as_stored)
     settings.check()
     check_free(out, overwrite)
@@ -117,7 +116,7 @@ def prepare_photos(
         data_set = DataSet(stage.path, settings)
         try:
             with sigterm_raises():
-                _pack(plan, data_set, stage, _Run(len(photos), workers or usable_processors(), on_error, progress, out))
+                _pack(plan, data_set, stage, _Run(len(photos), threads, on_error, progress, out))
             _finish(data_set, stage, report, form, find_lq is not None)
         except BaseException:
             data_set.discard()

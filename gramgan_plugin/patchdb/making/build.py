@@ -10,7 +10,7 @@ import numpy as np
 
 from gramgan_plugin.data.prepare.staging import check_free, put_back
 from gramgan_plugin.data.progress import tracked_of
-from gramgan_plugin.data.threads import usable_processors
+from gramgan_plugin.data.threads import threads_for
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.patchdb.making.collecting import Collection, collect, open_collection
 from gramgan_plugin.patchdb.making.describing import GramDescription, description_of, description_of_features
@@ -84,6 +84,7 @@ def build(
         Preempted: after SIGTERM.
     """
     definition, settings = definition or Definition(patch_size=4), settings or Settings()
+    threads = threads_for(workers)
     settings.check()
     describes = GramDescription(definition)
     if features is not None:
@@ -94,7 +95,7 @@ def build(
     check_free(out, overwrite, DATABASE)
     photos = find_photos(sources, recursive)
     with placed(out, overwrite) as folder, _collection(definition, settings, max_patches, folder) as collection:
-        collect(collection, photos, on_error=on_error, workers=workers or usable_processors(), progress=progress)
+        collect(collection, photos, on_error=on_error, workers=threads, progress=progress)
         manifest = _write(collection, describes, folder, max_patches, progress)
     return _report(out, manifest, collection, len(collection.photos))
 
@@ -130,6 +131,7 @@ def update(
         UserError: see ``build``; or if the database is damaged.
         Preempted: after SIGTERM.
     """
+    threads = threads_for(workers)
     put_back(path, DATABASE)
     store = open_store(path, verify=True)
     check_free(path, overwrite=True, kind=DATABASE)
@@ -141,7 +143,7 @@ def update(
     with placed(path, overwrite=True) as folder, _collection(definition, settings, limit, folder) as collection:
         collection.add_store(store)
         before = len(collection.photos)
-        collect(collection, photos, on_error=on_error, workers=workers or usable_processors(), progress=progress)
+        collect(collection, photos, on_error=on_error, workers=threads, progress=progress)
         manifest = _write(collection, describes, folder, limit, progress)
         del store  # some systems move no folder whose files are mapped
     return _report(path, manifest, collection, len(collection.photos) - before)

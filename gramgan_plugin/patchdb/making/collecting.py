@@ -85,7 +85,7 @@ class Collection:
                 y, x = (place[first : first + PATCHES_AT_ONCE] for place in (places.y, places.x))
                 ranks = np.arange(first, first + len(y), dtype=np.int32)
                 margin = self.definition.margin
-                patches = cut_patches(image, self.definition.side, y - margin, x - margin)
+                patches = cut_patches(image, self.definition.kept_side, y - margin, x - margin)
                 origins = np.stack([np.full_like(y, number), y, x, np.full_like(y, variant)], axis=1)
                 self._offer(Rows(patches, origins, ranks), cells[[variant]])
 
@@ -175,9 +175,9 @@ def _examine(photo: Photo, into: Collection) -> Offer | str:
         return str(error)
     height, width = image.shape[:2]
     definition = into.definition
-    if min(height, width) < definition.side:
+    if min(height, width) < definition.kept_side:
         around = "" if definition.margin == 0 else f" and the {definition.margin} around it that its features see"
-        return f"{width}x{height}, smaller than a patch of {definition.pixels} pixels{around}"
+        return f"{width}x{height}, smaller than a patch of {definition.patch_side} pixels{around}"
     seen = Seen(photo.name, width, height, pixels_sha256(image), (0,) * len(VARIANTS), (0,) * len(VARIANTS))
     if into.has(seen.sha256):
         return Offer(seen, [])
@@ -187,7 +187,7 @@ def _examine(photo: Photo, into: Collection) -> Offer | str:
     for variant, copy in variant_images(rgb, into.settings, seen.sha256):
         key = (into.settings.seed, int(seen.sha256[:16], 16), variant)
         most = into.reservoir.highest_rank + 1
-        places = find_places(copy, definition.pixels, into.settings.min_contrast, key, most, definition.margin)
+        places = find_places(copy, definition.patch_side, into.settings.min_contrast, key, most, definition.margin)
         examined[variant], usable[variant] = places.examined, places.usable
         variants.append((variant, copy, places))
     return Offer(seen._replace(examined=tuple(examined), usable=tuple(usable)), variants)
@@ -195,5 +195,5 @@ def _examine(photo: Photo, into: Collection) -> Offer | str:
 
 def open_collection(definition: Definition, settings: Settings, max_patches: int, scratch: Path) -> Collection:
     """An empty collection; its reservoir's ``close`` is for the caller to call."""
-    shape = (definition.side, definition.side, definition.channels)
+    shape = (definition.kept_side, definition.kept_side, definition.channels)
     return Collection(definition, settings, Reservoir(max_patches, shape, scratch))

@@ -35,7 +35,7 @@ class GramDescription:
         self.at_once = ROWS_AT_ONCE
         if layer is not None:
             # The first maps have as many pixels as the patches, and 64 channels.
-            self.at_once = max(1, MOST_NUMBERS // max(64 * definition.side**2, definition.dimensions))
+            self.at_once = max(1, MOST_NUMBERS // max(64 * definition.kept_side**2, definition.dimensions))
 
     def of_patches(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Gram vectors (n, D) of (n, s, s, C) patches with their margins, up to ``at_once`` of them."""
@@ -47,11 +47,8 @@ class GramDescription:
         return self._of_windows(windows)[: len(patches)]
 
     def of_image(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Gram vectors (P, D) of the patches of (H, W, 3), which lie side by side and cover it."""
-        if self.layer is None:
-            size = self.definition.patch_size
-            grid = rgb.reshape(rgb.shape[0] // size, size, rgb.shape[1] // size, size, 3).transpose(0, 2, 1, 3, 4)
-            return gram_rows(moments(grid.reshape(-1, size, size, 3)), self.definition)
+        """Gram vectors (P, D) of features of the patches of (H, W, 3), which lie side by side and cover it."""
+        assert self.layer is not None
         with torch.inference_mode():
             return self._vectors(self.layer(_as_images(rgb[None])))
 

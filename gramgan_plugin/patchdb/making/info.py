@@ -32,7 +32,7 @@ def describe(store: Store) -> dict[str, Any]:
         variants += np.bincount(np.clip(origins[:, 3], 0, len(VARIANTS) - 1), minlength=len(VARIANTS))
     each = np.array(list(photos.values()))
     chosen = np.unique(np.linspace(0, store.count - 1, min(SAMPLE, store.count)).round().astype(np.int64))
-    levels = np.percentile(patch_contrasts(store.pixels(chosen)), QUANTILES)
+    levels = np.percentile(patch_contrasts(store.inner(chosen)), QUANTILES)
     return {
         "path": str(store.path),
         "fingerprint": store.fingerprint,

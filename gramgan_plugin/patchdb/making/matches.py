@@ -72,15 +72,17 @@ def picture_of_search(
         raise UserError(f"{store.path}: has {definition.channels} channels; only databases of RGB are searched so")
     describes = description_of(definition, vgg_weights, store.path)
     top_k = min(top_k, store.count)
-    rgb, corner = _middle(_read(image, definition.pixels), definition.pixels)
-    patches, (rows, columns) = _split(rgb, definition.pixels)
-    queries = torch.from_numpy(describes.of_image(rgb))
+    rgb, corner = _middle(_read(image, definition.patch_side), definition.patch_side)
+    patches, (rows, columns) = _split(rgb, definition.patch_side)
+    # Features see beyond a patch.
+    grams = describes.of_patches(patches) if definition.features is None else describes.of_image(rgb)
+    queries = torch.from_numpy(grams)
     squared, index = (found.cpu().numpy() for found in search.search(queries, top_k))
     center = definition.center and definition.features is None
-    nearest = _joined(_as_compared(store.pixels(index[:, :1]), patches, center)[:, 0], rows, columns)
+    nearest = _joined(_as_compared(store.inner(index[:, :1]), patches, center)[:, 0], rows, columns)
     chosen = _spread(patch_contrasts(patches), SHOWN)
     distances = np.sqrt(squared.astype(np.float64))
-    found = _as_compared(store.pixels(index[chosen]), patches[chosen], center)
+    found = _as_compared(store.inner(index[chosen]), patches[chosen], center)
     below = _pairs(patches[chosen], found, distances[chosen])
     error = float(np.mean((nearest.astype(np.float64) - rgb) ** 2))
     psnr = float("inf") if error == 0 else float(10 * np.log10(LEVELS**2 / error))
@@ -177,7 +179,7 @@ def _stacked(above: Picture, below: Picture) -> Picture:
 def _record(
     place: int, columns: int, store: Store, corner: tuple[int, int], names: list[str], distances: Any, index: Any
 ) -> dict[str, Any]:
-    side = store.definition.pixels
+    side = store.definition.patch_side
     y, x = corner[0] + place // columns * side, corner[1] + place % columns * side
     found = []
     for distance, row in zip(distances.tolist(), index.tolist(), strict=True):

@@ -36,10 +36,10 @@ def contact_sheet(store: Store, columns: int = COLUMNS, rows: int = ROWS) -> Pic
     """
     # A fixed step through rows that lie photo by photo reaches all photos.
     chosen = np.unique(np.linspace(0, store.count - 1, columns * rows).round().astype(np.int64))
-    patches = store.pixels(chosen)
+    patches = store.inner(chosen)
     contrast = patch_contrasts(patches)
     order = np.argsort(contrast, kind="stable")
-    side = store.definition.pixels
+    side = store.definition.patch_side
     zoom = max(1, CELL // side)
     lines, labels = [], []
     for row, part in enumerate(np.array_split(order, -(-len(order) // columns))):

@@ -76,20 +76,20 @@ class TestBuild:
             on_error="skip",
         )
         found = store.definition
-        assert (found.margin, found.side, store.patches.shape[1:3]) == (
+        assert (found.margin, found.kept_side, store.patches.shape[1:3]) == (
             margin,
-            found.pixels + 2 * margin,
-            (found.side, found.side),
+            found.patch_side + 2 * margin,
+            (found.kept_side, found.kept_side),
         )
         assert store.grams.shape == (150, found.dimensions)
-        embed, step = embedding(Path(weights), layer), found.pixels // size
+        embed, step = embedding(Path(weights), layer), found.patch_side // size
         assert step == 2 ** (int(layer[4]) - 1)
         names = [Path(record["name"]).stem for record in store.sources()]
         for row, (photo, y, x, _) in enumerate(store.origins.tolist()):
             cut = cuts[names[photo]]
             top, left = y - margin, x - margin
-            assert (store.patches[row] == cut[top : top + found.side, left : left + found.side]).all()
-            assert (store.pixels(np.array(row)) == cut[y : y + found.pixels, x : x + found.pixels]).all()
+            assert (store.patches[row] == cut[top : top + found.kept_side, left : left + found.kept_side]).all()
+            assert (store.inner(np.array(row)) == cut[y : y + found.patch_side, x : x + found.patch_side]).all()
             if row % (5 if step < 4 else 30):
                 continue
             # From all of the photo but the rows and columns that pooling would put together with others.

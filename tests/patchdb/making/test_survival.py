@@ -138,6 +138,15 @@ class TestKill:
             assert [path.name for path in out.parent.iterdir()] == ["a.patchdb"]
         assert states == {("there", before), ("aside", before), ("there", whole)}
 
+    def test_feature_update_of_one_that_was_moved_aside(
+        self, photos: Path, old: Path, tmp_path: Path, whole: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copytree(old, tmp_path / "a.patchdb.old-1")
+        update(tmp_path / "a.patchdb", [photos], **QUIET)
+        assert "a.patchdb: put back from a.patchdb.old-1" in capsys.readouterr().err
+        assert open_store(tmp_path / "a.patchdb", verify=True).fingerprint == whole
+        assert [path.name for path in tmp_path.iterdir()] == ["a.patchdb"]
+
     def test_feature_at_random_moments(self, photos: Path, tmp_path: Path, whole: str) -> None:
         out, chance = tmp_path / "a.patchdb", random.Random(3)
         for _ in range(12):

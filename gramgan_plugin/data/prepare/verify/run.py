@@ -14,7 +14,7 @@ from gramgan_plugin.data.prepare.verify.pairs import check_sizes, guess_scale, j
 from gramgan_plugin.data.prepare.verify.report import Check, State, Verification
 from gramgan_plugin.data.prepare.verify.targets import Target
 from gramgan_plugin.data.progress import tracked
-from gramgan_plugin.data.threads import in_order, one_thread_each, usable_processors
+from gramgan_plugin.data.threads import in_order, one_thread_each, threads_for
 from gramgan_plugin.errors import UserError
 
 FACTS_OF_EXTENT = ("format", "made_by", "content", "entries", "bytes", "transactions", "meta_info")
@@ -56,8 +56,7 @@ def verify(
     """
     if pairs is not None and pairs < 0:
         raise UserError(f"--pairs {pairs}: must be at least 0")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: must be at least 1")
+    threads = threads_for(workers)
     first = Database(target.first)
     pairings = [_Pairing(Database(path), scale) for path, scale in target.lq]
     databases = [first, *(pairing.lq for pairing in pairings)]
@@ -65,7 +64,7 @@ def verify(
         database.look(progress)
     for pairing in pairings:
         _prepare(first, pairing, pairs)
-    _read_all(databases, pairings, workers or usable_processors(), progress)
+    _read_all(databases, pairings, threads, progress)
 
     result = Verification(str(target.path))
     contents = []

@@ -51,6 +51,9 @@ def choose(
 
     Returns:
         The chosen candidates, without gradient.
+
+    Raises:
+        ValueError: if ``top_k`` is above 1 and ``draw`` is missing or of another shape.
     """
     if top_k > 1 and (draw is None or draw.shape != x.shape[:2]):
         raise ValueError(f"draw: expected {tuple(x.shape[:2])} numbers to draw one of the {top_k} nearest by")

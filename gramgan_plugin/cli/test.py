@@ -28,7 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
             folder = Path(opt["path"]["results_root"])
             # The other processes have nothing to share in yet: a test wraps no network for several devices.
             opt["dist"] = False
-            with open_run_folder(folder, keep=False), run_logging(folder / "test.log"):
+            moved: list[str] = []  # before there is a log
+            with (
+                open_run_folder(folder, keep=False, report=lambda _, line: moved.append(line)),
+                run_logging(folder / "test.log") as log,
+            ):
+                for line in moved:
+                    log.info(line)
                 record_run(folder, opt)
                 results = run_benchmark(opt, folder)
             print(markdown_table(results), end="")

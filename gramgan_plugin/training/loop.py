@@ -43,19 +43,23 @@ def train(opt: dict[str, Any]) -> None:
     """
     with distributed.joined(opt["launcher"], use_gpus=opt["num_gpu"] > 0) as (opt["rank"], opt["world_size"]):
         # Rank 0 alone looks, and draws the seed where none is given: the others must not come to another answer.
-        first, found = opt["rank"] == 0, list[str]()
+        first, found = opt["rank"] == 0, list[tuple[int, str]]()
+
+        def report(level: int, line: str) -> None:  # there is no log yet
+            found.append((level, line))
+
         state, opt["manual_seed"] = distributed.gather(
-            (find_resume_state(opt, found.append) if first else None, opt["manual_seed"])
+            (find_resume_state(opt, report) if first else None, opt["manual_seed"])
         )[0]
         folder, goes_on = Path(opt["path"]["experiments_root"]), is_of_run(state, opt)
         with (
-            open_run_folder(folder, keep=goes_on) if first else nullcontext(),
+            open_run_folder(folder, keep=goes_on, report=report) if first else nullcontext(),
             run_logging(folder / "train.log", opt["rank"]),
             torch_settings(opt),
             stop_signals(tell=first) as request,
         ):
-            for warning in found:
-                logger.warning(warning)
+            for level, line in found:
+                logger.log(level, line)
             run = Run(opt, state, request)
             try:
                 run.train()

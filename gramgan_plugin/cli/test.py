@@ -1,10 +1,12 @@
-"""``basicsr test -opt FILE``."""
+"""Test a network on benchmark sets. Code 3: some images could not be measured, and are left out of the means."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.cli.options import add_launch_arguments, add_option_arguments, read_options
+
+SOME_FAILED = 3
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,4 +41,6 @@ def run(arguments: argparse.Namespace) -> int:
                 results = run_benchmark(opt, folder)
             print(markdown_table(results), end="")
             print(f"\nWritten to {folder}/results.json and results.md")
+            if any(result.left_out for result in results):
+                return SOME_FAILED
     return 0

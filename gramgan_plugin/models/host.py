@@ -20,9 +20,11 @@ from gramgan_plugin.checkpoints.finite import refuse_non_finite
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, fit_weights
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models.optimizers import build_optimizer, scheduler_class
+from gramgan_plugin.models.padding import pad_to_multiple, side_multiple
 from gramgan_plugin.models.plain import plain
 from gramgan_plugin.models.random_state import get_random_states, set_random_states
 from gramgan_plugin.models.restore import check_form, restore_optimizers
+from gramgan_plugin.sections import section
 
 logger = logging.getLogger("basicsr")
 
@@ -47,6 +49,8 @@ class HostFixes:
     device: torch.device
     optimizers: list[Optimizer]
     schedulers: list[Any]
+    lq: torch.Tensor
+    output: torch.Tensor
     # What a model without one has: a gradient scaler is for fp16.
     scaler: torch.amp.GradScaler | None = None
 
@@ -144,6 +148,7 @@ class HostFixes:
                 "schedulers": [type(scheduler).__name__ for scheduler in self.schedulers],
             },
             "scaler": plain(self.scaler.state_dict()) if self.scaler is not None else None,
+            "own": plain(self.own_state()),
             "random": random_states,
             "run": plain(self.run_facts),
         }
@@ -183,8 +188,20 @@ class HostFixes:
             logger.warning(line)
         if self.scaler is not None and resume_state.get("scaler"):
             self.scaler.load_state_dict(resume_state["scaler"])
+        self.load_own_state(section(resume_state, "own"))
         if resume_state.get("random"):
             set_random_states(resume_state["random"], self.device)
+
+    def own_state(self) -> dict[str, Any]:
+        """What a model class keeps from one iteration to the next besides networks, optimizers and schedules."""
+        return {}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what ``own_state`` gave; an older state has nothing of it.
+
+        Raises:
+            ValueError: if it is something else.
+        """
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
         """Set the rates of an iteration: those of the schedules, or before ``warmup_iter`` a linear part of the first.
@@ -205,6 +222,24 @@ class HostFixes:
         for optimizer in self.optimizers if current_iter < warmup_iter else ():
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] / warmup_iter * current_iter
+
+    def test(self) -> None:
+        """Enlarge the fed LQ as the model's class does; its sides are padded to what the network takes, SR is cut.
+
+        As upstream's SwinIRModel does it for one network.
+        """
+        lq, net = getattr(self, "lq", None), getattr(self, "net_g", None)
+        multiple = side_multiple(_bare(net)) if isinstance(net, nn.Module) else 1
+        if not isinstance(lq, torch.Tensor) or lq.ndim != 4 or all(side % multiple == 0 for side in lq.shape[-2:]):
+            super().test()  # type: ignore[misc]
+            return
+        self.lq = pad_to_multiple(lq, multiple)
+        try:
+            super().test()  # type: ignore[misc]
+            scale = self.output.shape[-1] // self.lq.shape[-1]
+        finally:
+            self.lq = lq
+        self.output = self.output[..., : scale * lq.shape[-2], : scale * lq.shape[-1]]
 
     def get_optimizer(self, optim_type: str, params: Iterable[Any], lr: float, **kwargs: Any) -> Optimizer:
         """Any optimizer of ``torch.optim`` by its class name, in its fastest form, see ``build_optimizer``."""

@@ -157,8 +157,6 @@ class Run:
             self._save()
         self.model.save(-1, -1)  # the networks under the name `latest`, where upstream's users look for them
         if self.val_freq and self.validated != self.iteration:
-            with together():
-                self._stop_if_asked()
             self._validate()
 
     def _announce(self) -> None:
@@ -182,17 +180,21 @@ class Run:
                 f"stopped by {self.request.signal} {done}; run the same command again with --auto_resume to go on"
             )
 
+    def _stop_between_images(self) -> None:
+        with together():
+            self._stop_if_asked()
+
     def _log(self) -> None:
         with together():  # the model stops a run whose losses are no numbers
             values = self.model.get_current_log()
         self.log.training(self.epoch, self.iteration, self.model.get_current_learning_rate(), self.clock.take(), values)
 
-    def _save(self) -> None:
+    def _save(self, *, passing: bool = False) -> None:
         # A process that cannot write leaves at once, and that ends the others: they wait for it.
         logger.info(f"Saving the checkpoint of iteration {self.iteration:,d}")
         self.saved = self.iteration
         self.model.run_facts = {**self.facts, "place": {"epoch": self.place[0], "batch": self.place[1]}}
-        self.checkpoints.save(self.epoch, self.iteration)
+        self.checkpoints.save(self.epoch, self.iteration, passing=passing)
 
     def _save_before_leaving(self) -> None:
         if self.saved == self.iteration:
@@ -207,8 +209,12 @@ class Run:
         return bool(distributed.gather(was_validated(self.folder, self.iteration, datasets))[0])
 
     def _validate(self) -> None:
+        if self.saved != self.iteration:  # whatever a validation meets, no training is lost by it
+            self._save(passing=True)
         with own_randomness(self.model.device):
-            results = validate(self.model, self.val_loaders, self.iteration, self.opt, self.log)
+            results = validate(
+                self.model, self.val_loaders, self.iteration, self.opt, self.log, self._stop_between_images
+            )
         self.validated = self.iteration
         with together():
             self.checkpoints.validated(self.iteration, results)

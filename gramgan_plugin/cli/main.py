@@ -10,6 +10,7 @@ from typing import Any
 
 from gramgan_plugin import __version__
 from gramgan_plugin.cli.failures import explain
+from gramgan_plugin.cpu import set_openmp
 
 # Each is a module of this package with add_parser(subparsers), which sets `run`. None imports torch before it runs.
 COMMANDS = (
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         a signal and can go on, 130 interrupted. A bug of ours raises.
     """
     arguments = build_parser().parse_args(argv)
+    set_openmp()
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:

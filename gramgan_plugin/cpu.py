@@ -5,8 +5,8 @@ own import what is set here, and may be broken.
 import os
 import sys
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 BF16 = {"avx512_bf16": "AVX-512", "amx_bf16": "AMX", "bf16": "Arm's bf16"}
 # Rounds for which a thread of libgomp spins at a barrier before it sleeps. Its own 300,000 make a step several times
@@ -27,7 +27,8 @@ def bf16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str] | None
     return [name for flag, name in BF16.items() if flag in flags]
 
 
-class Cores(NamedTuple):
+@dataclass(frozen=True)
+class Cores:
     """The cores that this process may use.
 
     Attributes:

@@ -8,17 +8,16 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.utils.dist_util import get_dist_info
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
-from gramgan_plugin.archs import GramGANDiscriminator, GramGANRealPhotoDiscriminator
 from gramgan_plugin.checkpoints.files import describe_file, load_tensors, save_json, save_tensors
 from gramgan_plugin.checkpoints.finite import refuse_non_finite
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, fit_weights
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
+from gramgan_plugin.models.layout import set_layout
 from gramgan_plugin.models.optimizers import build_optimizer, scheduler_class
 from gramgan_plugin.models.padding import pad_to_multiple, side_multiple
 from gramgan_plugin.models.plain import plain
@@ -263,11 +262,8 @@ class HostFixes:
         its input in the usual one: upstream's discriminators, for one, call ``view`` on their features.
         """
         net = net.to(self.device)
-        if (self.opt.get("train") or {}).get("channels_last", False):
-            if isinstance(net, RRDBNet | GramGANDiscriminator | GramGANRealPhotoDiscriminator):
-                net = net.to(memory_format=torch.channels_last)
-            else:
-                net.register_forward_pre_hook(_contiguous_input)
+        if (self.opt.get("train") or {}).get("channels_last", False) and not set_layout(net, channels_last=True):
+            net.register_forward_pre_hook(_contiguous_input)
         if self.opt["dist"]:
             if self.device.type == "cuda":  # on CPUs there is none
                 net = nn.SyncBatchNorm.convert_sync_batchnorm(net)

@@ -15,7 +15,7 @@ parts=$(mktemp -d "${TMPDIR:-/tmp}/gramgan-gpu.XXXXXX")
 trap 'rm -rf "$parts"' EXIT
 
 if $dry; then
-  train=(--device cpu --size 192 --batch 1 --features 8 --blocks 1 --rounds 1)
+  train=(--device cpu --size 192 --batch 1 --features 8 --blocks 1 --rounds 1 --only fp32)
   loss=(--device cpu --size 96 --batch 1 --rounds 1)
 else
   python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "torch sees no GPU" >&2; exit 2; }

@@ -1,5 +1,6 @@
 """Whether the weight files that options name are there, are what they are named as, and fit: nothing is loaded."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,8 @@ def check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> Non
         _check_state(Path(state).expanduser(), found)
     keep = paths.get("ignore_resume_networks") or []
     for network in keep:
-        if not opt.get(network):
-            has = ", ".join(key for key in opt if key.startswith("network_"))
-            found.error("path.ignore_resume_networks", f"there is no {network!r}; the networks here are {has}")
+        if not network.startswith("network_"):
+            found.error("path.ignore_resume_networks", f"{network!r} is no network; write network_g, network_d or both")
     for key, path in paths.items():
         network = key.removeprefix("pretrain_")
         unread = (goes_on or state) and network not in keep
@@ -84,7 +84,8 @@ def _without_values(component: Component) -> nn.Module | None:
     options = {key: value for key, value in component.options.items() if key != "type"}
     for device in ("meta", "cpu"):
         try:
-            with torch.random.fork_rng(devices=[]), torch.device(device):
+            with torch.random.fork_rng(devices=[]), torch.device(device), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the run gives them
                 net: nn.Module = component.constructor()(**options)
                 return net
         except Exception:  # an option that it refuses, or an operation that needs values

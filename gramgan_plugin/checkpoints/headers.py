@@ -16,7 +16,15 @@ from typing import IO, Any
 import torch
 
 from gramgan_plugin.checkpoints.file_kinds import NOT_A_CHECKPOINT, other_kind, other_kind_of_archive
-from gramgan_plugin.checkpoints.inert_pickle import KEY_TYPES, Damaged, ForeignObject, Storage, Unusable, load_inert
+from gramgan_plugin.checkpoints.inert_pickle import (
+    KEY_TYPES,
+    Damaged,
+    ForeignObject,
+    OtherProtocol,
+    Storage,
+    Unusable,
+    load_inert,
+)
 from gramgan_plugin.errors import UserError, os_problem
 from gramgan_plugin.text import printable, shown
 
@@ -53,7 +61,7 @@ def read_headers(path: str | Path) -> Any:
                 raise UserError(f"{name}: {kind}")
             file.seek(0)
             content, length = _read_zip(file, path) if head.startswith(b"PK") else _read_legacy(file, path)
-        for where, leaf in _leaves(content, most=2 * length):
+        for where, leaf in _leaves(content, most=2 * length + 1000):
             if isinstance(leaf, Unusable):
                 raise UserError(f"{name}: {_name(where)} is {leaf.kind}; save it as an ordinary, dense tensor")
             if not isinstance(leaf, LEAVES):
@@ -62,6 +70,10 @@ def read_headers(path: str | Path) -> Any:
         raise
     except OSError as error:
         raise UserError(os_problem(error, name) or f"{name}: cannot be read ({shown(error)})") from error
+    except OtherProtocol as error:
+        raise UserError(
+            f"{name}: saved with pickle protocol {error}; save it again with torch.save's own, 2"
+        ) from error
     except ForeignObject as error:
         raise UserError(f"{name}: {_foreign(str(error))}") from error
     except Damaged as error:
@@ -163,18 +175,25 @@ def _count(number: Any) -> int:
 
 def _leaves(content: Any, most: int) -> Iterator[tuple[Any, Any]]:
     """Each value that is no container, and where it stands; what holds itself or grows by repetition is refused."""
-    waiting: list[tuple[Any, Any, int]] = [(None, content, 0)]
+    levels: list[tuple[Any, Iterator[tuple[Any, Any]]]] = [(None, iter([("", content)]))]
     seen = 0
-    while waiting:
-        where, value, depth = waiting.pop()
+    while levels:
+        where, members = levels[-1]
+        key, value = next(members, (None, _END))
         seen += 1
-        if depth > DEEPEST or seen > most:
+        if len(levels) > DEEPEST or seen > most:
             raise Damaged("its lists and dicts are nested without end")
-        if isinstance(value, dict | list | tuple):
-            members = value.items() if isinstance(value, dict) else enumerate(value)
-            waiting.extend(reversed([((where, key), member, depth + 1) for key, member in members]))
+        if value is _END:
+            levels.pop()
+        elif isinstance(value, dict):
+            levels.append(((where, key), iter(value.items())))
+        elif isinstance(value, list | tuple):
+            levels.append(((where, key), enumerate(value)))
         else:
-            yield where, value
+            yield (where, key), value
+
+
+_END = object()
 
 
 def _name(where: Any) -> str:
@@ -183,7 +202,7 @@ def _name(where: Any) -> str:
     while where is not None:
         where, key = where
         keys.append(shown(key))
-    return ".".join(reversed(keys))
+    return ".".join(reversed(keys)).removeprefix(".")  # the content itself has no name
 
 
 def _foreign(name: str) -> str:

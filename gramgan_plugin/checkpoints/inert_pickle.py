@@ -63,6 +63,10 @@ class ForeignObject(Exception):  # noqa: N818
     """The pickle names a class or function that is no part of a plain checkpoint: ``package.module.name``."""
 
 
+class OtherProtocol(Exception):  # noqa: N818
+    """The pickle is of a protocol that a weights-only load does not read: its number."""
+
+
 @dataclass(frozen=True)
 class Unusable:
     """Stands where a file has a tensor of a kind that no network's weights have."""
@@ -96,7 +100,8 @@ def load_inert(stream: IO[bytes], find_storage: Callable[[tuple[Any, ...], torch
         or ``Unusable``.
 
     Raises:
-        Damaged: if the pickle does not make sense. Any other exception but the next means the same.
+        Damaged: if the pickle does not make sense. Any exception but the next two means the same.
+        OtherProtocol: for protocols 4 and 5.
         ForeignObject: if reading it would take a class or function that is not one of torch's own.
     """
     return _Machine(find_storage).run(stream)
@@ -157,8 +162,8 @@ class _Machine:
             self.stack.append(self._storage(self.stack.pop()))
         elif name != "PROTO":
             raise Damaged(f"its pickle uses {name}, which torch.save does not write")
-        elif argument != 2:
-            raise Damaged(f"it was saved with pickle protocol {argument}; save it again with torch.save's own, 2")
+        elif argument in (4, 5):
+            raise OtherProtocol(argument)
 
     def _top(self, count: int) -> list[Any]:
         if len(self.stack) < count:

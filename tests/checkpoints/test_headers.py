@@ -170,6 +170,19 @@ class TestOtherFiles:
         assert "permission denied" in _refusal("x.pth")
 
 
+class TestProtocols:
+    @pytest.mark.parametrize("protocol", [4, 5])
+    def test_those_that_are_not_read(self, workdir, protocol):
+        torch.save({"w": torch.ones(3)}, "x.pth", pickle_protocol=protocol)
+        assert _refusal("x.pth") == (
+            f"x.pth: saved with pickle protocol {protocol}; save it again with torch.save's own, 2"
+        )
+
+    def test_one_that_is(self, workdir):
+        torch.save({"w": torch.ones(3)}, "x.pth", pickle_protocol=3)
+        assert torch.equal(load_tensors("x.pth")["w"], torch.ones(3))
+
+
 class TestForeignObjects:
     def test_of_a_package_that_is_here(self, workdir):
         torch.save({"params": {}, "best": np.float64(3)}, "x.pth")
@@ -288,6 +301,7 @@ class TestStructures:
             b")" + b"\x85" * 100_000 + b".",
             b"}" + b")" + b"\x85" * 1_000_000 + b"Ns.",  # as a key: hashing it would overflow the stack
             b"]q\x00" + b"".join(b"]q%ch%ch%c\x87q%c" % (n, n - 1, n - 1, n) for n in range(1, 60)) + b".",
+            b"]q\x00(" + b"h\x00" * 10_000 + b"e.",  # that holds itself many times
             b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00bz2\x86R.",
             b"ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x01sb.",  # hides a method of the dict
             b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.",

@@ -12,7 +12,13 @@ from gramgan_plugin.checkpoints.headers import read_headers
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, match_weights
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS, LAYERS, find_vgg19_weights, vgg19_misfit
+from gramgan_plugin.losses.vgg_perceptual_loss import (
+    LAYER_WEIGHTS,
+    LAYERS,
+    UPSTREAM_WEIGHTS,
+    find_vgg19_weights,
+    vgg19_misfit,
+)
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.sections import section
 
@@ -39,7 +45,10 @@ def check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> Non
         if network != key and path and opt.get(network) and not unread:
             _check_network(network, Path(path).expanduser(), opt, found)
     for where, block in _vgg_blocks(section(opt, "train")):
-        _check_vgg(where, block, found)
+        if block.get("type") == "PerceptualLoss":
+            _check_upstreams_vgg(where, str(block.get("vgg_type", "vgg19")), found)
+        else:
+            _check_vgg(where, block, found)
 
 
 def _check_state(file: Path, found: Findings) -> None:
@@ -99,7 +108,7 @@ def _vgg_blocks(train: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
     terms = section(train, "extra_terms")
     blocks |= {f"train.extra_terms.{key}": section(terms, key) for key in terms}
     for where, block in blocks.items():
-        if block.get("type") == "VGGPerceptualLoss":
+        if block.get("type") in ("VGGPerceptualLoss", "PerceptualLoss"):
             yield where, block
         elif block.get("type") == "GramPatchLoss" and section(block, "features"):
             yield f"{where}.features", {**block["features"], "layer_weights": [block["features"].get("layer")]}
@@ -128,3 +137,21 @@ def _check_vgg(where: str, block: Mapping[str, Any], found: Findings) -> None:
         return
     if problem is not None:
         found.error(key, f"{file}: {problem}")
+
+
+def _check_upstreams_vgg(where: str, kind: str, found: Findings) -> None:
+    """BasicSR's PerceptualLoss loads the whole network from one place, whichever VGG it is to be."""
+    from torchvision import models
+
+    if not UPSTREAM_WEIGHTS.is_file() or not hasattr(models, kind):
+        return
+    try:
+        weights, key = find_state_dict(read_headers(UPSTREAM_WEIGHTS), str(UPSTREAM_WEIGHTS), None)
+    except UserError as error:
+        found.error(where, str(error))
+        return
+    with torch.device("meta"):
+        fit = match_weights(getattr(models, kind)(weights=None), weights, str(UPSTREAM_WEIGHTS), key)
+    if key is not None or not fit.complete:
+        advice = f"BasicSR's PerceptualLoss reads {kind} from there: put torchvision's file in its place, or remove it"
+        found.error(where, f"{fit.summary()}; {advice}")

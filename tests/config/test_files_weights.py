@@ -162,6 +162,18 @@ class TestVGG:
         (problem,) = _problems(options)
         assert problem.startswith(f"train.perceptual_opt.vgg_weights: {VGG19}: a web page")
 
+    def test_upstreams_perceptual_loss_reads_all_of_it(self, options):
+        """Also the classifier, and strictly."""
+        options["train"]["perceptual_opt"] = {"type": "PerceptualLoss", "layer_weights": {"conv1_2": 1}}
+        Path(VGG19).parent.mkdir(parents=True)
+        Path(VGG19).write_bytes(PAGE)
+        (problem,) = _problems(options)
+        assert problem.startswith(f"train.perceptual_opt: {VGG19}: a web page")
+        torch.save(_vgg19(deepest=10), VGG19)
+        (problem,) = _problems(options)
+        assert problem.startswith("train.perceptual_opt: VGG: 10 of 38 tensors fit those of")
+        assert "BasicSR's PerceptualLoss reads vgg19 from there" in problem
+
     def test_a_file_of_other_shapes(self, options):
         torch.save(_vgg19(deepest=10) | {"features.0.weight": torch.zeros(64, 1, 3, 3)}, "vgg.pth")
         (problem,) = _problems(options)

@@ -123,6 +123,7 @@ def _read_legacy(file: IO[bytes], path: Path) -> tuple[Any, int]:
     data = file.read(MOST_PICKLE)
     stream = io.BytesIO(data)
     sizes: dict[Any, Storage] = {}
+    views: dict[Any, Any] = {}  # of files before 0.4: parts of a storage
 
     def find(called: tuple[Any, ...], dtype: torch.dtype) -> Storage:
         key, _, numel, view = called
@@ -132,7 +133,9 @@ def _read_legacy(file: IO[bytes], path: Path) -> tuple[Any, int]:
             raise Damaged("the sizes of a tensor's data do not agree")
         if view is None:
             return storage
-        _, offset, length = view
+        name, offset, length = view
+        if views.setdefault(name, (key, view)) != (key, view):
+            raise Damaged("the sizes of a tensor's data do not agree")
         if _count(offset) + _count(length) > storage.numel:
             raise Damaged("a tensor is larger than its data")
         return Storage(dtype, length)

@@ -1,3 +1,4 @@
+import io
 import os
 import pickle
 import struct
@@ -70,6 +71,23 @@ def _shapes(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _shapes(value) for key, value in content.items()}
     return [_shapes(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+class _Data:
+    """Pickles into the name of a part of storage 1, of 10 floats."""
+
+    def __init__(self, view: tuple[str, int, int]) -> None:
+        self.name = ("storage", torch.FloatStorage, "1", "cpu", 10, view)
+
+
+class _Old:
+    """Pickles into a tensor of so many of those."""
+
+    def __init__(self, data: _Data, size: int) -> None:
+        self.arguments = (data, 0, (size,), (1,))
+
+    def __reduce__(self) -> Any:
+        return torch._utils._rebuild_tensor, self.arguments
 
 
 class TestHeaders:
@@ -289,6 +307,33 @@ class TestSizes:
         Path("x.pth").write_bytes(data[:at] + pickle.dumps(order, protocol=2) + bytes(100))
         assert "a damaged checkpoint" in _refusal("x.pth")
         assert pickle.loads(data[: data.index(b".") + 1]) == LEGACY_MAGIC
+
+
+class TestViews:
+    """Parts of one storage, as files older than torch 0.4 have them."""
+
+    def _write(self, first: Any, second: Any, size: int = 5) -> None:
+        """Tensors a, of ``size`` numbers, and b, of 5, over views (name, offset, length) of the numbers 0 to 9."""
+        content = io.BytesIO()
+        pickler = pickle._Pickler(content, protocol=2)
+        pickler.persistent_id = lambda value: value.name if isinstance(value, _Data) else None
+        pickler.dump({"a": _Old(_Data(first), size), "b": _Old(_Data(second), 5)})
+        parts = [pickle.dumps(part, protocol=2) for part in (LEGACY_MAGIC, 1001, {"little_endian": True})]
+        numbers = struct.pack("<q10f", 10, *range(10))
+        Path("x.pth").write_bytes(b"".join(parts) + content.getvalue() + pickle.dumps(["1"], protocol=2) + numbers)
+
+    def test_feature(self, workdir):
+        self._write(("v", 0, 5), ("w", 5, 5))
+        assert load_tensors("x.pth")["a"].tolist() == [0, 1, 2, 3, 4]
+        assert load_tensors("x.pth")["b"].tolist() == [5, 6, 7, 8, 9]
+
+    @pytest.mark.parametrize(
+        ("first", "second", "size"),
+        [(("v", 0, 5), ("w", 6, 5), 5), (("v", 0, 5), ("w", 5, 5), 6), (("v", 0, 2), ("v", 0, 10), 2)],
+    )
+    def test_exception(self, workdir, first, second, size):
+        self._write(first, second, size)
+        assert "a damaged checkpoint: " in _refusal("x.pth")
 
 
 class TestStructures:

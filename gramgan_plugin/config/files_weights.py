@@ -78,6 +78,7 @@ def _check_network(network: str, file: Path, opt: Mapping[str, Any], found: Find
         return
     net = _without_values(Component((network,), "arch", opt[network]))
     if net is None:
+        found.warn(f"path.pretrain_{network}", f"{file}: not compared with the network, which cannot be built here")
         return
     fit = match_weights(net, weights, str(file), key)
     refusal = fit.refusal(paths.get(f"strict_load_{letter}", True), f"strict_load_{letter}")

@@ -9,6 +9,8 @@ from basicsr.archs import build_network
 
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import check_files
+from gramgan_plugin.config.files_weights import check_weights
+from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.errors import OptionError
 
 VGG19 = "experiments/pretrained_models/vgg19-dcbb9e9d.pth"
@@ -97,6 +99,17 @@ class TestNetworks:
         tiny_options["path"]["pretrain_network_g"] = "other.pth"
         (problem,) = _problems(tiny_options)
         assert problem.startswith("path.pretrain_network_g: SwinIR: ")
+
+    def test_a_network_that_cannot_be_built(self, tiny_options, workdir):
+        torch.save(_weights(tiny_options), "g.pth")
+        tiny_options["path"]["pretrain_network_g"] = "g.pth"
+        tiny_options["network_g"]["num_feat"] = -1
+        found = Findings()
+        check_weights(tiny_options, False, found)
+        assert found.errors == []
+        assert found.warnings == [
+            "path.pretrain_network_g: g.pth: not compared with the network, which cannot be built here"
+        ]
 
     def test_keys(self, tiny_options, workdir):
         torch.save({"params": _weights(tiny_options), "params_ema": _weights(tiny_options)}, "g.pth")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.config.check import check_options
+from gramgan_plugin.config.files_weights import check_weights
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema import with_names_of_today
@@ -82,7 +83,7 @@ def check_files(opt: Mapping[str, Any], *, goes_on: bool = False) -> None:
     for key, block in section(whole, "datasets").items():
         if section(block).get("type") in DATASETS:
             _check_dataset(key, block, found)
-    _check_weights(whole, goes_on, found)
+    check_weights(whole, goes_on, found)
     check_texture_files(whole, found)
     found.raise_errors()
 
@@ -141,23 +142,3 @@ def _check_room(path: Path, crop: Any, where: str, found: Findings) -> None:
 def _is_lmdb(block: Mapping[str, Any], path: str) -> bool:
     backend = section(block, "io_backend").get("type")
     return backend == "lmdb" or (backend is None and path.endswith(".lmdb"))
-
-
-def _check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> None:
-    paths = section(opt, "path")
-    state = paths.get("resume_state")
-    if state and not Path(state).expanduser().is_file():
-        found.error("path.resume_state", f"{state}: no such file")
-    keep = paths.get("ignore_resume_networks") or []
-    for key, path in paths.items():
-        network = key.removeprefix("pretrain_")
-        unread = (goes_on or state) and network not in keep
-        if network != key and path and opt.get(network) and not unread and not Path(path).expanduser().is_file():
-            found.error(f"path.{key}", f"{path}: no such checkpoint file")
-    train = section(opt, "train")
-    blocks = {f"train.{key}": block for key, block in train.items() if key.endswith("_opt")}
-    blocks |= {f"train.extra_terms.{key}": block for key, block in section(train, "extra_terms").items()}
-    for where, block in blocks.items():
-        path = section(block).get("vgg_weights")
-        if path and not Path(path).is_file():
-            found.error(f"{where}.vgg_weights", f"{path}: no such file")

@@ -577,5 +577,5 @@ class TestBuildModel:
         assert isinstance(model, ESRGANModel)
         assert type(model).__name__ == "ESRGANModel"
         options["path"]["pretrain_network_g"] = "other.pth"
-        with pytest.raises(UserError, match="is it a checkpoint of this network"):
+        with pytest.raises(UserError, match="give a checkpoint of this network"):
             build_model(_resolved(options))

@@ -353,10 +353,17 @@ class TestValidation:
 
     def test_an_image_that_one_of_them_cannot_read(self, photos, workdir):
         (photos / "photo3.png").write_bytes(b"no picture")
-        first, second = together(2, validate_shared, str(photos), {}, timeout=40)
+        first, second = together(2, validate_shared, str(photos), {"on_error": "stop"}, timeout=40)
         assert second.error[0] == "UserError"
         assert "photo3.png" in second.error[1]
         assert first.error[0] == "PeerLost"
+
+    def test_or_it_is_left_out_on_all_of_them(self, photos, workdir):
+        (photos / "photo3.png").write_bytes(b"no picture")
+        (alone,) = together(1, validate_shared, str(photos), {}, timeout=40)
+        ends = together(2, validate_shared, str(photos), {}, timeout=40)
+        assert [end.error for end in ends] == [None, None], ends[1].stderr
+        assert ends[0].value == ends[1].value == alone.value
 
     def test_a_picture_that_the_first_cannot_write(self, photos, workdir):
         Path("world2").write_text("in the way")
@@ -502,7 +509,8 @@ class TestTraining:
 
         monkeypatch.chdir("process0")
         Path("watched/two").rename("watched/straight")
-        Path("experiments/two/training_states/4.json").unlink()
+        for name in ("4.json", "4.state"):
+            (Path("experiments/two/training_states") / name).unlink()
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         torchrun += ["-m", "gramgan_plugin", "train", "-opt", "options.yml", "--plugin", "watched"]
         torchrun += ["--launcher", "pytorch", "--auto_resume", "--force_yml", "name=two"]
@@ -534,6 +542,7 @@ class TestTraining:
 
     def test_one_cannot_go_on(self, gan_options, write_options, photos, workdir):
         (photos / "photo1.png").write_bytes(b"no picture")
+        gan_options["val"]["on_error"] = "stop"
         write_options(gan_options)
         first, second = together(2, train, "--launcher", "pytorch", timeout=60)
         assert (first.code, second.code) == (2, 2), first.stderr + second.stderr

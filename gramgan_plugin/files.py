@@ -33,6 +33,18 @@ def replace_file(path: Path, content: bytes, synced: bool = False) -> None:
             raise
 
 
+def expand_home(path: str | Path) -> Path:
+    """Replace ``~`` in a path; one that names a user whom the system does not know stays, and is no file's.
+
+    >>> expand_home("~nobody-of-this-name/x").as_posix()
+    '~nobody-of-this-name/x'
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def sync(path: Path) -> None:
     """Make a file, or the names in a folder, stand on the disk.
 

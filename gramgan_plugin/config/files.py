@@ -14,6 +14,7 @@ from gramgan_plugin.config.sense_texture import check_texture_files
 from gramgan_plugin.data.lmdb_images import META_INFO, LmdbImages
 from gramgan_plugin.data.pairs import find_pairs
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.files import expand_home
 from gramgan_plugin.sections import section
 
 ROOTS = ("dataroot_gt", "dataroot_lq")
@@ -92,10 +93,10 @@ def _check_dataset(key: str, block: Mapping[str, Any], found: Findings) -> None:
     for root in ROOTS:
         value = block.get(root)
         for path in value if isinstance(value, list) else [value] if value is not None else []:
-            _check_root(Path(path).expanduser(), block, f"{where}.{root}", found)
+            _check_root(expand_home(path), block, f"{where}.{root}", found)
     for name in ("meta_info_file", "meta_info"):
         path = block.get(name)
-        if path is not None and not Path(path).expanduser().is_file():
+        if path is not None and not expand_home(path).is_file():
             found.error(f"{where}.{name}", f"{path}: no such file")
     if len(found.errors) > before:
         return
@@ -105,7 +106,7 @@ def _check_dataset(key: str, block: Mapping[str, Any], found: Findings) -> None:
         except UserError as error:
             found.catch(error)
     elif _is_lmdb(block, str(block.get("dataroot_gt", ""))) and all(block.get(root) for root in ROOTS):
-        gt, lq = (set(LmdbImages(Path(block[root]).expanduser()).keys) for root in ROOTS)
+        gt, lq = (set(LmdbImages(expand_home(block[root])).keys) for root in ROOTS)
         if gt != lq:
             found.error(f"{where}.dataroot_lq", f"its keys are not those of GT: {min(gt ^ lq)} is in one of them only")
 
@@ -146,13 +147,13 @@ def _is_lmdb(block: Mapping[str, Any], path: str) -> bool:
 def _check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> None:
     paths = section(opt, "path")
     state = paths.get("resume_state")
-    if state and not Path(state).expanduser().is_file():
+    if state and not expand_home(state).is_file():
         found.error("path.resume_state", f"{state}: no such file")
     keep = paths.get("ignore_resume_networks") or []
     for key, path in paths.items():
         network = key.removeprefix("pretrain_")
         unread = (goes_on or state) and network not in keep
-        if network != key and path and opt.get(network) and not unread and not Path(path).expanduser().is_file():
+        if network != key and path and opt.get(network) and not unread and not expand_home(path).is_file():
             found.error(f"path.{key}", f"{path}: no such checkpoint file")
     train = section(opt, "train")
     blocks = {f"train.{key}": block for key, block in train.items() if key.endswith("_opt")}

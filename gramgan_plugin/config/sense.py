@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.config.keys import is_number, is_whole
+from gramgan_plugin.config.keys import is_number, is_whole, shown
 from gramgan_plugin.config.resolve import NAME, NAME_OF_DATASET, NOT_A_NAME
 from gramgan_plugin.config.schema_datasets import SCALED
 from gramgan_plugin.config.schema_models import DEGRADATION, Model
@@ -44,18 +44,20 @@ def check_sense(opt: Mapping[str, Any], model: Model | None, is_train: bool, fou
 def _check_names(opt: Mapping[str, Any], found: Findings) -> None:
     name = opt.get("name")
     if name is not None and not (isinstance(name, str) and NAME.match(name)):
-        found.error("name", f"{name!r} {NOT_A_NAME}")
+        found.error("name", f"{shown(name)} {NOT_A_NAME}")
     taken: dict[tuple[str, str], str] = {}
     for key, block in section(opt, "datasets").items():
         name = section(block).get("name")
         if name is None:
             continue
         if not (isinstance(name, str) and NAME_OF_DATASET.match(name)):
-            found.error(f"datasets.{key}.name", f"{name!r} {NOT_A_NAME}")
+            found.error(f"datasets.{key}.name", f"{shown(name)} {NOT_A_NAME}")
             continue
         first = taken.setdefault((key.split("_")[0], name), key)
         if first != key:
-            found.error(f"datasets.{key}.name", f"'{name}' is the name of datasets.{first}, too; results would mix")
+            found.error(
+                f"datasets.{key}.name", f"{shown(name)} is the name of datasets.{first}, too; results would mix"
+            )
 
 
 def _check_phases(opt: Mapping[str, Any], is_train: bool, found: Findings) -> None:
@@ -91,14 +93,14 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
             found.error("scale", f"missing; {kind} needs it")
         template = options.get("filename_tmpl", "{}")
         if isinstance(template, str) and template.count("{}") != 1:
-            found.error(f"{where}.filename_tmpl", f"expected one {{}} as in '{{}}x4', not {template!r}")
+            found.error(f"{where}.filename_tmpl", f"expected one {{}} as in '{{}}x4', not {shown(template)}")
         if kind == "PairedSRDataset":
             _check_pairs(options, where, found)
         elif kind in MAY_BE_LMDB and section(options, "io_backend").get("type") == "lmdb":
             for root in ("dataroot_gt", "dataroot_lq"):
                 path = options.get(root)
                 if isinstance(path, str) and not path.endswith(".lmdb"):
-                    found.error(f"{where}.{root}", f"{kind} asks for a name that ends in .lmdb, not {path!r}")
+                    found.error(f"{where}.{root}", f"{kind} asks for a name that ends in .lmdb, not {shown(path)}")
         for suffix in ("", "2"):
             kernels, odds = options.get(f"kernel_list{suffix}"), options.get(f"kernel_prob{suffix}")
             if isinstance(kernels, list) and isinstance(odds, list) and len(kernels) != len(odds):

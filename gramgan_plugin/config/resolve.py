@@ -123,7 +123,7 @@ def _resolve_datasets(opt: dict[str, Any]) -> None:
         dataset["phase"] = key.split("_")[0]
         if "scale" in opt:
             dataset["scale"] = opt["scale"]
-        for root in ("dataroot_gt", "dataroot_lq"):
+        for root in ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info"):
             if dataset.get(root) is not None:
                 roots = dataset[root] if isinstance(dataset[root], list) else [dataset[root]]
                 expanded = [str(expand_home(one)) for one in roots]

@@ -6,7 +6,7 @@ import torch
 
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.config.keys import Key, is_number, shown
+from gramgan_plugin.config.keys import Key, is_number, is_whole, shown
 from gramgan_plugin.config.schema_texture import NEEDS_FILES
 from gramgan_plugin.config.sense_texture import check_values
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS, LAYERS
@@ -134,6 +134,16 @@ def _check_network(component: Component, constructor: Any, options: dict[str, An
         for key in ("num_in_ch", "num_feat"):
             if options.get(key, 1) < 1:
                 found.error(f"{component.where}.{key}", f"must be at least 1, not {options[key]}")
+    if name == "SwinIR":
+        sides, window = options.get("img_size", 64), options.get("window_size", 7)
+        sides = sides if isinstance(sides, list) else [sides]
+        if (
+            is_whole(window)
+            and window >= 1
+            and any(is_whole(side) and side > window and side % window for side in sides)
+        ):
+            given = f"img_size {', '.join(map(str, sides))}{'' if 'img_size' in options else ', the default,'}"
+            found.error(f"{component.where}.window_size", f"{window:g}, but {given} is no multiple of it")
     for key in ("scale", "upscale"):
         if name in ENLARGES_BY and options.get(key, 4) not in ENLARGES_BY[name]:
             factors = ", ".join(map(str, ENLARGES_BY[name]))

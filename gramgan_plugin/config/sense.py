@@ -6,9 +6,9 @@ from typing import Any
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number, is_whole, shown
 from gramgan_plugin.config.resolve import NAME, NAME_OF_DATASET, NOT_A_NAME
-from gramgan_plugin.config.schema_datasets import SCALED
+from gramgan_plugin.config.schema_datasets import SCALED, WITHOUT_GT
 from gramgan_plugin.config.schema_models import DEGRADATION, Model
-from gramgan_plugin.config.sense_training import check_training
+from gramgan_plugin.config.sense_training import check_training, needs_gt
 from gramgan_plugin.config.sizes import check_sizes
 from gramgan_plugin.registration import did_you_mean
 from gramgan_plugin.sections import section
@@ -28,6 +28,7 @@ def check_sense(opt: Mapping[str, Any], model: Model | None, is_train: bool, fou
     _check_names(opt, found)
     _check_phases(opt, is_train, found)
     _check_data(opt, found)
+    _check_metrics(opt, found)
     for key, value in section(opt, "path").items():
         network = key.removeprefix("pretrain_")
         if network != key and value is not None and not opt.get(network):
@@ -115,9 +116,19 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
             found.error(f"{where}.max_unreadable", f"is a share of the images, at most 1, not {share:g}")
         elif share is not None and key != "train":
             found.warn(f"{where}.max_unreadable", "for training only; here every image has to be readable")
+        if kind == "SingleImageDataset" and "meta_info_file" in options and options["meta_info_file"] is None:
+            found.error(f"{where}.meta_info_file", "null, which SingleImageDataset takes for a path; leave the key out")
         mean, std = options.get("mean"), options.get("std")
         if kind in MAY_BE_LMDB and (mean is None) != (std is None):
             found.error(f"{where}.{'mean' if mean is None else 'std'}", "missing; mean and std go together")
+
+
+def _check_metrics(opt: Mapping[str, Any], found: Findings) -> None:
+    """Metrics that compare with GT, over sets that have none."""
+    compare = [name for name, block in section(opt, "val", "metrics").items() if needs_gt(block)]
+    for key, block in section(opt, "datasets").items():
+        if compare and str(section(block).get("type")) in WITHOUT_GT:
+            found.warn(f"datasets.{key}", f"has no GT; val.metrics that need it are not measured: {', '.join(compare)}")
 
 
 MAY_BE_LMDB = frozenset({"PairedImageDataset", "SingleImageDataset", "RealESRGANDataset", "RealESRGANPairedDataset"})

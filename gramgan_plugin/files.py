@@ -33,16 +33,20 @@ def replace_file(path: Path, content: bytes, synced: bool = False) -> None:
             raise
 
 
-def expand_home(path: str | Path) -> Path:
-    """Replace ``~`` in a path; one that names a user whom the system does not know stays, and is no file's.
+def expanded(path: str | Path) -> Path:
+    """Return the path with ``~`` replaced by the home folder; an unknown user's ``~name`` stays as it is.
 
-    >>> expand_home("~nobody-of-this-name/x").as_posix()
-    '~nobody-of-this-name/x'
+    ``Path.expanduser`` raises a ``RuntimeError`` for it; here the path is then reported as missing.
     """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path, all links followed; one that leads in a circle stays as it is.
+
+    ``Path.resolve`` raises a ``RuntimeError`` for such a link before Python 3.13; here its reader names it.
+    """
+    return Path(os.path.realpath(expanded(path)))
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,7 @@ from gramgan_plugin.config.schema import with_names_of_today
 from gramgan_plugin.config.schema_datasets import OF_BASICSR
 from gramgan_plugin.config.sense_texture import check_texture_files
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.files import expand_home
+from gramgan_plugin.files import expanded
 from gramgan_plugin.sections import section
 
 SECONDS = 5.0  # for reading images
@@ -96,13 +96,13 @@ def check_files(
 def _check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> None:
     paths = section(opt, "path")
     state = paths.get("resume_state")
-    if state and not expand_home(state).is_file():
+    if state and not expanded(state).is_file():
         found.error("path.resume_state", f"{state}: no such file")
     keep = paths.get("ignore_resume_networks") or []
     for key, path in paths.items():
         network = key.removeprefix("pretrain_")
         unread = (goes_on or state) and network not in keep
-        if network != key and path and opt.get(network) and not unread and not expand_home(path).is_file():
+        if network != key and path and opt.get(network) and not unread and not expanded(path).is_file():
             found.error(f"path.{key}", f"{path}: no such checkpoint file")
     train = section(opt, "train")
     blocks = {f"train.{key}": block for key, block in train.items() if key.endswith("_opt")}

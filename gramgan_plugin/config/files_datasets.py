@@ -13,7 +13,7 @@ from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.pairs import find_pairs, template_hint
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import expand_home
+from gramgan_plugin.files import expanded
 from gramgan_plugin.sections import section
 
 ROOTS = ("dataroot_gt", "dataroot_lq")
@@ -67,10 +67,10 @@ def _check_places(key: str, block: Mapping[str, Any], where: str, found: Finding
     for root in ROOTS:
         value = block.get(root)
         for path in value if isinstance(value, list) else [value] if value is not None else []:
-            _check_root(expand_home(path), block, f"{where}.{root}", found)
+            _check_root(expanded(path), block, f"{where}.{root}", found)
     for name in LISTS:
         path = block.get(name)
-        if path is not None and not expand_home(path).is_file():
+        if path is not None and not expanded(path).is_file():
             found.error(f"{where}.{name}", f"{path}: no such file")
     if len(found.errors) > before:
         return []
@@ -118,7 +118,7 @@ def _stored(source: Any, key: str) -> Stored:
 
 def _pairs_of_lmdbs(block: Mapping[str, Any], where: str, found: Findings) -> Pairs:
     """As BasicSR's data sets pair LMDBs."""
-    gt, lq = (LmdbImages(expand_home(block[root])) if block.get(root) else None for root in ROOTS)
+    gt, lq = (LmdbImages(expanded(block[root])) if block.get(root) else None for root in ROOTS)
     if gt is not None and lq is not None and set(gt.keys) != set(lq.keys):
         odd = min(set(gt.keys) ^ set(lq.keys))
         found.error(f"{where}.dataroot_lq", f"its keys are not those of GT: {odd} is in one of them only")
@@ -129,7 +129,7 @@ def _pairs_of_lmdbs(block: Mapping[str, Any], where: str, found: Findings) -> Pa
 
 def _pairs_of_folders(block: Mapping[str, Any], where: str, found: Findings) -> Pairs:
     """As BasicSR's data sets pair all files of two folders, or read all of one."""
-    gt_root, lq_root = (expand_home(block[root]) if block.get(root) else None for root in ROOTS)
+    gt_root, lq_root = (expanded(block[root]) if block.get(root) else None for root in ROOTS)
     if gt_root is None or lq_root is None:
         gt, lq = (sorted(_files(root)) if root else [] for root in (gt_root, lq_root))
         return [(Stored(str(path)), None) for path in gt] + [(None, Stored(str(path))) for path in lq]
@@ -148,8 +148,8 @@ def _pairs_of_folders(block: Mapping[str, Any], where: str, found: Findings) -> 
 
 def _pairs_of_list(block: Mapping[str, Any], key: str, where: str, found: Findings) -> Pairs:
     """As BasicSR's data sets read a list of names."""
-    gt_root, lq_root = (expand_home(block[root]) if block.get(root) else None for root in ROOTS)
-    at, path = f"{where}.{key}", expand_home(block[key])
+    gt_root, lq_root = (expanded(block[root]) if block.get(root) else None for root in ROOTS)
+    at, path = f"{where}.{key}", expanded(block[key])
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:

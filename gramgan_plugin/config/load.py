@@ -8,7 +8,7 @@ from typing import Any
 
 from gramgan_plugin.config.yaml_reader import MOST_BYTES, parse_yaml
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.files import expand_home
+from gramgan_plugin.files import expanded
 from gramgan_plugin.registration import did_you_mean
 
 NOT_TOML = "TOML, but option files are YAML: `lr = 1e-4` is `lr: 1e-4`, `[train]` is `train:` with its keys indented"
@@ -23,7 +23,7 @@ def find_option_file(name: str) -> Path:
     Raises:
         OptionError: if there is none; the message offers the nearest shipped names.
     """
-    path = expand_home(name)
+    path = expanded(name)
     if path.is_file():
         return path
     shipped = {Path(str(entry)).name: Path(str(entry)) for entry in files("gramgan_plugin.options").iterdir()}

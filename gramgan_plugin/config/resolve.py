@@ -11,7 +11,7 @@ from gramgan_plugin.config.schema import SECTIONS, TOP, with_names_of_today
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR
 from gramgan_plugin.config.schema_models import MODELS
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.files import expand_home
+from gramgan_plugin.files import expanded
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # file systems take 255, and some names get an ending
 # Real-ESRGAN's option files have a data set DF2K+OST.
@@ -126,15 +126,15 @@ def _resolve_datasets(opt: dict[str, Any]) -> None:
         for root in ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info"):
             if dataset.get(root) is not None:
                 roots = dataset[root] if isinstance(dataset[root], list) else [dataset[root]]
-                expanded = [str(expand_home(one)) for one in roots]
-                dataset[root] = expanded if isinstance(dataset[root], list) else expanded[0]
+                paths = [str(expanded(one)) for one in roots]
+                dataset[root] = paths if isinstance(dataset[root], list) else paths[0]
 
 
 def _resolve_paths(opt: dict[str, Any], root: Path, folder: Path | None, is_train: bool) -> None:
     path = opt["path"]
     for key, value in path.items():
         if value is not None and ("resume_state" in key or "pretrain_network" in key):
-            path[key] = str(expand_home(value))
+            path[key] = str(expanded(value))
     opt["root_path"] = str(root)
     if is_train:
         run = folder or root / "experiments" / opt["name"]

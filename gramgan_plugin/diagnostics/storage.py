@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.diagnostics.findings import Finding, ok, problem, warning
-from gramgan_plugin.files import expand_home
 from gramgan_plugin.json_record import parse_json
 
 GB = 10**9
@@ -46,8 +45,8 @@ def dataroots(options: Mapping[str, Any]) -> Iterator[Finding]:
         for name in ("dataroot_gt", "dataroot_lq"):
             value = block.get(name) if isinstance(block, Mapping) else None
             for root in value if isinstance(value, list) else [value]:
-                if isinstance(root, str) and expand_home(root).exists():
-                    yield _dataroot(f"datasets.{key}.{name}", expand_home(root), block)
+                if isinstance(root, str) and Path(root).expanduser().exists():
+                    yield _dataroot(f"datasets.{key}.{name}", Path(root).expanduser(), block)
 
 
 def _dataroot(key: str, root: Path, block: Mapping[str, Any]) -> Finding:

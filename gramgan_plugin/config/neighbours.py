@@ -27,24 +27,22 @@ def _accumulation(value: Any, opt: Mapping[str, Any]) -> str:
 
 
 _PRECISION = "write `train.precision: bf16` (or fp16, or auto)"
-_SPEED: dict[str, Hint] = {
+_CLIP = "write `train.clip_grad_norm_g: 1` and `train.clip_grad_norm_d: 1`, the largest norms"
+_ANYWHERE: dict[str, Hint] = {
     "use_amp": _PRECISION,
     "amp_bf16": _PRECISION,
     "bfloat16": _PRECISION,
     "use_channels_last": "write `train.channels_last: true`",
     "use_compile": "write `train.compile: true`",
-    "compile": "write `train.compile: true`",
     "fast_matmul": "write `train.tf32: true`, which is the default",
     "accum_iter": _accumulation,
-    "accumulate": _accumulation,
+    "grad_clip": _CLIP,
 }
-_CLIP = "write `train.clip_grad_norm_g: 1` and `train.clip_grad_norm_d: 1`, the largest norms"
 # Section -> key there -> what to write here.
 KEYS: dict[str, dict[str, Hint]] = {
-    "": {**_SPEED, "grad_clip": _CLIP},
+    "": {**_ANYWHERE, "compile": "write `train.compile: true`"},
     "train": {
-        **_SPEED,
-        "grad_clip": _CLIP,
+        **_ANYWHERE,
         "ema": "write `ema_decay`",
         "losses": "write a block for each loss: pixel_opt, perceptual_opt, gan_opt, any other under extra_terms",
     },
@@ -75,6 +73,8 @@ TYPES: dict[str, dict[str, str]] = {
     "dataset": {"paired": "PairedSRDataset", "single": "SingleImageDataset", "otf": "RealESRGANDataset"},
     "model": {"image": "GramGANModel", "default": "GramGANModel", "otf": "RealESRGANModel"},
 }
+# Where a discriminator belongs, and where none does.
+JUDGES = {"network_d": True, "network_g": False}
 
 
 def hints(opt: Mapping[str, Any]) -> dict[str, str]:
@@ -109,13 +109,11 @@ def mistaken_type(kind: str, name: Any, where: str) -> str | None:
     """
     if not isinstance(name, str):
         return None
-    known = {registered_name.removesuffix("_basicsr"): member for registered_name, member, _ in registered(kind)}
+    known = {registered_name.removesuffix("_basicsr") for registered_name, _, _ in registered(kind)}
     plain = name.removesuffix("_basicsr")
-    judges = {"network_d": True, "network_g": False}.get(where)
+    judges = JUDGES.get(where)
     if plain in known:
-        # A third party may call its networks as it likes.
-        ours = known[plain].__module__.startswith(("basicsr.", "gramgan_plugin."))
-        if judges is not None and ours and _judges(plain) != judges:
+        if where in JUDGES and plain not in networks(where):
             return f"{name} is {'no' if judges else 'a'} discriminator"
         return None
     what = "discriminator" if judges else kind
@@ -129,6 +127,19 @@ def mistaken_type(kind: str, name: Any, where: str) -> str | None:
     if judges and "did you mean" not in hint:
         hint = f"; there are {', '.join(fitting)}"
     return f"no {what} named {shown(name)} is registered{hint}"
+
+
+def networks(where: str) -> list[str]:
+    """The registered networks that can stand under ``network_g`` or ``network_d``, sorted.
+
+    A third party may call its networks as it likes; they can stand under both.
+    """
+    names = ((name.removesuffix("_basicsr"), package) for name, _, package in registered("arch"))
+    return sorted(
+        name
+        for name, package in names
+        if package not in ("basicsr", "gramgan_plugin") or _judges(name) == JUDGES[where]
+    )
 
 
 def _judges(name: str) -> bool:

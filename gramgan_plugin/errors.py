@@ -5,6 +5,7 @@ which ``os_problem`` has words. Any other exception is a bug of ours and keeps i
 """
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ class Preempted(UserError):  # noqa: N818
     exit_code = 75
 
 
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|Insufficient memory")
 # What is wrong and what to do, by the system's number. Numbers that only a program's own mistake brings about
 # (EBADF, EINVAL, ...) are missing on purpose.
 _OS_PROBLEMS = {
@@ -85,6 +87,16 @@ def shortened(line: str, most: int = 1000) -> str:
     if len(line) <= most:
         return line
     return f"{line[: most // 2]} ... {line[-(most * 9 // 20) :]}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the machine's memory, or a GPU's, is used up."""
+    kinds = {cls.__name__ for cls in type(error).__mro__}
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds:
+        return True
+    # torch's allocator on the CPU raises plain RuntimeErrors; OpenCV's errors are called `error` and are none.
+    foreign = isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
+    return foreign and _NO_MEMORY.search(str(error)) is not None
 
 
 @contextmanager

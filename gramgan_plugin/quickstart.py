@@ -55,7 +55,7 @@ def run_quickstart(
         UserError: if the folder is in use or cannot be written.
     """
     started = time.perf_counter()
-    with open_run_folder(folder, keep=False):
+    with open_run_folder(folder, keep=False, report=lambda _, line: say(line)):
         say(f"1/5  Packing sample photos into {folder}/data")
         data = prepare_sample(folder / "data")
         say(f"2/5  Training the L1 stage on {data.sub_images} sub-images")

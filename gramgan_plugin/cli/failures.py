@@ -1,17 +1,15 @@
 """Which exceptions are the user's to mend, and the line that tells them. Imports nothing heavy."""
 
 import re
-from collections.abc import Iterable
 
-from gramgan_plugin.errors import UserError, os_problem
+from gramgan_plugin.errors import UserError, is_out_of_memory, os_problem
 
 LESS_MEMORY = {
     "train": "lower datasets.train.batch_size_per_gpu or gt_size, or set train.precision: bf16",
-    "test": "take the largest images out of the test sets, or set num_gpu: 0 to use the machine's own memory",
+    "test": "set val.tile, or num_gpu: 0 to use the machine's own memory",
     "prepare": "take the largest photos out, or cut them first",
 }
-# torch reports all of these as plain RuntimeErrors.
-NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|Insufficient memory")
+# torch reports these as plain RuntimeErrors.
 NO_SHARED_MEMORY = re.compile(r"shared memory|</?torch_\d+")
 WORKER_KILLED = re.compile(r"DataLoader worker \(pid \d+\) is killed by signal: (Killed|Bus error)")
 # What torch refuses under `deterministic: true`.
@@ -31,7 +29,7 @@ def explain(error: BaseException, command: str) -> list[str] | None:
     if isinstance(error, UserError):
         return str(error).splitlines()
     line = _first_line(error)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         advice = LESS_MEMORY.get(command, "close other programs")
         return [f"out of memory ({line}); {advice}"]
     if isinstance(error, RuntimeError) and (NO_SHARED_MEMORY.search(line) or WORKER_KILLED.search(line)):
@@ -54,15 +52,6 @@ def explain(error: BaseException, command: str) -> list[str] | None:
         problem = os_problem(error)
         return None if problem is None else [problem]
     return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    kinds: Iterable[str] = (cls.__name__ for cls in type(error).__mro__)
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds:
-        return True
-    # OpenCV's errors are called `error` and are no RuntimeErrors.
-    foreign = isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
-    return foreign and NO_MEMORY.search(_first_line(error)) is not None
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,10 +1,12 @@
-"""``basicsr test -opt FILE``."""
+"""Test a network on benchmark sets. Code 3: some images could not be measured, and are left out of the means."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.cli.options import add_launch_arguments, add_option_arguments, read_options
+
+SOME_FAILED = 3
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,9 +30,17 @@ def run(arguments: argparse.Namespace) -> int:
             folder = Path(opt["path"]["results_root"])
             # The other processes have nothing to share in yet: a test wraps no network for several devices.
             opt["dist"] = False
-            with open_run_folder(folder, keep=False), run_logging(folder / "test.log"):
+            moved: list[str] = []  # before there is a log
+            with (
+                open_run_folder(folder, keep=False, report=lambda _, line: moved.append(line)),
+                run_logging(folder / "test.log") as log,
+            ):
+                for line in moved:
+                    log.info(line)
                 record_run(folder, opt)
                 results = run_benchmark(opt, folder)
             print(markdown_table(results), end="")
             print(f"\nWritten to {folder}/results.json and results.md")
+            if any(result.left_out for result in results):
+                return SOME_FAILED
     return 0

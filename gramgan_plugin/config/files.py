@@ -74,8 +74,8 @@ def check_files(
 
     Args:
         opt: options that ``check_options`` has found right.
-        is_train: training, which warns of validation images that cannot be used and leaves them out; or testing. None
-            checks for both, and every image counts.
+        is_train: training or testing, which warn of images that they will leave out of their means; None checks for
+            both, and every image has to be usable.
         goes_on: whether the run goes on from a checkpoint, whose networks then count and not ``pretrain_network_*``.
         seconds: for reading images; how many are left unchecked then is a warning.
 

@@ -26,11 +26,13 @@ def check_datasets(opt: Mapping[str, Any], is_train: bool | None, deadline: Dead
 
     Args:
         opt: options that ``check_options`` has found right.
-        is_train: training, which leaves unusable validation images out and has no use for test sets; testing, which
-            has none for training data; or None: of all sets each image has to be usable.
+        is_train: training, which has no use for test sets; testing, which has none for training data; both leave
+            unusable images out unless ``val.on_error`` is ``stop``. None: of all sets each image has to be usable,
+            unless ``val.on_error`` is ``skip``.
         deadline: when reading images ends.
         found: takes the errors and warnings.
     """
+    on_error = section(opt, "val").get("on_error", "stop" if is_train is None else "skip")
     unused = "test" if is_train else "train" if is_train is False else ""
     image_sets = []
     for key, value in section(opt, "datasets").items():
@@ -38,19 +40,18 @@ def check_datasets(opt: Mapping[str, Any], is_train: bool | None, deadline: Dead
         if block.get("type") in DATASETS:
             pairs = _check_places(key, block, f"datasets.{key}", found)
             if len(found.errors) == before and key.split("_")[0] != unused:
-                image_sets.append(_image_set(key, block, pairs, opt, bool(is_train)))
+                image_sets.append(_image_set(key, block, pairs, opt, on_error))
     # Validation images are few, and read whole; training images get the rest of the time.
     for images in sorted(image_sets, key=lambda images: images.training):
         check_images(images, deadline, found)
 
 
-def _image_set(key: str, block: Mapping[str, Any], pairs: Pairs, opt: Mapping[str, Any], is_train: bool) -> ImageSet:
+def _image_set(key: str, block: Mapping[str, Any], pairs: Pairs, opt: Mapping[str, Any], on_error: str) -> ImageSet:
     scale, crop = opt.get("scale"), block.get("gt_size")
     of_one_size = block["type"] != "RealESRGANDataset"  # which mirrors what is smaller than its crop of 400
+    tolerated = float(on_error == "skip")
     if key == "train":
         tolerated = block.get("max_unreadable", MAX_UNREADABLE)
-    else:
-        tolerated = 1 if is_train and section(opt, "val").get("on_error") != "stop" else 0
     return ImageSet(
         f"datasets.{key}",
         pairs,

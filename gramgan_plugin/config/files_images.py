@@ -46,10 +46,11 @@ class Stored(NamedTuple):
 
 
 class Misfit(NamedTuple):
-    """What is wrong with an image, and which option leads to it."""
+    """What is wrong with an image, which option leads to it, and what to do if it is the only one."""
 
     root: str
     text: str
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ def _report(images: ImageSet, misfits: list[Misfit], checked: int, found: Findin
     note = found.error if len(misfits) > images.tolerated * checked else found.warn
     left_out = "" if note == found.error else "; such images are left out"
     for root in sorted({misfit.root for misfit in misfits}):
-        first, *more = (misfit.text for misfit in misfits if misfit.root == root)
-        count = f" ({1 + len(more):,d} of {checked:,d} images)" if more else ""
-        note(f"{images.where}.{root}", f"{first}{count}{left_out}")
+        first, *more = (misfit for misfit in misfits if misfit.root == root)
+        count = f" ({1 + len(more):,d} of {checked:,d} images)" if more else first.advice
+        note(f"{images.where}.{root}", f"{first.text}{count}{left_out}")
 
 
 def _misfit(
@@ -131,9 +132,9 @@ def _misfit(
     if lq is not None and not _fit(gt, lq, images.scale, exactly=images.training):
         return Misfit("dataroot_lq", f"{of_gt} is not {images.scale} times its LQ of {_shown(lq)}{_ratio(gt, lq)}")
     if images.crop is not None and min(gt) // images.scale * images.scale < images.crop:
-        return Misfit("dataroot_gt", f"{of_gt} is smaller than gt_size {images.crop}")
+        return Misfit("dataroot_gt", f"{of_gt} is smaller than gt_size {images.crop}", "; remove it")
     if min(gt) < images.scale:
-        return Misfit("dataroot_gt", f"{of_gt} is smaller than the scale {images.scale}")
+        return Misfit("dataroot_gt", f"{of_gt} is smaller than the scale {images.scale}", "; remove it")
     return None
 
 

@@ -50,6 +50,19 @@ VAL: dict[str, Key] = {
         default=4,
         least=0,
     ),
+    "tile": Key(
+        "whole",
+        "side in LQ pixels of the tiles that images are enlarged in; 0 for whole images; null: whole images, and tiles "
+        "where memory runs out",
+        least=0,
+    ),
+    "on_error": Key(
+        "text",
+        "an image that cannot be read, enlarged or measured: skip leaves it out of the means and says so, stop ends "
+        "the command",
+        default="skip",
+        choices=("skip", "stop"),
+    ),
     "suffix": Key("text", "tested images are called IMAGE_SUFFIX.png; null for the run's name"),
     "metrics": Key("section", "a block for each metric, under any name", open=True),
     "pbar": Key("flag", "BasicSR's progress bar", default=False, unused="there is no progress bar in validation"),

@@ -92,6 +92,11 @@ _GRAMGAN = {
     ),
     "clip_grad_norm_g": Key("number", "largest norm of the generator's gradient; null for none", least=0),
     "clip_grad_norm_d": Key("number", "largest norm of the discriminator's gradient; null for none", least=0),
+    "max_grad_ratio": Key(
+        "number",
+        "an iteration with a gradient norm of more than so many times the median of the last 64 takes no step",
+        least=1.5,
+    ),
     "max_nonfinite": Key(
         "whole",
         "stop after so many iterations in a row whose losses or gradients were not finite; each changes nothing",

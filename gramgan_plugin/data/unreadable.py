@@ -99,9 +99,9 @@ class SkippingDataset(Dataset[Sample]):
             try:
                 return Sample(self.dataset[sample._replace(index=index)], tuple(failed))
             except Exception as error:
-                if not _is_about_an_image(error):
+                if not is_about_an_image(error):
                     raise
-                failed.append(Unreadable(index, _described(error, self.dataset.dataset, index)))
+                failed.append(Unreadable(index, described(error, self.dataset.dataset, index)))
                 first = first or error
         assert first is not None
         if _upstream_reason(first) is not None:  # its own message would name no file
@@ -162,7 +162,8 @@ class UnreadableImages:
                 )
 
 
-def _is_about_an_image(error: Exception) -> bool:
+def is_about_an_image(error: Exception) -> bool:
+    """Whether what a dataset raised may be the fault of an image, and not of options, code, memory or space."""
     cause: BaseException | None = error
     while cause is not None:  # our own datasets raise a UserError from what they met
         if isinstance(cause, _NOT_AN_IMAGE) or (isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE):
@@ -173,8 +174,8 @@ def _is_about_an_image(error: Exception) -> bool:
     return True
 
 
-def _described(error: Exception, dataset: Any, index: int) -> str:
-    """Name and reason."""
+def described(error: Exception, dataset: Any, index: int) -> str:
+    """The name of the image that a dataset could not read, and the reason, in one printable line."""
     if isinstance(error, UserError):
         return printable(str(error))
     name, reason = _name(dataset, index), _upstream_reason(error)

@@ -9,7 +9,8 @@ import cv2
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.data.loaders import build_test_loaders
 from gramgan_plugin.errors import OptionError, file_errors
-from gramgan_plugin.evaluation.measure import SetResult, bicubic_enlarger, measure, model_enlarger, write_image
+from gramgan_plugin.evaluation.enlarge import ModelEnlarger, bicubic_enlarger
+from gramgan_plugin.evaluation.measure import SetResult, measure, write_image
 from gramgan_plugin.evaluation.pictures import Image, side_by_side
 from gramgan_plugin.models.build import build_model
 
@@ -36,18 +37,29 @@ def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
     validation = opt.get("val") or {}
     metrics = validation.get("metrics") or {}
     model = build_model(opt)
-    save = bool(validation.get("save_img"))
+    save, stop = bool(validation.get("save_img")), validation.get("on_error") == "stop"
     results = []
     for loader in loaders:
         name = loader.dataset.opt["name"]  # type: ignore[attr-defined]
         logger.info(f"Testing {name}: {len(loader)} images")
         pictures = _Pictures(folder / "visualization" / name, validation.get("suffix") or opt["name"])
+        models: dict[str, tuple[Any, Any]] = {}
         if opt.get("scale"):
-            enlarge, keep = bicubic_enlarger(int(opt["scale"])), pictures.keep_baseline if save else None
-            results.append(measure(enlarge, loader, metrics, model="bicubic", device=model.device, keep=keep))
-        keep = pictures.keep_result if save else None
-        enlarge = model_enlarger(model)
-        results.append(measure(enlarge, loader, metrics, model=opt["name"], device=model.device, keep=keep))
+            models["bicubic"] = bicubic_enlarger(int(opt["scale"])), pictures.keep_baseline
+        models[opt["name"]] = ModelEnlarger(model, validation.get("tile")), pictures.keep_result
+        for label, (enlarge, keep) in models.items():
+            result = measure(
+                enlarge,
+                loader,
+                metrics,
+                model=label,
+                device=model.device,
+                stop=stop,
+                keep=keep if save else None,
+            )
+            for line in result.problems():
+                logger.warning(f"{label}: {line}")
+            results.append(result)
     save_json({"rows": [row for result in results for row in result.rows()]}, folder / "results.json")
     with file_errors(folder / "results.md"):
         (folder / "results.md").write_text(markdown_table(results), encoding="utf-8")
@@ -66,6 +78,8 @@ def markdown_table(results: list[SetResult]) -> str:
     <BLANKLINE>
     """
     metrics = list(dict.fromkeys(metric for result in results for metric in result.per_image))
+    if not metrics:
+        return "no metric was measured\n"
     lines = [f"| set | model | {' | '.join(metrics)} |", "|---|---|" + "---:|" * len(metrics)]
     for result in results:
         means = result.means()
@@ -73,6 +87,7 @@ def markdown_table(results: list[SetResult]) -> str:
         lines.append(f"| {result.dataset} | {result.model} | {' | '.join(cells)} |")
     kinds = {result.dataset: result.lq for result in results}
     lines += ["", *(f"- LQ of {name}: {kind}" for name, kind in kinds.items())]
+    lines += [f"- {result.model}, {line}" for result in results for line in result.problems()]
     return "\n".join(lines) + "\n"
 
 

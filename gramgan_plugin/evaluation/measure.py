@@ -1,10 +1,11 @@
 """Running a model over a set of images: metrics for each image, pictures on request."""
 
-import logging
+import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,14 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gramgan_plugin.data.batch import to_model_batch
-from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.errors import OptionError, UserError, is_out_of_memory
+from gramgan_plugin.evaluation.images import SetImage, set_images
 from gramgan_plugin.evaluation.lq_kind import NOT_RECORDED, lq_kind
 from gramgan_plugin.evaluation.pictures import Image
 from gramgan_plugin.files import replace_file
-from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.registration import lookup
-
-logger = logging.getLogger("basicsr")
 
 
 @dataclass
@@ -31,31 +30,58 @@ class SetResult:
     Attributes:
         model: the model's name.
         dataset: the set's name.
-        per_image: metric -> image name -> value.
+        per_image: metric -> image name -> value, all finite.
         lq: of which kind the set's LQ is, in words.
+        left_out: metric -> image name -> why it could not be measured.
+        without_gt: metrics that need GT, which the set has not.
     """
 
     model: str
     dataset: str
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
     lq: str = NOT_RECORDED
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
+    without_gt: list[str] = field(default_factory=list)
+
+    def add(self, one: "Measured") -> None:
+        """Take the values of one more image."""
+        for metric, value in one.values.items():
+            self.per_image.setdefault(metric, {})[one.name] = value
+        for metric, reason in one.failed.items():
+            self.left_out.setdefault(metric, {})[one.name] = reason
+        self.without_gt += [metric for metric in one.without_gt if metric not in self.without_gt]
 
     def means(self) -> dict[str, float]:
-        """metric -> mean over the images."""
+        """metric -> mean over the images that could be measured."""
+        # fsum rounds once, at its end: the order of the images makes no difference.
         return {metric: math.fsum(values.values()) / len(values) for metric, values in self.per_image.items()}
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a metric, as they stand in results.json."""
+        """One row a metric, as they stand in results.json; a metric that no image has is null."""
+        means = self.means()
         return [
             {
                 "model": self.model,
                 "set": self.dataset,
                 "metric": metric,
-                "mean": mean,
-                "per_image": self.per_image[metric],
+                "mean": means.get(metric),
+                "per_image": self.per_image.get(metric, {}),
                 "lq": self.lq,
+                **({"left_out": self.left_out[metric]} if metric in self.left_out else {}),
             }
-            for metric, mean in self.means().items()
+            for metric in dict.fromkeys([*self.per_image, *self.left_out])
+        ]
+
+    def problems(self) -> list[str]:
+        """A line for each image that could not be measured, and one for the metrics that the set has no GT for."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for metric, images in self.left_out.items():
+            for name, reason in images.items():
+                found.setdefault((name, reason), []).append(metric)
+        missing = f"{self.dataset}: has no GT, so {', '.join(self.without_gt)} cannot be measured on it"
+        return [missing] * bool(self.without_gt) + [
+            f"{self.dataset}: {name} is left out of the mean of {', '.join(metrics)}: {reason}"
+            for (name, reason), metrics in found.items()
         ]
 
 
@@ -66,25 +92,33 @@ class Measured:
     Attributes:
         name: the image's name.
         lq: (1, C, h, w) in [0, 1], or None where the set has none.
-        image: SR, (H, W, C) uint8 BGR.
+        image: SR, (H, W, C) uint8 BGR, or None where the image could not be read or enlarged.
         truth: GT in the same form, or None where there is none.
-        values: metric -> value; empty without GT.
+        values: metric -> value, finite.
+        failed: metric -> why this image has no value.
+        without_gt: the metrics that need GT where the set has none.
     """
 
     name: str
     lq: Tensor | None
-    image: Image
+    image: Image | None
     truth: Image | None
     values: dict[str, float]
+    failed: dict[str, str] = field(default_factory=dict)
+    without_gt: list[str] = field(default_factory=list)
+
+
+Enlarge = Callable[[dict[str, Any]], Tensor]
 
 
 def measure(
-    enlarge: Callable[[dict[str, Any]], Tensor],
+    enlarge: Enlarge,
     loader: DataLoader[Any],
     metrics: Mapping[str, Mapping[str, Any]],
     *,
     model: str,
     device: torch.device,
+    stop: bool = True,
     keep: Callable[[str, Image, Image | None], None] | None = None,
 ) -> SetResult:
     """Enlarge each image of a set and measure it against GT.
@@ -93,63 +127,104 @@ def measure(
         enlarge: from a batch of one image (``lq`` (1, C, h, w) in [0, 1], and ``gt`` where there is one) to SR
             (1, C, H, W) in [0, 1].
         loader: one image a batch.
-        metrics: name -> option block with the ``type`` of a registered metric; none without GT.
+        metrics: name -> option block with the ``type`` of a registered metric; without GT those that need none.
         model: name for the result.
         device: where the images go.
+        stop: whether an image that cannot be measured ends it all; otherwise it is left out of the means.
         keep: called with each image's name, SR and GT (None where there is none), to save them.
 
     Returns:
         The values of each image. Metrics see 8-bit images in BGR, as BasicSR's do.
+
+    Raises:
+        UserError: for an image that cannot be read, enlarged or measured, if ``stop`` is set or no image can.
     """
     options = loader.dataset.opt  # type: ignore[attr-defined]
     result = SetResult(model, options["name"], lq=lq_kind(options))
-    for data in loader:
-        one = measure_image(enlarge, data, metrics, model=model, dataset=result.dataset, device=device)
-        if keep is not None:
+    for data in set_images(loader):
+        one = measure_image(enlarge, data, metrics, model=model, dataset=result.dataset, device=device, stop=stop)
+        if keep is not None and one.image is not None:
             keep(one.name, one.image, one.truth)
-        for metric, value in one.values.items():
-            result.per_image.setdefault(metric, {})[one.name] = value
+        result.add(one)
+    for metric, reasons in result.left_out.items():
+        if metric not in result.per_image:
+            raise UserError(next(iter(reasons.values())))
     return result
 
 
 def measure_image(
-    enlarge: Callable[[dict[str, Any]], Tensor],
-    data: dict[str, Any],
+    enlarge: Enlarge,
+    image: SetImage,
     metrics: Mapping[str, Mapping[str, Any]],
     *,
     model: str,
     dataset: str,
     device: torch.device,
+    stop: bool = True,
 ) -> Measured:
-    """Enlarge one image and measure it against GT.
+    """Enlarge one image and measure it: against GT where there is one, else by the metrics that need none.
 
     Args:
         enlarge: as for ``measure``.
-        data: a batch of one image, as a loader gives it.
+        image: from ``set_images``.
         metrics: as for ``measure``.
         model: the model's name, for messages.
         dataset: the set's name, for messages.
         device: where the images go.
+        stop: as for ``measure``.
 
     Raises:
-        UserError: if SR and GT differ in size, or a metric cannot measure them.
+        UserError: if it cannot be read, enlarged or measured, and ``stop`` is set.
     """
-    batch = to_model_batch(data, device)
-    name = PurePath(batch["lq_path" if "lq_path" in batch else "gt_path"][0]).stem
-    image = to_uint8(enlarge(batch))
+    try:
+        if image.data is None:
+            raise UserError(image.problem)
+        batch = to_model_batch(image.data, device)
+        result = to_uint8(_enlarged(enlarge, batch, f"{dataset}: {image.name}: {model}"))
+    except UserError as error:
+        if stop:
+            raise
+        return Measured(image.name, None, None, None, {}, dict.fromkeys(metrics, str(error)))
     truth = to_uint8(batch["gt"]) if "gt" in batch else None
-    if truth is None:
-        return Measured(name, batch.get("lq"), image, None, {})
-    if metrics and image.shape != truth.shape:
-        raise UserError(
-            f"{dataset}: {name}: {model} gives {_size(image)}, GT is {_size(truth)}; do network_g's scale "
-            "and channels fit this set?"
-        )
-    values = {metric: metric_value(metric, block, name, image, truth) for metric, block in metrics.items()}
-    return Measured(name, batch.get("lq"), image, truth, values)
+    one = Measured(image.name, batch.get("lq"), result, truth, {})
+    for metric, block in metrics.items():
+        if truth is None and needs_gt(metric, block):
+            one.without_gt.append(metric)
+            continue
+        try:
+            if truth is not None and result.shape != truth.shape:
+                raise UserError(
+                    f"{dataset}: {image.name}: {model} gives {_size(result)}, GT is {_size(truth)}; do network_g's "
+                    "scale and channels fit this set?"
+                )
+            one.values[metric] = metric_value(metric, block, image.name, result, truth)
+        except UserError as error:
+            if stop:
+                raise
+            one.failed[metric] = str(error)
+    return one
 
 
-def metric_value(metric: str, block: Mapping[str, Any], name: str, image: Image, truth: Image) -> float:
+def _enlarged(enlarge: Enlarge, batch: dict[str, Any], who: str) -> Tensor:
+    """SR; what a network raises over an image that it cannot take becomes one line."""
+    try:
+        return enlarge(batch)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        height, width = batch["lq"].shape[-2:]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{who} cannot enlarge it ({width}x{height}): {reason}") from error
+
+
+def needs_gt(metric: str, block: Mapping[str, Any]) -> bool:
+    """Whether ``val.metrics.METRIC`` compares with GT; NIQE, for one, does not."""
+    compute = lookup("metric", block["type"], f"val.metrics.{metric}.type")
+    parameter = inspect.signature(compute).parameters.get("img2")
+    return parameter is not None and parameter.default is parameter.empty
+
+
+def metric_value(metric: str, block: Mapping[str, Any], name: str, image: Image, truth: Image | None) -> float:
     """The value of ``val.metrics.METRIC`` for one image.
 
     Args:
@@ -157,41 +232,31 @@ def metric_value(metric: str, block: Mapping[str, Any], name: str, image: Image,
         block: its option block.
         name: the image's name, for messages.
         image: SR, (H, W, C) uint8 BGR.
-        truth: GT in the same form.
+        truth: GT in the same form, or None for a metric that needs none.
 
     Raises:
-        OptionError: if it cannot measure this image.
+        OptionError: if it cannot measure this image, or gives no finite value.
     """
     key = f"val.metrics.{metric}"
     options = {option: value for option, value in block.items() if option not in ("type", "better")}
     compute = lookup("metric", block["type"], f"{key}.type")
+    images = {"img": image} if truth is None else {"img": image, "img2": truth}
     try:
-        return float(compute(img=image, img2=truth, **options))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of the mean of nothing
+            value = float(compute(**images, **options))
     except (AssertionError, TypeError, ValueError, cv2.error) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OptionError(f"{key}: {block['type']} cannot measure {name} ({_size(image)}): {reason}") from error
+    if not math.isfinite(value):
+        why = "it equals GT" if truth is not None and np.array_equal(image, truth) else "too small for crop_border?"
+        raise OptionError(f"{key}: {block['type']} of {name} ({_size(image)}) is {value}: {why}")
+    return value
 
 
 def _size(image: Image) -> str:
     height, width, channels = image.shape
     return f"{width}x{height} in {channels} channel{'s' if channels > 1 else ''}"
-
-
-def model_enlarger(model: Any) -> Callable[[dict[str, Any]], Tensor]:
-    """``enlarge`` for a BasicSR model: its own ``feed_data`` and ``test``."""
-
-    def enlarge(batch: dict[str, Any]) -> Tensor:
-        model.feed_data(batch)
-        model.test()
-        result: Tensor = model.get_current_visuals()["result"]
-        return result
-
-    return enlarge
-
-
-def bicubic_enlarger(scale: int) -> Callable[[dict[str, Any]], Tensor]:
-    """``enlarge`` by MATLAB bicubic, the baseline of every table."""
-    return lambda batch: matlab_bicubic(batch["lq"], up=scale)
 
 
 def to_uint8(image: Tensor) -> Image:

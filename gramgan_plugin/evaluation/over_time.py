@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from gramgan_plugin.checkpoints.files import save_json
-from gramgan_plugin.errors import file_errors
+from gramgan_plugin.errors import OptionError, file_errors
 from gramgan_plugin.evaluation.measure import Measured, metric_value, to_uint8, write_image
 from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
@@ -54,6 +54,8 @@ def cut_crops(measured: Measured, metrics: Mapping[str, Mapping[str, Any]]) -> C
     """
     key = next((metric for metric, block in metrics.items() if "psnr" in str(block.get("type"))), None)
     bicubic, truth = _bicubic(measured), measured.truth
+    if measured.image is None:
+        return None
     if truth is not None and truth.shape != measured.image.shape:
         truth = None
     reference = truth if truth is not None else bicubic
@@ -62,8 +64,10 @@ def cut_crops(measured: Measured, metrics: Mapping[str, Mapping[str, Any]]) -> C
     window = detailed_window(_colour(reference), CROP)
     before, after = {}, {}
     if bicubic is not None:
-        with_psnr = key is not None and truth is not None
-        psnr = metric_value(key, metrics[key], measured.name, bicubic, truth) if with_psnr else None  # type: ignore[arg-type,index]
+        psnr = None
+        if key is not None and truth is not None:
+            with contextlib.suppress(OptionError):
+                psnr = metric_value(key, metrics[key], measured.name, bicubic, truth)
         before[_label("bicubic", psnr)] = _colour(bicubic)[window]
     if truth is not None:
         after["GT"] = _colour(truth)[window]
@@ -132,9 +136,10 @@ def thinned(iterations: list[int], most: int) -> list[int]:
 
 def _bicubic(measured: Measured) -> Image | None:
     """LQ enlarged to the size of SR, where that is a whole number of times."""
-    lq, (height, width) = measured.lq, measured.image.shape[:2]
-    if lq is None or lq.ndim != 4:
+    lq = measured.lq
+    if lq is None or lq.ndim != 4 or measured.image is None:
         return None
+    height, width = measured.image.shape[:2]
     factor = max(1, height // lq.shape[2])
     if (lq.shape[2] * factor, lq.shape[3] * factor, lq.shape[1]) != (height, width, measured.image.shape[2]):
         return None

@@ -17,7 +17,9 @@ from gramgan_plugin.losses import VGGPerceptualLoss
 from gramgan_plugin.models.host import HostFixes
 from gramgan_plugin.models.parts import build_loss, check_terms
 from gramgan_plugin.models.speed import Compilation, Precision
+from gramgan_plugin.sections import section
 from gramgan_plugin.steps import Batch, Update, build_terms, combine_logs, discriminator_step, generator_step
+from gramgan_plugin.steps.spikes import LossPeak
 from gramgan_plugin.steps.terms import BLOCKS, AdversarialTerm
 
 logger = logging.getLogger("basicsr")
@@ -48,6 +50,7 @@ class GramGANModel(HostFixes, SRModel):
     - ``accumulate``: go through the fed batch in so many equal parts, one after the other, to need less memory.
       BatchNorm and relativistic means then see a part at a time.
     - ``clip_grad_norm_g``, ``clip_grad_norm_d``: largest norm of each network's gradient.
+    - ``max_grad_ratio``: an iteration with a gradient norm of more than so many times its running median takes no step.
     - ``max_nonfinite``: stop after so many iterations in a row that took no step because a loss or gradient was not
       finite. Such an iteration changes nothing: neither weights nor moments, averages or BatchNorm's statistics.
     - ``net_d_iters``, ``net_d_init_iters``: G is trained on every ``net_d_iters``-th iteration after the first
@@ -71,6 +74,7 @@ class GramGANModel(HostFixes, SRModel):
         "accumulate",
         "clip_grad_norm_g",
         "clip_grad_norm_d",
+        "max_grad_ratio",
         "max_nonfinite",
         "net_d_iters",
         "net_d_init_iters",
@@ -117,7 +121,9 @@ class GramGANModel(HostFixes, SRModel):
             self.optimizers.append(optimizers[letter])
             if train.get(f"clip_grad_norm_{letter}") is not None:
                 clip[letter] = float(train[f"clip_grad_norm_{letter}"])
-        self.update = Update(optimizers, nets, clip=clip, scaler=self.scaler)
+        ratio = train.get("max_grad_ratio")
+        self.update = Update(optimizers, nets, clip=clip, scaler=self.scaler, max_grad_ratio=ratio)
+        self.peak = LossPeak(self.device)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: uint8 or float images under ``lq`` and ``gt``; a missing LQ is made from GT."""
@@ -146,6 +152,9 @@ class GramGANModel(HostFixes, SRModel):
         # Its sum is as good as all of it: finite unless a value is not, or is beyond any use.
         finite = {"SR": self.output.sum()} | {key: value for key, value in log.items() if key.startswith("l_")}
         log |= self.update.finish(finite, iteration)
+        losses = [log["l_g_pix"]] if "l_g_pix" in log else [log[key] for key in log if key.startswith("l_g_")]
+        if losses:
+            self.peak.note(torch.stack([loss.detach().reshape(()) for loss in losses]).sum(), iteration)
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
         # Kept on the device: reading a value waits for it, so that is left to the iterations that log.
@@ -154,8 +163,8 @@ class GramGANModel(HostFixes, SRModel):
     def get_current_log(self) -> dict[str, float]:
         """The last iteration's values as numbers, averaged over the processes; all of them have to call this.
 
-        Besides, ``loss_scale`` in fp16, and ``skipped_steps`` where steps were skipped since the last call: what was
-        the first to be not finite is logged.
+        Besides, ``loss_scale`` in fp16; ``loss_peak`` and ``loss_peak_iter``, the largest content loss (without one,
+        sum of G's terms) since the last call on this process; ``skipped_steps`` and ``held_back_steps`` if any were.
 
         Raises:
             TrainingStopped: after ``max_nonfinite`` iterations in a row without a step.
@@ -169,7 +178,11 @@ class GramGANModel(HostFixes, SRModel):
         log = dict(zip(self.log_dict, values.tolist(), strict=True))
         if self.scaler is not None:
             log["loss_scale"] = self.scaler.get_scale()
+        log |= self.peak.take()
         skipped = self.update.report()
+        if skipped.held_back:
+            log["held_back_steps"] = float(skipped.held_back)
+            logger.warning(skipped.held_back_line())
         if skipped.count:
             log["skipped_steps"] = float(skipped.count)
             # The gradient scaler of fp16 finds its factor so.
@@ -212,6 +225,15 @@ class GramGANModel(HostFixes, SRModel):
         if self.net_d is not None:
             self.save_network(self.net_d, "net_d", current_iter)
         self.save_training_state(epoch, current_iter)
+
+    def own_state(self) -> dict[str, Any]:
+        """The gradient norms that the next ones are compared with."""
+        return {} if self.update.spikes is None else {"grad_norms": self.update.spikes.state_dict()}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Put ``own_state`` back."""
+        if self.update.spikes is not None:
+            self.update.spikes.load_state_dict(section(state, "grad_norms"))
 
     def _batch(self, iteration: int) -> Batch:
         # Process r of R gets the samples r, r + R, ... of the global batch.

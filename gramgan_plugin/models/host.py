@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,9 +18,13 @@ from gramgan_plugin.archs import GramGANDiscriminator, GramGANRealPhotoDiscrimin
 from gramgan_plugin.checkpoints.files import describe_file, load_tensors, save_json, save_tensors
 from gramgan_plugin.checkpoints.finite import refuse_non_finite
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, fit_weights
-from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models.optimizers import build_optimizer, scheduler_class
+from gramgan_plugin.models.padding import pad_to_multiple, side_multiple
+from gramgan_plugin.models.plain import plain
 from gramgan_plugin.models.random_state import get_random_states, set_random_states
+from gramgan_plugin.models.restore import check_form, restore_optimizers
+from gramgan_plugin.sections import section
 
 logger = logging.getLogger("basicsr")
 
@@ -46,6 +49,8 @@ class HostFixes:
     device: torch.device
     optimizers: list[Optimizer]
     schedulers: list[Any]
+    lq: torch.Tensor
+    output: torch.Tensor
     # What a model without one has: a gradient scaler is for fp16.
     scaler: torch.amp.GradScaler | None = None
 
@@ -138,7 +143,12 @@ class HostFixes:
             "iter": int(current_iter),
             "optimizers": [plain(optimizer.state_dict()) for optimizer in self.optimizers],
             "schedulers": [plain(scheduler.state_dict()) for scheduler in self.schedulers],
+            "classes": {
+                "optimizers": [type(optimizer).__name__ for optimizer in self.optimizers],
+                "schedulers": [type(scheduler).__name__ for scheduler in self.schedulers],
+            },
             "scaler": plain(self.scaler.state_dict()) if self.scaler is not None else None,
+            "own": plain(self.own_state()),
             "random": random_states,
             "run": plain(self.run_facts),
         }
@@ -155,23 +165,81 @@ class HostFixes:
         saved.clear()
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
-        """Put back optimizers, schedules, gradient scaler and random states, as ``save_training_state`` wrote them.
+        """Put back what ``save_training_state`` wrote, under the options that the model was built with.
 
-        Optimizers stay in the form (fused, foreach) in which they were built. Upstream's states, which have less,
-        are taken as well.
+        Settings of optimizers and schedules are those of the options; what differs from the state's is logged, see
+        ``gramgan_plugin.models.restore``. Optimizers stay in the form (fused, foreach) in which they were built.
+        Upstream's states, which have less, are taken as well.
 
         Raises:
-            ValueError, AssertionError, KeyError: if the state is of other optimizers or schedules.
+            ValueError: if the state is of other networks, or damaged.
+            OptionError: if a schedule has ended before the iteration of the state.
         """
-        content = dict(resume_state)
-        if len(content["optimizers"]) == len(self.optimizers):
-            pairs = zip(self.optimizers, content["optimizers"], strict=True)
-            content["optimizers"] = [_in_form_of(optimizer, state) for optimizer, state in pairs]
-        super().resume_training(content)  # type: ignore[misc]
-        if self.scaler is not None and content.get("scaler"):
-            self.scaler.load_state_dict(content["scaler"])
-        if content.get("random"):
-            set_random_states(content["random"], self.device)
+        check_form(resume_state)
+        blocks = {id(value): key.removeprefix("optimizer_") for key, value in vars(self).items() if "optimizer_" in key}
+        letters = [blocks.get(id(optimizer), str(number)) for number, optimizer in enumerate(self.optimizers)]
+        kept = self.opt["path"].get("ignore_resume_networks") or []
+        for line in restore_optimizers(
+            {f"train.optim_{x}": optimizer for x, optimizer in zip(letters, self.optimizers, strict=True)},
+            self.schedulers,
+            resume_state,
+            replaced=[f"train.optim_{x}" for x in letters if f"network_{x}" in kept],
+        ):
+            logger.warning(line)
+        if self.scaler is not None and resume_state.get("scaler"):
+            self.scaler.load_state_dict(resume_state["scaler"])
+        self.load_own_state(section(resume_state, "own"))
+        if resume_state.get("random"):
+            set_random_states(resume_state["random"], self.device)
+
+    def own_state(self) -> dict[str, Any]:
+        """What a model class keeps from one iteration to the next besides networks, optimizers and schedules."""
+        return {}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Put back what ``own_state`` gave; an older state has nothing of it.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """Set the rates of an iteration: those of the schedules, or before ``warmup_iter`` a linear part of the first.
+
+        Upstream leaves the warm-up's rate in place where a schedule computes each rate from the one before, so that
+        with MultiStepLR the full rate is never reached.
+        """
+        for scheduler in self.schedulers if current_iter > 1 else ():
+            for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
+            try:
+                scheduler.step()
+            except ValueError as error:
+                raise TrainingStopped(
+                    f"train.scheduler: {type(scheduler).__name__} has ended ({error}); make it as long as "
+                    "train.total_iter, then resume"
+                ) from error
+        for optimizer in self.optimizers if current_iter < warmup_iter else ():
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] / warmup_iter * current_iter
+
+    def test(self) -> None:
+        """Enlarge the fed LQ as the model's class does; its sides are padded to what the network takes, SR is cut.
+
+        As upstream's SwinIRModel does it for one network.
+        """
+        lq, net = getattr(self, "lq", None), getattr(self, "net_g", None)
+        multiple = side_multiple(_bare(net)) if isinstance(net, nn.Module) else 1
+        if not isinstance(lq, torch.Tensor) or lq.ndim != 4 or all(side % multiple == 0 for side in lq.shape[-2:]):
+            super().test()  # type: ignore[misc]
+            return
+        self.lq = pad_to_multiple(lq, multiple)
+        try:
+            super().test()  # type: ignore[misc]
+            scale = self.output.shape[-1] // self.lq.shape[-1]
+        finally:
+            self.lq = lq
+        self.output = self.output[..., : scale * lq.shape[-2], : scale * lq.shape[-1]]
 
     def get_optimizer(self, optim_type: str, params: Iterable[Any], lr: float, **kwargs: Any) -> Optimizer:
         """Any optimizer of ``torch.optim`` by its class name, in its fastest form, see ``build_optimizer``."""
@@ -213,33 +281,8 @@ class HostFixes:
         return DataParallel(net) if self.opt["num_gpu"] > 1 else net
 
 
-def plain(value: Any) -> Any:
-    """``value`` in the types that a weights-only load reads: tensors, numbers, strings, lists and dicts of them."""
-    if isinstance(value, Counter | Mapping):
-        return {key: plain(member) for key, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(member) for member in value]
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if hasattr(value, "item"):  # numpy scalars
-        return value.item()
-    raise TypeError(f"a {type(value).__name__} cannot stand in a training state")
-
-
 def _contiguous_input(net: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(arg.contiguous() if isinstance(arg, torch.Tensor) else arg for arg in args)
-
-
-def _in_form_of(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's saved state with its way of computing (fused, foreach) as it was built, not as it was saved."""
-    groups = []
-    for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=False):
-        form = {key: own[key] for key in ("fused", "foreach") if key in own}
-        groups.append({**saved, **form})
-    whole = len(groups) == len(state["param_groups"])
-    return {**state, "param_groups": groups} if whole else state
 
 
 def _bare(net: nn.Module) -> nn.Module:

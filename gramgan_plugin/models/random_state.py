@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, distributed
 
 States = dict[str, Tensor]
+# Of the Mersenne twister's state.
+WORDS = 624
 
 
 def get_random_states(device: torch.device) -> list[States]:
@@ -30,14 +32,26 @@ def get_random_states(device: torch.device) -> list[States]:
 
 
 def set_random_states(states: list[States], device: torch.device) -> None:
-    """Put this process's generators back; a process that the run did not have before keeps its own."""
+    """Put this process's generators back; a process that the run did not have before keeps its own.
+
+    Raises:
+        ValueError: if these are no states of the generators.
+    """
     rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
     if rank >= len(states):
         return
-    own = states[rank]
+    try:
+        _set(states[rank], device)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"'random' does not hold states of the random generators ({error})") from error
+
+
+def _set(own: States, device: torch.device) -> None:
     *words, has_normal = own["python"].tolist()
     random.setstate((3, tuple(words), own["normals"][0].item() if has_normal else None))
     *words, position, has_normal = own["numpy"].tolist()
+    if not 0 <= position <= WORDS:  # numpy reads there unchecked
+        raise ValueError(f"position {position}")
     np.random.set_state(("MT19937", np.array(words, np.uint32), position, has_normal, own["normals"][1].item()))
     torch.set_rng_state(own["torch"])
     if device.type == "cuda" and "cuda" in own:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from gramgan_plugin.steps.spikes import GradientSpikes
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -17,12 +19,26 @@ class Skipped:
         longest: the longest run of them without a break, which may have begun before the last report.
         iteration: the first of them; 0 if there was none.
         first: what was not finite in it, the first in the order in which an iteration computes things.
+        held_back: iterations, besides, whose gradients were far above what is usual.
+        held_back_from: the first of them; 0 if there was none.
+        times_median: the largest such norm, in units of the running median.
     """
 
     count: int
     longest: int
     iteration: int
     first: str
+    held_back: int = 0
+    held_back_from: int = 0
+    times_median: float = 0.0
+
+    def held_back_line(self) -> str:
+        """The steps held back, in words."""
+        steps = f"{self.held_back} step{'s' if self.held_back > 1 else ''}"
+        return (
+            f"{steps} held back since the last log: from iteration {self.held_back_from:,}, with gradient norms of up "
+            f"to {self.times_median:.0f} times the running median (train.max_grad_ratio)"
+        )
 
     def __str__(self) -> str:
         steps = f"{self.count} step{'s' if self.count > 1 else ''}"
@@ -45,6 +61,8 @@ class Update:
             that is not taken.
         clip: largest norm of each one's gradient, by name; none where it has no entry.
         scaler: the gradient scaler that the losses were multiplied with, or None.
+        max_grad_ratio: iterations with a gradient norm of more than so many times its running median take no step,
+            either; None for all.
     """
 
     def __init__(
@@ -54,6 +72,7 @@ class Update:
         *,
         clip: Mapping[str, float] | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        max_grad_ratio: float | None = None,
     ) -> None:
         self.optimizers = dict(optimizers)
         self.clip = dict(clip or {})
@@ -67,6 +86,9 @@ class Update:
         self._buffers = _Buffers([b for net in networks.values() for b in net.buffers()])
         # Counted on the device: steps skipped, the present run of them, the longest, first iteration, first thing.
         self._counts = torch.zeros(5, dtype=torch.int64, device=device)
+        self.spikes = GradientSpikes(self.optimizers, max_grad_ratio, device) if max_grad_ratio else None
+        # Steps held back, the first of them, the largest norm by its median.
+        self._held_back = torch.zeros(3, dtype=torch.float64, device=device)
         self._names: list[str] = []
         self._numbers: dict[tuple[str, ...], Tensor] = {}
 
@@ -91,6 +113,8 @@ class Update:
         active = [name for name, own in self.parameters.items() if any(p.grad is not None for p in own)]
         norms = {f"grad_norm_{name}": self._norm(name) for name in active}
         self._judge({**values, **norms}, iteration)
+        if self.spikes is not None:
+            self._hold_back(self.spikes.judge({name: norms[f"grad_norm_{name}"] for name in active}), iteration)
         for name in active:
             if name in self.clip:
                 grads = [p for p in self.parameters[name] if p.grad is not None]
@@ -107,7 +131,10 @@ class Update:
         self._counts[0] = 0
         self._counts[2] = 0  # a run that goes on is counted whole in the next
         self._counts[3:] = 0
-        return Skipped(count, longest, iteration, self._names[first] if count else "")
+        held_back, held_back_from, times = self._held_back.tolist() if self.spikes is not None else (0.0, 0.0, 0.0)
+        self._held_back.zero_()
+        what = self._names[first] if count else ""
+        return Skipped(count, longest, iteration, what, int(held_back), int(held_back_from), times)
 
     def _norm(self, name: str) -> Tensor:
         if self.scaler is not None:
@@ -138,6 +165,15 @@ class Update:
                 ]
             )
         )
+
+    def _hold_back(self, times: Tensor, iteration: int) -> None:
+        """Set ``found_inf`` to 1 for a spike, too, and count it if all else was finite."""
+        held = (times > 0) & (self.found_inf == 0)
+        count, first, largest = self._held_back.unbind()
+        first = torch.where(held & (first == 0), iteration, first)
+        largest = torch.maximum(largest, torch.where(held, times, 0.0).double())
+        self._held_back.copy_(torch.stack([count + held, first, largest]))
+        self.found_inf.copy_(torch.maximum(self.found_inf, held.to(self.found_inf.dtype)))
 
     def _number(self, names: tuple[str, ...]) -> Tensor:
         """Where ``names`` stand in the list of all names seen, as a tensor on the device."""

@@ -9,6 +9,7 @@ import torch
 
 from gramgan_plugin.data.fingerprint import changes
 from gramgan_plugin.data.loaders import TrainingData
+from gramgan_plugin.json_record import is_count
 from gramgan_plugin.patchdb.store import database_facts
 from gramgan_plugin.sections import section
 
@@ -46,7 +47,7 @@ def patch_databases(opt: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def recorded_seed(content: Mapping[str, Any]) -> int | None:
     """The seed of the run that wrote a training state, or None if it does not tell."""
     seed = section(content, "run").get("seed")
-    return seed if isinstance(seed, int) else None
+    return seed if is_count(seed) and seed < 2**32 else None
 
 
 def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: TrainingData) -> tuple[int, int]:
@@ -66,7 +67,7 @@ def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: Tr
     """
     before = section(content, "run")
     was, now, place = section(before, "data"), facts["data"], section(before, "place")
-    if not was or not isinstance(place.get("epoch"), int) or not isinstance(place.get("batch"), int):
+    if not was or not is_count(place.get("epoch")) or not is_count(place.get("batch")):
         return data.place(int(content["iter"]))
     epoch, batch = place["epoch"], place["batch"]
     differences = [*_differences(was, now), *_other_seed(before.get("seed"), facts["seed"])]

@@ -1,8 +1,10 @@
-"""Warnings in words about a GAN at work, read from the values that training logs anyway."""
+"""Warnings in words about a training at work, read from the values that it logs anyway."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 
 from gramgan_plugin.steps.terms import BLOCKS
 
@@ -30,6 +32,9 @@ DRIVING_LOOKS, DRIVING_ITERATIONS = 5, 500
 # fp16's scaler skips one step in 2,000 while all is well, and a dozen in a row when it starts.
 SKIPPED_SHARE = 0.01
 SKIPPED_LOOKS, SKIPPED_ITERATIONS = 3, 100
+# A content loss varies by a factor of a few from batch to batch; one that jumps beyond that has left what was learnt.
+EXPLODED_RATIO = 10.0
+USUAL_LOOKS, LEAST_LOOKS = 10, 3  # log lines that say what is usual
 # A trouble has gone away when it was absent this often in a row; until then it is not told again.
 LOOKS_TO_FORGET = 3
 
@@ -49,6 +54,7 @@ class Health:
 
     def __init__(self) -> None:
         self.last = 0
+        self.losses: deque[float] = deque(maxlen=USUAL_LOOKS)
         self.troubles = [
             _Trouble(_won, BALANCE_LOOKS, BALANCE_ITERATIONS),
             _Trouble(_guessing, BALANCE_LOOKS, BALANCE_ITERATIONS),
@@ -57,6 +63,7 @@ class Health:
             _Trouble(_blown_up, CONTRAST_LOOKS, CONTRAST_ITERATIONS),
             _Trouble(_driven, DRIVING_LOOKS, DRIVING_ITERATIONS),
             _Trouble(_skipping, SKIPPED_LOOKS, SKIPPED_ITERATIONS),
+            _Trouble(_exploded, 1, 0),
         ]
 
     def look(self, iteration: int, log: Mapping[str, float]) -> list[str]:
@@ -69,6 +76,9 @@ class Health:
         seen = {key: float(value) for key, value in log.items() if math.isfinite(value)}
         seen["iterations"] = float(iteration - self.last)
         self.last = iteration
+        if len(self.losses) >= LEAST_LOOKS:
+            seen["usual_loss"] = median(self.losses)
+        self.losses += [loss for loss in [_content_loss(seen)] if loss is not None]
         return [line for trouble in self.troubles for line in trouble.look(iteration, seen)]
 
 
@@ -194,6 +204,28 @@ def _skipping(log: Values) -> str | None:
         "steps are skipped again and again for values that are not finite: since iteration {since} "
         f"about {skipped / iterations:.0%} of them; {advice} the learning rates"
     )
+
+
+def _exploded(log: Values) -> str | None:
+    usual, peak = log.get("usual_loss", math.inf), log.get("loss_peak", _content_loss(log) or 0.0)
+    if peak <= EXPLODED_RATIO * usual:
+        return None
+    where = f"at iteration {log['loss_peak_iter']:,.0f}" if "loss_peak_iter" in log else "by iteration {since}"
+    return (
+        f"the loss has exploded: {where} it was {peak:.3g}, {peak / usual:,.0f} times what is usual ({usual:.3g}). "
+        "What G had learnt may be lost even if the loss comes down again: resume from a checkpoint before, with a "
+        "lower train.optim_g.lr (OneCycleLR: max_lr), train.clip_grad_norm_g, or train.max_grad_ratio: 10, which holds "
+        "such steps back"
+    )
+
+
+def _content_loss(log: Values) -> float | None:
+    """The content loss, or without one the sum of G's terms."""
+    for key in ("l_g_pix", "l_pix"):
+        if key in log:
+            return log[key]
+    terms = [value for key, value in log.items() if key.startswith("l_g_")]
+    return math.fsum(terms) if terms else None
 
 
 def _loss_of_d(log: Values) -> float | None:

@@ -44,6 +44,7 @@ class Checkpoints:
         self.metric: str | None = options.get("keep_best")
         self.lower = False
         self.best: float | None = None
+        self._passing: int | None = None
         if not self.writes:
             return
         self._finish_what_was_cut_short()
@@ -52,8 +53,13 @@ class Checkpoints:
             self.lower = (metrics.get(self.metric) or {}).get("better", "higher") == "lower"
             self.best = self._read_best()
 
-    def save(self, epoch: int, iteration: int) -> None:
+    def save(self, epoch: int, iteration: int, *, passing: bool = False) -> None:
         """Save the checkpoint of an iteration, point to it, and remove the oldest. Every process has to call it.
+
+        Args:
+            epoch: for the state.
+            iteration: for the state and the names.
+            passing: it is removed once there is a later one.
 
         Raises:
             TrainingStopped: if a weight or a moment is not finite; what was saved before is untouched.
@@ -64,6 +70,9 @@ class Checkpoints:
             return
         state = f"{self.states.name}/{iteration}.state"
         save_json({"iter": iteration, "state": state}, self.run / "latest.json")
+        if self._passing is not None:
+            self._remove(self.states / f"{self._passing}.json", self._passing)
+        self._passing = iteration if passing else None
         if self.keep_last is not None:
             self._prune(iteration, self.keep_last)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.errors import OptionError, file_errors
+from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.json_lines import JsonLines
 from gramgan_plugin.training.bar import ProgressBar
 from gramgan_plugin.training.health import Health
@@ -18,7 +19,7 @@ from gramgan_plugin.training.wandb_log import WandbRun, project_of
 
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 # Left out of the log line, which is to be read while it goes by; metrics.jsonl and TensorBoard have them.
-DIAGNOSTICS = ("grad_", "gram_", "mask_share", "sr_contrast", "loss_scale")
+DIAGNOSTICS = ("grad_", "gram_", "mask_share", "sr_contrast", "loss_scale", "loss_peak")
 
 
 @contextmanager
@@ -102,6 +103,7 @@ class RunLog:
         self.images = images_per_iteration(opt)
         self.writes = opt["rank"] == 0
         self.health = Health()
+        self.reported: set[str] = set()
         self.file: JsonLines | None = None
         self.board: Any = None
         self.wandb: WandbRun | None = None
@@ -147,13 +149,26 @@ class RunLog:
         if self.bar is not None:
             self.bar.show(rates[0], values)
 
-    def validation(self, iteration: int, dataset: str, values: dict[str, float]) -> None:
-        """Record the mean of each metric over a validation set."""
-        if not self.writes or not values:
+    def validation(self, iteration: int, result: SetResult) -> None:
+        """Record the mean of each metric over a validation set, and report each image that has none, once."""
+        if not self.writes:
             return
-        shown = ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
-        self.logger.info(f"Validation {dataset}, iter {iteration:,d}: {shown}")
-        self._line({"iter": iteration, "dataset": dataset, "metrics": values})
+        for line in result.problems():
+            if line not in self.reported:
+                self.reported.add(line)
+                self.logger.warning(f"Validation {line}")
+        values, dataset = result.means(), result.dataset
+        if not values:
+            return
+        left_out = {metric: len(images) for metric, images in result.left_out.items() if metric in values}
+        shown = []
+        for metric, value in values.items():
+            count = len(result.per_image[metric])
+            share = f" ({count} of {count + left_out[metric]} images)" if metric in left_out else ""
+            shown.append(f"{metric} {value:.4f}{share}")
+        self.logger.info(f"Validation {dataset}, iter {iteration:,d}: {', '.join(shown)}")
+        record = {"iter": iteration, "dataset": dataset, "metrics": values}
+        self._line(record | ({"left_out": left_out} if left_out else {}))
         self._points({f"metrics/{dataset}/{metric}": value for metric, value in values.items()}, iteration)
 
     def close(self) -> None:

@@ -43,19 +43,23 @@ def train(opt: dict[str, Any]) -> None:
     """
     with distributed.joined(opt["launcher"], use_gpus=opt["num_gpu"] > 0) as (opt["rank"], opt["world_size"]):
         # Rank 0 alone looks, and draws the seed where none is given: the others must not come to another answer.
-        first, found = opt["rank"] == 0, list[str]()
+        first, found = opt["rank"] == 0, list[tuple[int, str]]()
+
+        def report(level: int, line: str) -> None:  # there is no log yet
+            found.append((level, line))
+
         state, opt["manual_seed"] = distributed.gather(
-            (find_resume_state(opt, found.append) if first else None, opt["manual_seed"])
+            (find_resume_state(opt, report) if first else None, opt["manual_seed"])
         )[0]
         folder, goes_on = Path(opt["path"]["experiments_root"]), is_of_run(state, opt)
         with (
-            open_run_folder(folder, keep=goes_on) if first else nullcontext(),
+            open_run_folder(folder, keep=goes_on, report=report) if first else nullcontext(),
             run_logging(folder / "train.log", opt["rank"]),
             torch_settings(opt),
             stop_signals(tell=first) as request,
         ):
-            for warning in found:
-                logger.warning(warning)
+            for level, line in found:
+                logger.log(level, line)
             run = Run(opt, state, request)
             try:
                 run.train()
@@ -153,8 +157,6 @@ class Run:
             self._save()
         self.model.save(-1, -1)  # the networks under the name `latest`, where upstream's users look for them
         if self.val_freq and self.validated != self.iteration:
-            with together():
-                self._stop_if_asked()
             self._validate()
 
     def _announce(self) -> None:
@@ -178,17 +180,21 @@ class Run:
                 f"stopped by {self.request.signal} {done}; run the same command again with --auto_resume to go on"
             )
 
+    def _stop_between_images(self) -> None:
+        with together():
+            self._stop_if_asked()
+
     def _log(self) -> None:
         with together():  # the model stops a run whose losses are no numbers
             values = self.model.get_current_log()
         self.log.training(self.epoch, self.iteration, self.model.get_current_learning_rate(), self.clock.take(), values)
 
-    def _save(self) -> None:
+    def _save(self, *, passing: bool = False) -> None:
         # A process that cannot write leaves at once, and that ends the others: they wait for it.
         logger.info(f"Saving the checkpoint of iteration {self.iteration:,d}")
         self.saved = self.iteration
         self.model.run_facts = {**self.facts, "place": {"epoch": self.place[0], "batch": self.place[1]}}
-        self.checkpoints.save(self.epoch, self.iteration)
+        self.checkpoints.save(self.epoch, self.iteration, passing=passing)
 
     def _save_before_leaving(self) -> None:
         if self.saved == self.iteration:
@@ -203,8 +209,12 @@ class Run:
         return bool(distributed.gather(was_validated(self.folder, self.iteration, datasets))[0])
 
     def _validate(self) -> None:
+        if self.saved != self.iteration:  # whatever a validation meets, no training is lost by it
+            self._save(passing=True)
         with own_randomness(self.model.device):
-            results = validate(self.model, self.val_loaders, self.iteration, self.opt, self.log)
+            results = validate(
+                self.model, self.val_loaders, self.iteration, self.opt, self.log, self._stop_between_images
+            )
         self.validated = self.iteration
         with together():
             self.checkpoints.validated(self.iteration, results)

@@ -14,7 +14,10 @@ from gramgan_plugin.json_record import MOST_BYTES, parse_json
 logger = logging.getLogger("basicsr")
 
 
-def find_resume_state(opt: dict[str, Any], warn: Callable[[str], None] = logger.warning) -> Path | None:
+Report = Callable[[int, str], object]  # as logging.Logger.log
+
+
+def find_resume_state(opt: dict[str, Any], report: Report = logger.log) -> Path | None:
     """The training state to resume from, or None for a fresh start.
 
     ``--auto_resume`` takes the newest whole checkpoint of the run, passing over damaged ones with a warning; where
@@ -22,42 +25,61 @@ def find_resume_state(opt: dict[str, Any], warn: Callable[[str], None] = logger.
 
     Args:
         opt: resolved options.
-        warn: takes the warnings.
+        report: takes a level of ``logging`` and a line.
 
     Raises:
-        UserError: if the one named is missing or damaged.
+        UserError: if the one named is missing or damaged, or the run would overwrite newer checkpoints than it.
     """
+    own = Path(opt["path"]["training_states"])
     if opt["auto_resume"]:
-        newest = newest_checkpoint(Path(opt["path"]["training_states"]), warn)
+        newest = newest_checkpoint(own, report, _networks(opt))
         if newest is not None:
             return newest
     named = opt["path"].get("resume_state")
     if not named:
+        if opt["auto_resume"]:
+            report(logging.INFO, f"--auto_resume: {own} has no checkpoint to resume from; training starts anew")
         return None
     state = Path(named)
     if not state.is_file():
         raise UserError(f"path.resume_state: {state}: no such file")
     problem = damage(state)
-    # A state written by upstream has no list of files to compare with.
     if problem and state.with_suffix(".json").exists():
         raise UserError(f"path.resume_state: {state}: {problem}")
-    for newer in _states(state.parent) if is_of_run(state, opt) and state.stem.isdecimal() else ():
-        if int(newer.stem) > int(state.stem) and damage(newer, contents=False) is None:
-            warn(
-                f"going on from {state}, though there is {newer.name}: until this run has come further than that, "
-                "--auto_resume would take the other"
+    if problem:
+        report(logging.WARNING, _unverified(state))
+    for newer in _states(own) if is_of_run(state, opt) and state.stem.isdecimal() else ():
+        if int(newer.stem) > int(state.stem) and _problem(newer, _networks(opt)) is None:
+            raise UserError(
+                f"path.resume_state: {state}: {newer} is newer, and this run would overwrite it; resume from that with "
+                f"--auto_resume, give this run another `name`, or move the later ones (training_states/N.*, "
+                "models/net_*_N.pth) away"
             )
-            break
     return state
 
 
-def newest_checkpoint(folder: Path, warn: Callable[[str], None] = logger.warning) -> Path | None:
-    """The newest ``N.state`` in ``folder`` whose files are all there and as they were written."""
+def newest_checkpoint(folder: Path, report: Report = logger.log, networks: Iterable[str] = ()) -> Path | None:
+    """The newest ``N.state`` in ``folder`` whose files are all there and, as far as can be seen, as they were written.
+
+    Upstream's checkpoints have no ``N.json`` to compare them with, nor have those that lost it in copying: they are
+    taken unverified if they can be read.
+
+    Args:
+        folder: the run's ``training_states``.
+        report: takes a level of ``logging`` and a line.
+        networks: those that a checkpoint without ``N.json`` needs, such as ``net_g``.
+
+    Raises:
+        UserError: if a training state that can be read lacks a network: an older one is not resumed from, since the
+            run would overwrite it.
+    """
     for state in _states(folder):
-        problem = damage(state)
+        problem = _problem(state, networks)
         if problem is None:
+            if not state.with_suffix(".json").exists():
+                report(logging.WARNING, _unverified(state))
             return state
-        warn(f"{state} is passed over: {problem}")
+        report(logging.WARNING, f"{state} is passed over: {problem}")
     return None
 
 
@@ -66,10 +88,46 @@ def is_of_run(state: Path | None, opt: dict[str, Any]) -> bool:
     return state is not None and state.parent.resolve() == Path(opt["path"]["training_states"]).resolve()
 
 
+def _networks(opt: dict[str, Any]) -> list[str]:
+    """The networks that come from a checkpoint, by the beginning of their files' names."""
+    kept = opt["path"].get("ignore_resume_networks") or []
+    names = [key for key in opt if key.startswith("network_") and opt[key] and key not in kept]
+    return [f"net_{name.removeprefix('network_')}" for name in names]
+
+
 def _states(folder: Path) -> list[Path]:
-    """The training states in a folder, the newest first."""
-    states = [path for path in folder.glob("*.state") if path.stem.isdecimal()]
+    """The training states in a folder, the newest first; not those that are being removed."""
+    states = [path for path in folder.glob("*.state") if path.stem.isdecimal() and len(path.stem) < 20]
+    states = [path for path in states if not (folder / f".{path.stem}.json.removing").exists()]
     return sorted(states, key=lambda path: int(path.stem), reverse=True)
+
+
+def _problem(state: Path, networks: Iterable[str]) -> str | None:
+    """What keeps a checkpoint from being resumed from, or None."""
+    if state.with_suffix(".json").exists():
+        return damage(state)
+    try:
+        content = load_tensors(state)
+        iteration = content.get("iter") if isinstance(content, dict) else None
+        if iteration != int(state.stem):
+            return "it is not the training state of that iteration"
+        paths = [state.parent.parent / "models" / f"{network}_{iteration}.pth" for network in networks]
+        for path in paths:
+            if path.is_file():
+                load_tensors(path)
+    except UserError as error:
+        return str(error)
+    missing = next((path for path in paths if not path.is_file()), None)
+    if missing is not None:
+        raise UserError(
+            f"{state}: its network {missing} is missing; put it back, or move {state.name} away to resume from an "
+            "older checkpoint"
+        )
+    return None
+
+
+def _unverified(state: Path) -> str:
+    return f"{state} has no {state.stem}.json with its files' hashes; it is resumed from unverified"
 
 
 def damage(state: Path, *, contents: bool = True) -> str | None:
@@ -128,14 +186,13 @@ def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{state}: not a training state")
     path = opt["path"]
     models = state.parent.parent / "models"
-    for network in [key for key in opt if key.startswith("network_") and opt[key]]:
-        if network in (path.get("ignore_resume_networks") or []):
-            continue
-        weights = models / f"net_{network.removeprefix('network_')}_{content['iter']}.pth"
+    for network in _networks(opt):
+        weights = models / f"{network}_{content['iter']}.pth"
         if not weights.is_file():
             raise UserError(f"{state}: its network {weights} is missing")
-        path[f"pretrain_{network}"] = str(weights)
-        path[f"param_key_{network.removeprefix('network_')}"] = "params"
+        letter = network.removeprefix("net_")
+        path[f"pretrain_network_{letter}"] = str(weights)
+        path[f"param_key_{letter}"] = "params"
     return content
 
 
@@ -143,18 +200,12 @@ def restore(model: Any, content: dict[str, Any], state: Path) -> int:
     """Put optimizers and schedules back, and return the iteration reached.
 
     Raises:
-        UserError: if the state is of a run with other optimizers.
+        UserError: if the state is of a run with other networks or optimizers, or damaged.
     """
     try:
         model.resume_training(content)
-    except (AssertionError, ValueError, KeyError) as error:
-        raise UserError(f"{state}: does not fit these options' optimizers or schedule: {error}") from error
-    for optimizer in model.optimizers:
-        # torch takes the state of any optimizer with as many parameters, and fails in the first step.
-        missing = sorted(key for group in optimizer.param_groups for key in optimizer.defaults.keys() - group.keys())
-        if missing:
-            raise UserError(
-                f"{state}: does not fit these options' optimizers or schedule: it has no {missing[0]}, which "
-                f"{type(optimizer).__name__} needs; resume with the optimizers that wrote it"
-            )
+    except (AssertionError, ValueError, KeyError, TypeError, RuntimeError, IndexError) as error:
+        raise UserError(
+            f"{state}: does not fit these options' optimizers or schedule, or is damaged: {error}"
+        ) from error
     return int(content["iter"])

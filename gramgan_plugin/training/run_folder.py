@@ -1,12 +1,13 @@
 """``experiments/NAME/``: made, archived, locked, and what is recorded in it."""
 
+import logging
 import os
 import platform
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,8 @@ from gramgan_plugin.json_record import parse_json
 from gramgan_plugin.models.components import with_defaults
 from gramgan_plugin.yaml_writer import yaml_text
 
+logger = logging.getLogger("basicsr")
+
 HOLDER = ".lock.json"
 PACKAGES = ("gramgan-plugin", "basicsr", "torch", "torchvision", "numpy", "opencv-python", "lmdb", "faiss-cpu")
 # What libraries read from the environment and a result, or its speed, may depend on.
@@ -38,13 +41,14 @@ VARIABLES = (
 
 
 @contextmanager
-def open_run_folder(folder: Path, *, keep: bool) -> Iterator[Path]:
+def open_run_folder(folder: Path, *, keep: bool, report: Callable[[int, str], object] = logger.log) -> Iterator[Path]:
     """Hold a run's folder for as long as the run lives.
 
     Args:
         folder: ``experiments/NAME`` or ``results/NAME``.
         keep: go on in a folder that is there (resume). Otherwise it is renamed to ``NAME_archived_TIME``, as
             upstream does, and a new one is made.
+        report: takes a level of ``logging`` and the line that says so.
 
     Yields:
         The folder, with its lock held.
@@ -55,7 +59,7 @@ def open_run_folder(folder: Path, *, keep: bool) -> Iterator[Path]:
     if folder.exists() and not keep:
         with _hold(folder):
             archive = folder.with_name(f"{folder.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}")
-            _release_name(folder, archive)
+            report(logging.INFO, f"{folder} was there; it is now {_release_name(folder, archive)}")
     folder.mkdir(parents=True, exist_ok=True)
     with _hold(folder):
         yield folder
@@ -178,7 +182,7 @@ def _holder(folder: Path) -> str:
         return "another process"
 
 
-def _release_name(folder: Path, archive: Path) -> None:
+def _release_name(folder: Path, archive: Path) -> Path:
     number = 1
     target = archive
     while target.exists():
@@ -186,3 +190,4 @@ def _release_name(folder: Path, archive: Path) -> None:
         target = archive.with_name(f"{archive.name}_{number}")
     (folder / HOLDER).unlink(missing_ok=True)
     folder.rename(target)
+    return target

@@ -1,17 +1,18 @@
 """Validation during training: metrics and pictures of the validation sets, shared out over the processes."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from basicsr.models.sr_model import SRModel
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
-from gramgan_plugin.evaluation.measure import Measured, encode_png, measure_image, model_enlarger
+from gramgan_plugin.evaluation.enlarge import ModelEnlarger
+from gramgan_plugin.evaluation.images import set_images
+from gramgan_plugin.evaluation.measure import Measured, SetResult, encode_png, measure_image
 from gramgan_plugin.evaluation.over_time import Crops, cut_crops, update_over_time
 from gramgan_plugin.files import replace_file
 from gramgan_plugin.training import distributed
@@ -21,7 +22,12 @@ COMPARED = 4  # images of each set
 
 
 def validate(
-    model: Any, loaders: list[DataLoader[Any]], iteration: int, opt: dict[str, Any], log: RunLog
+    model: Any,
+    loaders: list[DataLoader[Any]],
+    iteration: int,
+    opt: dict[str, Any],
+    log: RunLog,
+    between: Callable[[], object] = lambda: None,
 ) -> dict[str, dict[str, float]]:
     """Measure the model on each validation set, and write pictures; every process of the run must call it.
 
@@ -38,12 +44,14 @@ def validate(
         iteration: for the pictures' names and the log.
         opt: resolved options.
         log: where the means go.
+        between: called before each image; what it raises ends the validation.
 
     Returns:
         set -> metric -> mean over the images, the same on every process.
 
     Raises:
-        UserError: for an image that cannot be read or measured, or a picture that cannot be written.
+        UserError: for a picture that cannot be written, and with ``val.on_error: stop`` for an image that cannot be
+            measured.
     """
     own = getattr(type(model), "nondist_validation", None) is not getattr(SRModel, "nondist_validation", None)
     results = {}
@@ -53,48 +61,40 @@ def validate(
             model.validation(loader, iteration, log.board, bool(opt["val"].get("save_img", False)))
             results[dataset] = distributed.gather(_means_of_its_own(model, opt))[0]
             continue
-        results[dataset] = _validate_set(model, loader, iteration, opt)
-        log.validation(iteration, dataset, results[dataset])
+        result = _validate_set(model, loader, iteration, opt, between)
+        results[dataset] = result.means()
+        log.validation(iteration, result)
     return results
 
 
-def _validate_set(model: Any, loader: DataLoader[Any], iteration: int, opt: dict[str, Any]) -> dict[str, float]:
+def _validate_set(
+    model: Any, loader: DataLoader[Any], iteration: int, opt: dict[str, Any], between: Callable[[], object]
+) -> SetResult:
     dataset, world = loader.dataset.opt["name"], opt["world_size"]  # type: ignore[attr-defined]
-    metrics = opt["val"].get("metrics") or {}
-    enlarge = model_enlarger(model)
+    metrics, stop = opt["val"].get("metrics") or {}, opt["val"].get("on_error") == "stop"
+    enlarge = ModelEnlarger(model, opt["val"].get("tile"))
     pictures = _Pictures(opt, dataset, iteration)
     size = len(loader.dataset)  # type: ignore[arg-type]
-    mine: list[dict[str, float]] = []
-    images = _share(loader, opt["rank"], world)
+    mine: list[Measured] = []
     # In rounds of one image a process, so that process 0 holds no more than one picture of each.
+    images = set_images(loader, range(opt["rank"], size, world))
     for first in range(0, size, world):
+        between()
         picture = None
-        data = next(images, None)
-        if data is not None:
-            measured = measure_image(enlarge, data, metrics, model=opt["name"], dataset=dataset, device=model.device)
-            mine.append(measured.values)
-            picture = pictures.take(first + opt["rank"], measured)
+        image = next(images, None)
+        if image is not None:
+            one = measure_image(
+                enlarge, image, metrics, model=opt["name"], dataset=dataset, device=model.device, stop=stop
+            )
+            picture = pictures.take(first + opt["rank"], one)
+            mine.append(replace(one, lq=None, image=None, truth=None))
         if pictures.any_from(first):
             pictures.write(distributed.gather_on_first(picture))
-    rows = [row for share in distributed.gather(mine) for row in share]
-    columns = {metric: [row[metric] for row in rows if metric in row] for metric in metrics}
-    # fsum rounds once, at its end: the order of the images, which is that of the processes, makes no difference.
-    return {metric: math.fsum(column) / len(column) for metric, column in columns.items() if column}
-
-
-def _share(loader: DataLoader[Any], rank: int, world: int) -> Iterator[dict[str, Any]]:
-    """The images of a set that this process measures."""
-    return iter(
-        DataLoader(
-            Subset(loader.dataset, range(rank, len(loader.dataset), world)),  # type: ignore[arg-type]
-            batch_size=1,
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-            worker_init_fn=loader.worker_init_fn,
-            # A loader draws a seed for its workers: not from the generator that the training draws from.
-            generator=torch.Generator(),
-        )
-    )
+    result = SetResult(opt["name"], dataset)
+    for share in distributed.gather(mine):
+        for one in share:
+            result.add(one)
+    return result
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ class _Pictures:
 
     def take(self, place: int, measured: Measured) -> _Picture:
         """The pictures of the image at a place of the set."""
+        if measured.image is None:
+            return _Picture(measured.name, None, None)
         return _Picture(
             measured.name,
             encode_png(measured.image, self._path(measured.name)) if self.save else None,
@@ -139,7 +141,7 @@ class _Pictures:
                 update_over_time(self.folder / "over_time" / self.dataset, self.iteration, picture.crops)
 
     def _path(self, name: str) -> Path:
-        return self.folder / name / f"{name}_{self.iteration}.png"
+        return self.folder / self.dataset / name / f"{name}_{self.iteration}.png"
 
 
 def _means_of_its_own(model: Any, opt: Mapping[str, Any]) -> dict[str, float]:

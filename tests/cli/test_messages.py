@@ -1,6 +1,7 @@
 """Every kind of bad input, and of trouble with the machine, ends in one line and exit code 2."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -183,14 +184,10 @@ class TestWeights:
         line = self._refused(fails, tiny_options, write_options, pretrain_network_g="half.pth")
         assert line.startswith("half.pth: not a readable checkpoint") or line.startswith("half.pth: not a checkpoint")
 
-    @pytest.mark.parametrize("other", ["fewer", "another class"])
-    def test_a_state_of_other_optimizers(self, finished, tiny_options, write_options, fails, other):
-        if other == "fewer":
-            for block in ("disc_perceptual_opt", "gan_opt", "optim_d"):
-                del tiny_options["train"][block]
-            del tiny_options["network_d"]
-        else:
-            tiny_options["train"]["optim_g"] = {"type": "RMSprop", "lr": 1e-4}
+    def test_a_state_of_more_optimizers(self, finished, tiny_options, write_options, fails):
+        for block in ("disc_perceptual_opt", "gan_opt", "optim_d"):
+            del tiny_options["train"][block]
+        del tiny_options["network_d"]
         line = fails("train", "-opt", write_options(tiny_options), "--auto_resume")
         assert "4.state: does not fit these options' optimizers" in line
 
@@ -213,7 +210,7 @@ class TestNoSpace:
             ("metrics.jsonl", "metrics.jsonl"),
             (f"models/.net_g_6.pth.tmp-{os.getpid()}", "models/net_g_6.pth"),
             (f"training_states/.6.state.tmp-{os.getpid()}", "training_states/6.state"),
-            ("visualization/astronaut/.astronaut_6.png.tmp", "visualization/astronaut/astronaut_6.png"),
+            ("visualization/heldout/astronaut/.astronaut_6.png.tmp", "visualization/heldout/astronaut/astronaut_6.png"),
         ],
     )
     def test_train(self, finished, fails, file, named):
@@ -268,9 +265,26 @@ class TestMetrics:
     def test_a_pair_that_does_not_fit(self, options, write_options, fails, monkeypatch, enlarge, message):
         from gramgan_plugin.evaluation import benchmark
 
-        monkeypatch.setattr(benchmark, "model_enlarger", lambda model: enlarge)
+        monkeypatch.setattr(benchmark, "ModelEnlarger", lambda model, tile: enlarge)
         line = fails("test", "-opt", write_options(options))
         assert line.startswith(f"heldout: astronaut: tiny {message}")
+
+    def test_an_image_that_cannot_be_measured(self, options, write_options, workdir, capsys):
+        """It is left out of the means, and the exit code says that some failed."""
+        block = options["datasets"]["test_1"]
+        gt = workdir / "GT"
+        gt.mkdir()
+        (gt / "whole.png").write_bytes((Path(block.pop("dataroot_gt")) / "astronaut.png").read_bytes())
+        (gt / "torn.png").write_bytes((gt / "whole.png").read_bytes()[:2000])
+        del block["dataroot_lq"]
+        block |= {"dataroot_gt": str(gt), "lq": "bicubic"}
+        assert main(["test", "-opt", write_options(options)]) == 3
+        assert "tiny, heldout: torn is left out of the mean of psnr" in capsys.readouterr().out
+        rows = json.loads((workdir / "results/tiny/results.json").read_text())["rows"]
+        assert [(row["model"], set(row["per_image"]), set(row["left_out"])) for row in rows] == [
+            ("bicubic", {"whole"}, {"torn"}),
+            ("tiny", {"whole"}, {"torn"}),
+        ]
 
     def test_what_the_metric_itself_refuses(self, options, write_options, fails, monkeypatch):
         from gramgan_plugin.evaluation import measure

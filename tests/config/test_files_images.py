@@ -230,17 +230,19 @@ class TestDamage:
             assert error == "datasets.val.dataroot_gt: GT.lmdb: 0001: cut short"
 
     def test_what_a_run_does_about_it(self, workdir):
-        """Training leaves such images out, unless it is to stop at them; a test and the check call them mistakes."""
+        """Training and tests leave such images out, unless they are to stop at them; the check calls them mistakes."""
         _folders()
         _cut_short(Path("GT/0001.png"))
         options = _options("PairedSRDataset")
-        errors, warnings = _found(options, is_train=True)
-        assert errors == []
-        assert warnings == ["datasets.val.dataroot_gt: GT/0001.png: cut short; such images are left out"]
-        for how in ({"is_train": False}, {"is_train": None}):
-            assert _found(options, **how)[0] == ["datasets.val.dataroot_gt: GT/0001.png: cut short"]
+        what = "datasets.val.dataroot_gt: GT/0001.png: cut short"
+        for is_train in (True, False):
+            assert _found(options, is_train=is_train) == ([], [f"{what}; such images are left out"])
+        assert _found(options) == ([what], [])
+        options["val"]["on_error"] = "skip"
+        assert _found(options) == ([], [f"{what}; such images are left out"])
         options["val"]["on_error"] = "stop"
-        assert _found(options, is_train=True)[0] == ["datasets.val.dataroot_gt: GT/0001.png: cut short"]
+        for is_train in (True, False, None):
+            assert _found(options, is_train=is_train) == ([what], [])
         options["datasets"] = {"test": options["datasets"]["val"]}
         assert _found(options, is_train=True) == ([], []), "it has no use for test sets"
 

@@ -1,6 +1,10 @@
+import json
+
 import basicsr  # noqa: F401
+import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils import tensor2img
@@ -8,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from gramgan_plugin.data import PairedSRDataset
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.evaluation.measure import bicubic_enlarger, measure, to_uint8, write_image
+from gramgan_plugin.evaluation.enlarge import bicubic_enlarger
+from gramgan_plugin.evaluation.measure import measure, to_uint8, write_image
 
 METRICS = {
     "psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True, "better": "higher"},
@@ -61,6 +66,48 @@ class TestMeasure:
         )
         assert seen == [("b", (32, 32, 3), None)]
         assert result.means() == {}
+
+
+class TestLeftOut:
+    @pytest.fixture
+    def photos(self, tmp_path):
+        for name, side in (("dot", 8), ("cat", 48), ("torn", 48)):
+            cv2.imwrite(str(tmp_path / f"{name}.png"), skimage.data.chelsea()[:side, :side])
+        torn = tmp_path / "torn.png"
+        torn.write_bytes(torn.read_bytes()[:900])
+        options = {"name": "set", "phase": "test", "scale": 4, "type": "PairedSRDataset", "lq": "bicubic"}
+        return DataLoader(PairedSRDataset(options | {"dataroot_gt": str(tmp_path)}), batch_size=1)
+
+    def _measure(self, photos, **options):
+        return measure(bicubic_enlarger(4), photos, METRICS, model="bicubic", device=torch.device("cpu"), **options)
+
+    def test_means_are_over_the_others_and_json_is_json(self, photos):
+        result = self._measure(photos, stop=False)
+        assert set(result.per_image["psnr"]) == {"cat"}
+        assert result.means()["psnr"] == result.per_image["psnr"]["cat"]
+        assert set(result.left_out["psnr"]) == {"dot", "torn"}
+        json.loads(json.dumps(result.rows(), allow_nan=False))
+        assert [set(row["left_out"]) for row in result.rows()] == [{"dot", "torn"}, {"dot", "torn"}]
+        assert "set: dot is left out of the mean of psnr: val.metrics.psnr: calculate_psnr of dot" in (
+            "\n".join(result.problems())
+        )
+
+    def test_or_it_stops(self, photos):
+        with pytest.raises(UserError, match=r"dot"):
+            self._measure(photos)
+
+    def test_when_none_can_be_measured_that_is_an_error(self, photos):
+        huge = {"psnr": {"type": "calculate_psnr", "crop_border": 40}}
+        with pytest.raises(UserError, match="too small for crop_border"):
+            measure(bicubic_enlarger(4), photos, huge, model="x", device=torch.device("cpu"), stop=False)
+
+    def test_an_image_that_equals_gt(self, tmp_path):
+        cv2.imwrite(str(tmp_path / "flat.png"), np.full((32, 32, 3), 90, np.uint8))
+        cv2.imwrite(str(tmp_path / "cat.png"), skimage.data.chelsea()[:48, :48])
+        options = {"name": "set", "phase": "test", "scale": 4, "type": "PairedSRDataset", "lq": "bicubic"}
+        loader = DataLoader(PairedSRDataset(options | {"dataroot_gt": str(tmp_path)}), batch_size=1)
+        result = self._measure(loader, stop=False)
+        assert "is inf: it equals GT" in result.left_out["psnr"]["flat"]
 
 
 class TestImages:

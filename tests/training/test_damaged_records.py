@@ -48,7 +48,7 @@ class TestManifests:
         (states / "2.json").write_text(text)
         assert damage(states / "2.state") == "2.json is not readable"
         told: list[str] = []
-        assert newest_checkpoint(states, told.append) == states / "1.state"
+        assert newest_checkpoint(states, lambda _, line: told.append(line)) == states / "1.state"
         assert told == [f"{states / '2.state'} is passed over: 2.json is not readable"]
 
     @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800", "\x1b[2J\n", "/" * 5000, "../" * 2000])

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import basicsr  # noqa: F401
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -425,7 +427,7 @@ class TestValidation:
 
     def test_an_image_that_one_of_them_cannot_read(self, photos, workdir):
         (photos / "photo3.png").write_bytes(b"no picture")
-        first, second = together(2, validate_shared, str(photos), {}, timeout=40)
+        first, second = together(2, validate_shared, str(photos), {"on_error": "stop"}, timeout=40)
         assert second.error[0] == "UserError"
         assert "photo3.png" in second.error[1]
         assert first.error[0] == "PeerLost"
@@ -574,7 +576,8 @@ class TestTraining:
 
         monkeypatch.chdir("process0")
         Path("watched/two").rename("watched/straight")
-        Path("experiments/two/training_states/4.json").unlink()
+        for name in ("4.json", "4.state"):
+            Path("experiments/two/training_states", name).unlink()
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         torchrun += ["-m", "gramgan_plugin", "train", "-opt", "options.yml", "--plugin", "watched"]
         torchrun += ["--launcher", "pytorch", "--auto_resume", "--force_yml", "name=two"]
@@ -628,7 +631,9 @@ class TestTraining:
         assert "stopped by SIGTERM after iteration" in stderr
 
     def test_one_cannot_go_on(self, gan_options, write_options, photos, workdir):
-        (photos / "photo1.png").write_bytes(b"no picture")
+        transparent = np.zeros((64, 64, 4), np.uint8)  # which the check, looking at headers, does not find
+        cv2.imwrite(str(photos / "photo1.png"), transparent)
+        gan_options["val"]["on_error"] = "stop"
         write_options(gan_options)
         first, second = together(2, train, "--launcher", "pytorch", timeout=60)
         assert (first.code, second.code) == (2, 2), first.stderr + second.stderr

@@ -156,6 +156,31 @@ class TestSkipped:
         assert not _looks(([HEALTHY | {"skipped_steps": 50.0}] * 2 + [HEALTHY]) * 10), "now and then"
 
 
+class TestExploded:
+    def _told(self, losses: list[float], **peaks: float) -> list[str]:
+        health, told = Health(), []
+        for number, loss in enumerate(losses, start=1):
+            told += health.look(100 * number, {"l_g_pix": loss, **(peaks if number == len(losses) else {})})
+        return told
+
+    def test_of_the_l1_stage(self):
+        (line,) = self._told([0.2, 0.08, 0.066, 369.0, 0.09, 0.09])
+        assert line.startswith("the loss has exploded: by iteration 400 it was 369, 4,612 times what is usual (0.08)")
+        assert all(cure in line for cure in ("train.optim_g.lr", "clip_grad_norm_g", "max_grad_ratio"))
+
+    def test_between_two_log_lines(self):
+        (line,) = self._told([0.2, 0.08, 0.066, 0.09], loss_peak=369.0, loss_peak_iter=342.0)
+        assert "at iteration 342 it was 369" in line
+
+    def test_of_basicsrs_models(self):
+        health = Health()
+        told = [health.look(number, {"l_pix": loss}) for number, loss in enumerate([0.1, 0.1, 0.1, 20.0], start=1)]
+        assert [len(lines) for lines in told] == [0, 0, 0, 1]
+
+    def test_what_is_ordinary(self):
+        assert self._told([0.5, 0.1, 0.05, 0.09, 0.02, 0.1, 0.03], loss_peak=0.3, loss_peak_iter=650.0) == []
+
+
 class TestAnyLog:
     def test_absent_values_and_none(self):
         assert _looks([{}] * 100) == []

@@ -164,9 +164,13 @@ class TestKeepLast:
             patch.setattr(Path, "unlink", killed)
             checkpoints.save(0, 2)
         warnings: list[str] = []
-        assert newest_checkpoint(run / "training_states", warnings.append) == run / "training_states/2.state"
+
+        def report(level: int, line: str) -> None:
+            warnings.append(line)
+
+        assert newest_checkpoint(run / "training_states", report) == run / "training_states/2.state"
         (run / "training_states/2.json").unlink()
-        assert newest_checkpoint(run / "training_states", warnings.append) is None
+        assert newest_checkpoint(run / "training_states", report) is None
         (run / "training_states/2.state").unlink()
         build()
         assert _files(run) == _of(2) - {"training_states/2.state", "training_states/2.json"}, "the next start tidies up"

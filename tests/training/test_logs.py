@@ -11,6 +11,7 @@ import torch
 
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.evaluation.curves import read_metrics
+from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.training import logs
 from gramgan_plugin.training.logs import RunLog, for_the_line, images_per_iteration, run_logging
 
@@ -77,7 +78,7 @@ class TestMetrics:
     def test_all_is_there(self, opt, written):
         log = RunLog(opt, 0)
         log.training(0, 10, [1e-4], SECONDS, LOG)
-        log.validation(10, "Set5", {"psnr": 30.0})
+        log.validation(10, SetResult("tiny", "Set5", {"psnr": {"a": 30.0}}))
         log.close()
         training, validation = written()[0]
         assert training == {"iter": 10, "epoch": 0, "lr": 1e-4, **SECONDS, "images_per_s": 8.0, **LOG}
@@ -86,10 +87,13 @@ class TestMetrics:
     def test_what_is_no_number_is_still_json(self, opt, written):
         log = RunLog(opt, 0)
         log.training(0, 1, [1e-4], {"time": 0.0, "data_time": 0.0}, {"l_g_pix": float("nan"), "l_g_x": float("inf")})
-        log.validation(1, "Set5", {"niqe": float("nan")})
+        log.validation(1, SetResult("tiny", "Set5", {"psnr": {"a": 30.0}}, left_out={"psnr": {"b": "it is nan"}}))
         log.close()
         lines, said = written()
-        assert (lines[0]["l_g_pix"], lines[0]["l_g_x"], lines[1]["metrics"]["niqe"]) == (None, None, None)
+        assert (lines[0]["l_g_pix"], lines[0]["l_g_x"]) == (None, None)
+        assert lines[1] == {"iter": 1, "dataset": "Set5", "metrics": {"psnr": 30.0}, "left_out": {"psnr": 1}}
+        assert "Set5: b is left out of the mean of psnr: it is nan" in said[1]
+        assert "psnr 30.0000 (1 of 2 images)" in said[2]
         assert "l_g_pix: nan l_g_x: inf" in said[0], "the log tells which it was"
         metrics = read_metrics(Path("experiments/tiny/metrics.jsonl"))
         assert set(metrics.training) == {"lr", "time", "data_time", "l_g_pix", "l_g_x"}
@@ -116,7 +120,7 @@ class TestMetrics:
         log = RunLog(opt, 0)
         log.tick()
         log.training(0, 1, [1e-4], SECONDS, LOG)
-        log.validation(1, "Set5", {"psnr": 30.0})
+        log.validation(1, SetResult("tiny", "Set5", {"psnr": {"a": 30.0}}))
         log.close()
         assert not list(Path().rglob("metrics.jsonl"))
         assert not Path("tb_logger").exists()
@@ -184,7 +188,7 @@ class TestTensorBoard:
         opt["logger"]["use_tb_logger"] = True
         log = RunLog(opt, 0)
         log.training(0, 10, [1e-4], SECONDS, LOG)
-        log.validation(10, "Set5", {"psnr": 30.0})
+        log.validation(10, SetResult("tiny", "Set5", {"psnr": {"a": 30.0}}))
         log.close()
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -52,7 +52,7 @@ class TestRun:
         assert {"models/net_g_latest.pth", "options.yml", "environment.json", "train.log", "metrics.jsonl"} <= files
         assert not [name for name in files if "tmp" in name or name.endswith(".lock.json")]
         assert damage(run / "training_states/4.state") is None
-        picture = cv2.imread(str(run / "visualization/astronaut/astronaut_4.png"))
+        picture = cv2.imread(str(run / "visualization/heldout/astronaut/astronaut_4.png"))
         assert picture.shape == (96, 96, 3)
 
     def test_metrics(self, run):
@@ -103,6 +103,7 @@ class TestResume:
     def test_auto_resume_goes_on_exactly(self, run, tiny_options, workdir, reached):
         if reached == 2:
             (run / "training_states/4.json").unlink()
+            (run / "training_states/4.state").unlink()
         longer = deepcopy(tiny_options)
         longer["train"]["total_iter"] = 7
         _train(longer | {"name": "straight"})
@@ -120,7 +121,7 @@ class TestResume:
         network.write_bytes(network.read_bytes()[:-100])
         assert "net_g_4.pth is not as it was written" in damage(run / "training_states/4.state")
         assert newest_checkpoint(run / "training_states").name == "2.state"
-        (run / "training_states/2.json").unlink()
+        (run / "models/net_g_2.pth").unlink()
         assert newest_checkpoint(run / "training_states") is None
 
     def test_auto_resume_without_a_checkpoint_starts(self, tiny_options, workdir):
@@ -200,7 +201,7 @@ class TestSignals:
     def test_saved_once(self, tiny_options, workdir, after, monkeypatch, count, saved):
         tiny_options["train"]["total_iter"] = 6
         calls = []
-        monkeypatch.setattr(Checkpoints, "save", lambda self, epoch, iteration: calls.append(iteration))
+        monkeypatch.setattr(Checkpoints, "save", lambda self, epoch, iteration, **_: calls.append(iteration))
         after(count, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(Preempted, match=f"after iteration {count}, "):
             _train(tiny_options)
@@ -381,6 +382,91 @@ class TestKeeping:
         values = [line["metrics"]["psnr"] for line in _lines(run / "metrics.jsonl") if "metrics" in line]
         assert values[1] == next(line["metrics"]["psnr"] for line in lines if line["iter"] == 4 and "metrics" in line)
         assert json.loads((run / "models/best.json").read_text())["value"] == max(values[1:])
+
+
+class TestValidation:
+    """Whatever a validation meets, the state before it is saved."""
+
+    @pytest.fixture
+    def broken(self, monkeypatch):
+        def at(error: Callable[[], BaseException]) -> None:
+            test = GramGANModel.test
+
+            def fails(self: GramGANModel) -> None:
+                if self.is_train:
+                    raise error()
+                test(self)
+
+            monkeypatch.setattr(GramGANModel, "test", fails)
+
+        return at
+
+    def test_saved_before_it(self, tiny_options, workdir, broken):
+        tiny_options["val"]["val_freq"] = 3
+        tiny_options["logger"]["save_checkpoint_freq"] = 100
+        broken(lambda: KeyError("a fault of the network"))
+        with pytest.raises(KeyError):
+            _train(tiny_options)
+        assert newest_checkpoint(workdir / "experiments/tiny/training_states").name == "3.state"
+
+    def test_and_removed_when_there_is_a_later_one(self, tiny_options, workdir):
+        tiny_options["val"]["val_freq"] = 1
+        _train(tiny_options)
+        states = sorted(path.name for path in (workdir / "experiments/tiny/training_states").iterdir())
+        assert states == ["2.json", "2.state", "4.json", "4.state"]
+
+    def test_an_image_that_cannot_be_enlarged_ends_nothing(self, tiny_options, workdir, broken):
+        broken(lambda: RuntimeError("a size that it cannot take"))
+        _train(tiny_options)
+        log = (workdir / "experiments/tiny/train.log").read_text()
+        assert "heldout: astronaut is left out of the mean of psnr" in log
+        assert "tiny cannot enlarge it (24x24): a size that it cannot take" in log
+
+    def test_unless_the_options_say_so(self, tiny_options, workdir, broken):
+        tiny_options["val"]["on_error"] = "stop"
+        broken(lambda: RuntimeError("a size that it cannot take"))
+        with pytest.raises(UserError, match=r"heldout: astronaut: tiny cannot enlarge it \(24x24\): a size"):
+            _train(tiny_options)
+        assert newest_checkpoint(workdir / "experiments/tiny/training_states").name == "4.state"
+
+    def test_a_signal_acts_within_one_image(self, tiny_options, workdir, monkeypatch):
+        gt = Path(tiny_options["datasets"]["val"].pop("dataroot_gt"))
+        del tiny_options["datasets"]["val"]["dataroot_lq"]
+        photos = workdir / "photos"
+        photos.mkdir()
+        for number in range(5):
+            (photos / f"{number}.png").write_bytes((gt / "astronaut.png").read_bytes())
+        tiny_options["datasets"]["val"] |= {"dataroot_gt": str(photos), "lq": "bicubic"}
+        tiny_options["val"] |= {"val_freq": 2}
+        test, calls = GramGANModel.test, []
+
+        def signalled(self: GramGANModel) -> None:
+            calls.append(1)
+            if len(calls) == 2:
+                signal.raise_signal(signal.SIGTERM)
+            test(self)
+
+        with monkeypatch.context() as patch, pytest.raises(Preempted, match="after iteration 2"):  # noqa: PT012
+            patch.setattr(GramGANModel, "test", signalled)
+            _train(tiny_options)
+        assert len(calls) == 2
+        _train(tiny_options, auto_resume=True)
+        lines = [line["iter"] for line in _lines(workdir / "experiments/tiny/metrics.jsonl") if "metrics" in line]
+        assert lines == [2, 4], "what the signal cut short is made up"
+
+
+class TestSpikes:
+    def test_the_norms_are_resumed_exactly(self, tiny_options, workdir):
+        tiny_options["train"] |= {"max_grad_ratio": 5, "total_iter": 3}
+        _train(tiny_options)
+        states = workdir / "experiments/tiny/training_states"
+        norms = torch.load(states / "3.state", weights_only=True)["own"]["grad_norms"]
+        logged = [line["grad_norm_g"] for line in _lines(workdir / "experiments/tiny/metrics.jsonl") if "lr" in line]
+        assert norms["g"][-3:].tolist() == pytest.approx(logged)
+        tiny_options["train"]["total_iter"] = 4
+        _train(tiny_options, auto_resume=True)
+        after = torch.load(states / "4.state", weights_only=True)["own"]["grad_norms"]
+        assert torch.equal(after["d"][-4:-1], norms["d"][-3:])
 
 
 class TestReproducible:

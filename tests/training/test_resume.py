@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gramgan_plugin.config import resolve_options
+from gramgan_plugin.errors import UserError
 from gramgan_plugin.training import train
 from gramgan_plugin.training.facts import place_in_data, recorded_seed, run_facts
 from gramgan_plugin.training.resume import find_resume_state
@@ -202,12 +203,12 @@ class TestWhichState:
         _train(tiny_options, auto_resume=True)
         assert _epochs(workdir / "experiments/second")[3:] == [(6, 1)]
 
-    def test_an_older_state_than_there_is(self, run, tiny_options):
+    def test_newer_checkpoints_are_never_overwritten(self, run, tiny_options):
         tiny_options["path"]["resume_state"] = str(run / "training_states/2.state")
-        _train(tiny_options)
-        (warning,) = _warnings(run)
-        assert "2.state, though there is 3.state" in warning
-        assert _epochs(run)[3:] == [(3, 0), (4, 0), (5, 1)]
+        before = {path: path.read_bytes() for path in run.rglob("*_3.*")}
+        with pytest.raises(UserError, match=r"2\.state: .*3\.state is newer, and this run would overwrite it"):
+            _train(tiny_options)
+        assert {path: path.read_bytes() for path in run.rglob("*_3.*")} == before
 
     def test_an_older_state_than_one_that_is_damaged(self, run, tiny_options):
         tiny_options["path"]["resume_state"] = str(run / "training_states/2.state")
@@ -234,3 +235,87 @@ class TestWhichState:
         assert len(_epochs(run)) == 3
         assert {path: path.stat().st_mtime_ns for path in run.rglob("*_3.*")} == files, "nothing is saved again"
         assert (run / "models/net_g_latest.pth").read_bytes() == networks
+
+    def test_nothing_to_resume_from_and_an_older_folder(self, tiny_options, workdir, capfd):
+        older = workdir / "experiments/tiny"
+        older.mkdir(parents=True)
+        (older / "notes.txt").write_text("mine")
+        tiny_options["train"]["total_iter"] = 1
+        del tiny_options["val"]
+        _train(tiny_options, auto_resume=True)
+        (archive,) = workdir.glob("experiments/tiny_archived_*")
+        assert (archive / "notes.txt").read_text() == "mine"
+        log = (older / "train.log").read_text()
+        for text in (log, capfd.readouterr().err):
+            assert "has no checkpoint to resume from; training starts anew" in text
+            assert f"it is now {archive.relative_to(workdir)}" in text.replace(f"{workdir}/", "")
+
+
+class TestWithoutAList:
+    """Upstream writes no N.json, and it may be lost in copying."""
+
+    def test_a_run_that_upstream_began(self, run, tiny_options):
+        for manifest in (run / "training_states").glob("*.json"):
+            manifest.unlink()
+        state = torch.load(run / "training_states/3.state", weights_only=True)
+        of_upstream = {key: state[key] for key in ("epoch", "iter", "optimizers", "schedulers")}
+        torch.save(of_upstream, run / "training_states/3.state")
+        _train(tiny_options, auto_resume=True)
+        (warning,) = _warnings(run)
+        assert "3.state has no 3.json with its files' hashes; it is resumed from unverified" in warning
+        assert [iteration for iteration, _ in _epochs(run)] == [1, 2, 3, 4, 5]
+
+    def test_where_upstream_went_on_is_where_it_resumes(self, run, tiny_options):
+        (run / "training_states/3.json").unlink()
+        before = (run / "models/net_g_3.pth").read_bytes()
+        _train(tiny_options, auto_resume=True)
+        assert [iteration for iteration, _ in _epochs(run)] == [1, 2, 3, 4, 5]
+        assert (run / "models/net_g_3.pth").read_bytes() == before
+
+    def test_a_newer_one_that_lacks_a_network_stops_the_run(self, run, tiny_options):
+        (run / "training_states/3.json").unlink()
+        (run / "models/net_d_3.pth").unlink()
+        with pytest.raises(UserError, match=r"3\.state: its network .*net_d_3\.pth is missing; put it back, or move"):
+            _train(tiny_options, auto_resume=True)
+        assert (run / "training_states/3.state").exists()
+        (run / "training_states/3.state").rename(run / "3.state")
+        _train(tiny_options, auto_resume=True)
+        assert [iteration for iteration, _ in _epochs(run)] == [1, 2, 3, 3, 4, 5]
+
+    @pytest.mark.parametrize("name", ["training_states/3.state", "models/net_g_3.pth"])
+    def test_one_that_cannot_be_read_is_passed_over(self, run, tiny_options, name):
+        (run / "training_states/3.json").unlink()
+        (run / name).write_bytes((run / name).read_bytes()[:1000])
+        _train(tiny_options, auto_resume=True)
+        assert "3.state is passed over: " in _warnings(run)[0]
+        assert [iteration for iteration, _ in _epochs(run)] == [1, 2, 3, 3, 4, 5]
+
+
+class TestChangedOptions:
+    def test_rate(self, run, tiny_options):
+        tiny_options["train"]["optim_g"]["lr"] = 1e-6
+        _train(tiny_options, auto_resume=True)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [line["lr"] for line in lines if "lr" in line][3:] == pytest.approx([1e-6, 1e-6], rel=1e-2)
+        assert any("train.optim_g: lr: 1e-06, was 0.0001" in line for line in _warnings(run))
+
+    def test_a_longer_cycle(self, tiny_options, workdir):
+        del tiny_options["val"]
+        train = tiny_options["train"]
+        train["scheduler"] = {"type": "OneCycleLR", "max_lr": 1e-3, "total_steps": 4}
+        train["total_iter"] = 4
+        _train(tiny_options)
+        train["scheduler"]["total_steps"] = train["total_iter"] = 8
+        _train(tiny_options, auto_resume=True)
+        assert len(_epochs(workdir / "experiments/tiny")) == 8
+
+    def test_a_network_of_other_widths(self, run, tiny_options):
+        tiny_options["path"]["ignore_resume_networks"] = ["network_g"]
+        tiny_options["network_g"]["num_grow_ch"] = 2
+        _train(tiny_options, auto_resume=True)
+        assert "train.optim_g: the moments start anew, since the network is another" in _warnings(run)[0]
+
+    def test_an_optimizer_of_another_class(self, run, tiny_options):
+        tiny_options["train"]["optim_g"]["type"] = "AdamW"
+        _train(tiny_options, auto_resume=True)
+        assert "the moments start anew, since the optimizer is AdamW, was Adam" in _warnings(run)[0]

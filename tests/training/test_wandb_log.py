@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gramgan_plugin.errors import OptionError, Preempted
+from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.training import wandb_log
 from gramgan_plugin.training.logs import RunLog
 from gramgan_plugin.training.wandb_log import WandbRun, is_installed, project_of, shareable
@@ -75,7 +76,7 @@ def opt(options_to_log, workdir: Path) -> dict[str, Any]:
 def _train(opt: dict[str, Any], iteration: int) -> None:
     log = RunLog(opt, iteration - 1)
     log.training(0, iteration, [1e-4], {"time": 0.5, "data_time": 0.1}, {"l_g_pix": 0.5, "d_accuracy": 1.0})
-    log.validation(iteration, "Set5", {"psnr": 30.0})
+    log.validation(iteration, SetResult("tiny", "Set5", {"psnr": {"a": 30.0}}))
     log.close()
 
 
@@ -216,7 +217,7 @@ def test_the_real_package_offline(opt, monkeypatch, workdir):
     time.sleep(1.1)  # its folders' names have the second in them
     log = RunLog(opt, 1)
     log.training(0, 2, [1e-4], {"time": 0.5, "data_time": 0.1}, {"l_g_pix": 0.5})
-    log.validation(2, "Set5", {"psnr": 30.0})
+    log.validation(2, SetResult("tiny", "Set5", {"psnr": {"a": 30.0}}))
     _leave(log, Preempted())
     own_id = json.loads(Path("experiments/tiny/wandb.json").read_text())["id"]
     files = sorted(Path("experiments/tiny/wandb").glob(f"offline-run-*-{own_id}/run-{own_id}.wandb"))

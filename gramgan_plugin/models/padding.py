@@ -1,0 +1,47 @@
+"""Images whose sides a network cannot take: padded before it, its result cut after it."""
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# RRDBNet's PixelUnshuffle: at scale 2 and 1 it works on LQ that is 2 and 4 times smaller.
+UNSHUFFLED = {2: 2, 1: 4}
+
+
+def side_multiple(net: nn.Module) -> int:
+    """Return what the sides of a network's input have to be multiples of.
+
+    Args:
+        net: declares it as ``window_size`` or ``downsample``, or its modules do (SwinIR's windows of attention);
+            RRDBNet by its ``scale``.
+
+    >>> side_multiple(nn.Identity())
+    1
+    """
+    if type(net).__name__ == "RRDBNet":
+        return UNSHUFFLED.get(getattr(net, "scale", 4), 1)
+    multiple = 1
+    for module in net.modules():
+        for name in ("window_size", "downsample"):
+            declared = getattr(module, name, None)
+            sides = declared if isinstance(declared, list | tuple) else [declared]
+            if all(type(side) is int and side > 0 for side in sides):
+                multiple = math.lcm(multiple, *sides)
+    return multiple
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Pad an image at its right and lower side by reflection (where it is too small for that, by its edge).
+
+    Args:
+        image: (N, C, H, W).
+        multiple: of which the sides of the result are multiples.
+
+    Returns:
+        (N, C, H', W'), H' and W' the smallest such multiples.
+    """
+    height, width = image.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    small = down >= height or right >= width
+    return F.pad(image, (0, right, 0, down), "replicate" if small else "reflect")

@@ -19,6 +19,7 @@ class _Loader(yaml.SafeLoader):
     """Safe loading, where ``1e-4`` is a float and a key stands once."""
 
     nodes = 0
+    merged = 0  # keys of mappings with those that `<<` merges into them, which can grow without end
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """The next node; that there are too many is an error before all are read, since PyYAML takes its time."""
@@ -42,6 +43,15 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(
                 None, None, f"{shown(node.value)} is not of the type {kind}", node.start_mark
             ) from error
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge what ``<<`` names."""
+        super().flatten_mapping(node)
+        self.merged += len(node.value)
+        if self.merged > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"merges more than {MOST_VALUES:,d} values", node.start_mark
+            )
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A dict; a key that stands twice, or is no plain value, is an error."""

@@ -82,6 +82,13 @@ class TestValues:
         ):
             parse_yaml("\n".join(lines), "t")
 
+    @pytest.mark.parametrize("levels", [1, 3])
+    def test_merges_that_grow_without_end(self, levels):
+        lines = ["a0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(2000)) + "}"]
+        lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 1000)}]}}" for n in range(1, levels + 1)]
+        with pytest.raises(OptionError, match=r"^t, line \d: merges more than 100,000 values$"):
+            parse_yaml("\n".join(lines), "t")
+
     def test_an_anchor_within_itself(self):
         with pytest.raises(OptionError, match="t: not readable as YAML"):
             parse_yaml("a: &a [*a]\n", "t")

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,17 @@ class TestDamage:
         printed = capsys.readouterr()
         assert printed.err == "basicsr check: datasets.val.dataroot_lq: LQ/0002.png: cut short\n"
         assert printed.out == ""
+
+
+def test_what_pillow_logs(workdir, caplog):
+    """Of a TIFF of 64,000 samples a pixel, for one; nothing of it reaches the terminal."""
+    _folders(suffix="tif")
+    content = bytearray(Path("GT/0000.tif").read_bytes())
+    tag = content.index(struct.pack("<HHI", 277, 3, 1))  # SamplesPerPixel, one short
+    content[tag + 8 : tag + 10] = struct.pack("<H", 64000)
+    Path("GT/0000.tif").write_bytes(content)
+    assert _found(_options("PairedSRDataset"))[0][0].startswith("datasets.val.dataroot_gt: GT/0000.tif: ")
+    assert caplog.records == []
 
 
 class TestTime:

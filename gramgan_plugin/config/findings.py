@@ -37,9 +37,9 @@ class Findings:
 
     def catch(self, error: Exception) -> None:
         """Note an error whose message has the key's path already."""
-        for line in str(error).splitlines():
-            if line not in self.errors:
-                self._note(line)
+        line = _one_line(str(error))
+        if line not in self.errors:
+            self._note(line)
 
     def warn(self, path: str, text: str) -> None:
         """Note something that is allowed but not as it looks."""
@@ -122,4 +122,4 @@ def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
 
 
 def _one_line(text: str) -> str:
-    return shortened(" ".join(text.split("\n")))
+    return shortened(" ".join(text.splitlines()))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.config.yaml_reader import MOST_BYTES, parse_yaml
-from gramgan_plugin.errors import OptionError
+from gramgan_plugin.errors import OptionError, shortened
 from gramgan_plugin.files import expanded
 from gramgan_plugin.registration import did_you_mean
 
@@ -107,15 +107,16 @@ def apply_override(options: dict[str, Any], override: str) -> None:
     Raises:
         OptionError: if there is no ``=``, or a section on the way is missing.
     """
+    given = f"--force_yml {shortened(' '.join(override.splitlines()), 300)}"
     path, equals, value = override.partition("=")
     keys = [key.strip() for key in path.split(":")]
     if not equals or not all(keys):
-        raise OptionError(f"--force_yml {override}: expected KEY:SUBKEY=VALUE, such as train:total_iter=1000")
+        raise OptionError(f"{given}: expected KEY:SUBKEY=VALUE, such as train:total_iter=1000")
     section: Any = options
     for depth, key in enumerate(keys[:-1]):
         if not isinstance(section, dict) or not isinstance(section.get(key), dict):
             known = section if isinstance(section, dict) else {}
             where = ":".join(keys[: depth + 1])
-            raise OptionError(f"--force_yml {override}: there is no section '{where}'{did_you_mean(key, known)}")
+            raise OptionError(f"{given}: there is no section '{where}'{did_you_mean(key, known)}")
         section = section[key]
-    section[keys[-1]] = parse_yaml(value.strip(), f"--force_yml {override}")
+    section[keys[-1]] = parse_yaml(value.strip(), given)

@@ -331,6 +331,23 @@ class TestBounds:
         lines = str(caught.value).splitlines()
         assert max(map(len, lines)) <= 1000
 
+    @pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\u2028", "\x1b[2J"])
+    @pytest.mark.parametrize(
+        "key",
+        ["name", "model_type", "network_g:type", "train:pixel_opt:type", "train:optim_g:type", "datasets:val:type"],
+    )
+    def test_ends_of_lines(self, tiny_options, write_options, capsys, key, end):
+        code, printed = _check(["-opt", write_options(_changed(tiny_options, {key: f"a{end}b"}))], capsys)
+        assert code == 2
+        assert all(line.startswith("basicsr check: ") and line.isprintable() for line in printed.splitlines())
+
+    def test_ends_of_lines_in_overrides(self, tiny_options, write_options, capsys):
+        for override in ("a\nb", "no:x\n\n=1", "name=[\n" + "x" * 9999):
+            code, printed = _check(["-opt", write_options(tiny_options), "--force_yml", override], capsys)
+            assert code == 2
+            (line,) = printed.splitlines()
+            assert len(line) < 500
+
     def test_a_long_name_that_no_file_system_takes(self, tiny_options):
         with pytest.raises(OptionError, match=r"^name: 'aaa.*cannot be a folder's name; use at most 200 letters"):
             check_options(_changed(tiny_options, {"name": "a" * 201}))

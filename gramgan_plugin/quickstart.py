@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.config import check_options, load_options, resolve_options
@@ -19,14 +21,19 @@ from gramgan_plugin.evaluation.measure import write_image
 from gramgan_plugin.evaluation.pictures import side_by_side
 from gramgan_plugin.evaluation.plots import plot_losses
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS, find_vgg19_weights
+from gramgan_plugin.models.build import build_model
+from gramgan_plugin.models.measured_speed import Speed
 from gramgan_plugin.training import train
 from gramgan_plugin.training.logs import run_logging
 from gramgan_plugin.training.run_folder import open_run_folder
 
 FOLDER = Path("experiments/quickstart")
-# Five minutes on two cores are the limit for it all; the VGG term takes about as long as the rest of an iteration.
-GRAMGAN_ITERATIONS = 500
-GRAMGAN_ITERATIONS_WITH_VGG = 300
+SECONDS = 300.0  # for it all; slower machines train for fewer iterations
+OF_TESTS = 40.0  # what is left of them for tests and pictures
+OF_LOADING = 1.15  # an iteration with its share of loading, logging and validation, by one without
+L1_ITERATIONS, GRAMGAN_ITERATIONS = 1200, 500
+LEAST_ITERATIONS = 100
+REHEARSAL = 4  # iterations that are timed
 
 Scores = dict[str, dict[str, float]]
 
@@ -39,13 +46,14 @@ def run_quickstart(
 ) -> Scores:
     """Pack the sample photos, train the small L1 stage and Gram-GAN, test both and draw the results.
 
-    Everything goes through the option files that come with the package, as a full run does. Nothing is fetched.
+    Everything goes through the option files that come with the package, as a full run does. Nothing is fetched. Some
+    iterations of each stage are timed first, and both are shortened so that all fits into five minutes.
 
     Args:
         folder: what it all goes under; an older one is archived.
         say: told what happens, a line at a time.
-        l1_iterations: length of the L1 stage; None for what its option file has.
-        gramgan_iterations: length of Gram-GAN's; None for what fits into a few minutes.
+        l1_iterations: length of the L1 stage; None for what fits.
+        gramgan_iterations: length of Gram-GAN's; None for what fits.
 
     Returns:
         What results.json holds: ``bicubic``, ``l1``, ``gramgan`` -> ``psnr_y``, ``ssim_y`` and ``niqe``, each the
@@ -58,11 +66,19 @@ def run_quickstart(
     with open_run_folder(folder, keep=False, report=lambda _, line: say(line)):
         say(f"1/5  Packing sample photos into {folder}/data")
         data = prepare_sample(folder / "data")
-        say(f"2/5  Training the L1 stage on {data.sub_images} sub-images")
-        _train("train_rrdb_psnr_sample", folder / "l1", data, l1_changes(l1_iterations))
-        say("3/5  Training Gram-GAN from it" + _about_vgg())
+        l1 = rehearse(_options("train_rrdb_psnr_sample", data, l1_changes(), "val"), folder / "l1")
+        gramgan = rehearse(_options("train_gramgan_sample", data, gramgan_changes(), "val"), folder / "gramgan")
+        say(f"     an iteration takes {l1.seconds:.2f} s in the L1 stage, {gramgan.seconds:.2f} s in Gram-GAN's ({l1})")
+        planned = plan(SECONDS - OF_TESTS - (time.perf_counter() - started), l1.seconds, gramgan.seconds)
+        iterations = planned[0] if l1_iterations is None else l1_iterations
+        say(f"2/5  Training the L1 stage on {data.sub_images} sub-images, {iterations:,} iterations")
+        _train("train_rrdb_psnr_sample", folder / "l1", data, merge(l1_changes(iterations), l1.options()))
+        left = SECONDS - OF_TESTS - (time.perf_counter() - started)
+        fitting = min(GRAMGAN_ITERATIONS, max(LEAST_ITERATIONS, int(left / gramgan.seconds)))
+        iterations = fitting if gramgan_iterations is None else gramgan_iterations
+        say(f"3/5  Training Gram-GAN from it, {iterations:,} iterations{_about_vgg()}")
         start = {"path": {"pretrain_network_g": str(folder / "l1/models/net_g_latest.pth")}}
-        changes = merge(gramgan_changes(gramgan_iterations), start)
+        changes = merge(merge(gramgan_changes(iterations), gramgan.options()), start)
         _train("train_gramgan_sample", folder / "gramgan", data, changes)
         say("4/5  Testing both on the held-out photos")
         scores = {stage: _test(folder, stage, data) for stage in ("l1", "gramgan")}
@@ -79,6 +95,64 @@ def run_quickstart(
     return result
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a few iterations of a stage have shown.
+
+    Attributes:
+        seconds: for an iteration, all in all.
+        speed: the precision and memory layout that were found to be fastest.
+    """
+
+    seconds: float
+    speed: Speed
+
+    def __str__(self) -> str:
+        return f"{self.speed.precision}{', channels-last' if self.speed.channels_last else ''}"
+
+    def options(self) -> dict[str, Any]:
+        """What the stage is trained with, so that it is not timed again."""
+        return {"train": {"precision": self.speed.precision, "channels_last": self.speed.channels_last}}
+
+
+def rehearse(options: dict[str, Any], folder: Path) -> Rehearsal:
+    """Time some iterations of a run on random images.
+
+    Args:
+        options: the run's; it starts from random weights, and nothing is written.
+        folder: the run's.
+    """
+    fresh = merge(options, {"path": {"pretrain_network_g": None}})  # which does not exist yet
+    opt = resolve_options(fresh, is_train=True, folder=folder) | {"rank": 0, "world_size": 1}
+    data, scale = opt["datasets"]["train"], int(opt["scale"])
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(opt)
+        size = (int(data["batch_size_per_gpu"]), 3, int(data["gt_size"]), int(data["gt_size"]))
+        gt = torch.rand(size)
+        model.feed_data({"gt": gt, "lq": torch.nn.functional.avg_pool2d(gt, scale)})
+        model.optimize_parameters(1)
+        start = time.perf_counter()
+        for iteration in range(2, 2 + REHEARSAL):
+            model.optimize_parameters(iteration)
+        float(model.output.sum())  # waits for a GPU
+    return Rehearsal(OF_LOADING * (time.perf_counter() - start) / REHEARSAL, model.speed)
+
+
+def plan(seconds: float, l1: float, gramgan: float) -> tuple[int, int]:
+    """Iterations of the two stages: all of them, or shortened alike to what fits.
+
+    Args:
+        seconds: for both.
+        l1: seconds for an iteration of the L1 stage.
+        gramgan: and of Gram-GAN's.
+
+    >>> plan(260, 0.05, 0.13), plan(260, 0.2, 0.6)
+    ((1200, 500), (577, 240))
+    """
+    share = min(1.0, max(0.0, seconds) / (L1_ITERATIONS * l1 + GRAMGAN_ITERATIONS * gramgan))
+    return max(LEAST_ITERATIONS, int(L1_ITERATIONS * share)), max(LEAST_ITERATIONS, int(GRAMGAN_ITERATIONS * share))
+
+
 def l1_changes(iterations: int | None = None) -> dict[str, Any]:
     """What differs from the option file of the small L1 stage: its length, if another is asked for."""
     if iterations is None:
@@ -89,8 +163,7 @@ def l1_changes(iterations: int | None = None) -> dict[str, Any]:
 def gramgan_changes(iterations: int | None = None) -> dict[str, Any]:
     """What differs from the option file of the small Gram-GAN: its length, and the VGG term where it can be had."""
     weights = find_vgg19_weights()
-    if iterations is None:
-        iterations = GRAMGAN_ITERATIONS if weights is None else GRAMGAN_ITERATIONS_WITH_VGG
+    iterations = GRAMGAN_ITERATIONS if iterations is None else iterations
     train: dict[str, Any] = {
         "total_iter": iterations,
         "scheduler": {"period": max(iterations, 2), "warmup_iter": min(20, iterations // 2)},

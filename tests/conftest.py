@@ -13,6 +13,14 @@ import gramgan_plugin  # noqa: F401  (sets the hooks that make `import basicsr` 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``gpu`` skip where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu") is not None:
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
 @pytest.fixture(scope="session")
 def sample_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of real photos: LMDBs of 96-pixel sub-images, and one held-out photo, cut to 96 pixels."""

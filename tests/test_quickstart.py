@@ -9,8 +9,9 @@ import torch
 
 import gramgan_plugin.quickstart as module
 from gramgan_plugin.cli.main import main
+from gramgan_plugin.config import parse_yaml
 from gramgan_plugin.errors import Preempted
-from gramgan_plugin.quickstart import gramgan_changes, l1_changes, run_quickstart
+from gramgan_plugin.quickstart import gramgan_changes, l1_changes, plan, run_quickstart
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ class TestQuickstart:
         assert "l_g_percep" not in (folder / "gramgan/metrics.jsonl").read_text()
 
     def test_it_is_the_shipped_option_files(self, done):
-        from gramgan_plugin.config import load_options, parse_yaml
+        from gramgan_plugin.config import load_options
 
         folder, _, _ = done
         for stage, name in (("l1", "train_rrdb_psnr_sample"), ("gramgan", "train_gramgan_sample")):
@@ -124,3 +125,23 @@ def test_as_a_command(workdir, monkeypatch):
     assert main(["quickstart"]) == 0
     assert called == [workdir]
     logging.getLogger("basicsr").handlers.clear()
+
+
+class TestPlan:
+    @pytest.mark.parametrize(("l1", "gramgan"), [(0.01, 0.02), (0.05, 0.13), (0.2, 0.45), (0.5, 2.0), (9.0, 9.0)])
+    def test_it_fits_or_is_as_short_as_can_be(self, l1, gramgan):
+        first, second = plan(250, l1, gramgan)
+        assert first <= 1200
+        assert second <= 500
+        assert first * l1 + second * gramgan <= 250 or min(first, second) == 100
+        # As much as fits: with some more it would not.
+        assert (first, second) == (1200, 500) or (first + 5) * l1 + (second + 5) * gramgan > 250
+
+    def test_what_the_machine_does_is_measured(self, done):
+        folder, said, _ = done
+        (line,) = [line for line in said if "an iteration takes" in line]
+        assert "fp32" in line or "bf16" in line
+        for stage in ("l1", "gramgan"):
+            used = parse_yaml((folder / stage / "options.yml").read_text(), "options.yml")["train"]
+            assert used["precision"] in ("fp32", "bf16")
+            assert isinstance(used["channels_last"], bool)

@@ -3,39 +3,46 @@
 import hashlib
 import json
 import os
-import pickle
 import re
-import zipfile
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gramgan_plugin.checkpoints.headers import FETCH_AGAIN, read_headers
 from gramgan_plugin.errors import UserError, file_errors, os_problem
+from gramgan_plugin.text import printable
 
 # torch's zip writer reports a full disk as a RuntimeError.
 TORCH_WRITE_ERROR = re.compile(r"PytorchStreamWriter|inline_container|unexpected pos")
+# What its allocator says.
+NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory")
 
 
 def load_tensors(path: str | Path) -> Any:
     """Read a file written by ``torch.save``, on the CPU, without running any code that it may hold.
 
+    What the file declares is compared with its size before anything is allocated, see ``read_headers``.
+
+    Returns:
+        What was saved: dense tensors and plain data.
+
     Raises:
-        UserError: if the file is missing, is no checkpoint, is damaged, or holds more than tensors and plain data.
+        UserError: one line: if the file is missing, is no checkpoint, is damaged, or holds more than that.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint file")
+    read_headers(path)
+    name = printable(str(path))
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not a checkpoint of plain tensors, so it is not opened (a file that needs full unpickling "
-            f"can run code): {_first_line(error)}"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable checkpoint (damaged or cut short?): {_first_line(error)}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about its own internals
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # its messages advise to load the file unchecked
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            size = Path(path).stat().st_size / 1e6
+            raise UserError(f"{name}: not enough memory for its {size:,.0f} MB; close other programs") from error
+        raise UserError(f"{name}: a damaged checkpoint; {FETCH_AGAIN}") from error
 
 
 def save_tensors(data: Any, path: str | Path) -> None:

@@ -7,96 +7,202 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Wrappers that training frameworks put around a state dict, in the order in which they are tried when the key
-# asked for is not there.
-WRAPPER_KEYS = ("params", "params_ema", "state_dict", "model")
+from gramgan_plugin.checkpoints.formats import recognise_format
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.text import printable, shown
+
+# Wrappers that training frameworks put around a state dict, in the order in which they are tried when no key is
+# asked for.
+WRAPPER_KEYS = ("params", "params_ema", "params-ema", "state_dict", "model")
+
+# Of a network's tensors, and of its values, what has to come from the file where not all has to.
+LEAST_SHARE = 0.5
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass
 class Fit:
-    """Which tensors of a file fit a network: the names that were loaded, and those that were not and why."""
+    """Which tensors of a file fit a network by name and shape, and which do not and why.
+
+    Attributes:
+        network: the network's class.
+        source: the file.
+        key: the key in it under which the weights stand; None for a bare state dict.
+        fitting: the file's tensors that fit.
+        missing, unexpected, mismatched: names in the network alone, in the file alone, and of another shape.
+        unusable: names of tensors that are no weights (bool, int8, complex, ...), with their type.
+        share: how much of the network's tensors fits, or of its values (numbers), whichever is less. Half of the
+            tensors may be biases alone, and half of the values one large layer, so that each is asked for.
+    """
 
     network: str
     source: str
     key: str | None
-    loaded: list[str] = field(default_factory=list)
+    fitting: dict[str, Tensor] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+    share: float = 0.0
 
     @property
     def complete(self) -> bool:
         """True if the file and the network have the same tensors in the same shapes."""
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not (self.missing or self.unexpected or self.mismatched or self.unusable)
 
     def summary(self) -> str:
-        """One line if all fits; otherwise a line for each kind of misfit, with the first few names."""
-        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
-        where = f"{self.source} [{self.key}]" if self.key else self.source
-        lines = [f"{self.network}: {len(self.loaded)} of {total} tensors loaded from {where}"]
+        """One printable line: how many tensors fit, and for each kind of misfit the first few names."""
+        total = len(self.fitting) + len(self.missing) + len(self.mismatched) + len(self.unusable)
+        where = f"{self.source} [{shown(self.key)}]" if self.key else self.source
+        lines = [f"{self.network}: {len(self.fitting)} of {total} tensors fit those of {printable(where)}"]
         for label, names in (
             ("not in the file", self.missing),
             ("only in the file", self.unexpected),
             ("of another shape", self.mismatched),
         ):
             if names:
-                shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-                lines.append(f"{len(names)} {label}: {shown}")
+                first = ", ".join(map(shown, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+                lines.append(f"{len(names)} {label}: {first}")
         return "; ".join(lines)
 
+    def refusal(self, strict: bool, strict_key: str = "strict_load_g") -> str | None:
+        """Why these weights cannot be taken and what to do, in one line; None if they can.
 
-def find_state_dict(loaded: Any, param_key: str | None) -> tuple[dict[str, Tensor], str | None]:
+        Args:
+            strict: all has to fit. Otherwise at least half of the network's tensors and of its values.
+            strict_key: the option under ``path`` that says so.
+        """
+        if self.unusable:
+            return f"{printable(self.source)}: {shown(self.unusable[0])}; weights are floats: save them as float32"
+        enough = self.share >= LEAST_SHARE
+        if self.complete or (enough and not strict):
+            return None
+        known = recognise_format(self.unexpected)
+        if known is not None:
+            advice = f"its names are those of {known}"
+        elif enough:
+            advice = f"is it a checkpoint of this network? (path.{strict_key}: false takes what fits)"
+        else:
+            advice = "that is less than half of the network: give a checkpoint of this network, of the same options"
+        return f"{self.summary()}; {advice}"
+
+
+def find_state_dict(
+    loaded: Any, source: str, param_key: str | None, *, required: str | None = None, also: str | None = None
+) -> tuple[dict[str, Tensor], str | None]:
     """The state dict in what a checkpoint file held, and the key under which it stood.
 
     BasicSR wraps it under ``params`` or ``params_ema``, others under ``state_dict``, and many files are a bare
-    state dict. ``param_key`` is preferred; where the file hasn't got it, whatever it has is taken. A ``module.``
-    prefix (DataParallel's) is removed.
+    state dict. The prefixes of wrapped networks (``module.``, ``_orig_mod.``) are removed.
 
     Args:
-        loaded: what ``load_tensors`` returned.
-        param_key: the key asked for (``path.param_key_g``), or None for no preference.
+        loaded: what ``load_tensors`` or ``read_headers`` returned.
+        source: the file, for messages.
+        param_key: the key asked for, or None for no preference.
+        required: the option that asks for it: the file then has to have it. Without, whatever it has is taken.
+        also: a key that is tried next.
 
     Returns:
         The state dict, and the key or None for a bare one.
 
     Raises:
-        ValueError: if there is no state dict to be found.
+        UserError: if there is no state dict to be found, or not the one required; lists the keys that there are.
     """
+    source = printable(source)
     if not isinstance(loaded, Mapping):
-        raise ValueError(f"holds a {type(loaded).__name__}, not a state dict")
-    for key in (param_key, *WRAPPER_KEYS):
-        if key is not None and isinstance(loaded.get(key), Mapping):
-            return _clean(loaded[key]), key
-    if any(isinstance(value, Tensor) for value in loaded.values()):
-        return _clean(loaded), None
-    raise ValueError(f"holds no state dict; its keys are {', '.join(map(str, list(loaded)[:6])) or 'none'}")
+        raise UserError(f"{source}: holds a {type(loaded).__name__}, not a state dict; {_GIVE_WEIGHTS}")
+    keys = [key for key, value in loaded.items() if isinstance(key, str) and _holds_tensors(value)]
+    if required is not None and param_key not in keys:
+        has = (
+            f"it has {_listed(keys)}"
+            if keys
+            else "its weights stand under no key: leave that option out, or set it to ~"
+        )
+        raise UserError(f"{required}: {source} has no weights under {shown(repr(param_key))}; {has}")
+    for key in (param_key, also, *WRAPPER_KEYS):
+        if key in keys:
+            return _clean(loaded[key], source), key
+    if _holds_tensors(loaded):
+        return _clean(loaded, source), None
+    if len(keys) == 1:
+        return _clean(loaded[keys[0]], source), keys[0]
+    if keys:
+        raise UserError(f"{source}: holds weights under {_listed(keys)}; name one of them in path.param_key_g (or _d)")
+    raise UserError(f"{source}: holds no state dict; its keys are {_listed(loaded) or 'none'}; {_GIVE_WEIGHTS}")
 
 
-def fit_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, key: str | None) -> Fit:
-    """Copy into ``net`` the tensors that fit by name and shape, leave the others, and report both.
+def match_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, key: str | None) -> Fit:
+    """Compare a state dict with a network by names, shapes and types of numbers; neither is changed.
 
     Args:
-        net: the network; its tensors keep their device and dtype.
-        weights: state dict.
+        net: the network, on any device.
+        weights: state dict, perhaps on the meta device.
         source: file name, for the report.
         key: the key under which it stood, for the report.
     """
     fit = Fit(type(net).__name__, source, key)
-    own = net.state_dict()
-    fitting: dict[str, Tensor] = {}
+    own = {name: tensor for name, tensor in net.state_dict().items() if isinstance(tensor, Tensor)}
     for name, tensor in own.items():
-        if name not in weights:
+        given = weights.get(name)
+        if given is None:
             fit.missing.append(name)
-        elif weights[name].shape != tensor.shape:
-            fit.mismatched.append(f"{name} {tuple(weights[name].shape)} for {tuple(tensor.shape)}")
+        elif given.shape != tensor.shape:
+            fit.mismatched.append(f"{name} {tuple(given.shape)} for {tuple(tensor.shape)}")
+        elif not _same_kind(given.dtype, tensor.dtype):
+            fit.unusable.append(f"{name} is {str(given.dtype).removeprefix('torch.')}")
         else:
-            fit.loaded.append(name)
-            fitting[name] = weights[name]
+            fit.fitting[name] = given
     fit.unexpected = [name for name in weights if name not in own]
-    with torch.no_grad():
-        net.load_state_dict(fitting, strict=False)
+    values = sum(tensor.numel() for tensor in own.values())
+    taken = sum(tensor.numel() for tensor in fit.fitting.values())
+    fit.share = min(len(fit.fitting) / max(1, len(own)), taken / max(1, values))
     return fit
 
 
-def _clean(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {str(name).removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+def copy_weights(net: nn.Module, fit: Fit) -> None:
+    """Copy into ``net`` what fits; its tensors keep their device and type, all others stay as they are.
+
+    Raises:
+        UserError: naming the first tensor that is not finite (as the network would hold it); nothing is copied then.
+    """
+    own = net.state_dict()
+    for name, tensor in fit.fitting.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(own[name].dtype)).all()):
+            raise UserError(
+                f"{printable(fit.source)}: {shown(name)} holds values that are not finite (NaN or infinity): the file "
+                "is damaged, or its training had failed; take an earlier checkpoint"
+            )
+    with torch.no_grad():
+        net.load_state_dict(fit.fitting, strict=False)
+
+
+_GIVE_WEIGHTS = "give a file of weights, such as net_g_*.pth"
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(member, Tensor) for member in value.values())
+
+
+def _listed(keys: Any) -> str:
+    names = [shown(key, longest=40) for key in keys]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _same_kind(given: torch.dtype, own: torch.dtype) -> bool:
+    return given == own or any(given in kind and own in kind for kind in (FLOATS, INTEGERS))
+
+
+def _clean(state: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
+    """The tensors, under their names without DataParallel's and torch.compile's prefixes."""
+    cleaned: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        parts = [part for part in str(name).split(".") if part != "_orig_mod"]
+        bare = ".".join(parts).removeprefix("module.")
+        if bare in cleaned:
+            raise UserError(f"{source}: {shown(bare)} stands there twice, with and without a prefix; {_GIVE_WEIGHTS}")
+        cleaned[bare] = value
+    return cleaned

@@ -10,7 +10,9 @@ from typing import Any
 
 from gramgan_plugin import __version__
 from gramgan_plugin.cli.failures import explain
+from gramgan_plugin.cpu import set_openmp
 from gramgan_plugin.errors import shortened
+from gramgan_plugin.text import printable as printable
 
 # Each is a module of this package with add_parser(subparsers), which sets `run`. None imports torch before it runs.
 COMMANDS = (
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         a signal and can go on, 130 interrupted. A bug of ours raises.
     """
     arguments = build_parser().parse_args(argv)
+    set_openmp()
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
@@ -97,11 +100,6 @@ def _add_verbose(parser: argparse.ArgumentParser, default: Any = argparse.SUPPRE
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():
                 _add_verbose(below)
-
-
-def printable(line: str) -> str:
-    """Names of files and keys come from outside: no control characters to the terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """Whether the files and folders that options name are there, and what is in them fits the options."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.config.check import check_options
 from gramgan_plugin.config.files_datasets import check_datasets
 from gramgan_plugin.config.files_images import Deadline
+from gramgan_plugin.config.files_weights import check_weights
 from gramgan_plugin.config.findings import MOST, Findings
 from gramgan_plugin.config.schema import with_names_of_today
 from gramgan_plugin.config.schema_datasets import OF_BASICSR
 from gramgan_plugin.config.sense_texture import check_texture_files
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.files import expanded
-from gramgan_plugin.sections import section
 
 SECONDS = 5.0  # for reading images
 
@@ -88,26 +86,6 @@ def check_files(
     found = Findings()
     whole, _ = with_names_of_today(opt, OF_BASICSR)
     check_datasets(whole, is_train, Deadline(seconds), found)
-    _check_weights(whole, goes_on, found)
+    check_weights(whole, goes_on, found)
     check_texture_files(whole, found)
     return found.raise_errors()
-
-
-def _check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> None:
-    paths = section(opt, "path")
-    state = paths.get("resume_state")
-    if state and not expanded(state).is_file():
-        found.error("path.resume_state", f"{state}: no such file")
-    keep = paths.get("ignore_resume_networks") or []
-    for key, path in paths.items():
-        network = key.removeprefix("pretrain_")
-        unread = (goes_on or state) and network not in keep
-        if network != key and path and opt.get(network) and not unread and not expanded(path).is_file():
-            found.error(f"path.{key}", f"{path}: no such checkpoint file")
-    train = section(opt, "train")
-    blocks = {f"train.{key}": block for key, block in train.items() if key.endswith("_opt")}
-    blocks |= {f"train.extra_terms.{key}": block for key, block in section(train, "extra_terms").items()}
-    for where, block in blocks.items():
-        path = section(block).get("vgg_weights")
-        if path and not Path(path).is_file():
-            found.error(f"{where}.vgg_weights", f"{path}: no such file")

@@ -107,6 +107,11 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool], dict[str, Any]]] = {
     "whole": ("a whole number", is_whole, {"type": "integer"}),
     "number": ("a number", is_number, {"type": "number"}),
     "flag": ("true or false", lambda value: isinstance(value, bool), {"type": "boolean"}),
+    "switch": (
+        "true, false or auto",
+        lambda value: isinstance(value, bool) or value == "auto",
+        {"anyOf": [{"type": "boolean"}, {"const": "auto"}]},
+    ),
     "text": ("text", _is_text, {"type": "string"}),
     "path": ("a path", _is_path, {"type": "string", "minLength": 1}),
     "paths": (

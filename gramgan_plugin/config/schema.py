@@ -32,10 +32,18 @@ NETWORK_D = Key("component", "the discriminator", of="arch")
 
 PATH: dict[str, Key] = {
     "pretrain_network_g": Key("path", "the generator's weights to start from: a .pth file"),
-    "param_key_g": Key("text", "which weights of that file: params or params_ema", default="params"),
-    "strict_load_g": Key("flag", "refuse weights that do not fit tensor for tensor", default=True),
+    "param_key_g": Key(
+        "text",
+        "which weights of that file: params or params_ema, which it then has to have; null for those that it has; left "
+        "out: params, or with a warning what it has",
+    ),
+    "strict_load_g": Key(
+        "flag",
+        "refuse weights that do not fit tensor for tensor; false takes what fits, at least half of the network",
+        default=True,
+    ),
     "pretrain_network_d": Key("path", "the discriminator's weights to start from"),
-    "param_key_d": Key("text", "which weights of that file", default="params"),
+    "param_key_d": Key("text", "which weights of that file, as param_key_g"),
     "strict_load_d": Key("flag", "as strict_load_g", default=True),
     "resume_state": Key("path", "a training state to go on from; --auto_resume finds the newest"),
     "ignore_resume_networks": Key("texts", "networks that keep their pretrain_network_* when a run goes on"),

@@ -71,12 +71,12 @@ _GRAMGAN = {
     **_GAN,
     "precision": Key(
         "text",
-        "arithmetic of the networks: fp32, bf16, fp16 (with a gradient scaler), or auto for the fastest that the "
-        "hardware has; losses and weights stay in float32",
+        "arithmetic of the networks: fp32, bf16, fp16 (with a gradient scaler), or auto, which times them on the run's "
+        "networks; losses and weights stay in float32",
         default="fp32",
         choices=("fp32", "bf16", "fp16", "auto"),
     ),
-    "channels_last": Key("flag", "networks in the channels-last memory layout", default=False),
+    "channels_last": Key("switch", "networks in the channels-last memory layout; auto times it", default=False),
     "compile": Key("flag", "compile networks by torch.compile; pays after some hundred iterations", default=False),
     "compile_networks": Key("texts", "which networks", default=["g", "d", "vgg"], choices=("g", "d", "vgg")),
     "compile_mode": Key(

@@ -64,13 +64,10 @@ def check_texture(opt: Mapping[str, Any], crop_at: str, crop: int | None, found:
 
 
 def check_texture_files(opt: Mapping[str, Any], found: Findings) -> None:
-    """Note databases that are missing, damaged or of another kind than their loss, and missing feature weights."""
+    """Note databases that are missing, damaged or of another kind than their loss."""
     # What the loss gets are SR and GT, which have as many channels as the network gives.
     channels = section(opt, "network_g").get("num_out_ch", 3)
     for where, block in texture_blocks(opt):
-        weights = section(block, "features").get("vgg_weights")
-        if weights and not Path(weights).is_file():
-            found.error(f"{where}.features.vgg_weights", f"{weights}: no such file")
         if not block.get("database"):
             continue
         try:

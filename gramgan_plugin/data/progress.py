@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from gramgan_plugin.text import printable as printable
+
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -44,13 +46,3 @@ def _in_lines(items: Iterable[T], total: int, unit: str) -> Iterator[T]:
             line = f"{done}/{total} {unit}s, {rate:.2f}/s, {left:.0f} s left"
             print(line, file=sys.stderr, flush=True)
             reported = now
-
-
-def printable(text: str) -> str:
-    """A file's name with everything escaped that a terminal would act on or cannot show.
-
-    Example:
-        >>> printable("a\\x1b[2Jb")
-        'a\\\\x1b[2Jb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

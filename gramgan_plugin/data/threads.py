@@ -1,6 +1,5 @@
 """Work shared out among threads: OpenCV, Pillow and torch let Python go on while they decode, encode and compute."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import TypeVar
 import cv2
 import torch
 
+from gramgan_plugin.cpu import usable_cores
 from gramgan_plugin.errors import UserError
 
 Given = TypeVar("Given")
@@ -59,21 +59,14 @@ def one_thread_each() -> Iterator[None]:
         cv2.setNumThreads(opencv_threads)
 
 
-def usable_processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def threads_for(workers: int | None) -> int:
-    """The number of threads asked for, or one for each usable processor.
+    """The number of threads asked for, or one for each core that this process may use.
 
     Raises:
         UserError: if it is below 1.
     """
     if workers is None:
-        return usable_processors()
+        return usable_cores().count
     if workers < 1:
         raise UserError(f"--workers {workers}: must be at least 1")
     return workers

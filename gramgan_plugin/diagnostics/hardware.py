@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gramgan_plugin.cpu import bf16_instructions
+from gramgan_plugin.cpu import bf16_instructions, usable_cores
 from gramgan_plugin.diagnostics.findings import Finding, first_line, ok, problem, warning
 
+# What torch's threads go by; unless the user sets them, `basicsr` does.
+OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 MIB, GIB = 2**20, 2**30
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_MEMORY = 256 * MIB
@@ -54,13 +56,16 @@ def _gpus() -> Iterator[Finding]:
 
 
 def _cpu() -> Finding:
-    threads = f"{torch_threads()} threads for torch, {usable_cores()} cores for this process"
+    cores = usable_cores()
+    threads = f"{torch_threads()} threads for torch, {cores.count} cores for this process ({cores.why()})"
+    set_by = [f"{name}={os.environ[name]}" for name in OPENMP if name in os.environ]
+    threads += f", {' '.join(set_by)}" if set_by else ""
     support = bf16_instructions()
     if support is None:
         return ok("CPU", f"{threads}; whether it has bf16 is unknown")
     if support:
-        return ok("CPU", f"{threads}; bf16 by {' and '.join(support)}")
-    return ok("CPU", f"{threads}; no bf16 in hardware, train.precision: fp32 is faster on it")
+        return ok("CPU", f"{threads}; bf16 by {' and '.join(support)}; train.precision: auto times what is faster")
+    return ok("CPU", f"{threads}; no bf16 in hardware")
 
 
 def _shared_memory() -> Iterator[Finding]:
@@ -99,13 +104,6 @@ def gpus(torch: Any) -> Iterator[Gpu]:
 def has_nvidia_driver() -> bool:
     """Whether this machine seems to have an NVIDIA GPU, whatever torch sees of it."""
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def torch_threads() -> int | str:

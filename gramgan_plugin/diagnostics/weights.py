@@ -9,7 +9,6 @@ from gramgan_plugin.diagnostics.findings import Finding, ok, problem
 
 VGG19_NAME = "vgg19-dcbb9e9d.pth"
 VGG19_HASH = "dcbb9e9d"  # how the SHA-256 of torchvision's file begins
-VGG19_KEY = "features.0.weight"
 UPSTREAM_PLACE = Path("experiments/pretrained_models") / VGG19_NAME
 
 
@@ -63,17 +62,15 @@ def sha256(file: Path) -> str:
 
 
 def unreadable_as_vgg19(file: Path) -> str | None:
-    """Why a file cannot serve as VGG19's weights, or None if it can."""
-    from gramgan_plugin.checkpoints.files import load_tensors
+    """Why a file cannot serve as VGG19's weights, down to the first layer at least, or None if it can."""
+    from gramgan_plugin.checkpoints.headers import read_headers
     from gramgan_plugin.errors import UserError
+    from gramgan_plugin.losses.vgg_perceptual_loss import vgg19_misfit
 
     try:
-        content = load_tensors(file)
+        return vgg19_misfit(read_headers(file), ["conv1_1"])
     except UserError as error:
         return str(error).removeprefix(f"{file}: ")
-    if not isinstance(content, Mapping) or VGG19_KEY not in content:
-        return f"has no {VGG19_KEY}, as torchvision's VGG19 weights have"
-    return None
 
 
 def hub_cache() -> Path:

@@ -6,8 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gramgan_plugin.checkpoints.files import load_tensors
+from gramgan_plugin.checkpoints.finite import first_non_finite
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.precision import at_least_float32
+from gramgan_plugin.text import printable, shown
 
 # Channels and number of convolutions of VGG19's five blocks, each but the last followed by a pooling.
 BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
@@ -93,7 +96,7 @@ class VGGPerceptualLoss(nn.Module):
         self.use_input_norm = use_input_norm
         self.range_norm = range_norm
         self.features = _vgg19_features(self.layer_weights)
-        _load(self.features, vgg_weights)
+        _load(self.features, self.layer_weights, vgg_weights)
         self.requires_grad_(False).eval()
         # Constants of the network, not weights: they stay out of the state dict.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
@@ -153,10 +156,7 @@ def find_vgg19_weights() -> Path | None:
     Looked for in the order in which the loss takes them: where BasicSR keeps them, under the working directory, and
     in torch.hub's cache.
     """
-    for path in (UPSTREAM_WEIGHTS, Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME):
-        if path.is_file():
-            return path
-    return None
+    return next((path for path in (UPSTREAM_WEIGHTS, hub_weights()) if path.is_file()), None)
 
 
 def _layer_weights(layer_weights: str | Mapping[str, float]) -> dict[str, float]:
@@ -187,52 +187,74 @@ def _vgg19_features(wanted: Iterable[str]) -> nn.Sequential:
     return nn.Sequential(*layers[: 1 + max(LAYERS[name] for name in names)])
 
 
-def _load(features: nn.Sequential, path: str | None) -> None:
+def vgg19_misfit(weights: object, layers: Iterable[str]) -> str | None:
+    """Why a checkpoint's content cannot serve as VGG19's weights down to these layers, or None if it can.
+
+    Args:
+        weights: what ``load_tensors`` or ``read_headers`` returned.
+        layers: names such as ``conv2_2``.
+    """
+    channels, place = 3, 0
+    deepest = max(LAYERS[layer] for layer in layers)
+    for width, convs in BLOCKS:
+        for _ in range(convs):
+            for kind, shape in (("weight", (width, channels, 3, 3)), ("bias", (width,))):
+                name = f"features.{place}.{kind}"
+                value = weights.get(name) if isinstance(weights, Mapping) else None
+                if not isinstance(value, Tensor):
+                    layer = next(layer for layer, number in LAYERS.items() if number == place)
+                    return f"no {name} ({layer}); {_ADVICE}"
+                if tuple(value.shape) != shape:
+                    return f"{name} is {tuple(value.shape)}, not {shape}; {_ADVICE}"
+                if not value.is_floating_point():
+                    return f"{name} is {str(value.dtype).removeprefix('torch.')}, not float; {_ADVICE}"
+            if place + 2 > deepest:
+                return None
+            channels, place = width, place + 2
+        place += 1
+    return None
+
+
+_ADVICE = f"give VGG19 weights with torchvision's key names (features.0.weight), such as {WEIGHTS_NAME}"
+
+
+def _load(features: nn.Sequential, layers: Iterable[str], path: str | None) -> None:
     """Fill the network from the file at ``path``, or from torchvision's weights."""
-    weights, source = _read(path)
-    advice = f"give VGG19 weights with torchvision's key names (features.0.weight), such as {WEIGHTS_NAME}"
-    needed = {}
-    for name, parameter in features.state_dict().items():
-        value = weights.get(f"features.{name}") if isinstance(weights, Mapping) else None
-        if not isinstance(value, Tensor):
-            raise UserError(f"{source}: no features.{name}; {advice}")
-        if value.shape != parameter.shape:
-            raise UserError(
-                f"{source}: features.{name} is {tuple(value.shape)}, not {tuple(parameter.shape)}; {advice}"
-            )
-        needed[name] = value
+    file = Path(path) if path is not None else UPSTREAM_WEIGHTS if UPSTREAM_WEIGHTS.is_file() else _fetch()
+    try:
+        weights = load_tensors(file)
+    except UserError as error:
+        why = str(error).removeprefix(f"{printable(str(file))}: ")
+        raise UserError(f"{printable(str(file))}: cannot be read as VGG19 weights: {why}; {_ADVICE}") from error
+    problem = vgg19_misfit(weights, layers)
+    if problem is not None:
+        raise UserError(f"{printable(str(file))}: {problem}")
+    needed = {name: weights[f"features.{name}"] for name in features.state_dict()}
+    bad = first_non_finite(needed, "features")
+    if bad is not None:
+        raise UserError(f"{printable(str(file))}: {bad} holds values that are not finite; {_ADVICE}")
     features.load_state_dict(needed)
 
 
-def _read(path: str | None) -> tuple[object, str]:
-    """The weights and where they came from."""
-    if path is None and not UPSTREAM_WEIGHTS.is_file():
-        return _fetch()
-    file = UPSTREAM_WEIGHTS if path is None else Path(path)
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True), str(file)
-    except Exception as error:  # whatever is wrong with the file, the user has to give another
-        raise UserError(
-            f"{file}: cannot be read as VGG19 weights ({_one_line(error)}); "
-            f"set vgg_weights to a file made by torch.save, such as torchvision's {WEIGHTS_NAME}"
-        ) from error
-
-
-def _fetch() -> tuple[object, str]:
+def _fetch() -> Path:
+    """The file in torch.hub's cache, fetched if it is not there."""
+    file = hub_weights()
+    if file.is_file():
+        return file
     from torchvision.models import VGG19_Weights
 
     url = VGG19_Weights.IMAGENET1K_V1.url
     try:
-        weights = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except Exception as error:  # no network, no disk space, a damaged cache: the remedy is the same
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), hash_prefix=WEIGHTS_NAME.rpartition("-")[2].removesuffix(".pth"))
+    except Exception as error:  # no network, no disk space, another file there: the remedy is the same
         raise UserError(
-            f"VGG19 weights: cannot fetch {url} ({_one_line(error)}); "
+            f"VGG19 weights: cannot fetch {url} ({type(error).__name__}: {shown(error)}); "
             f"fetch it elsewhere and put it at {UPSTREAM_WEIGHTS}, or set vgg_weights to a file"
         ) from error
-    return weights, url
+    return file
 
 
-def _one_line(error: Exception) -> str:
-    return (
-        f"{type(error).__name__}: {str(error).strip().splitlines()[0]}" if str(error).strip() else type(error).__name__
-    )
+def hub_weights() -> Path:
+    """Where torch.hub keeps torchvision's weights once they are fetched."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME

@@ -15,6 +15,7 @@ from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.errors import OptionError, TrainingStopped
 from gramgan_plugin.losses import VGGPerceptualLoss
 from gramgan_plugin.models.host import HostFixes
+from gramgan_plugin.models.measured_speed import choose_speed
 from gramgan_plugin.models.parts import build_loss, check_terms
 from gramgan_plugin.models.speed import Compilation, Precision
 from gramgan_plugin.sections import section
@@ -44,7 +45,8 @@ class GramGANModel(HostFixes, SRModel):
     - ``scheduler``: ``type`` and its arguments, see ``gramgan_plugin.models.host.scheduler_class``.
     - ``ema_decay``: decay of the averaged weights ``net_g_ema``; 0 for none.
     - ``precision``: ``fp32``, ``bf16``, ``fp16`` (with a gradient scaler) or ``auto``; losses stay in float32.
-    - ``channels_last``: run RRDBNet, our discriminator and VGG in the channels-last memory layout.
+    - ``channels_last``: run RRDBNet, our discriminator and VGG in the channels-last memory layout; or ``auto``. Both
+      autos are timed, see ``gramgan_plugin.models.measured_speed``.
     - ``compile``, ``compile_networks``, ``compile_mode``, ``compile_backend``: see
       ``gramgan_plugin.models.speed.Compilation``.
     - ``accumulate``: go through the fed batch in so many equal parts, one after the other, to need less memory.
@@ -83,6 +85,14 @@ class GramGANModel(HostFixes, SRModel):
     }
 
     net_d: nn.Module | None = None
+
+    def __init__(self, opt: dict[str, Any]) -> None:
+        if opt["is_train"]:
+            device = torch.device("cuda" if opt["num_gpu"] != 0 else "cpu")
+            self.speed = choose_speed(opt, device)
+            chosen = {"precision": self.speed.precision, "channels_last": self.speed.channels_last}
+            opt = {**opt, "train": {**opt["train"], **chosen}}
+        super().__init__(opt)
 
     def init_training_settings(self) -> None:
         """Build what training needs beyond G: its average, D, the terms, the optimizers and their schedules."""

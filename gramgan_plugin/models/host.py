@@ -8,23 +8,23 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.utils.dist_util import get_dist_info
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
-from gramgan_plugin.archs import GramGANDiscriminator, GramGANRealPhotoDiscriminator
 from gramgan_plugin.checkpoints.files import describe_file, load_tensors, save_json, save_tensors
 from gramgan_plugin.checkpoints.finite import refuse_non_finite
-from gramgan_plugin.checkpoints.state_dicts import find_state_dict, fit_weights
+from gramgan_plugin.checkpoints.state_dicts import copy_weights, find_state_dict, match_weights
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
+from gramgan_plugin.models.layout import set_layout
 from gramgan_plugin.models.optimizers import build_optimizer, scheduler_class
 from gramgan_plugin.models.padding import pad_to_multiple, side_multiple
 from gramgan_plugin.models.plain import plain
 from gramgan_plugin.models.random_state import get_random_states, set_random_states
 from gramgan_plugin.models.restore import check_form, restore_optimizers
 from gramgan_plugin.sections import section
+from gramgan_plugin.text import printable, shown
 
 logger = logging.getLogger("basicsr")
 
@@ -71,23 +71,31 @@ class HostFixes:
         Args:
             net: network, possibly wrapped for several GPUs.
             load_path: a ``.pth`` file: BasicSR's (``params``, ``params_ema``) or a bare state dict.
-            strict: refuse a file that does not fit tensor for tensor. Otherwise what fits is taken.
-            param_key: the key preferred where the file has several; where it has not that one, the one it has.
+            strict: refuse a file that does not fit tensor for tensor. Otherwise what fits is taken, if that is at
+                least half of the network.
+            param_key: the key that is asked for. Where the option file asks for it (``path.param_key_g``), the file
+                has to have it; where a model does by itself (``params_ema`` for the average), what it has is taken,
+                with a warning. None for no preference.
 
         Raises:
-            UserError: if the file cannot be read, or does not fit and ``strict`` is set, or has nothing that fits.
+            UserError: if the file cannot be read, has not the key, or does not fit, or a weight is not finite.
         """
-        bare = _bare(net)
-        try:
-            weights, key = find_state_dict(load_tensors(load_path), param_key)
-        except ValueError as error:
-            raise UserError(f"{load_path}: {error}") from error
-        fit = fit_weights(bare, weights, str(load_path), key)
-        if not fit.loaded or (strict and not fit.complete):
-            raise UserError(
-                f"{fit.summary()}; is it a checkpoint of this network? "
-                "(path.strict_load_g: false takes what fits; for a discriminator, strict_load_d)"
-            )
+        path = self.opt.get("path") or {}
+        # Models pass on what stands in the options, or a default, without saying which.
+        prefix = "pretrain_network_"
+        named = (key.removeprefix(prefix) for key in path if key.startswith(prefix) and path[key] == load_path)
+        letter = next(named, "g")
+        asked = path.get(f"param_key_{letter}")
+        required = f"path.param_key_{letter}" if asked is not None and asked == param_key else None
+        content = load_tensors(load_path)
+        weights, key = find_state_dict(content, load_path, param_key, required=required, also=asked)
+        fit = match_weights(_bare(net), weights, load_path, key)
+        refusal = fit.refusal(strict, f"strict_load_{letter}")
+        if refusal is not None:
+            raise UserError(refusal)
+        copy_weights(_bare(net), fit)
+        if param_key is not None and key is not None and key != param_key:
+            logger.warning(f"{printable(load_path)} has no {shown(param_key)}; {shown(key)} is taken instead")
         (logger.info if fit.complete else logger.warning)(fit.summary())
 
     def save_network(
@@ -263,11 +271,8 @@ class HostFixes:
         its input in the usual one: upstream's discriminators, for one, call ``view`` on their features.
         """
         net = net.to(self.device)
-        if (self.opt.get("train") or {}).get("channels_last", False):
-            if isinstance(net, RRDBNet | GramGANDiscriminator | GramGANRealPhotoDiscriminator):
-                net = net.to(memory_format=torch.channels_last)
-            else:
-                net.register_forward_pre_hook(_contiguous_input)
+        if (self.opt.get("train") or {}).get("channels_last", False) and not set_layout(net, channels_last=True):
+            net.register_forward_pre_hook(_contiguous_input)
         if self.opt["dist"]:
             if self.device.type == "cuda":  # on CPUs there is none
                 net = nn.SyncBatchNorm.convert_sync_batchnorm(net)

@@ -1,6 +1,5 @@
 """What makes a step faster without changing what it computes: lower precision, compiled networks."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,14 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch
 
-from gramgan_plugin.cpu import bf16_instructions
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.registration import did_you_mean
 
-logger = logging.getLogger("basicsr")
-
-PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = (*DTYPES, "auto")
 COMPILED = ("g", "d", "vgg")
 # Torch's other modes replay CUDA graphs, whose second call (D on SR) overwrites what the first (on GT) has answered.
 MODES = ("default", "max-autotune-no-cudagraphs")
@@ -28,8 +24,7 @@ class Precision:
     Weights, optimizers and the losses' own arithmetic stay in float32.
 
     Args:
-        name: ``fp32``, ``bf16``, ``fp16``, or ``auto``: the fastest that the device has in hardware and that needs
-            no gradient scaler if there is one.
+        name: ``fp32``, ``bf16`` or ``fp16``.
         device: where the model is.
 
     Raises:
@@ -37,14 +32,11 @@ class Precision:
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        if name not in PRECISIONS:
+        if name not in DTYPES:
             raise OptionError(f"train.precision: '{name}' is not one of {', '.join(PRECISIONS)}")
-        self.name = automatic_precision(device) if name == "auto" else name
-        if name == "auto":
-            logger.info(f"train.precision: auto takes {self.name} on this {device.type}")
-        self.device = device
-        self.dtype = DTYPES[self.name]
-        self.scaler = torch.amp.GradScaler(device.type) if self.name == "fp16" else None
+        self.name, self.device = name, device
+        self.dtype = DTYPES[name]
+        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
         self._one = torch.ones((), device=device)
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -59,15 +51,6 @@ class Precision:
             return 1.0 / parts
         scale: Tensor = self.scaler.scale(self._one) / parts  # stays on the device
         return scale
-
-
-def automatic_precision(device: torch.device) -> str:
-    """The precision that a device is fastest in: bf16 where it has that in hardware, else fp16 on a GPU, else fp32."""
-    if device.type == "cuda":
-        # Ampere, of compute capability 8, is the first with bf16 in hardware; Volta and Turing have fp16.
-        major, _ = torch.cuda.get_device_capability(device)
-        return "bf16" if major >= 8 else "fp16" if major >= 7 else "fp32"
-    return "bf16" if device.type == "cpu" and bf16_instructions() else "fp32"
 
 
 class Compilation:

@@ -13,6 +13,7 @@ from typing import Any
 from gramgan_plugin.errors import OptionError, file_errors
 from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.json_lines import JsonLines
+from gramgan_plugin.text import printable
 from gramgan_plugin.training.bar import ProgressBar
 from gramgan_plugin.training.health import Health
 from gramgan_plugin.training.wandb_log import WandbRun, project_of
@@ -38,7 +39,7 @@ def run_logging(file: Path, rank: int = 0) -> Iterator[logging.Logger]:
             file.parent.mkdir(parents=True, exist_ok=True)
             handlers.append(_LogFile(file, mode="a", encoding="utf-8"))
     for handler in handlers:
-        handler.setFormatter(logging.Formatter(FORMAT))
+        handler.setFormatter(_Escaping(FORMAT))
     logger.handlers[:] = handlers
     logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     logger.propagate = False
@@ -69,6 +70,14 @@ def _no_traceback_of_tensorboard() -> Iterator[None]:
             if getattr(thread, "exception", None) is not None:  # its traceback may still be on the way
                 thread.join(timeout=1)
         threading.excepthook = before
+
+
+class _Escaping(logging.Formatter):
+    """Names and keys in messages come out of files: no control characters to a terminal, nor into the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record, in which lines stay lines (BasicSR logs tables of options)."""
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
 
 
 class _LogFile(logging.FileHandler):

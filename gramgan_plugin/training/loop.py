@@ -10,6 +10,8 @@ from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.data.loaders import TrainingData, build_test_loaders
 from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped
 from gramgan_plugin.models.build import build_model
+from gramgan_plugin.models.measured_speed import recorded_speed
+from gramgan_plugin.sections import section
 from gramgan_plugin.training import distributed
 from gramgan_plugin.training.facts import place_in_data, recorded_seed, run_facts
 from gramgan_plugin.training.keep import Checkpoints
@@ -96,7 +98,11 @@ class Run:
             record_data(self.folder, {**self.facts["data"], **databases})
         self.val_loaders = build_test_loaders(opt, "val")
         self.val_freq = _whole(opt, "val", "val_freq", 5000) if opt.get("val") and self.val_loaders else 0
-        self.model = build_model(opt)
+        device = "cuda" if opt["num_gpu"] != 0 else "cpu"
+        train = recorded_speed(opt["train"], section(content, "run", "speed"), device)
+        self.model = build_model({**opt, "train": train})
+        if (speed := getattr(self.model, "speed", None)) is not None:
+            self.facts["speed"] = speed.facts()
         self.checkpoints = Checkpoints(self.model, opt)
         # The iteration finished last, and the place in the data of the batch that follows it.
         self.iteration, self.place, self.epoch = 0, (0, 0), 0

@@ -31,6 +31,8 @@ PACKAGES = ("gramgan-plugin", "basicsr", "torch", "torchvision", "numpy", "openc
 # What libraries read from the environment and a result, or its speed, may depend on.
 VARIABLES = (
     "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
     "MKL_NUM_THREADS",
     "CUDA_VISIBLE_DEVICES",
     "CUBLAS_WORKSPACE_CONFIG",

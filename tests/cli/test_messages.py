@@ -169,12 +169,12 @@ class TestWeights:
         line = self._refused(fails, tiny_options, write_options, pretrain_network_g="other.pth")
         assert "RRDBNet: 0 of " in line
         assert "other.pth" in line
-        assert "is it a checkpoint of this network?" in line
+        assert "give a checkpoint of this network" in line
 
     def test_a_checkpoint_that_would_run_code(self, tiny_options, write_options, fails, workdir):
         torch.save({"params": _Touch()}, "hostile.pth")
         line = self._refused(fails, tiny_options, write_options, pretrain_network_g="hostile.pth")
-        assert line.startswith("hostile.pth: not a checkpoint of plain tensors")
+        assert line.startswith("path.pretrain_network_g: hostile.pth: not a checkpoint of plain tensors")
         assert not (workdir / "touched").exists()
 
     @pytest.mark.parametrize("zipped", [True, False])
@@ -182,7 +182,8 @@ class TestWeights:
         torch.save({"params": {"a": torch.zeros(1000)}}, "half.pth", _use_new_zipfile_serialization=zipped)
         os.truncate("half.pth", Path("half.pth").stat().st_size // 2)
         line = self._refused(fails, tiny_options, write_options, pretrain_network_g="half.pth")
-        assert line.startswith("half.pth: not a readable checkpoint") or line.startswith("half.pth: not a checkpoint")
+        assert line.startswith("path.pretrain_network_g: half.pth: a damaged checkpoint: its end is missing")
+        assert line.endswith("; copy or fetch it again")
 
     def test_a_state_of_more_optimizers(self, finished, tiny_options, write_options, fails):
         for block in ("disc_perceptual_opt", "gan_opt", "optim_d"):

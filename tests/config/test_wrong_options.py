@@ -94,7 +94,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"train:compile_networks": "g"}, "train.compile_networks: expected a list of texts, not 'g'"),
     ({"train:accumulate": 0}, "train.accumulate: must be at least 1, not 0"),
     ({"train:clip_grad_norm_g": -1}, "train.clip_grad_norm_g: must be at least 0, not -1"),
-    ({"train:channels_last": "yes"}, "train.channels_last: expected true or false, not 'yes'"),
+    ({"train:channels_last": "yes"}, "train.channels_last: expected true, false or auto, not 'yes'"),
     ({"train:pixel_opt:loss_weight": "heavy"}, "train.pixel_opt.loss_weight: expected a number, not 'heavy'"),
     ({f"{GRAM}:center": [True]}, "train.gram_patch_opt.center: expected true or false, not [True]"),
     ({f"{GRAM}:patch_size": 4.0}, "train.gram_patch_opt.patch_size: expected a whole number, not 4.0"),

@@ -73,7 +73,7 @@ class TestToModelBatch:
         with pytest.raises(ValueError, match="multiples"):
             to_model_batch({"gt": gt[..., :15], "scale": 4}, CPU)
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    @pytest.mark.gpu
     @pytest.mark.parametrize("scale", [2, 4, 8])
     def test_dtype_gpu_equals_cpu(self, scale: int) -> None:
         batch = {"gt": coffee(320, 560)[None], "scale": scale}

@@ -15,7 +15,7 @@ def cache(workdir, monkeypatch):
 
 def _save(path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path)
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}, path)
 
 
 class TestVGG19:
@@ -47,7 +47,9 @@ class TestVGG19:
         assert finding.fact.endswith("torchvision's")
 
     @pytest.mark.parametrize(
-        ("content", "words"), [(b"half a file", "not a"), (None, "has no features.0.weight")], ids=["broken", "other"]
+        ("content", "words"),
+        [(b"half a file", "a text file, not a checkpoint"), (None, "no features.0.weight")],
+        ids=["broken", "other"],
     )
     def test_a_file_that_does_not_do(self, cache, content, words):
         file = cache / weights.VGG19_NAME

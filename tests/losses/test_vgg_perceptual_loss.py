@@ -166,7 +166,7 @@ class TestVGGPerceptualLoss:
 
 class TestWeights:
     def test_missing_layer(self, weights):
-        with pytest.raises(UserError, match=r"shallow.pth: no features\.10\.weight; give VGG19 weights"):
+        with pytest.raises(UserError, match=r"shallow.pth: no features\.10\.weight \(conv3_1\); give VGG19 weights"):
             VGGPerceptualLoss(vgg_weights=str(weights / "shallow.pth"))
 
     def test_missing_file(self, tmp_path):
@@ -191,38 +191,49 @@ class TestWeights:
         with pytest.raises(UserError, match="cannot be read"):
             VGGPerceptualLoss(vgg_weights=str(tmp_path / "code.pth"))
 
+    @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+    def test_values_that_are_not_finite(self, weights, tmp_path, value):
+        state = torch.load(weights / "shallow.pth", weights_only=True)
+        state["features.5.bias"][3] = value
+        torch.save(state, tmp_path / "nan.pth")
+        with pytest.raises(UserError, match=r"nan\.pth: features\.5\.bias holds values that are not finite"):
+            VGGPerceptualLoss(layer_weights={"conv2_2": 1.0}, vgg_weights=str(tmp_path / "nan.pth"))
+        VGGPerceptualLoss(layer_weights={"conv1_2": 1.0}, vgg_weights=str(tmp_path / "nan.pth"))
+
     def test_upstream_place(self, weights, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("went to the network"))
+        monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("went to the network"))
         place = tmp_path / "experiments/pretrained_models"
         place.mkdir(parents=True)
         (place / "vgg19-dcbb9e9d.pth").write_bytes((weights / "shallow.pth").read_bytes())
         assert VGGPerceptualLoss(layer_weights={"conv2_2": 1.0})(*pair()) > 0
 
-    def test_fetched(self, weights, tmp_path, monkeypatch):
-        asked = {}
+    def test_fetched_once(self, weights, tmp_path, monkeypatch):
+        asked = []
 
-        def fetch(url, **options):
-            asked.update(options, url=url)
-            return torch.load(weights / "shallow.pth", weights_only=True)
+        def fetch(url, file, hash_prefix):
+            asked.append((url, hash_prefix))
+            Path(file).write_bytes((weights / "shallow.pth").read_bytes())
 
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
-        assert VGGPerceptualLoss(layer_weights={"conv2_2": 1.0})(*pair()) > 0
-        assert asked["url"] == "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-        assert asked["weights_only"] is True
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+        monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+        for _ in range(2):
+            assert VGGPerceptualLoss(layer_weights={"conv2_2": 1.0})(*pair()) > 0
+        assert asked == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d")]
 
     def test_no_network(self, tmp_path, monkeypatch):
-        def fetch(url, **options):
-            raise OSError("no route to host")
+        def fetch(url, file, hash_prefix):
+            raise OSError("no route to\x1b[2J host")
 
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+        monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
         with pytest.raises(UserError) as caught:
             VGGPerceptualLoss()
         message = str(caught.value)
         assert "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth" in message
-        assert "no route to host" in message
+        assert "no route to\\x1b[2J host" in message
         assert "experiments/pretrained_models/vgg19-dcbb9e9d.pth" in message
 
 

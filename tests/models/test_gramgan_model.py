@@ -294,7 +294,7 @@ class TestGramGANModel:
             model.optimize_parameters(2)
         assert model.get_current_log()["l_g_pix"] > 0
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    @pytest.mark.gpu
     @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
     def test_nothing_waits_for_the_gpu_but_to_log(self, tiny_options, workdir, precision):
         tiny_options["num_gpu"] = 1
@@ -577,5 +577,5 @@ class TestBuildModel:
         assert isinstance(model, ESRGANModel)
         assert type(model).__name__ == "ESRGANModel"
         options["path"]["pretrain_network_g"] = "other.pth"
-        with pytest.raises(UserError, match="is it a checkpoint of this network"):
+        with pytest.raises(UserError, match="give a checkpoint of this network"):
             build_model(_resolved(options))

@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.models import speed
-from gramgan_plugin.models.speed import Compilation, Precision, automatic_precision
+from gramgan_plugin.models.speed import Compilation, Precision
 
 CPU = torch.device("cpu")
 
@@ -22,25 +21,6 @@ class TestPrecision:
     def test_exception(self):
         with pytest.raises(OptionError, match=r"^train.precision: 'fp8' is not one of fp32, bf16, fp16, auto$"):
             Precision("fp8", CPU)
-
-    @pytest.mark.parametrize(
-        ("device", "has", "expected"),
-        [
-            ("cpu", ["AMX"], "bf16"),
-            ("cpu", [], "fp32"),
-            ("cpu", None, "fp32"),
-            ("cuda", (9, 0), "bf16"),
-            ("cuda", (8, 0), "bf16"),
-            ("cuda", (7, 5), "fp16"),
-            ("cuda", (6, 1), "fp32"),
-        ],
-    )
-    def test_auto(self, device, has, expected, monkeypatch):
-        monkeypatch.setattr(speed, "bf16_instructions", lambda: has)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: has)
-        assert automatic_precision(torch.device(device)) == expected
-        if device == "cpu":
-            assert Precision("auto", CPU).name == expected
 
 
 class TestCompilation:

@@ -222,7 +222,7 @@ class TestOnGpu:
         assert torch.equal(found.rows, order)
         torch.testing.assert_close(found.squared, expected, rtol=1e-9, atol=1e-16)
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    @pytest.mark.gpu
     @pytest.mark.parametrize("index", ["auto", "flat", "ivf"])
     def test_feature(self, store, queries, index):
         search = PatchSearch(store, index)

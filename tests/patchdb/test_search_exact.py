@@ -238,7 +238,7 @@ class TestTorchSearch:
         assert torch.equal(values.gather(1, place), value)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 class TestOnGpu:
     def test_feature(self):
         queries, rows = grams(20000, 6, seed=1), grams(300000, 6)

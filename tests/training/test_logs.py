@@ -74,6 +74,14 @@ class TestLogLine:
         ]
 
 
+class TestEscaping:
+    def test_no_control_characters_reach_terminal_or_log(self, workdir, capfd):
+        with run_logging(workdir / "train.log") as log:
+            log.warning("a\x1b[2Jb\u202ec\nnext line")
+        for text in (capfd.readouterr().err, (workdir / "train.log").read_text()):
+            assert "a\\x1b[2Jb\\u202ec\nnext line" in text
+
+
 class TestMetrics:
     def test_all_is_there(self, opt, written):
         log = RunLog(opt, 0)

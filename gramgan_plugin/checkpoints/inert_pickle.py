@@ -1,0 +1,309 @@
+"""Reading the pickle of a checkpoint without running or importing anything: tensors come out without their data.
+
+``torch.load(weights_only=True)`` runs no foreign code either, but trusts the sizes that a file declares, and allocates
+before it finds out. This reader interprets the few opcodes that ``torch.save`` writes and compares each tensor's
+declared size with the data that is really there.
+"""
+
+import math
+import pickletools
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import NoneType
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+# Types of a dict's keys. Others, such as deep tuples, can crash the interpreter when they are hashed.
+KEY_TYPES = (str, bytes, int, float, bool, NoneType)
+
+# What `torch.load(weights_only=True)` reads, too.
+_VALUES = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"})
+_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+_STORAGES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "QInt8Storage": torch.qint8,
+    "QUInt8Storage": torch.quint8,
+    "QInt32Storage": torch.qint32,
+    "UntypedStorage": torch.uint8,
+}
+_UNUSABLE = {
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_qtensor": "a quantized tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without data (of the meta device)",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor of a class of its own",
+    "torch._utils._rebuild_parameter_with_state": "a tensor with attributes",
+    "torch._tensor._rebuild_from_type_v2": "a tensor of a class of its own or with attributes",
+    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of a device that is not here",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of a device that is not here",
+}
+
+
+class Damaged(Exception):  # noqa: N818
+    """The bytes are not what ``torch.save`` writes."""
+
+
+class ForeignObject(Exception):  # noqa: N818
+    """The pickle names a class or function that is no part of a plain checkpoint: ``package.module.name``."""
+
+
+class OtherProtocol(Exception):  # noqa: N818
+    """The pickle is of a protocol that a weights-only load does not read: its number."""
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Stands where a file has a tensor of a kind that no network's weights have."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The data behind one or more tensors: its elements' type and how many there are."""
+
+    dtype: torch.dtype
+    numel: int
+
+
+@dataclass(frozen=True)
+class _Global:
+    name: str
+
+
+def load_inert(stream: IO[bytes], find_storage: Callable[[tuple[Any, ...], torch.dtype], Storage]) -> Any:
+    """Read one pickle, and leave the stream behind it.
+
+    Args:
+        stream: positioned at the pickle's first byte.
+        find_storage: gets what a tensor's data is called in the file (the persistent id without its first two members,
+            the word ``storage`` and the type) and its type; returns the storage or raises ``Damaged``.
+
+    Returns:
+        Plain Python data; dicts of any kind are dicts. Tensors are on the meta device, which has shapes and no data,
+        or ``Unusable``.
+
+    Raises:
+        Damaged: if the pickle does not make sense. Any exception but the next two means the same.
+        OtherProtocol: for protocols 4 and 5.
+        ForeignObject: if reading it would take a class or function that is not one of torch's own.
+    """
+    return _Machine(find_storage).run(stream)
+
+
+class _Machine:
+    """The stack machine of the pickle format, in the part that torch writes."""
+
+    def __init__(self, find_storage: Callable[[tuple[Any, ...], torch.dtype], Storage]) -> None:
+        self.find_storage = find_storage
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, stream: IO[bytes]) -> Any:
+        argument: Any
+        for opcode, argument, _ in pickletools.genops(stream):
+            name = opcode.name
+            if name == "STOP":
+                return self.stack.pop()
+            if name in _VALUES:
+                self.stack.append(argument)
+            elif name in _CONSTANTS:
+                self.stack.append(_CONSTANTS[name])
+            elif name in _EMPTY:
+                self.stack.append(_EMPTY[name]())
+            elif name in _TUPLES:
+                self.stack[-_TUPLES[name] :] = [tuple(self._top(_TUPLES[name]))]
+            elif name in ("BINPUT", "LONG_BINPUT"):
+                self.memo[argument] = self.stack[-1]
+            elif name in ("BINGET", "LONG_BINGET"):
+                self.stack.append(self.memo[argument])
+            elif name == "MARK":
+                self.marks.append(self.stack)
+                self.stack = []
+            else:
+                self._run_rare(name, argument)
+        raise Damaged("its pickle has no end")
+
+    def _run_rare(self, name: str, argument: Any) -> None:
+        if name == "TUPLE":
+            members = self._pop_mark()
+            self.stack.append(tuple(members))
+        elif name in ("APPEND", "APPENDS"):
+            members = self._pop_mark() if name == "APPENDS" else [self.stack.pop()]
+            self._target(list).extend(members)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = self._pop_mark() if name == "SETITEMS" else [self.stack.pop() for _ in range(2)][::-1]
+            _put(self._target(dict), zip(items[::2], items[1::2], strict=True))
+        elif name == "GLOBAL":
+            self.stack.append(_global(argument))
+        elif name in ("REDUCE", "NEWOBJ"):
+            arguments, function = self.stack.pop(), self.stack.pop()
+            self.stack.append(_call(function, arguments))
+        elif name == "BUILD":
+            self._build()
+        elif name == "BINPERSID":
+            self.stack.append(self._storage(self.stack.pop()))
+        elif name != "PROTO":
+            raise Damaged(f"its pickle uses {name}, which torch.save does not write")
+        elif argument in (4, 5):
+            raise OtherProtocol(argument)
+
+    def _top(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise Damaged("its pickle takes what is not there")
+        return self.stack[-count:]
+
+    def _pop_mark(self) -> list[Any]:
+        items = self.stack
+        self.stack = self.marks.pop()
+        return items
+
+    def _target(self, kind: type) -> Any:
+        (target,) = self._top(1)
+        if type(target) is not kind:
+            raise Damaged(f"its pickle has a {type(target).__name__} where a {kind.__name__} should be")
+        return target
+
+    def _build(self) -> None:
+        """Attributes of a dict. torch keeps them, and one that hides a method would break whoever calls that."""
+        state = self.stack.pop()
+        self._target(dict)
+        if not isinstance(state, dict) or any(type(key) is not str or _is_method(key) for key in state):
+            raise Damaged("its pickle gives a dict attributes that no dict has")
+
+    def _storage(self, name: Any) -> Storage:
+        if not isinstance(name, tuple) or len(name) < 5 or name[0] != "storage" or not isinstance(name[1], _Global):
+            raise Damaged("its pickle refers to data in an unknown way")
+        dtype = _STORAGES.get(name[1].name.rpartition(".")[2])
+        if dtype is None:
+            raise Damaged("its pickle has data of an unknown type")
+        return self.find_storage(name[2:], dtype)
+
+
+def _is_method(name: str) -> bool:
+    return hasattr(OrderedDict, name) or hasattr(Counter, name)
+
+
+def _put(target: dict[Any, Any], items: Any) -> None:
+    for key, value in items:
+        if type(key) not in KEY_TYPES:
+            raise Damaged(f"its pickle has a {type(key).__name__} as a key")
+        target[key] = value
+
+
+def _global(argument: str) -> Any:
+    module, _, name = argument.partition(" ")
+    path = f"{module}.{name}"
+    if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+        return getattr(torch, name)
+    is_storage = module.partition(".")[0] == "torch" and name in _STORAGES
+    if is_storage or path in _CALLS or path in _UNUSABLE or path in _NAMED_IN_ARGUMENTS:
+        return _Global(path)
+    raise ForeignObject(path)
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    name = function.name if isinstance(function, _Global) else ""
+    if name in _UNUSABLE:
+        return Unusable(_UNUSABLE[name])
+    if name not in _CALLS or not isinstance(arguments, tuple):
+        raise Damaged("its pickle calls what cannot be called")
+    return _CALLS[name](*arguments)
+
+
+def _dict(*members: Any) -> dict[Any, Any]:
+    """An OrderedDict or Counter, empty, of pairs, or of a dict."""
+    made: dict[Any, Any] = {}
+    for member in members:
+        _put(made, member.items() if isinstance(member, dict) else member)
+    return made
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes, as protocol 2 writes them."""
+    if encoding not in ("latin1", "latin-1"):
+        raise Damaged("its pickle has bytes in an unknown encoding")
+    return text.encode("latin1")
+
+
+def _set(members: list[Any]) -> list[Any]:
+    if any(type(member) not in KEY_TYPES for member in members):
+        raise Damaged("its pickle has an unusual set")
+    return list(members)
+
+
+def _tensor(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor | Unusable:
+    """``_rebuild_tensor`` and ``_rebuild_tensor_v2`` (requires_grad, hooks, metadata)."""
+    return _view(storage, storage.dtype, offset, size, stride, rest[2:3])
+
+
+def _tensor_v3(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor | Unusable:
+    """``_rebuild_tensor_v3`` (requires_grad, hooks, dtype, metadata): its storage counts bytes."""
+    return _view(storage, rest[2], offset, size, stride, rest[3:4])
+
+
+def _view(
+    storage: Storage, dtype: torch.dtype, offset: int, size: Any, stride: Any, metadata: tuple[Any, ...]
+) -> Tensor | Unusable:
+    numbers = (offset, *size, *stride)
+    if len(size) != len(stride) or any(type(number) is not int or not 0 <= number < 2**63 for number in numbers):
+        raise Damaged("a tensor's shape does not make sense")
+    room = storage.numel * storage.dtype.itemsize // dtype.itemsize
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) > 0 and last >= room:
+        raise Damaged("a tensor is larger than its data")
+    if math.prod(size) > room:
+        return Unusable("a tensor whose elements share memory (expanded)")
+    if dtype in (torch.qint8, torch.quint8, torch.qint32) or any(metadata):
+        return Unusable("a quantized tensor" if not any(metadata) else "a conjugated or negated view")
+    return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+
+
+def _parameter(data: Tensor | Unusable, requires_grad: bool, hooks: Any) -> Tensor | Unusable:
+    if not isinstance(data, Tensor | Unusable):
+        raise Damaged("a parameter is no tensor")
+    return data
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _dict,
+    "collections.Counter": _dict,
+    "_codecs.encode": _encode,
+    "__builtin__.set": _set,
+    "torch.Size": tuple,
+    "torch.device": str,
+    "torch.serialization._get_layout": str,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _parameter,
+}
+# Types of tensors and ways of quantizing, which stand among the arguments of what is `Unusable`.
+_NAMED_IN_ARGUMENTS = frozenset(
+    {
+        "torch.Tensor",
+        "torch.nn.parameter.Parameter",
+        "torch.per_tensor_affine",
+        "torch.per_tensor_symmetric",
+        "torch.per_channel_affine",
+        "torch.per_channel_symmetric",
+        "torch.per_channel_affine_float_qparams",
+    }
+)

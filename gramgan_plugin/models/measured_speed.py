@@ -1,0 +1,223 @@
+"""``train.precision: auto`` and ``train.channels_last: auto``: timed on the run's own networks, not assumed.
+
+What a CPU lists among its features does not say what is fast on it: with AVX-512's bf16 but without AMX, networks in
+bf16 take longer than in float32.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gramgan_plugin.cpu import bf16_instructions
+from gramgan_plugin.models.layout import set_layout
+from gramgan_plugin.models.speed import DTYPES
+from gramgan_plugin.sections import section
+
+logger = logging.getLogger("basicsr")
+
+AUTO_KEYS = ("precision", "channels_last")
+# Lower precision has to be worth it.
+LEAST_GAIN = 1.1
+ROUNDS = 3
+# A pass that takes longer is timed on one image, and on a smaller one.
+LONGEST_PASS = 0.3
+SMALLEST_SIDE = 16
+CROP = 128  # of GT, where the options name none
+
+Variant = tuple[str, bool]  # precision, channels-last
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How a run computes.
+
+    Attributes:
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        channels_last: the memory layout.
+        device: type of the device that it was found on.
+        seconds: of the networks' passes, forward and backward, for one iteration; 0 if they were not timed.
+    """
+
+    precision: str
+    channels_last: bool
+    device: str
+    seconds: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint records, so that a resumed run computes in the same way."""
+        return {"precision": self.precision, "channels_last": self.channels_last, "device": self.device}
+
+
+def recorded_speed(train: Mapping[str, Any], facts: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """The section ``train`` with ``auto`` replaced by what a checkpoint has recorded.
+
+    Args:
+        train: the section.
+        facts: of ``Speed.facts``; what does not fit, or is of another type of device, is passed over.
+        device: type of the present device.
+    """
+    fits = facts.get("precision") in DTYPES and isinstance(facts.get("channels_last"), bool)
+    if not fits or facts.get("device") != device:
+        return dict(train)
+    return {key: facts[key] if key in AUTO_KEYS and value == "auto" else value for key, value in train.items()}
+
+
+def choose_speed(opt: Mapping[str, Any], device: torch.device) -> Speed:
+    """Time what the options leave open, for a second or two, and take the fastest; all processes take rank 0's choice.
+
+    G and D are built anew for it, with random weights, and run forward and backward over a batch of the run's shape
+    (of large networks, over a part of it). No random number of the run is drawn.
+
+    Args:
+        opt: resolved options.
+        device: where the model will be.
+
+    Returns:
+        The choice, which is also logged with the figures.
+    """
+    train = section(opt, "train")
+    precision, layout = train.get("precision", "fp32"), train.get("channels_last", False)
+    precisions = _precisions(device) if precision == "auto" else [str(precision)]
+    variants = [(one, last) for one in precisions for last in ((False, True) if layout == "auto" else (bool(layout),))]
+    seconds = dict.fromkeys(variants[:1], 0.0)
+    if len(variants) > 1:
+        try:
+            seconds = time_variants(opt, device, variants)
+        except Exception as error:  # what is wrong with networks or sizes is said where they are used
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning(f"train.precision, train.channels_last: auto could not be timed ({reason})")
+    best = fastest(seconds)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        agreed = [best]
+        torch.distributed.broadcast_object_list(agreed)
+        best = agreed[0]
+    if len(seconds) > 1:
+        figures = ", ".join(f"{_words(variant)} {value:.3f} s" for variant, value in seconds.items())
+        keys = " and ".join(f"train.{key}" for key in AUTO_KEYS if train.get(key) == "auto")
+        logger.info(f"{keys}: auto takes {_words(best)} (the networks' passes of one iteration: {figures})")
+    return Speed(best[0], best[1], device.type, seconds.get(best, 0.0))
+
+
+def fastest(seconds: Mapping[Variant, float]) -> Variant:
+    """The fastest variant; one of lower precision only if it is faster by ``LEAST_GAIN``.
+
+    >>> fastest({("fp32", False): 2.0, ("fp32", True): 1.9, ("bf16", True): 1.8})
+    ('fp32', True)
+    """
+    whole = [variant for variant in seconds if variant[0] == "fp32"]
+    best = min(seconds, key=lambda variant: seconds[variant])
+    if not whole or best in whole:
+        return best
+    best_whole = min(whole, key=lambda variant: seconds[variant])
+    return best if seconds[best] * LEAST_GAIN <= seconds[best_whole] else best_whole
+
+
+def time_variants(
+    opt: Mapping[str, Any],
+    device: torch.device,
+    variants: list[Variant],
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Variant, float]:
+    """Seconds that the networks' passes of one iteration take in each variant.
+
+    The variants take turns, and of each the fastest round counts, so that other processes disturb all alike.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
+        torch.manual_seed(0)
+        passes = _passes(opt, device)
+        for one in passes:
+            one.shrink(device, clock)
+        best: dict[Variant, float] = {}
+        for _ in range(ROUNDS):
+            for variant in variants:
+                spent = sum(one.seconds(variant, device, clock) for one in passes)
+                best[variant] = min(best.get(variant, spent), spent)
+    return best
+
+
+class _Pass:
+    """A network's forward and backward passes over images.
+
+    Args:
+        net: the network.
+        images: its input.
+        times: how often an iteration runs it.
+        shrinks: whether it takes images of other sizes.
+    """
+
+    def __init__(self, net: nn.Module, images: Tensor, times: int, *, shrinks: bool) -> None:
+        self.net, self.images, self.times, self.shrinks = net, images, times, shrinks
+        self.whole = images.numel()
+
+    def shrink(self, device: torch.device, clock: Callable[[], float]) -> None:
+        """Take fewer and smaller images until a pass is short."""
+        while (spent := self._once("fp32", device, clock)) > LONGEST_PASS:
+            side = self.images.shape[-1]
+            if len(self.images) > 1:
+                # BatchNorm wants two values a channel, which an image has.
+                self.images = self.images[: max(1, int(len(self.images) * LONGEST_PASS / spent))]
+            elif self.shrinks and side // 2 >= SMALLEST_SIDE:
+                self.images = self.images[..., : side // 2, : side // 2]
+            else:
+                return
+
+    def seconds(self, variant: Variant, device: torch.device, clock: Callable[[], float]) -> float:
+        """Seconds for all of an iteration's passes over the whole batch."""
+        precision, channels_last = variant
+        set_layout(self.net, channels_last)
+        self._once(precision, device, clock)  # torch prepares at the first of a kind
+        return self._once(precision, device, clock) * self.times * self.whole / self.images.numel()
+
+    def _once(self, precision: str, device: torch.device, clock: Callable[[], float]) -> float:
+        dtype = DTYPES[precision]
+        _wait(device)
+        start = clock()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            out = self.net(self.images)
+        out.float().sum().backward()
+        _wait(device)
+        spent = clock() - start
+        self.net.zero_grad(set_to_none=True)
+        return spent
+
+
+def _passes(opt: Mapping[str, Any], device: torch.device) -> list[_Pass]:
+    from basicsr.archs import build_network
+
+    data, scale = section(opt, "datasets", "train"), int(opt.get("scale") or 1)
+    crop = int(data.get("gt_size") or opt.get("gt_size") or CROP)
+    batch = max(1, int(data.get("batch_size_per_gpu") or 1) // int(section(opt, "train").get("accumulate") or 1))
+    channels = int(section(opt, "network_g").get("num_in_ch", 3))
+    side = max(1, crop // scale)
+    g = build_network(dict(opt["network_g"])).to(device).train()
+    passes = [_Pass(g, torch.rand(batch, channels, side, side, device=device), 1, shrinks=True)]
+    if opt.get("network_d"):
+        d = build_network(dict(opt["network_d"])).to(device).train()
+        judged = int(section(opt, "network_d").get("num_in_ch", 3))
+        passes.append(_Pass(d, torch.rand(batch, judged, crop, crop, device=device), 2, shrinks=False))
+    return passes
+
+
+def _precisions(device: torch.device) -> list[str]:
+    """What is worth timing: float32, and bf16 or else fp16 where the hardware has them."""
+    if device.type == "cuda":
+        # Ampere, of compute capability 8, is the first with bf16 in hardware; Volta and Turing have fp16.
+        major, _ = torch.cuda.get_device_capability(device)
+        return ["fp32", *(["bf16"] if major >= 8 else ["fp16"] if major >= 7 else [])]
+    if device.type == "cpu" and bf16_instructions() == []:
+        return ["fp32"]  # bf16 would be emulated
+    return ["fp32", "bf16"]
+
+
+def _words(variant: Variant) -> str:
+    return f"{variant[0]}{', channels-last' if variant[1] else ''}"
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

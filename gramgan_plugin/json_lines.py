@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.json_record import parse_json
 
 
 class JsonLines:
@@ -64,7 +65,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     for number, line in enumerate([*whole, last], start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError as error:
             if number > len(whole):  # still being written, or never to be
                 return

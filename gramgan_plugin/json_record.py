@@ -12,6 +12,22 @@ MOST_BYTES = 2**20  # of a record; more is not read
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: if it is none, or nested so deeply that it cannot be parsed.
+
+    >>> parse_json("[" * 100_000)
+    Traceback (most recent call last):
+    ValueError: nested too deeply
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def read_record(path: Path, newest: int, damaged: Callable[[Path, str], UserError], if_newer: str) -> dict[str, Any]:
     """Read a JSON object with a format version.
 
@@ -27,8 +43,8 @@ def read_record(path: Path, newest: int, damaged: Callable[[Path, str], UserErro
     with file_errors(path), path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     try:
-        record = json.loads(data) if len(data) <= MOST_BYTES else None
-    except (ValueError, RecursionError):
+        record = parse_json(data) if len(data) <= MOST_BYTES else None
+    except ValueError:
         record = None
     if not isinstance(record, dict):
         raise damaged(path, "is no record in JSON")

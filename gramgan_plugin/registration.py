@@ -93,8 +93,10 @@ def lookup(kind: str, name: str, key: str) -> Any:
 def did_you_mean(name: str, known: Any) -> str:
     """``; did you mean 'X'?`` for the name nearest to ``name`` and those about as near, or where to see them all."""
 
+    lower = str(name)[:100].lower()  # no name is as long, and comparing takes the product of the lengths
+
     def likeness(candidate: str) -> float:
-        return difflib.SequenceMatcher(None, str(name).lower(), candidate.lower()).ratio()
+        return difflib.SequenceMatcher(None, lower, candidate.lower()).ratio()
 
     ranked = sorted(((likeness(str(candidate)), str(candidate)) for candidate in known), reverse=True)
     near = [candidate for ratio, candidate in ranked if ratio >= max(0.6, ranked[0][0] - 0.1)][:3]

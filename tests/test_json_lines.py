@@ -86,7 +86,7 @@ class TestReadLines:
         (tmp_path / "a").write_text('{"a": 1}\n{"a": 2}')
         assert _records(tmp_path / "a") == [{"a": 1}, {"a": 2}], "whole, but for the end of its line"
 
-    @pytest.mark.parametrize("bad", [b"nonsense", b'{"a": ', b"", b"\xff\xfe"])
+    @pytest.mark.parametrize("bad", [b"nonsense", b'{"a": ', b"", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000])
     def test_exception(self, tmp_path, bad):
         (tmp_path / "a").write_bytes(b'{"a": 1}\n' + bad + b'\n{"a": 3}\n')
         with pytest.raises(UserError, match=r"a, line 2: not a line of JSON"):

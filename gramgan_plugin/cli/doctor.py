@@ -94,7 +94,8 @@ def _option_files(arguments: argparse.Namespace) -> "Iterator[Finding]":
         options = load_options(arguments.opt)
         for line in check_options(options):
             yield warning("option file", line, "it is not used as it stands", "correct or remove it")
-        check_files(options)
+        for line in check_files(options):
+            yield warning("option file", line, "a run leaves it out or fails at it", "mend what the line names")
         yield ok("option file", f"{' and '.join(arguments.opt)}: nothing to correct")
     except OptionError as error:
         for line in str(error).splitlines():

@@ -46,6 +46,8 @@ def explain(error: BaseException, command: str) -> list[str] | None:
         return ["deterministic: the environment variable CUBLAS_WORKSPACE_CONFIG must be :4096:8 or :16:8; unset it"]
     if type(error).__module__.startswith("lmdb") and type(error).__name__ in DAMAGED_LMDB:
         return [f"a damaged LMDB ({line}); prepare it again"]
+    if isinstance(error, RuntimeError) and "Could not determine home directory" in line:  # pathlib's
+        return ["a path begins with ~ and the name of a user whom this machine does not know; write the whole path"]
     if isinstance(error, OSError):
         problem = os_problem(error)
         return None if problem is None else [problem]

@@ -11,6 +11,7 @@ from typing import Any
 from gramgan_plugin import __version__
 from gramgan_plugin.cli.failures import explain
 from gramgan_plugin.cpu import set_openmp
+from gramgan_plugin.errors import shortened
 from gramgan_plugin.text import printable as printable
 
 # Each is a module of this package with add_parser(subparsers), which sets `run`. None imports torch before it runs.
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if lines is None or arguments.verbose:
             raise
         for line in lines:
-            print(f"basicsr {arguments.command}: {printable(line)}", file=sys.stderr)
+            print(f"basicsr {arguments.command}: {printable(shortened(line))}", file=sys.stderr)
         return getattr(error, "exit_code", BAD_INPUT)
 
 

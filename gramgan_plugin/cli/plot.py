@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import expanded
 
 if TYPE_CHECKING:
     from gramgan_plugin.evaluation.curves import Metrics
@@ -68,7 +69,7 @@ def find_metrics(run: Path) -> Path:
     Raises:
         UserError: if there is no such run, or it has logged nothing yet.
     """
-    run = run.expanduser()
+    run = expanded(run)
     candidates = [run, run / FILE]
     if len(run.parts) == 1:
         candidates.append(RUNS / run / FILE)

@@ -7,6 +7,7 @@ from typing import Any
 from gramgan_plugin.config.construct import check_construction
 from gramgan_plugin.config.findings import Findings, with_text_keys
 from gramgan_plugin.config.keys import Key
+from gramgan_plugin.config.neighbours import hints, mistaken_type
 from gramgan_plugin.config.parameters import parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT, with_names_of_today
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR
@@ -38,6 +39,7 @@ def check_options(opt: Mapping[str, Any], *, is_train: bool | None = None) -> li
     """
     found = Findings()
     whole, renamed = with_names_of_today(with_text_keys(opt, found), OF_BASICSR)
+    found.hints = hints(whole)
     found.warnings += renamed
     is_train = bool(whole.get("train")) if is_train is None else is_train
     model, cls = _model(whole, found)
@@ -60,6 +62,9 @@ def _model(opt: Mapping[str, Any], found: Findings) -> tuple[Model | None, Any]:
     """What is declared of the model class, and the class; None for what is not known."""
     name = opt.get("model_type")
     if not isinstance(name, str):
+        return None, None
+    if (problem := mistaken_type("model", name, "model_type")) is not None:
+        found.error("model_type", problem)
         return None, None
     try:
         cls = lookup("model", name, "model_type")
@@ -112,6 +117,9 @@ def _check_dataset(key: str, block: Any, found: Findings) -> None:
     where = f"datasets.{key}"
     if not isinstance(block, Mapping) or not isinstance(block.get("type"), str):
         found.error(where, "expected a section with a `type`")
+        return
+    if (problem := mistaken_type("dataset", block["type"], where)) is not None:
+        found.error(f"{where}.type", problem)
         return
     try:
         cls = lookup("dataset", block["type"], f"{where}.type")
@@ -204,6 +212,11 @@ def _well_formed(opt: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_component(component: Component, found: Findings) -> None:
+    if component.kind == "arch":
+        problem = mistaken_type("arch", section(component.options).get("type"), component.where)
+        if problem is not None:
+            found.error(f"{component.where}.type", problem)
+            return
     try:
         known = parameters_of(component)
     except OptionError as error:

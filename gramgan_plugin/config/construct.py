@@ -6,7 +6,7 @@ import torch
 
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.config.keys import Key, is_number
+from gramgan_plugin.config.keys import Key, is_number, is_whole, shown
 from gramgan_plugin.config.schema_texture import NEEDS_FILES
 from gramgan_plugin.config.sense_texture import check_values
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS, LAYERS
@@ -97,7 +97,7 @@ def _check_layers(component: Component, name: str, options: dict[str, Any], foun
 
         kind = str(options.get("vgg_type", "vgg19"))
         if kind.removesuffix("_bn") not in NAMES:
-            found.error(f"{component.where}.vgg_type", f"expected one of {', '.join(NAMES)}, not {kind!r}")
+            found.error(f"{component.where}.vgg_type", f"expected one of {', '.join(NAMES)}, not {shown(kind)}")
             return
         # Its l2 calls torch.nn.L2loss, which there is not.
         known, criteria, named = set(NAMES[kind.removesuffix("_bn")]), ("l1", "fro"), {}
@@ -105,7 +105,7 @@ def _check_layers(component: Component, name: str, options: dict[str, Any], foun
     where = f"{component.where}.layer_weights"
     weights = options.get("layer_weights", {})
     if isinstance(weights, str) and weights not in named:
-        found.error(where, f"expected {', '.join(named)} or a section of layers, not {weights!r}")
+        found.error(where, f"expected {', '.join(named)} or a section of layers, not {shown(weights)}")
     elif isinstance(weights, dict):
         if not weights and "layer_weights" in options:
             found.error(where, "names no layer")
@@ -113,10 +113,10 @@ def _check_layers(component: Component, name: str, options: dict[str, Any], foun
             if layer not in known:
                 found.unknown(where, layer, known)
             elif not is_number(weight):
-                found.error(f"{where}.{layer}", f"expected a number, not {weight!r}")
+                found.error(f"{where}.{layer}", f"expected a number, not {shown(weight)}")
     if options.get("criterion", "l1") not in criteria:
         found.error(
-            f"{component.where}.criterion", f"expected one of {', '.join(criteria)}, not {options['criterion']!r}"
+            f"{component.where}.criterion", f"expected one of {', '.join(criteria)}, not {shown(options['criterion'])}"
         )
 
 
@@ -124,7 +124,7 @@ def _check_network(component: Component, constructor: Any, options: dict[str, An
     name = constructor.__name__
     if name == "GramGANDiscriminator" and options.get("input_size", 192) not in STAGES:
         sizes = ", ".join(map(str, STAGES))
-        found.error(f"{component.where}.input_size", f"expected one of {sizes}, not {options['input_size']!r}")
+        found.error(f"{component.where}.input_size", f"expected one of {sizes}, not {shown(options['input_size'])}")
     if name == "VGGStyleDiscriminator" and options.get("input_size", 128) not in (128, 256):
         found.error(
             f"{component.where}.input_size",
@@ -134,6 +134,16 @@ def _check_network(component: Component, constructor: Any, options: dict[str, An
         for key in ("num_in_ch", "num_feat"):
             if options.get(key, 1) < 1:
                 found.error(f"{component.where}.{key}", f"must be at least 1, not {options[key]}")
+    if name == "SwinIR":
+        sides, window = options.get("img_size", 64), options.get("window_size", 7)
+        sides = sides if isinstance(sides, list) else [sides]
+        if (
+            is_whole(window)
+            and window >= 1
+            and any(is_whole(side) and side > window and side % window for side in sides)
+        ):
+            given = f"img_size {', '.join(map(str, sides))}{'' if 'img_size' in options else ', the default,'}"
+            found.error(f"{component.where}.window_size", f"{window:g}, but {given} is no multiple of it")
     for key in ("scale", "upscale"):
         if name in ENLARGES_BY and options.get(key, 4) not in ENLARGES_BY[name]:
             factors = ", ".join(map(str, ENLARGES_BY[name]))

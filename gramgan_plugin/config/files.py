@@ -1,23 +1,19 @@
-"""Whether the files and folders that options name are there, and LMDBs agree with their lists."""
+"""Whether the files and folders that options name are there, and what is in them fits the options."""
 
-import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.config.check import check_options
+from gramgan_plugin.config.files_datasets import check_datasets
+from gramgan_plugin.config.files_images import Deadline
 from gramgan_plugin.config.files_weights import check_weights
-from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.config.keys import is_whole
+from gramgan_plugin.config.findings import MOST, Findings
 from gramgan_plugin.config.schema import with_names_of_today
-from gramgan_plugin.config.schema_datasets import DATASETS, OF_BASICSR
+from gramgan_plugin.config.schema_datasets import OF_BASICSR
 from gramgan_plugin.config.sense_texture import check_texture_files
-from gramgan_plugin.data.lmdb_images import META_INFO, LmdbImages
-from gramgan_plugin.data.pairs import find_pairs
-from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.sections import section
+from gramgan_plugin.errors import OptionError
 
-ROOTS = ("dataroot_gt", "dataroot_lq")
+SECONDS = 5.0  # for reading images
 
 
 def check_all(
@@ -46,9 +42,10 @@ def check_all(
             warn(warning)
     except OptionError as error:
         problems += str(error).splitlines()
-    if look_at_files:
+    if look_at_files and len(problems) <= MOST:  # of more, not all are told
         try:
-            check_files(_sound_part(opt, problems), goes_on=goes_on)
+            for warning in check_files(_sound_part(opt, problems), is_train=is_train, goes_on=goes_on):
+                warn(warning)
         except OptionError as error:
             problems += [line for line in str(error).splitlines() if line not in problems]
     if problems:
@@ -68,77 +65,27 @@ def _sound_part(opt: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     return sound
 
 
-def check_files(opt: Mapping[str, Any], *, goes_on: bool = False) -> None:
-    """Look at what options name: data sets, weights, a training state, patch databases.
+def check_files(
+    opt: Mapping[str, Any], *, is_train: bool | None = None, goes_on: bool = False, seconds: float = SECONDS
+) -> list[str]:
+    """Inspect what options name: data sets, weights, a training state, patch databases.
 
     Args:
         opt: options that ``check_options`` has found right.
+        is_train: training or testing, which warn of images that they will leave out of their means; None checks for
+            both, and every image has to be usable.
         goes_on: whether the run goes on from a checkpoint, whose networks then count and not ``pretrain_network_*``.
+        seconds: for reading images; how many are left unchecked then is a warning.
+
+    Returns:
+        Warnings, one line each.
 
     Raises:
         OptionError: one line a problem.
     """
     found = Findings()
     whole, _ = with_names_of_today(opt, OF_BASICSR)
-    for key, block in section(whole, "datasets").items():
-        if section(block).get("type") in DATASETS:
-            _check_dataset(key, block, found)
+    check_datasets(whole, is_train, Deadline(seconds), found)
     check_weights(whole, goes_on, found)
     check_texture_files(whole, found)
-    found.raise_errors()
-
-
-def _check_dataset(key: str, block: Mapping[str, Any], found: Findings) -> None:
-    where, before = f"datasets.{key}", len(found.errors)
-    for root in ROOTS:
-        value = block.get(root)
-        for path in value if isinstance(value, list) else [value] if value is not None else []:
-            _check_root(Path(path).expanduser(), block, f"{where}.{root}", found)
-    for name in ("meta_info_file", "meta_info"):
-        path = block.get(name)
-        if path is not None and not Path(path).expanduser().is_file():
-            found.error(f"{where}.{name}", f"{path}: no such file")
-    if len(found.errors) > before:
-        return
-    if block["type"] == "PairedSRDataset":
-        try:
-            find_pairs({**block, "phase": key})
-        except UserError as error:
-            found.catch(error)
-    elif _is_lmdb(block, str(block.get("dataroot_gt", ""))) and all(block.get(root) for root in ROOTS):
-        gt, lq = (set(LmdbImages(Path(block[root]).expanduser()).keys) for root in ROOTS)
-        if gt != lq:
-            found.error(f"{where}.dataroot_lq", f"its keys are not those of GT: {min(gt ^ lq)} is in one of them only")
-
-
-def _check_root(path: Path, block: Mapping[str, Any], where: str, found: Findings) -> None:
-    if not path.is_dir():
-        makes = "; basicsr prepare makes it" if path.suffix == ".lmdb" else ""
-        found.error(where, f"{path}: {'not a folder' if path.exists() else f'no such folder{makes}'}")
-        return
-    try:
-        if _is_lmdb(block, str(path)):
-            problem = LmdbImages(path).disagreement()
-            if problem is not None:
-                found.error(where, f"{path}: {problem}; prepare it again")
-            elif where == "datasets.train.dataroot_gt":
-                _check_room(path, block.get("gt_size"), where, found)
-        elif not any(path.iterdir()):
-            found.error(where, f"{path}: a folder without images")
-    except (UserError, OSError) as error:
-        found.error(where, str(error))
-
-
-def _check_room(path: Path, crop: Any, where: str, found: Findings) -> None:
-    """Whether each GT image is as large as the crop, as far as the LMDB's list says."""
-    for line in (path / META_INFO).read_text(encoding="ascii").splitlines():
-        size = re.search(r"\((\d+),(\d+),\d+\)", line)
-        if size is not None and is_whole(crop) and min(int(size[1]), int(size[2])) < crop:
-            name = line.partition(".")[0]
-            found.error(where, f"{path}: {name}: GT of {size[2]}x{size[1]} is smaller than gt_size {crop:g}")
-            return
-
-
-def _is_lmdb(block: Mapping[str, Any], path: str) -> bool:
-    backend = section(block, "io_backend").get("type")
-    return backend == "lmdb" or (backend is None and path.endswith(".lmdb"))
+    return found.raise_errors()

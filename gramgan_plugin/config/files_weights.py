@@ -12,6 +12,7 @@ from gramgan_plugin.checkpoints.headers import read_headers
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, match_weights
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import expanded
 from gramgan_plugin.losses.vgg_perceptual_loss import (
     LAYER_WEIGHTS,
     LAYERS,
@@ -34,7 +35,7 @@ def check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> Non
     paths = section(opt, "path")
     state = paths.get("resume_state")
     if state:
-        _check_state(Path(state).expanduser(), found)
+        _check_state(expanded(state), found)
     keep = paths.get("ignore_resume_networks") or []
     for network in keep:
         if not network.startswith("network_"):
@@ -43,7 +44,7 @@ def check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> Non
         network = key.removeprefix("pretrain_")
         unread = (goes_on or state) and network not in keep
         if network != key and path and opt.get(network) and not unread:
-            _check_network(network, Path(path).expanduser(), opt, found)
+            _check_network(network, expanded(path), opt, found)
     for where, block in _vgg_blocks(section(opt, "train")):
         if block.get("type") == "PerceptualLoss":
             _check_upstreams_vgg(where, str(block.get("vgg_type", "vgg19")), found)

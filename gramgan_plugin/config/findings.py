@@ -3,12 +3,20 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gramgan_plugin.errors import OptionError
+from gramgan_plugin.config.keys import is_number, shown
+from gramgan_plugin.errors import OptionError, shortened
 from gramgan_plugin.registration import did_you_mean
+
+MOST = 50  # errors, and warnings, of one check; more are counted only
+LARGEST = 1e15  # no option takes more, and Adam squares gradients, in float32 up to 3e38
+LONGEST = 4000  # characters of a text or key; paths can be as long
 
 
 class Findings:
     """Errors and warnings, each said once.
+
+    Attributes:
+        hints: full path of a key that may be unknown -> what to do about it.
 
     >>> found = Findings()
     >>> found.error("scale", "must be at least 1, not 0")
@@ -19,28 +27,35 @@ class Findings:
     def __init__(self) -> None:
         self.errors: list[str] = []
         self.warnings: list[str] = []
+        self.hints: dict[str, str] = {}
+        self._left_out = 0
 
     def error(self, path: str, text: str) -> None:
         """Note an error at a key; of several at one key, the first counts."""
-        line = _one_line(f"{path}: {text}")
         if not any(known.startswith(f"{path}: ") for known in self.errors):
-            self.errors.append(line)
+            self._note(f"{path}: {text}")
 
     def catch(self, error: Exception) -> None:
         """Note an error whose message has the key's path already."""
-        for line in str(error).splitlines():
-            if line not in self.errors:
-                self.errors.append(line)
+        line = _one_line(str(error))
+        if line not in self.errors:
+            self._note(line)
 
     def warn(self, path: str, text: str) -> None:
         """Note something that is allowed but not as it looks."""
         line = _one_line(f"{path}: {text}")
-        if line not in self.warnings:
+        if line not in self.warnings and len(self.warnings) < MOST:
             self.warnings.append(line)
 
     def unknown(self, path: str, key: str, known: Iterable[str], of: str = "") -> None:
         """Note a key that nothing reads."""
         where = f"{path}.{key}" if path else key
+        if len(self.errors) >= MOST:  # comparing with all names takes its time
+            self._left_out += 1
+            return
+        if where in self.hints:
+            self.error(where, f"unknown option{of and f' of {of}'}; {self.hints[where]}")
+            return
         names = list(known)
         hint = did_you_mean(key, names)
         if "did you mean" not in hint:
@@ -54,15 +69,32 @@ class Findings:
             OptionError: one line a problem.
         """
         if self.errors:
-            raise OptionError("\n".join(self.errors))
+            more = [f"and {self._left_out} more mistakes"] if self._left_out else []
+            raise OptionError("\n".join(self.errors + more))
         return self.warnings
+
+    def _note(self, line: str) -> None:
+        if len(self.errors) < MOST:
+            self.errors.append(_one_line(line))
+        else:
+            self._left_out += 1
 
 
 def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
-    """A copy without keys that are no text (``1:``, ``on:``), which are noted, as is a value that holds itself."""
+    """A copy without keys that are no text (``1:``, ``on:``), which are noted, as is a value that holds itself.
+
+    Numbers above ``LARGEST``, which overflow where they are used, and texts above ``LONGEST`` are noted, and become
+    null.
+    """
     copies: dict[int, Any] = {}
 
     def copy(value: Any, path: str, above: tuple[int, ...]) -> Any:
+        if is_number(value) and abs(value) > LARGEST:
+            found.error(path, f"must be at most {LARGEST:g}, not {shown(value)}")
+            return None
+        if isinstance(value, str) and len(value) > LONGEST:
+            found.error(path, f"must be at most {LONGEST} characters, not {shown(value)} of {len(value):,d}")
+            return None
         if not isinstance(value, Mapping | list | tuple):
             return value
         if id(value) in above:
@@ -74,10 +106,12 @@ def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
         if isinstance(value, Mapping):
             result: Any = {}
             for key, member in value.items():
-                if isinstance(key, str):
+                if isinstance(key, str) and len(key) > LONGEST:
+                    found.error(path or "options", f"unknown option {shown(key)} of {len(key):,d} characters")
+                elif isinstance(key, str):
                     result[key] = copy(member, f"{path}.{key}" if path else key, above)
                 else:
-                    found.error(path or str(key), f"the key {key!r} is not text; put it in quotes")
+                    found.error(path or str(key), f"the key {shown(key)} is not text; put it in quotes")
         else:
             result = [copy(member, path, above) for member in value]
         copies[id(value)] = result
@@ -88,4 +122,4 @@ def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split("\n"))
+    return shortened(" ".join(text.splitlines()))

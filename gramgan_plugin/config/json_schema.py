@@ -10,6 +10,7 @@ import torch
 from gramgan_plugin.config import annotations
 from gramgan_plugin.config.construct import MASK
 from gramgan_plugin.config.keys import KINDS, Key
+from gramgan_plugin.config.neighbours import JUDGES, networks
 from gramgan_plugin.config.parameters import Parameter, parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
@@ -46,7 +47,7 @@ def json_schema() -> Schema:
         "type": "object",
         "properties": properties,
         "required": [name for name, key in top.items() if key.needed == "always"],
-        "allOf": list(_models(top)),
+        "allOf": [*_models(top), *_roles()],
         "$defs": {
             "dataset": _dataset(),
             **{kind: _component(kind) for kind in ("arch", "loss", "metric", "optimizer", "scheduler")},
@@ -69,6 +70,12 @@ def _models(top: Mapping[str, Key]) -> Iterator[Schema]:
                 "propertyNames": {"enum": [*known, *own, *sorted(WORKED_OUT[""])]},
             },
         )
+
+
+def _roles() -> Iterator[Schema]:
+    """Discriminators under ``network_d``, and none under ``network_g``."""
+    for where in JUDGES:
+        yield {"properties": {where: {"properties": {"type": {"enum": networks(where)}}}}}
 
 
 def _dataset() -> Schema:

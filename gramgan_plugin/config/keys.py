@@ -1,6 +1,7 @@
 """One declared option: the kind of value it takes, its default, and what it is for."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -87,7 +88,13 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+    """Text that the system takes as a path: no NUL, no lone surrogates, no name above 255 bytes."""
+    if not isinstance(value, str) or value == "" or "\0" in value or len(value) > 4000:
+        return False
+    try:
+        return all(len(os.fsencode(name)) <= 255 for name in value.split("/"))
+    except UnicodeEncodeError:
+        return False
 
 
 def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:

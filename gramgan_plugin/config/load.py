@@ -1,13 +1,17 @@
 """From ``-opt`` and ``--force_yml`` to one dict of options."""
 
+import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.config.yaml_reader import parse_yaml
-from gramgan_plugin.errors import OptionError
+from gramgan_plugin.config.yaml_reader import MOST_BYTES, parse_yaml
+from gramgan_plugin.errors import OptionError, shortened
+from gramgan_plugin.files import expanded
 from gramgan_plugin.registration import did_you_mean
+
+NOT_TOML = "TOML, but option files are YAML: `lr = 1e-4` is `lr: 1e-4`, `[train]` is `train:` with its keys indented"
 
 
 def find_option_file(name: str) -> Path:
@@ -19,7 +23,7 @@ def find_option_file(name: str) -> Path:
     Raises:
         OptionError: if there is none; the message offers the nearest shipped names.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         return path
     shipped = {Path(str(entry)).name: Path(str(entry)) for entry in files("gramgan_plugin.options").iterdir()}
@@ -42,18 +46,38 @@ def load_options(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[st
     """
     merged: dict[str, Any] = {}
     for name in names:
-        path = find_option_file(name)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise OptionError(f"{path}: cannot be read: {error}") from error
-        options = parse_yaml(text, str(path))
-        if not isinstance(options, dict):
-            raise OptionError(f"{path}: an option file is a mapping of keys, this one is a {type(options).__name__}")
-        merged = merge(merged, options)
+        merged = merge(merged, _read(find_option_file(name)))
     for override in overrides:
         apply_override(merged, override)
     return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1).decode("utf-8")  # one byte more than parse_yaml takes
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path}: cannot be read: {error}") from error
+    try:
+        options = parse_yaml(text, str(path))
+    except OptionError as error:
+        if _is_toml(path, text):
+            raise OptionError(f"{path}: {NOT_TOML}") from error
+        raise
+    if isinstance(options, dict):
+        return options
+    if _is_toml(path, text):
+        raise OptionError(f"{path}: {NOT_TOML}")
+    raise OptionError(f"{path}: an option file is a mapping of keys, this one is a {type(options).__name__}")
+
+
+def _is_toml(path: Path, text: str) -> bool:
+    if path.suffix.lower() == ".toml":
+        return True
+    try:
+        return len(text) <= MOST_BYTES and bool(tomllib.loads(text))
+    except (ValueError, RecursionError):
+        return False
 
 
 def merge(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -83,15 +107,16 @@ def apply_override(options: dict[str, Any], override: str) -> None:
     Raises:
         OptionError: if there is no ``=``, or a section on the way is missing.
     """
+    given = f"--force_yml {shortened(' '.join(override.splitlines()), 300)}"
     path, equals, value = override.partition("=")
     keys = [key.strip() for key in path.split(":")]
     if not equals or not all(keys):
-        raise OptionError(f"--force_yml {override}: expected KEY:SUBKEY=VALUE, such as train:total_iter=1000")
+        raise OptionError(f"{given}: expected KEY:SUBKEY=VALUE, such as train:total_iter=1000")
     section: Any = options
     for depth, key in enumerate(keys[:-1]):
         if not isinstance(section, dict) or not isinstance(section.get(key), dict):
             known = section if isinstance(section, dict) else {}
             where = ":".join(keys[: depth + 1])
-            raise OptionError(f"--force_yml {override}: there is no section '{where}'{did_you_mean(key, known)}")
+            raise OptionError(f"{given}: there is no section '{where}'{did_you_mean(key, known)}")
         section = section[key]
-    section[keys[-1]] = parse_yaml(value.strip(), f"--force_yml {override}")
+    section[keys[-1]] = parse_yaml(value.strip(), given)

@@ -5,6 +5,7 @@ from typing import Any
 
 from gramgan_plugin.config.construct import MASK
 from gramgan_plugin.config.keys import KINDS, Key
+from gramgan_plugin.config.neighbours import KEYS, TYPES
 from gramgan_plugin.config.parameters import Parameter, parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
@@ -70,6 +71,13 @@ NOTES = {
     "Networks": "Further ones: `basicsr list arch`.\n",
 }
 
+NEIGHBOURS = """\
+## Words of traiNNer-redux and neosr
+
+None of these is an option here; the check answers each with what does the same. Option files are YAML, not TOML.
+"""
+KINDS_OF_CLASSES = {"arch": "network", "dataset": "data set", "model": "model"}
+
 
 def options_page() -> str:
     """The page, in Markdown."""
@@ -108,6 +116,20 @@ def _parts() -> Iterator[str]:
                 key, keys = SECTIONS_WITHIN[name]
                 yield f"`{key}` as a section:\n"
                 yield _keys(keys)
+    yield NEIGHBOURS
+    yield _neighbours()
+
+
+def _neighbours() -> str:
+    lines = ["| there | here |", "|---|---|"]
+    for where, keys in KEYS.items():
+        prefix = {"": "", "datasets": "datasets.train."}.get(where, f"{where}.")
+        for key, what in keys.items():
+            if not where or key not in KEYS[""]:  # under `train` as at the top
+                lines.append(f"| `{prefix}{key}` | {what if isinstance(what, str) else what(None, {})} |")
+    for kind, names in TYPES.items():
+        lines += [f"| {KINDS_OF_CLASSES[kind]} `{there}` | `{here}` |" for there, here in names.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _keys(keys: Mapping[str, Key]) -> str:

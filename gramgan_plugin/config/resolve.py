@@ -6,16 +6,19 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.config.keys import Key, is_whole
+from gramgan_plugin.config.keys import Key, is_whole, shown
 from gramgan_plugin.config.schema import SECTIONS, TOP, with_names_of_today
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR
 from gramgan_plugin.config.schema_models import MODELS
 from gramgan_plugin.errors import OptionError
+from gramgan_plugin.files import expanded
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # file systems take 255, and some names get an ending
 # Real-ESRGAN's option files have a data set DF2K+OST.
-NAME_OF_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z")
-NOT_A_NAME = "cannot be a folder's name; use letters, digits, '.', '_' and '-', and begin with a letter or digit"
+NAME_OF_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}\Z")
+NOT_A_NAME = (
+    "cannot be a folder's name; use at most 200 letters, digits, '.', '_' and '-', and begin with a letter or digit"
+)
 
 
 def resolve_options(
@@ -77,7 +80,7 @@ def check_name(name: Any, key: str, plain: re.Pattern[str] = NAME) -> None:
         OptionError: if it isn't.
     """
     if not isinstance(name, str) or not plain.match(name):
-        raise OptionError(f"{key}: {name!r} {NOT_A_NAME}")
+        raise OptionError(f"{key}: {shown(name)} {NOT_A_NAME}")
 
 
 def _count_gpus(asked: Any) -> int:
@@ -87,7 +90,7 @@ def _count_gpus(asked: Any) -> int:
     if asked == "auto":
         return present
     if isinstance(asked, bool) or not isinstance(asked, int) or asked < 0:
-        raise OptionError(f"num_gpu: expected auto or a number of GPUs (0 for the CPU), not {asked!r}")
+        raise OptionError(f"num_gpu: expected auto or a number of GPUs (0 for the CPU), not {shown(asked)}")
     if asked > present:
         raise OptionError(f"num_gpu: {asked} asked for, {present} found; `num_gpu: auto` takes what there is")
     return asked
@@ -120,18 +123,18 @@ def _resolve_datasets(opt: dict[str, Any]) -> None:
         dataset["phase"] = key.split("_")[0]
         if "scale" in opt:
             dataset["scale"] = opt["scale"]
-        for root in ("dataroot_gt", "dataroot_lq"):
+        for root in ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info"):
             if dataset.get(root) is not None:
                 roots = dataset[root] if isinstance(dataset[root], list) else [dataset[root]]
-                expanded = [str(Path(one).expanduser()) for one in roots]
-                dataset[root] = expanded if isinstance(dataset[root], list) else expanded[0]
+                paths = [str(expanded(one)) for one in roots]
+                dataset[root] = paths if isinstance(dataset[root], list) else paths[0]
 
 
 def _resolve_paths(opt: dict[str, Any], root: Path, folder: Path | None, is_train: bool) -> None:
     path = opt["path"]
     for key, value in path.items():
         if value is not None and ("resume_state" in key or "pretrain_network" in key):
-            path[key] = str(Path(value).expanduser())
+            path[key] = str(expanded(value))
     opt["root_path"] = str(root)
     if is_train:
         run = folder or root / "experiments" / opt["name"]

@@ -131,5 +131,7 @@ DATASETS: dict[str, dict[str, Key]] = {
 
 # BasicSR's own, whose older option files have older names of keys.
 OF_BASICSR = frozenset(DATASETS) - {"PairedSRDataset"}
+# Those whose images can only be measured by metrics that compare with nothing.
+WITHOUT_GT = frozenset({"SingleImageDataset"})
 # Those that read `scale` from the top of the file.
 SCALED = frozenset({"PairedSRDataset", "PairedImageDataset", "RealESRGANPairedDataset"})

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.config.keys import is_number, is_whole
+from gramgan_plugin.config.keys import is_number, is_whole, shown
 from gramgan_plugin.config.resolve import NAME, NAME_OF_DATASET, NOT_A_NAME
-from gramgan_plugin.config.schema_datasets import SCALED
+from gramgan_plugin.config.schema_datasets import SCALED, WITHOUT_GT
 from gramgan_plugin.config.schema_models import DEGRADATION, Model
-from gramgan_plugin.config.sense_training import check_training
+from gramgan_plugin.config.sense_training import check_training, needs_gt
 from gramgan_plugin.config.sizes import check_sizes
 from gramgan_plugin.registration import did_you_mean
 from gramgan_plugin.sections import section
@@ -28,6 +28,7 @@ def check_sense(opt: Mapping[str, Any], model: Model | None, is_train: bool, fou
     _check_names(opt, found)
     _check_phases(opt, is_train, found)
     _check_data(opt, found)
+    _check_metrics(opt, found)
     for key, value in section(opt, "path").items():
         network = key.removeprefix("pretrain_")
         if network != key and value is not None and not opt.get(network):
@@ -44,18 +45,20 @@ def check_sense(opt: Mapping[str, Any], model: Model | None, is_train: bool, fou
 def _check_names(opt: Mapping[str, Any], found: Findings) -> None:
     name = opt.get("name")
     if name is not None and not (isinstance(name, str) and NAME.match(name)):
-        found.error("name", f"{name!r} {NOT_A_NAME}")
+        found.error("name", f"{shown(name)} {NOT_A_NAME}")
     taken: dict[tuple[str, str], str] = {}
     for key, block in section(opt, "datasets").items():
         name = section(block).get("name")
         if name is None:
             continue
         if not (isinstance(name, str) and NAME_OF_DATASET.match(name)):
-            found.error(f"datasets.{key}.name", f"{name!r} {NOT_A_NAME}")
+            found.error(f"datasets.{key}.name", f"{shown(name)} {NOT_A_NAME}")
             continue
         first = taken.setdefault((key.split("_")[0], name), key)
         if first != key:
-            found.error(f"datasets.{key}.name", f"'{name}' is the name of datasets.{first}, too; results would mix")
+            found.error(
+                f"datasets.{key}.name", f"{shown(name)} is the name of datasets.{first}, too; results would mix"
+            )
 
 
 def _check_phases(opt: Mapping[str, Any], is_train: bool, found: Findings) -> None:
@@ -91,14 +94,14 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
             found.error("scale", f"missing; {kind} needs it")
         template = options.get("filename_tmpl", "{}")
         if isinstance(template, str) and template.count("{}") != 1:
-            found.error(f"{where}.filename_tmpl", f"expected one {{}} as in '{{}}x4', not {template!r}")
+            found.error(f"{where}.filename_tmpl", f"expected one {{}} as in '{{}}x4', not {shown(template)}")
         if kind == "PairedSRDataset":
             _check_pairs(options, where, found)
         elif kind in MAY_BE_LMDB and section(options, "io_backend").get("type") == "lmdb":
             for root in ("dataroot_gt", "dataroot_lq"):
                 path = options.get(root)
                 if isinstance(path, str) and not path.endswith(".lmdb"):
-                    found.error(f"{where}.{root}", f"{kind} asks for a name that ends in .lmdb, not {path!r}")
+                    found.error(f"{where}.{root}", f"{kind} asks for a name that ends in .lmdb, not {shown(path)}")
         for suffix in ("", "2"):
             kernels, odds = options.get(f"kernel_list{suffix}"), options.get(f"kernel_prob{suffix}")
             if isinstance(kernels, list) and isinstance(odds, list) and len(kernels) != len(odds):
@@ -113,9 +116,19 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
             found.error(f"{where}.max_unreadable", f"is a share of the images, at most 1, not {share:g}")
         elif share is not None and key != "train":
             found.warn(f"{where}.max_unreadable", "for training only; here every image has to be readable")
+        if kind == "SingleImageDataset" and "meta_info_file" in options and options["meta_info_file"] is None:
+            found.error(f"{where}.meta_info_file", "null, which SingleImageDataset takes for a path; leave the key out")
         mean, std = options.get("mean"), options.get("std")
         if kind in MAY_BE_LMDB and (mean is None) != (std is None):
             found.error(f"{where}.{'mean' if mean is None else 'std'}", "missing; mean and std go together")
+
+
+def _check_metrics(opt: Mapping[str, Any], found: Findings) -> None:
+    """Metrics that compare with GT, over sets that have none."""
+    compare = [name for name, block in section(opt, "val", "metrics").items() if needs_gt(block)]
+    for key, block in section(opt, "datasets").items():
+        if compare and str(section(block).get("type")) in WITHOUT_GT:
+            found.warn(f"datasets.{key}", f"has no GT; val.metrics that need it are not measured: {', '.join(compare)}")
 
 
 MAY_BE_LMDB = frozenset({"PairedImageDataset", "SingleImageDataset", "RealESRGANDataset", "RealESRGANPairedDataset"})

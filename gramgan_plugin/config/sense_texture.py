@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.config.keys import is_whole
+from gramgan_plugin.config.keys import is_whole, shown
 from gramgan_plugin.config.schema_texture import FEATURES, TEXTURE
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.losses.vgg_layer import reduction
@@ -44,7 +44,7 @@ def check_values(where: str, block: Mapping[str, Any], found: Findings) -> bool:
         if layer is None:
             found.error(f"{where}.features.layer", f"missing; {FEATURES['layer'].what}")
         elif isinstance(layer, str) and layer not in LAYERS:
-            found.error(f"{where}.features.layer", f"VGG19 has no layer {layer!r}{did_you_mean(layer, LAYERS)}")
+            found.error(f"{where}.features.layer", f"VGG19 has no layer {shown(layer)}{did_you_mean(layer, LAYERS)}")
     return len(found.errors) == before
 
 

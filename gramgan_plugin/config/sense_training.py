@@ -1,11 +1,15 @@
 """Whether the options of a training run fit together: networks, losses, schedules, checkpoints."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number, is_whole
+from gramgan_plugin.config.schema_datasets import WITHOUT_GT
 from gramgan_plugin.config.schema_models import LOSS_FORMS, MODELS, Model
+from gramgan_plugin.errors import OptionError
+from gramgan_plugin.models.components import Component
 from gramgan_plugin.sections import section
 
 
@@ -132,6 +136,21 @@ def _check_keep_best(opt: Mapping[str, Any], found: Findings) -> None:
     elif metric not in metrics:
         known = f"it has {', '.join(map(str, metrics))}" if metrics else "that is missing"
         found.error("logger.keep_best", f"'{metric}' is not under val.metrics; {known}")
+    elif needs_gt(metrics[metric]):
+        sets = [section(block) for key, block in section(opt, "datasets").items() if key.split("_")[0] == "val"]
+        if all(str(block.get("type")) in WITHOUT_GT for block in sets):
+            found.error(
+                "logger.keep_best", f"'{metric}' needs GT, which no data set `val` has; take one that needs none"
+            )
+
+
+def needs_gt(metric: Any) -> bool:
+    """Whether a metric compares two images; one that cannot be looked up is taken not to."""
+    try:
+        constructor = Component(("val", "metrics"), "metric", metric).constructor()
+        return "img2" in inspect.signature(constructor).parameters
+    except (OptionError, TypeError, ValueError):
+        return False
 
 
 def _check_wandb(opt: Mapping[str, Any], found: Findings) -> None:

@@ -40,6 +40,8 @@ def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
             found.error(where, f"{crop:g} is no multiple of scale {scale:g}")
         elif section(opt, "network_g").get("type") == "RRDBNet" and scale in (1, 2) and (crop // scale) % (4 // scale):
             found.error(where, f"RRDBNet takes LQ in blocks of {4 // scale:g}; take a multiple of 4")
+        else:
+            _check_windows(opt, where, int(crop), int(scale), found)
     network = section(opt, "network_d")
     kind = network.get("type")
     if isinstance(kind, str) and kind in FIXED_SIZE:
@@ -62,6 +64,22 @@ def _crop(opt: Mapping[str, Any]) -> tuple[str, Any]:
     return "datasets.train.gt_size", section(opt, "datasets", "train").get("gt_size")
 
 
+def _check_windows(opt: Mapping[str, Any], where: str, crop: int, scale: int, found: Findings) -> None:
+    """Networks such as SwinIR, which divide LQ into windows."""
+    generator = _generator(opt)
+    if generator is None:
+        return
+    window, module = generator.get("window_size"), generator["__module__"]
+    if not is_whole(window) or window < 1 or crop // scale % window == 0:
+        return
+    text = f"{crop} gives LQ of {crop // scale}, no multiple of network_g.window_size {window:g}"
+    advice = f"take a multiple of {scale * window:g}"
+    if module.startswith("basicsr."):
+        found.error(where, f"{text}; {advice}")
+    else:
+        found.warn(where, f"{text}; if the network does not pad it, {advice}")
+
+
 def _check_mask(opt: Mapping[str, Any], where: str, crop: int, found: Findings) -> None:
     adversarial = section(opt, "train", "gan_opt")
     if adversarial.get("type") != "MaskedRaGANLoss":
@@ -82,22 +100,29 @@ def _check_mask(opt: Mapping[str, Any], where: str, crop: int, found: Findings) 
 
 def _check_scale(opt: Mapping[str, Any], found: Findings) -> None:
     """The generator's enlargement against `scale`, for networks whose parameter of that name means it."""
-    scale, block = opt.get("scale"), opt.get("network_g")
-    if not is_whole(scale) or not isinstance(block, Mapping):
+    scale, block, generator = opt.get("scale"), section(opt, "network_g"), _generator(opt)
+    if not is_whole(scale) or generator is None or not generator["__module__"].startswith("basicsr."):
         return
-    try:
-        component = Component(("network_g",), "arch", block)
-        known, module = component.parameters(), component.constructor().__module__
-    except (OptionError, TypeError, ValueError):
-        return  # said elsewhere
     for key in ("scale", "upscale"):
-        own = block.get(key, known[key].default if key in known else None)
-        if key not in known or not is_whole(own) or own == scale or not module.startswith("basicsr."):
+        own = generator.get(key)
+        if not is_whole(own) or own == scale:
             continue
         if key in block:
             found.error(f"network_g.{key}", f"{own:g}, but scale at the top of the file is {scale:g}")
         else:
             found.error(f"network_g.{key}", f"missing; {block['type']} enlarges by {own:g}, but scale is {scale:g}")
+
+
+def _generator(opt: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The generator's options with its constructor's defaults, and its ``__module__``; None if it is not known."""
+    block = section(opt, "network_g")
+    try:
+        component = Component(("network_g",), "arch", block)
+        defaults = {name: parameter.default for name, parameter in component.parameters().items()}
+        given = {name: value for name, value in block.items() if name in defaults}
+        return {**defaults, **given, "__module__": component.constructor().__module__}
+    except (OptionError, TypeError, ValueError):  # said elsewhere
+        return None
 
 
 def _check_channels(opt: Mapping[str, Any], found: Findings) -> None:

@@ -5,13 +5,53 @@ from typing import Any
 
 import yaml
 
+from gramgan_plugin.config.keys import shown
 from gramgan_plugin.errors import OptionError
 
+MOST_BYTES = 2**20  # of one file
+MOST_NODES = 10_000  # keys and values of one file; a long option file has 500
 MOST_VALUES = 100_000  # of one file, anchors written out
+MOST_LEVELS = 50  # of sections within sections
+LONGEST_NUMBER = 100  # characters; in base 60, which YAML 1.1 has, converting takes the square of them
 
 
 class _Loader(yaml.SafeLoader):
     """Safe loading, where ``1e-4`` is a float and a key stands once."""
+
+    nodes = 0
+    merged = 0  # keys of mappings with those that `<<` merges into them, which can grow without end
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The next node; that there are too many is an error before all are read, since PyYAML takes its time."""
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {MOST_NODES:,d} keys and values, too many for an option file", mark
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """A value; what its tag's own constructor makes of a text that does not suit it is an error with a line."""
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind in ("int", "float") and len(str(node.value)) > LONGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(None, None, "a number that is too long", node.start_mark)
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{shown(node.value)} is not of the type {kind}", node.start_mark
+            ) from error
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge what ``<<`` names."""
+        super().flatten_mapping(node)
+        self.merged += len(node.value)
+        if self.merged > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"merges more than {MOST_VALUES:,d} values", node.start_mark
+            )
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A dict; a key that stands twice, or is no plain value, is an error."""
@@ -24,7 +64,7 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a plain value", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands twice", key_node.start_mark
+                    None, None, f"the key {shown(key)} stands twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
@@ -60,6 +100,8 @@ def parse_yaml(text: str, source: str) -> Any:
     >>> parse_yaml("lr: 1e-4", "example")
     {'lr': 0.0001}
     """
+    if len(text) > MOST_BYTES:
+        raise OptionError(f"{source}: longer than {MOST_BYTES // 2**20} MB, so it is no option file")
     try:
         return _unshared(yaml.load(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
@@ -72,7 +114,7 @@ def parse_yaml(text: str, source: str) -> Any:
         raise OptionError(f"{source}: not readable as YAML: {str(error).splitlines()[0]}") from error
 
 
-def _unshared(value: Any, room: list[int] | None = None) -> Any:
+def _unshared(value: Any, room: list[int] | None = None, level: int = 0) -> Any:
     """``value`` with a copy of its own at each place of an anchor: BasicSR's models take keys out of their options.
 
     Anchors of anchors can make a few lines grow without end; ``room`` counts down what is still taken.
@@ -81,6 +123,8 @@ def _unshared(value: Any, room: list[int] | None = None) -> Any:
     room[0] -= 1
     if room[0] < 0:
         raise ValueError(f"its anchors stand for more than {MOST_VALUES:,d} values")
+    if level > MOST_LEVELS:
+        raise RecursionError
     if isinstance(value, dict):
-        return {key: _unshared(member, room) for key, member in value.items()}
-    return [_unshared(member, room) for member in value] if isinstance(value, list) else value
+        return {key: _unshared(member, room, level + 1) for key, member in value.items()}
+    return [_unshared(member, room, level + 1) for member in value] if isinstance(value, list) else value

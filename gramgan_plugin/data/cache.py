@@ -82,7 +82,8 @@ class ImageCache:
         return self._memory
 
     def _refuse_too_large(self) -> None:
-        available, processes = available_memory(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        together = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        available, processes = available_memory(), int(together) if together.isdecimal() else 1
         needed = self.size_in_bytes * processes
         if available is not None and needed > SHARE_OF_MEMORY * available:
             each = f", {processes} processes together" if processes > 1 else ""

@@ -12,7 +12,8 @@ from gramgan_plugin.data.lmdb_environment import META_INFO, check_whole, open_en
 from gramgan_plugin.data.manifest import Digest, check_manifest, write_manifest
 from gramgan_plugin.errors import UserError
 
-META_LINE = re.compile(r"(?P<key>[^.\s]+)\.\w+ \((?P<height>\d+),(?P<width>\d+),\d+\) \d+")
+_SIDE = r"[1-9]\d{0,8}"
+META_LINE = re.compile(rf"(?P<key>[^.\s]+)\.\w+ \((?P<height>{_SIDE}),(?P<width>{_SIDE}),\d+\) \d+")
 INITIAL_MAP_SIZE = 64 * 2**20
 UNFINISHED = ".meta_info.txt.part"  # the list of keys while the LMDB is being written
 

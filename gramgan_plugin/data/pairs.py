@@ -1,5 +1,6 @@
 """Which GT image belongs to which LQ image: folders and LMDBs, checked when a dataset is built."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ from gramgan_plugin.data.images import list_images
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.photos import PhotoError, photo_info
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.files import expanded
 
 
 class FolderImages:
@@ -108,6 +110,24 @@ def find_pairs(opt: dict[str, Any]) -> list[Pair]:
     return pairs
 
 
+def template_hint(gt: Collection[str], lq: Collection[str]) -> str:
+    """The ``filename_tmpl`` by which each GT image has a partner, as the end of a message; empty if there is none.
+
+    Args:
+        gt: names without suffixes.
+        lq: likewise.
+
+    >>> template_hint({"0801", "0802"}, {"0801x4", "0802x4"})
+    "; set filename_tmpl: '{}x4'"
+    """
+    first, there = min(gt, default=""), set(lq)
+    for name in sorted(there):
+        head, found, tail = name.partition(first)
+        if found and all(f"{head}{one}{tail}" in there for one in gt):
+            return f"; set filename_tmpl: '{head}{{}}{tail}'"
+    return ""
+
+
 def option(opt: dict[str, Any], key: str) -> str:
     """The full path of a dataset's option, as a user finds it in the option file."""
     return f"datasets.{opt.get('phase', 'train')}.{key}"
@@ -120,9 +140,10 @@ def _pairs_of(opt: dict[str, Any], gt_root: Path, lq_root: Path) -> list[Pair]:
     if gt_names.keys() != lq_names.keys():
         odd = min(gt_names.keys() ^ lq_names.keys())
         has, lacks = (gt_root, lq_root) if odd in gt_names else (lq_root, gt_root)
+        hint = template_hint(gt_names, lq_names) if isinstance(lq, FolderImages) else ""
         raise OptionError(
             f"{option(opt, 'dataroot_lq')}: GT and LQ differ: {odd} is in {has} and not in {lacks} "
-            f"({len(gt_names)} GT, {len(lq_names)} LQ images)"
+            f"({len(gt_names)} GT, {len(lq_names)} LQ images){hint}"
         )
     return [Pair(gt, gt_names[name], lq, lq_names[name]) for name in sorted(gt_names)]
 
@@ -135,7 +156,7 @@ def _roots(opt: dict[str, Any], key: str) -> list[Path]:
     values = value if isinstance(value, list | tuple) else [value]
     if not values or not all(isinstance(v, str | Path) and str(v) for v in values):
         raise OptionError(f"{option(opt, key)}: expected a path or a list of paths, got {value!r}")
-    return [Path(v).expanduser() for v in values]
+    return [expanded(v) for v in values]
 
 
 def _source(opt: dict[str, Any], key: str, root: Path, template: str) -> Source:

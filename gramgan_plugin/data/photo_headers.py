@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import logging
 import stat
 import struct
 import warnings
@@ -13,6 +14,7 @@ from PIL.ImageFile import ImageFile
 
 # A damaged EXIF block makes Pillow warn; the photo is read all the same.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of damage names no file
 
 ORIENTATION = 0x0112  # the EXIF tag
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF

@@ -33,20 +33,26 @@ def check_jpeg_whole(data: bytes) -> None:
 def checked_png(data: bytes) -> bytes:
     """The file without chunks that pixels do not need, for libpng writes its complaints about those to stderr.
 
+    One with EXIF's orientation stays, if its checksum is right.
+
     Raises:
-        PhotoError: if the checksum of one that is needed is wrong.
+        PhotoError: if the checksum of one that is needed is wrong, or the file was cut short.
     """
     view, position, kept = memoryview(data), 8, [memoryview(data)[:8]]
     while position + 12 <= len(data):
         end = position + 8 + int.from_bytes(view[position : position + 4])
         kind = view[position + 4 : position + 8]
-        if kind[0] < 0x60 or kind == b"tRNS":  # a capital letter: critical
-            if zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4]):
+        needed = kind[0] < 0x60 or kind == b"tRNS"  # a capital letter: critical
+        if needed or kind == b"eXIf":
+            if zlib.crc32(view[position + 4 : end]) == int.from_bytes(view[end : end + 4]):
+                kept.append(view[position : end + 4])
+            elif needed:
                 raise PhotoError("damaged: a checksum of the PNG is wrong")
-            kept.append(view[position : end + 4])
         position = end + 4
         if kind == b"IEND":
             break
+    else:
+        raise PhotoError("cut short")
     return data if sum(map(len, kept)) == len(data) else b"".join(kept)
 
 

@@ -1,6 +1,5 @@
 """Disks: space, permission, what kind of file system, and which runs are live."""
 
-import json
 import re
 import shutil
 import tempfile
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.diagnostics.findings import Finding, ok, problem, warning
+from gramgan_plugin.json_record import parse_json
 
 GB = 10**9
 SPARE, LEAST = 5 * GB, GB // 2
@@ -67,7 +67,7 @@ def runs(experiments: Path = Path("experiments")) -> Iterator[Finding]:
     for holder in sorted(experiments.glob("*/.lock.json")):
         if is_locked(holder.with_name(".lock")):
             try:
-                content = json.loads(holder.read_text(encoding="utf-8"))
+                content = parse_json(holder.read_text(encoding="utf-8"))
                 who = f"process {int(content['pid'])} on {content['host']}"
             except (OSError, ValueError, KeyError, TypeError):
                 who = "another process"

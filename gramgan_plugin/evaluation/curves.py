@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.files import replace_file
 from gramgan_plugin.json_lines import read_lines
+from gramgan_plugin.json_record import is_count
 
 Curve = list[tuple[int, float]]  # (iteration, value), by iteration; a value that was no number is nan
+MOST_ITERATIONS = 10**15
+LARGEST = 1e100  # the arithmetic of axes overflows long before a float does
 NO_CURVES = ("iter", "epoch", "dataset", "metrics")
 
 
@@ -47,7 +50,7 @@ def read_metrics(path: Path) -> Metrics:
     validation: dict[tuple[str, str], dict[int, float]] = {}
     for number, record in read_lines(path):
         iteration, metrics = record.get("iter"), record.get("metrics") or {}
-        if not isinstance(iteration, int) or not isinstance(metrics, Mapping):
+        if not is_count(iteration) or iteration > MOST_ITERATIONS or not isinstance(metrics, Mapping):
             raise UserError(f"{path}, line {number}: not a line of metrics")
         for key, value in record.items():
             if key not in NO_CURVES and _is_a_value(value):
@@ -94,7 +97,7 @@ def write_csv(runs: Mapping[str, Mapping[str, Curve]], out: Path) -> None:
         for iteration in sorted({iteration for points in values.values() for iteration in points}):
             row = [values.get(name, {}).get(iteration, float("nan")) for name in names]
             writer.writerow([run, iteration, *("" if value != value else repr(value) for value in row)])
-    replace_file(out, table.getvalue().encode())
+    replace_file(out, table.getvalue().encode("utf-8", "backslashreplace"))  # JSON can hold half a character
 
 
 def matching(names: Sequence[str], pattern: str) -> list[str]:
@@ -107,6 +110,5 @@ def _is_a_value(value: Any) -> bool:
 
 
 def _number(value: float | None) -> float:
-    """``value``; nan for what is not finite, which is written as null."""
-    number = float("nan") if value is None else float(value)
-    return number if abs(number) != float("inf") else float("nan")
+    """``value``; nan for what is not finite, which is written as null, and for what no picture can show."""
+    return float("nan") if value is None or not abs(value) <= LARGEST else float(value)

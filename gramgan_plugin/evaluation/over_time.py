@@ -1,7 +1,6 @@
 """How an image of a validation set looks at the same place as training goes on: bicubic, SR over time, GT."""
 
 import contextlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from gramgan_plugin.errors import OptionError, file_errors
 from gramgan_plugin.evaluation.measure import Measured, metric_value, to_uint8, write_image
 from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
+from gramgan_plugin.json_record import parse_json
 
 CROP = 160
 SHOWN = 6  # of the validations
@@ -156,7 +156,7 @@ def _label(text: str, psnr: float | None) -> str:
 
 def _read_values(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
         if isinstance(values, dict):
             return {key: value for key, value in values.items() if value is None or isinstance(value, float | int)}
     return {}

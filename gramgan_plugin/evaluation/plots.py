@@ -12,6 +12,7 @@ from gramgan_plugin.evaluation.curves import Curve, Metrics, read_metrics, smoot
 from gramgan_plugin.files import replace_file
 
 FORMATS = (".png", ".svg", ".pdf")
+MOST_PANELS = 100
 FEW_POINTS = 30  # so few are marked: a line between two says little, and one alone shows nothing
 
 
@@ -82,6 +83,8 @@ def plot_runs(runs: Mapping[str, Metrics], out: Path, window: int = 1) -> int:
     panels = _of_one(next(iter(runs.values()))) if len(runs) == 1 else _of_several(runs)
     if not panels:
         raise UserError(f"{' and '.join(runs)}: nothing to draw; no iteration has been logged")
+    if len(panels) > MOST_PANELS:
+        raise UserError(f"{len(panels):,d} panels are more than a picture can show; choose curves by --metrics")
     _draw(panels, out, columns=min(3, len(panels)), window=window)
     return len(panels)
 
@@ -156,8 +159,8 @@ def _draw(panels: list[tuple[str, bool, list[Line]]], out: Path, columns: int, w
 
 
 def _draw_line(axes: Any, line: Line, colour: str, window: int) -> None:
-    # matplotlib leaves labels that begin with an underscore out of the legend.
-    label = _words(f" {line.label}" if line.label.startswith("_") else line.label)
+    # matplotlib leaves labels that are empty or begin with an underscore out of the legend.
+    label = _words(f" {line.label}" if line.label[:1] in ("", "_") else line.label)
     marker = "." if len(line.curve) <= FEW_POINTS else None
     if window > 1:
         axes.plot(*zip(*line.curve, strict=True), color=colour, linewidth=0.8, alpha=0.25)

@@ -3,14 +3,14 @@
 import os
 import re
 import zlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import distributed
 
-from gramgan_plugin.errors import Preempted, UserError
+from gramgan_plugin.errors import Preempted, UserError, shortened
 
 # What gloo, nccl and the store through which processes find each other say when one of them is gone or silent.
 _GONE = re.compile(
@@ -76,6 +76,7 @@ def start(launcher: str, *, use_gpus: bool = True) -> tuple[int, int]:
     if missing:
         how = "torchrun" if launcher == "pytorch" else "srun"
         raise UserError(f"--launcher {launcher}: {', '.join(missing)} not set; start the command with {how}")
+    _check_place(launcher, environment)
     gpus = use_gpus and torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(int(environment.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
@@ -182,10 +183,41 @@ def _is_joined() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+OF_SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+# Names of whole numbers, and the smallest of each.
+_LEAST = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_PORT": 1}
+
+
+def _check_place(launcher: str, environment: Mapping[str, str]) -> None:
+    """Refuse what would raise in torch, or wait for processes that there are not.
+
+    Raises:
+        UserError: naming the variable, Slurm's where the value is its.
+    """
+
+    def refuse(name: str, what: str) -> NoReturn:
+        value, theirs = environment[name], OF_SLURM.get(name, "")
+        name = theirs if launcher == "slurm" and environment.get(theirs) == value else name
+        raise UserError(f"--launcher {launcher}: {name} is {shortened(value, 60)!r}, {what}")
+
+    found = {}
+    for name, least in _LEAST.items():
+        value = environment.get(name, str(least))
+        if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < least:
+            refuse(name, f"expected a whole number of at least {least}")
+        found[name] = int(value)
+    if found["RANK"] >= found["WORLD_SIZE"]:
+        refuse("RANK", f"but there are {found['WORLD_SIZE']} processes, whose ranks begin at 0")
+    if found["MASTER_PORT"] > 65535:
+        refuse("MASTER_PORT", "expected a port of at most 65535")
+    # A name that is not known yet may be soon, where machines are started together: torch asks again.
+    if not re.fullmatch(r"[\w%:-]+(\.[\w-]+)*\.?", environment["MASTER_ADDR"]):
+        refuse("MASTER_ADDR", "which is no machine's name or address")
+
+
 def _fill_in_from_slurm(environment: MutableMapping[str, str]) -> None:
     """torch's variables from Slurm's, where they are not set."""
-    names = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
-    for ours, theirs in names.items():
+    for ours, theirs in OF_SLURM.items():
         if theirs in environment:
             environment.setdefault(ours, environment[theirs])
     if "RANK" not in environment:

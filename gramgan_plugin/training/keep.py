@@ -1,6 +1,5 @@
 """Which checkpoints stay: the newest N, the best, and a pointer to the latest."""
 
-import json
 import logging
 import math
 import re
@@ -10,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from gramgan_plugin.checkpoints.files import save_json
+from gramgan_plugin.json_record import parse_json
 from gramgan_plugin.training.resume import damage
 
 logger = logging.getLogger("basicsr")
@@ -108,7 +108,7 @@ class Checkpoints:
     def _read_best(self) -> float | None:
         path = self.models / "best.json"
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = parse_json(path.read_text(encoding="utf-8"))
             metric, value = str(record["metric"]), float(record["value"])
         except FileNotFoundError:
             return None
@@ -150,7 +150,7 @@ class Checkpoints:
 
     def _networks(self, manifest: Path, number: int) -> list[Path]:
         """The networks that a checkpoint's list names; a name that is not as this run gives them is left alone."""
-        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        listed = parse_json(manifest.read_text(encoding="utf-8"))["files"]
         folder, ending = self.models.name, f"_{number}.pth"
         parts = [PurePosixPath(name).parts for name in listed]
         return [

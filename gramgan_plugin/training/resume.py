@@ -1,14 +1,15 @@
 """Finding the checkpoint to go on from, and putting a model back to where it was."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.checkpoints.files import describe_file, load_tensors
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.data.progress import printable
+from gramgan_plugin.errors import UserError, shortened
 from gramgan_plugin.json_lines import read_lines
+from gramgan_plugin.json_record import MOST_BYTES, parse_json
 
 logger = logging.getLogger("basicsr")
 
@@ -138,7 +139,8 @@ def damage(state: Path, *, contents: bool = True) -> str | None:
     """
     manifest = state.with_suffix(".json")
     try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        with manifest.open("rb") as file:
+            files = parse_json(file.read(MOST_BYTES))["files"]
         expected = {str(name): dict(entry) for name, entry in files.items()}
     except FileNotFoundError:
         return f"{manifest.name} is missing, so it was not written to the end"
@@ -146,11 +148,14 @@ def damage(state: Path, *, contents: bool = True) -> str | None:
         return f"{manifest.name} is not readable"
     run = state.parent.parent
     for name, entry in expected.items():
-        path = run / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if (describe_file(path) if contents else {**entry, "size": path.stat().st_size}) != entry:
-            return f"{name} is not as it was written"
+        path, shown = run / name, shortened(printable(name), 100)
+        try:
+            if not path.is_file():
+                return f"{shown} is missing"
+            if (describe_file(path) if contents else {**entry, "size": path.stat().st_size}) != entry:
+                return f"{shown} is not as it was written"
+        except OSError as error:
+            return f"{shown} cannot be read: {error.strerror}"
     return None
 
 
@@ -164,7 +169,8 @@ def was_validated(run: Path, iteration: int, datasets: Iterable[str]) -> bool:
         records = [record for _, record in read_lines(path)] if path.is_file() else []
     except UserError:
         return False
-    return {*datasets} <= {record.get("dataset") for record in records if record.get("iter") == iteration}
+    # What is read may be of any type.
+    return {*datasets} <= {str(record.get("dataset")) for record in records if record.get("iter") == iteration}
 
 
 def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``experiments/NAME/``: made, archived, locked, and what is recorded in it."""
 
-import json
 import logging
 import os
 import platform
@@ -21,6 +20,7 @@ from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.files import replace_file
 from gramgan_plugin.json_lines import JsonLines
+from gramgan_plugin.json_record import parse_json
 from gramgan_plugin.models.components import with_defaults
 from gramgan_plugin.yaml_writer import yaml_text
 
@@ -178,7 +178,7 @@ def _hold(folder: Path) -> Iterator[None]:
 
 def _holder(folder: Path) -> str:
     try:
-        holder = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        holder = parse_json((folder / HOLDER).read_text(encoding="utf-8"))
         return f"process {int(holder['pid'])} on {holder['host']!r}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

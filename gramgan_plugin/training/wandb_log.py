@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import json
 import logging
 import re
 import secrets
@@ -12,6 +11,7 @@ from typing import Any
 
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.errors import OptionError, Preempted
+from gramgan_plugin.json_record import parse_json
 
 logger = logging.getLogger("basicsr")
 
@@ -115,7 +115,7 @@ def shareable(value: Any) -> Any:
 def _kept_id(file: Path) -> str | None:
     """The id under which the run was begun; None if it never was, or the file is damaged."""
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))["id"]
+        kept = parse_json(file.read_text(encoding="utf-8"))["id"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return kept if isinstance(kept, str) and kept else None

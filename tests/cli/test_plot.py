@@ -98,3 +98,28 @@ def test_it_is_light(runs, arguments, absent):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+class TestDamage:
+    """Whatever a metrics.jsonl holds, there is a picture or one line."""
+
+    @pytest.mark.parametrize("line", ["[" * 100_000, '{"iter":' * 100_000, "1" * 5000, '{"iter": 1' + "0" * 400 + "}"])
+    def test_one_line(self, runs, capsys, line):
+        path = Path("experiments/first/metrics.jsonl")
+        path.write_text(path.read_text() + line + "\n")
+        assert main(["plot", "first"]) == 2
+        (printed,) = capsys.readouterr().err.splitlines()
+        assert printed.startswith("basicsr plot: experiments/first/metrics.jsonl, line 4: not a line of ")
+
+    def test_values_and_names(self, runs):
+        path = Path("experiments/first/metrics.jsonl")
+        odd = {"iter": 3, "l_g_pix": 10**300, "$\\frac": 1.0, "\n": -1e308, "_x": 1, "%s": 1e-320, "": 2}
+        path.write_text(path.read_text() + json.dumps(odd) + '\n{"iter": 4, "\\ud800": 1e99}\n')
+        assert main(["plot", "first", "--csv"]) == 0
+        assert "\\ud800" in Path("experiments/first/plot.csv").read_text()
+
+    def test_more_curves_than_a_picture_shows(self, runs, capsys):
+        Path("experiments/first/metrics.jsonl").write_text(json.dumps({"iter": 1, **{f"k{n}": n for n in range(3000)}}))
+        assert main(["plot", "first"]) == 2
+        assert "3,000 panels are more than a picture can show; choose curves by --metrics" in capsys.readouterr().err
+        assert main(["plot", "first", "--metrics", "k1?"]) == 0

@@ -75,6 +75,18 @@ class TestDataSets:
         (problem,) = _problems(own_options)
         assert "lists 999999_s001, data.mdb does not hold it" in problem
 
+    @pytest.mark.parametrize("kind", ["PairedSRDataset", "PairedImageDataset"])
+    @pytest.mark.parametrize("line", ["", "000002_s001.png (0,0,3) 3", f"000002_s001.png ({'9' * 5000},96,3) 3"])
+    def test_lines_that_are_none(self, own_options, workdir, kind, line):
+        own_options["datasets"]["train"]["type"] = kind
+        _without_manifests(workdir / "set")
+        listed = workdir / "set/LQ_x4.lmdb/meta_info.txt"
+        listed.write_text("".join([*_lines(listed)[:1], f"{line}\n", *_lines(listed)[2:]]))
+        (problem,) = _problems(own_options)
+        assert problem.startswith(
+            "datasets.train.dataroot_lq: set/LQ_x4.lmdb/meta_info.txt: line 2: expected 'KEY.png ("
+        )
+
     def test_images_smaller_than_the_crop(self, own_options):
         own_options["datasets"]["train"]["gt_size"] = 128
         (problem,) = _problems(own_options)

@@ -44,6 +44,30 @@ class TestMerge:
             load_options(["a.yml"])
 
 
+class TestOtherFiles:
+    TOML = 'name = "x"\nscale = 4\n[train.optim_g]\nlr = 1e-4\n'
+
+    @pytest.mark.parametrize("name", ["x.toml", "x.TOML", "x.yml", "x"])
+    def test_toml(self, name, workdir):
+        (workdir / name).write_text(self.TOML)
+        with pytest.raises(OptionError, match=rf"^{name}: TOML, but option files are YAML: .* `lr: 1e-4`"):
+            load_options([name])
+
+    def test_one_line_of_it(self, workdir):
+        (workdir / "x.yml").write_text('name = "x"\n')  # YAML takes this for a text
+        with pytest.raises(OptionError, match=r"x\.yml: TOML"):
+            load_options(["x.yml"])
+
+    def test_more_than_a_megabyte(self, workdir):
+        (workdir / "a.yml").write_text("name: " + "x" * 10_000_000)
+        with pytest.raises(OptionError, match=r"^a\.yml: longer than 1 MB, so it is no option file$"):
+            load_options(["a.yml"])
+
+    def test_a_user_whom_nobody_knows(self, workdir):
+        with pytest.raises(OptionError, match=r"^~nouser/x: no such option file"):
+            load_options(["~nouser/x"])
+
+
 class TestOverride:
     @pytest.mark.parametrize(
         ("override", "value"),

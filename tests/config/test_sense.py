@@ -4,10 +4,11 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import basicsr  # noqa: F401
 import pytest
+import torch
 
 from gramgan_plugin.config import check_options
 from gramgan_plugin.errors import OptionError
@@ -198,6 +199,115 @@ class TestOurs:
         warnings = check_options(tiny_options)
         assert "train.optim_d: there is no network_d that it could train" in warnings
         assert "path.pretrain_network_d: there is no network_d that takes these weights" in warnings
+
+
+def _without_gt(options: dict[str, Any], key: str = "val") -> None:
+    options["datasets"][key] = {
+        "name": f"photos of {key}".replace(" ", "_"),
+        "type": "SingleImageDataset",
+        "dataroot_lq": "photos",
+        "io_backend": {"type": "disk"},
+    }
+
+
+class TestMetricsWithoutGT:
+    NIQE: ClassVar = {"type": "calculate_niqe", "crop_border": 4, "better": "lower"}
+
+    def test_the_best_by_a_metric_that_no_set_can_give(self, tiny_options):
+        tiny_options["logger"]["keep_best"] = "psnr"
+        lines = _error(tiny_options, _without_gt)
+        assert lines == ["logger.keep_best: 'psnr' needs GT, which no data set `val` has; take one that needs none"]
+        tiny_options["datasets"]["val_2"] = {**tiny_options["datasets"]["val"], "name": "more"}
+        assert _error(tiny_options, lambda options: None) == lines
+
+    def test_one_that_needs_none(self, tiny_options):
+        _without_gt(tiny_options)
+        tiny_options["val"]["metrics"] = {"niqe": self.NIQE}
+        tiny_options["logger"]["keep_best"] = "niqe"
+        assert check_options(tiny_options) == []
+
+    def test_one_set_of_several_can(self, tiny_options):
+        _without_gt(tiny_options, "val_2")
+        tiny_options["logger"]["keep_best"] = "psnr"
+        tiny_options["val"]["metrics"]["niqe"] = self.NIQE
+        assert check_options(tiny_options) == [
+            "datasets.val_2: has no GT; val.metrics that need it are not measured: psnr"
+        ]
+
+    def test_a_list_that_is_null(self, tiny_options):
+        """``SingleImageDataset`` opens it."""
+        _without_gt(tiny_options)
+        lines = _error(tiny_options, _set("datasets:val:meta_info_file", None))
+        what = "null, which SingleImageDataset takes for a path; leave the key out"
+        assert lines == [f"datasets.val.meta_info_file: {what}"]
+
+
+class TestWindows:
+    """Networks that divide LQ into windows."""
+
+    @pytest.fixture
+    def options(self, tiny_options) -> dict[str, Any]:
+        _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(tiny_options)
+        small = {"depths": [2], "embed_dim": 12, "num_heads": [2], "mlp_ratio": 2, "upsampler": "pixelshuffledirect"}
+        tiny_options["network_g"] = {"type": "SwinIR", "upscale": 4, "img_size": 16, "window_size": 8, **small}
+        return tiny_options
+
+    @pytest.mark.parametrize(("crop", "window"), [(48, 8), (64, 7), (64, 6), (96, 16), (32, 16)])
+    def test_no_multiple(self, options, crop, window):
+        options["network_g"] |= {"window_size": window, "img_size": 3 * window}
+        (line,) = _error(options, _set("datasets:train:gt_size", crop))
+        assert line == (
+            f"datasets.train.gt_size: {crop} gives LQ of {crop // 4}, no multiple of network_g.window_size {window}; "
+            f"take a multiple of {4 * window}"
+        )
+
+    @pytest.mark.parametrize(("crop", "window"), [(32, 8), (64, 8), (96, 8), (64, 4), (48, 6)])
+    def test_multiples_and_the_network_itself(self, options, crop, window):
+        from gramgan_plugin.registration import lookup
+
+        options["network_g"] |= {"window_size": window, "img_size": 3 * window}
+        options["datasets"]["train"]["gt_size"] = crop
+        assert check_options(options) == []
+        block = {key: value for key, value in options["network_g"].items() if key != "type"}
+        network = lookup("arch", "SwinIR", "network_g.type")(**block)
+        assert network(torch.zeros(1, 3, crop // 4, crop // 4)).shape[-1] == crop
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 3, crop // 4 + 1, crop // 4 + 1))
+
+    def test_its_default(self, options):
+        del options["network_g"]["window_size"]  # 7
+        options["network_g"]["img_size"] = 28
+        (line,) = _error(options, lambda options: None)
+        assert "64 gives LQ of 16, no multiple of network_g.window_size 7; take a multiple of 28" in line
+
+    @pytest.mark.parametrize(("size", "window"), [(64, 7), (None, 7), ([16, 20], 8), (48, 32)])
+    def test_what_its_constructor_refuses(self, options, size, window):
+        from gramgan_plugin.registration import lookup
+
+        options["network_g"] |= {"window_size": window, "img_size": size}
+        if size is None:
+            del options["network_g"]["img_size"]
+        lines = _error(options, _set("datasets:train:gt_size", 4 * window))
+        assert [line.partition(":")[0] for line in lines] == ["network_g.window_size"]
+        with pytest.raises(RuntimeError):
+            lookup("arch", "SwinIR", "")(**{key: value for key, value in options["network_g"].items() if key != "type"})
+
+    def test_a_third_partys_may_pad(self, options):
+        from basicsr.utils.registry import ARCH_REGISTRY
+
+        class SomebodysWindows(torch.nn.Module):
+            """May pad."""
+
+            def __init__(self, window_size: int = 8) -> None:
+                super().__init__()
+
+        ARCH_REGISTRY.register(SomebodysWindows)
+        options["network_g"] = {"type": "SomebodysWindows"}
+        options["datasets"]["train"]["gt_size"] = 48
+        assert check_options(options) == [
+            "datasets.train.gt_size: 48 gives LQ of 12, no multiple of network_g.window_size 8; "
+            "if the network does not pad it, take a multiple of 32"
+        ]
 
 
 class TestUpstreams:

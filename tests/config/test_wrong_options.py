@@ -4,6 +4,7 @@ import string
 import tempfile
 from contextlib import suppress
 from copy import deepcopy
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -236,7 +237,15 @@ class TestWrongFiles:
 
 
 SHIPPED = [load_options([str(one)]) for one in files("gramgan_plugin.options").iterdir() if str(one).endswith(".yml")]
+# What a number, a text or a path can be at worst.
+NASTY = (
+    *(10**30, -(10**30), 10**5000, 1e308, -1e308, 2**63, 1e15, 5e-324, float("inf"), float("nan")),
+    *("~nouser/x", "a\0b", "\ud800", "a" * 300, "a/" * 3000, "x" * 900_000, "\x1b[2J", "\u202e", "{}" * 9, "%s", ""),
+    *([[[[]]]], [10**30], ["a"] * 9, {"type": []}, {"type": "x" * 9999}, {"type": None}, b"x", {1, 2}),
+    date(2001, 1, 1),
+)
 VALUES = st.one_of(
+    st.sampled_from(NASTY),
     st.none(),
     st.booleans(),
     st.integers(-3, 300),
@@ -275,6 +284,107 @@ def _exit_code(options: dict[str, Any]) -> int:
     except OptionError as error:
         return error.exit_code if str(error) else -1
     return 0
+
+
+class TestBounds:
+    """However large what is given, the answer is short, and comes at once."""
+
+    @pytest.mark.parametrize("value", [10**30, 1e30, -1e16, 10**5000], ids=["int", "float", "negative", "digits"])
+    @pytest.mark.parametrize("key", ["train:pixel_opt:loss_weight", "scale", "val:val_freq", "train:optim_g:lr"])
+    def test_numbers(self, tiny_options, key, value):
+        with pytest.raises(OptionError) as caught:
+            check_options(_changed(tiny_options, {key: value}))
+        line = str(caught.value).splitlines()[0]
+        assert line.startswith(f"{key.replace(':', '.')}: must be at most 1e+15, not ")
+        assert len(line) < 200
+
+    def test_in_lists(self, tiny_options):
+        with pytest.raises(OptionError, match=r"^train\.optim_g\.betas: must be at most 1e\+15, not 1000000"):
+            check_options(_changed(tiny_options, {"train:optim_g:betas": [0.9, 10**30]}))
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"name": "x" * 1_000_000},
+            {"x" * 1_000_000: 1},
+            {"model_type": "x" * 1_000_000},
+            {"network_g:type": "x" * 1_000_000},
+            {"network_g:" + "x" * 1_000_000: 1},
+            {"train:optim_g:type": "x" * 1_000_000},
+            {"train:scheduler:type": "x" * 1_000_000},
+            {"datasets:val:name": "x" * 1_000_000},
+            {"datasets:val:type": "x" * 1_000_000},
+            {"datasets:val:dataroot_gt": "x" * 1_000_000},
+            {"datasets:val:dataroot_gt": ["x/" * 500_000]},
+            {"logger:keep_best": "x" * 1_000_000},
+            {"train:perceptual_opt": {**VGG, "layer_weights": {"x" * 1_000_000: 1}}},
+            {"train:perceptual_opt": {**VGG, "vgg_weights": "x" * 1_000_000}},
+            {"train:gan_opt:mask": "x" * 1_000_000},
+            {"train:pixel_opt:reduction": "x" * 1_000_000},
+            {f"{GRAM}:database": "x" * 1_000_000},
+        ],
+        ids=lambda changes: next(iter(changes))[:30],
+    )
+    def test_text(self, tiny_options, changes):
+        with pytest.raises(OptionError) as caught:
+            check_all(_changed(tiny_options, changes), lambda line: None)
+        lines = str(caught.value).splitlines()
+        assert max(map(len, lines)) <= 1000
+
+    @pytest.mark.parametrize("end", ["\n", "\r", "\x0b", "\u2028", "\x1b[2J"])
+    @pytest.mark.parametrize(
+        "key",
+        ["name", "model_type", "network_g:type", "train:pixel_opt:type", "train:optim_g:type", "datasets:val:type"],
+    )
+    def test_ends_of_lines(self, tiny_options, write_options, capsys, key, end):
+        code, printed = _check(["-opt", write_options(_changed(tiny_options, {key: f"a{end}b"}))], capsys)
+        assert code == 2
+        assert all(line.startswith("basicsr check: ") and line.isprintable() for line in printed.splitlines())
+
+    def test_ends_of_lines_in_overrides(self, tiny_options, write_options, capsys):
+        for override in ("a\nb", "no:x\n\n=1", "name=[\n" + "x" * 9999):
+            code, printed = _check(["-opt", write_options(tiny_options), "--force_yml", override], capsys)
+            assert code == 2
+            (line,) = printed.splitlines()
+            assert len(line) < 500
+
+    def test_a_long_name_that_no_file_system_takes(self, tiny_options):
+        with pytest.raises(OptionError, match=r"^name: 'aaa.*cannot be a folder's name; use at most 200 letters"):
+            check_options(_changed(tiny_options, {"name": "a" * 201}))
+        check_options(_changed(tiny_options, {"name": "a" * 200}))
+
+    def test_many_mistakes(self, tiny_options):
+        with pytest.raises(OptionError) as caught:
+            check_all(_changed(tiny_options, {f"k{n}": 1 for n in range(3000)}), lambda line: None)
+        *lines, last = str(caught.value).splitlines()
+        assert len(lines) == 50
+        assert last == "and 2950 more mistakes"
+
+    @pytest.mark.parametrize(
+        "path",
+        ["~nouser/x", "a\0b", "\ud800", "a" * 300, "/".join(["a" * 200] * 30)],
+        ids=["home", "nul", "surrogate", "name", "path"],
+    )
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "datasets:train:dataroot_gt",
+            "datasets:val:dataroot_lq",
+            "path:pretrain_network_g",
+            "path:resume_state",
+            f"{GRAM}:database",
+        ],
+    )
+    def test_paths_that_can_be_none(self, tiny_options, write_options, capsys, key, path):
+        code, printed = _check(["-opt", write_options(_changed(tiny_options, {key: path}))], capsys)
+        assert code == 2
+        assert key.replace(":", ".") in printed
+        assert "Traceback" not in printed
+
+    def test_a_long_line_on_the_terminal(self, workdir, capsys):
+        code, printed = _check(["-opt", "x" * 100_000], capsys)
+        assert code == 2
+        assert len(printed) < 1100
 
 
 class TestMutations:

@@ -82,6 +82,13 @@ class TestValues:
         ):
             parse_yaml("\n".join(lines), "t")
 
+    @pytest.mark.parametrize("levels", [1, 3])
+    def test_merges_that_grow_without_end(self, levels):
+        lines = ["a0: &a0 {" + ", ".join(f"k{n}: 1" for n in range(2000)) + "}"]
+        lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 1000)}]}}" for n in range(1, levels + 1)]
+        with pytest.raises(OptionError, match=r"^t, line \d: merges more than 100,000 values$"):
+            parse_yaml("\n".join(lines), "t")
+
     def test_an_anchor_within_itself(self):
         with pytest.raises(OptionError, match="t: not readable as YAML"):
             parse_yaml("a: &a [*a]\n", "t")
@@ -99,10 +106,26 @@ class TestRefusals:
             ("a: \x07\n", "opt.yml"),
             ("[1, 2]: 3\n", "plain value"),
             ("&a [*a]: 3\n", "opt.yml"),
+            ("a: 1\nb: !!int ''\n", "opt.yml, line 2: '' is not of the type int"),
+            ("a: !!float ''\n", "line 1: '' is not of the type float"),
+            ("a: !!bool maybe\n", "line 1: 'maybe' is not of the type bool"),
+            ("a: !!timestamp x\n", "line 1: 'x' is not of the type timestamp"),
+            ("a: 2001-13-45\n", "line 1: '2001-13-45' is not of the type timestamp"),
+            ("a: !!float 1:1:x\n", "line 1: '1:1:x' is not of the type float"),
+            ("a: 0x" + "f" * 100_000, "line 1: a number that is too long"),
+            ("a: " + "1:" * 5000 + "1", "line 1: a number that is too long"),
+            ("a: !!float " + "1:" * 5000 + "1", "line 1: a number that is too long"),
+            ("a: " + "9" * 5000, "line 1: a number that is too long"),
+            ("a: " + "[" * 60 + "]" * 60, "opt.yml: not readable as YAML: nested too deeply"),
+            ("[" * 2000, "opt.yml: not readable as YAML: nested too deeply"),
+            ("".join(f"k{n}: 1\n" for n in range(6000)), "line 5000: more than 10,000 keys and values"),
+            ("a: " + "x" * 2**20, "opt.yml: longer than 1 MB, so it is no option file"),
         ],
+        ids=lambda text: text[:20],
     )
     def test_one_line_that_names_the_place(self, text, message, workdir):
         with pytest.raises(OptionError, match=r"^[^\n]+$") as caught:
             parse_yaml(text, "opt.yml")
         assert message in str(caught.value)
+        assert len(str(caught.value)) < 300
         assert not (workdir / "pwned").exists()

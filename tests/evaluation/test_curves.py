@@ -29,18 +29,28 @@ class TestReadMetrics:
 
     def test_what_is_no_number(self, tmp_path):
         # NaN and Infinity as runs of earlier versions have them.
-        values = ("null", "NaN", "Infinity", "-Infinity")
+        values = ("null", "NaN", "Infinity", "-Infinity", str(10**400), "-1e300")
         lines = [f'{{"iter": {number}, "l_g_pix": {value}}}\n' for number, value in enumerate(values)]
-        (tmp_path / "m").write_text("".join(lines) + '{"iter": 5, "l_g_pix": 1.5, "note": "x", "flag": true}\n')
+        (tmp_path / "m").write_text("".join(lines) + '{"iter": 8, "l_g_pix": 1.5, "note": "x", "flag": true}\n')
         training = read_metrics(tmp_path / "m").training
         assert list(training) == ["l_g_pix"]
-        assert [math.isnan(value) for _, value in training["l_g_pix"]] == [True] * 4 + [False]
+        assert [math.isnan(value) for _, value in training["l_g_pix"]] == [True] * 6 + [False]
 
     def test_a_line_cut_short(self, tmp_path):
         (tmp_path / "m").write_text(LINES + '{"iter": 30, "l_g_pi')
         assert read_metrics(tmp_path / "m").training["l_g_pix"] == [(10, 0.5), (20, 0.2)]
 
-    @pytest.mark.parametrize("text", ['{"l_g_pix": 1}\n', '{"iter": "x"}\n', '{"iter": 1, "metrics": 3}\n'])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{"l_g_pix": 1}\n',
+            '{"iter": "x"}\n',
+            '{"iter": 1, "metrics": 3}\n',
+            '{"iter": true, "l_g_pix": 1}\n',
+            '{"iter": -1, "l_g_pix": 1}\n',
+            f'{{"iter": {10**400}, "l_g_pix": 1}}\n',
+        ],
+    )
     def test_exception(self, tmp_path, text):
         (tmp_path / "metrics.jsonl").write_text(text)
         with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: not a line of metrics"):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -7,9 +8,11 @@ import sys
 import time
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import basicsr  # noqa: F401
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -283,6 +286,77 @@ class TestStarting:
         with pytest.raises(UserError, match=f"RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT not set; .* {how}"):
             distributed.start(launcher)
 
+    PLACE: ClassVar = {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "2",
+    }
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("MASTER_PORT", "x", "MASTER_PORT is 'x', expected a whole number of at least 1"),
+            ("MASTER_PORT", "0", "MASTER_PORT is '0', expected a whole number of at least 1"),
+            ("MASTER_PORT", "65536", "MASTER_PORT is '65536', expected a port of at most 65535"),
+            ("RANK", "a", "RANK is 'a', expected a whole number of at least 0"),
+            ("RANK", "-1", "RANK is '-1', expected a whole number"),
+            ("RANK", "", "RANK is '', expected a whole number"),
+            ("RANK", "\u0663", "RANK is '\u0663', expected a whole number"),
+            ("RANK", "1\n", "expected a whole number"),
+            ("RANK", "9" * 5000, "expected a whole number"),
+            ("RANK", "5", "RANK is '5', but there are 2 processes, whose ranks begin at 0"),
+            ("RANK", "2", "RANK is '2', but there are 2 processes"),
+            ("WORLD_SIZE", "0", "WORLD_SIZE is '0', expected a whole number of at least 1"),
+            ("WORLD_SIZE", "2.0", "WORLD_SIZE is '2.0', expected"),
+            ("LOCAL_RANK", "x", "LOCAL_RANK is 'x', expected"),
+            ("MASTER_ADDR", "", "MASTER_ADDR is '', which is no machine's name or address"),
+            ("MASTER_ADDR", "a..b", "MASTER_ADDR is 'a..b', which is"),
+            ("MASTER_ADDR", "[::1", "MASTER_ADDR is '[::1', which is"),
+        ],
+    )
+    def test_what_no_launcher_sets(self, monkeypatch, asked, capsys, name, value, message):
+        for key, own in {**self.PLACE, name: value}.items():
+            monkeypatch.setenv(key, own)
+        with pytest.raises(UserError, match=f"^--launcher pytorch: .*{re.escape(message)}") as caught:
+            distributed.start("pytorch")
+        assert asked == {}
+        assert len(str(caught.value)) < 200
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("PROCID", "a", "SLURM_PROCID is 'a', expected a whole number of at least 0"),
+            ("PROCID", "8", "SLURM_PROCID is '8', but there are 8 processes"),
+            ("NTASKS", "x", "SLURM_NTASKS is 'x', expected"),
+            ("LOCALID", "-1", "SLURM_LOCALID is '-1', expected"),
+            ("STEP_NODELIST", "[", "MASTER_ADDR is '[', which is no machine's name"),
+        ],
+    )
+    def test_what_slurm_does_not_set(self, monkeypatch, asked, name, value, message):
+        self.slurm(monkeypatch, **{name: value})
+        with pytest.raises(UserError, match=f"^--launcher slurm: {re.escape(message)}"):
+            distributed.start("slurm")
+        assert asked == {}
+
+    @pytest.mark.parametrize(
+        "address", ["127.0.0.1", "::1", "fe80::1%eth0", "gpu03", "gpu-03.cluster.example", "node_1."]
+    )
+    def test_what_they_do(self, monkeypatch, asked, address):
+        for key, own in {**self.PLACE, "MASTER_ADDR": address, "RANK": "1", "MASTER_PORT": "65535"}.items():
+            monkeypatch.setenv(key, own)
+        assert distributed.start("pytorch") == (1, 2)
+        monkeypatch.delenv("LOCAL_RANK")
+        assert distributed.start("pytorch") == (1, 2)
+
+    def test_the_command(self, monkeypatch, tiny_options, write_options, capsys):
+        for key, own in {**self.PLACE, "MASTER_PORT": "x"}.items():
+            monkeypatch.setenv(key, own)
+        assert command("train", "-opt", write_options(tiny_options), "--launcher", "pytorch") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == ("basicsr train: --launcher pytorch: MASTER_PORT is 'x', expected a whole number of at least 1")
+
     def test_a_port_in_use(self, monkeypatch):
         import socket
 
@@ -510,7 +584,7 @@ class TestTraining:
         monkeypatch.chdir("process0")
         Path("watched/two").rename("watched/straight")
         for name in ("4.json", "4.state"):
-            (Path("experiments/two/training_states") / name).unlink()
+            Path("experiments/two/training_states", name).unlink()
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         torchrun += ["-m", "gramgan_plugin", "train", "-opt", "options.yml", "--plugin", "watched"]
         torchrun += ["--launcher", "pytorch", "--auto_resume", "--force_yml", "name=two"]
@@ -540,8 +614,32 @@ class TestTraining:
         assert DIED in line
         assert "Traceback" not in first.stderr
 
+    def test_torchrun_is_asked_to_stop(self, gan_options, write_options, workdir, monkeypatch):
+        """It hands the signal on, the run saves, and its own exit code is 1; latest.json tells, as documented."""
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        gan_options["train"]["total_iter"] = 100_000
+        gan_options["val"]["val_freq"] = gan_options["logger"]["save_checkpoint_freq"] = 100_000
+        write_options(gan_options)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        torchrun += ["-m", "gramgan_plugin", "train", "-opt", "options.yml", "--launcher", "pytorch"]
+        torchrun += ["--plugin", "watched", "--auto_resume"]
+        latest = Path("experiments/tiny/latest.json")
+        with subprocess.Popen(torchrun, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            deadline = time.monotonic() + 120
+            while not Path("watched/tiny/2_1.pt").exists() and time.monotonic() < deadline and process.poll() is None:
+                time.sleep(0.05)
+            assert not latest.exists()
+            process.send_signal(signal.SIGTERM)
+            _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 1, stderr[-3000:]
+        record = json.loads(latest.read_text())
+        assert record["iter"] >= 2
+        assert Path("experiments/tiny", record["state"]).is_file()
+        assert "stopped by SIGTERM after iteration" in stderr
+
     def test_one_cannot_go_on(self, gan_options, write_options, photos, workdir):
-        (photos / "photo1.png").write_bytes(b"no picture")
+        transparent = np.zeros((64, 64, 4), np.uint8)  # which the check, looking at headers, does not find
+        cv2.imwrite(str(photos / "photo1.png"), transparent)
         gan_options["val"]["on_error"] = "stop"
         write_options(gan_options)
         first, second = together(2, train, "--launcher", "pytorch", timeout=60)

@@ -1,0 +1,146 @@
+"""Words of traiNNer-redux's and neosr's option files, and what does the same here."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gramgan_plugin.config.keys import is_whole, shown
+from gramgan_plugin.registration import did_you_mean, registered
+from gramgan_plugin.sections import section
+
+Hint = str | Callable[[Any, Mapping[str, Any]], str]  # or a function of (value, the whole options)
+
+
+def _crop(value: Any, opt: Mapping[str, Any]) -> str:
+    scale = opt.get("scale")
+    if is_whole(value) and is_whole(scale):
+        return f"write `gt_size: {value * scale:g}`, the side in GT: {value:g} times scale {scale:g}"
+    return "write `gt_size`, the side in GT: scale times that in LQ"
+
+
+def _accumulation(value: Any, opt: Mapping[str, Any]) -> str:
+    batch = section(opt, "datasets", "train").get("batch_size_per_gpu")
+    if is_whole(value) and is_whole(batch):
+        return (
+            f"write `train.accumulate: {value:g}` and `batch_size_per_gpu: {value * batch:g}`: here the batch is split"
+        )
+    return "write `train.accumulate`, which splits the batch; raise `batch_size_per_gpu` as much"
+
+
+_PRECISION = "write `train.precision: bf16` (or fp16, or auto)"
+_CLIP = "write `train.clip_grad_norm_g: 1` and `train.clip_grad_norm_d: 1`, the largest norms"
+_ANYWHERE: dict[str, Hint] = {
+    "use_amp": _PRECISION,
+    "amp_bf16": _PRECISION,
+    "bfloat16": _PRECISION,
+    "use_channels_last": "write `train.channels_last: true`",
+    "use_compile": "write `train.compile: true`",
+    "fast_matmul": "write `train.tf32: true`, which is the default",
+    "accum_iter": _accumulation,
+    "grad_clip": _CLIP,
+}
+# Section -> key there -> what to write here.
+KEYS: dict[str, dict[str, Hint]] = {
+    "": {**_ANYWHERE, "compile": "write `train.compile: true`"},
+    "train": {
+        **_ANYWHERE,
+        "ema": "write `ema_decay`",
+        "losses": "write a block for each loss: pixel_opt, perceptual_opt, gan_opt, any other under extra_terms",
+    },
+    "datasets": {
+        "lq_size": _crop,
+        "patch_size": _crop,
+        "accum_iter": _accumulation,
+        "accumulate": _accumulation,
+        "batch_size": "write `batch_size_per_gpu`",
+    },
+    "val": {
+        "val_enabled": "leave out the section `val` to validate nothing",
+        "metrics_enabled": "leave out `metrics` to measure nothing",
+    },
+    "logger": {"total_iter": "write `train.total_iter`"},
+}
+# Kind of class -> the name there, in lower case -> the name here.
+TYPES: dict[str, dict[str, str]] = {
+    "arch": {
+        "esrgan": "RRDBNet",
+        "rrdb": "RRDBNet",
+        "compact": "SRVGGNetCompact",
+        "srresnet": "MSRResNet",
+        "dunet": "UNetDiscriminatorSN",
+        "unet": "UNetDiscriminatorSN",
+        "vgg": "VGGStyleDiscriminator",
+    },
+    "dataset": {"paired": "PairedSRDataset", "single": "SingleImageDataset", "otf": "RealESRGANDataset"},
+    "model": {"image": "GramGANModel", "default": "GramGANModel", "otf": "RealESRGANModel"},
+}
+# Where a discriminator belongs, and where none does.
+JUDGES = {"network_d": True, "network_g": False}
+
+
+def hints(opt: Mapping[str, Any]) -> dict[str, str]:
+    """What to write instead of each neighbour's key that the options have.
+
+    Args:
+        opt: options whose keys are text.
+
+    Returns:
+        The key's full path -> the end of a message. That nothing here reads the key is for others to find.
+    """
+    blocks = [("", "", opt), *((name, name, section(opt, name)) for name in ("train", "val", "logger"))]
+    blocks += [("datasets", f"datasets.{key}", section(block)) for key, block in section(opt, "datasets").items()]
+    found = {}
+    for kind, where, block in blocks:
+        for key in KEYS[kind].keys() & block.keys():
+            hint = KEYS[kind][key]
+            found[f"{where}.{key}" if where else key] = hint if isinstance(hint, str) else hint(block[key], opt)
+    return found
+
+
+def mistaken_type(kind: str, name: Any, where: str) -> str | None:
+    """What is wrong with the name of a class, where more can be said than that nothing is registered under it.
+
+    Args:
+        kind: as ``registration.lookup`` takes it.
+        name: the name.
+        where: the block that it stands in: a discriminator belongs under ``network_d``, and none under ``network_g``.
+
+    Returns:
+        The end of a message, or None.
+    """
+    if not isinstance(name, str):
+        return None
+    known = {registered_name.removesuffix("_basicsr") for registered_name, _, _ in registered(kind)}
+    plain = name.removesuffix("_basicsr")
+    judges = JUDGES.get(where)
+    if plain in known:
+        if where in JUDGES and plain not in networks(where):
+            return f"{name} is {'no' if judges else 'a'} discriminator"
+        return None
+    what = "discriminator" if judges else kind
+    here = TYPES.get(kind, {}).get(name.lower())
+    if here is not None and judges in (None, _judges(here)):
+        return f"no {what} named {shown(name)} is registered; here it is '{here}'"
+    if judges is None:
+        return None
+    fitting = sorted(one for one in known if _judges(one) == judges)
+    hint = did_you_mean(name, fitting)
+    if judges and "did you mean" not in hint:
+        hint = f"; there are {', '.join(fitting)}"
+    return f"no {what} named {shown(name)} is registered{hint}"
+
+
+def networks(where: str) -> list[str]:
+    """The registered networks that can stand under ``network_g`` or ``network_d``, sorted.
+
+    A third party may call its networks as it likes; they can stand under both.
+    """
+    names = ((name.removesuffix("_basicsr"), package) for name, _, package in registered("arch"))
+    return sorted(
+        name
+        for name, package in names
+        if package not in ("basicsr", "gramgan_plugin") or _judges(name) == JUDGES[where]
+    )
+
+
+def _judges(name: str) -> bool:
+    return "Discriminator" in name

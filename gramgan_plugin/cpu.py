@@ -81,7 +81,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
         if controllers and "cpu" not in controllers.split(","):
             continue
         # Version 2 has no controllers in its line. In a container the path may be the host's, of which only the end is
-        # there, or nothing: its root is looked at in any case.
+        # there, or nothing: its root is read in any case.
         top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
         here = top / path.lstrip("/")
         for folder in (here, *here.parents):

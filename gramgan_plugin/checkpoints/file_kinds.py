@@ -1,4 +1,4 @@
-"""Files that are no checkpoints though they are called so: what they are, and what to do."""
+"""Files that are called checkpoints and are something else: what they are, and what to do."""
 
 import re
 import string

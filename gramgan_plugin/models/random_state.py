@@ -35,7 +35,7 @@ def set_random_states(states: list[States], device: torch.device) -> None:
     """Put this process's generators back; a process that the run did not have before keeps its own.
 
     Raises:
-        ValueError: if these are no states of the generators.
+        ValueError: if these do not describe the generators.
     """
     rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
     if rank >= len(states):

@@ -30,7 +30,7 @@ OF_SCHEDULE = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"
 
 
 def check_form(content: Any) -> None:
-    """Check that a training state is made of the parts that a training state has.
+    """Check that a training state has the parts of one, each in its form.
 
     Raises:
         ValueError: naming the first part that is not, and what it should be.

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gramgan_plugin.evaluation.enlarge import ModelEnlarger
-from gramgan_plugin.evaluation.images import set_images
 from gramgan_plugin.evaluation.measure import Measured, SetResult, encode_png, measure_image
 from gramgan_plugin.evaluation.over_time import Crops, cut_crops, update_over_time
+from gramgan_plugin.evaluation.set_images import set_images
 from gramgan_plugin.files import replace_file
 from gramgan_plugin.training import distributed
 from gramgan_plugin.training.logs import RunLog

@@ -432,6 +432,13 @@ class TestValidation:
         assert "photo3.png" in second.error[1]
         assert first.error[0] == "PeerLost"
 
+    def test_or_it_is_left_out_on_all_of_them(self, photos, workdir):
+        (photos / "photo3.png").write_bytes(b"no picture")
+        (alone,) = together(1, validate_shared, str(photos), {}, timeout=40)
+        ends = together(2, validate_shared, str(photos), {}, timeout=40)
+        assert [end.error for end in ends] == [None, None], ends[1].stderr
+        assert ends[0].value == ends[1].value == alone.value
+
     def test_a_picture_that_the_first_cannot_write(self, photos, workdir):
         Path("world2").write_text("in the way")
         first, second = together(2, validate_shared, str(photos), {}, timeout=40)

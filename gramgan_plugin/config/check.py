@@ -6,8 +6,8 @@ from typing import Any
 
 from gramgan_plugin.config.construct import check_construction
 from gramgan_plugin.config.findings import Findings, with_text_keys
+from gramgan_plugin.config.foreign_words import hints, mistaken_type
 from gramgan_plugin.config.keys import Key
-from gramgan_plugin.config.neighbours import hints, mistaken_type
 from gramgan_plugin.config.parameters import parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT, with_names_of_today
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gramgan_plugin.config.findings import Findings
+from gramgan_plugin.data.images import SUFFIXES
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.photo_wholeness import check_jpeg_whole, checked_png
 from gramgan_plugin.data.photos import PhotoError, photo_info, read_bytes
@@ -84,7 +85,7 @@ def check_images(images: ImageSet, deadline: Deadline, found: Findings) -> None:
     """
     databases = {stored.lmdb for pair in images.pairs for stored in pair if stored is not None}
     listed = {database: database.sizes() for database in databases if database is not None}
-    in_lists = images.training and bool(listed)  # no file is read
+    in_lists = images.training and None not in databases  # no file is read
     order = list(range(len(images.pairs)))
     random.Random(0).shuffle(order)  # what there is no time for is then not all of one kind
     misfits: dict[int, Misfit] = {}
@@ -150,8 +151,10 @@ def _ratio(gt: Size, lq: Size) -> str:
     return f", but {ratio} times" if gt == (ratio * lq[0], ratio * lq[1]) else ""
 
 
-def _size(stored: Stored, whole: bool, listed: dict[LmdbImages, dict[str, Size]]) -> Size:
+def _size(stored: Stored, whole: bool, listed: dict[LmdbImages, dict[str, Size]]) -> Size | None:
     """(height, width) of an image; also reads all of it if ``whole``.
+
+    None for files of another kind than photos (.exr, .jp2, ...), which OpenCV may read for BasicSR's data sets.
 
     Raises:
         PhotoError: if it is damaged or cut short.
@@ -159,6 +162,8 @@ def _size(stored: Stored, whole: bool, listed: dict[LmdbImages, dict[str, Size]]
     """
     if stored.lmdb is not None and not whole:
         return listed[stored.lmdb][stored.key]
+    if stored.lmdb is None and Path(stored.key).suffix.lower() not in SUFFIXES:
+        return None
     if not whole:
         info = photo_info(Path(stored.key))
     else:

@@ -9,8 +9,8 @@ import torch
 
 from gramgan_plugin.config import annotations
 from gramgan_plugin.config.construct import MASK
+from gramgan_plugin.config.foreign_words import JUDGES, networks
 from gramgan_plugin.config.keys import KINDS, Key
-from gramgan_plugin.config.neighbours import JUDGES, networks
 from gramgan_plugin.config.parameters import Parameter, parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER

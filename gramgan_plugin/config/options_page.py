@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gramgan_plugin.config.construct import MASK
+from gramgan_plugin.config.foreign_words import KEYS, TYPES
 from gramgan_plugin.config.keys import KINDS, Key
-from gramgan_plugin.config.neighbours import KEYS, TYPES
 from gramgan_plugin.config.parameters import Parameter, parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER

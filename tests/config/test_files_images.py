@@ -199,6 +199,15 @@ class TestDamage:
         (error,) = _found(_options("PairedSRDataset"))[0]
         assert error.startswith(f"datasets.val.dataroot_gt: GT/0002.{suffix}: ")
 
+    def test_what_only_opencv_reads(self, workdir):
+        _folders()
+        for root in ("GT", "LQ"):
+            for path in list(Path(root).iterdir()):
+                cv2.imwrite(str(path.with_suffix(".jp2")), cv2.imread(str(path)))
+                path.unlink()
+        for phase in ("train", "val"):
+            assert _found(_options("PairedImageDataset", phase)) == ([], [])
+
     def test_nothing_reaches_the_terminal(self, workdir, capfd):
         """libpng and libjpeg write what they find to the process's stderr."""
         _folders()

@@ -7,7 +7,7 @@ import basicsr  # noqa: F401
 import pytest
 
 from gramgan_plugin.config import check_options
-from gramgan_plugin.config.neighbours import KEYS, TYPES
+from gramgan_plugin.config.foreign_words import KEYS, TYPES
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.registration import registered
 

@@ -34,7 +34,7 @@ SKIPPED_SHARE = 0.01
 SKIPPED_LOOKS, SKIPPED_ITERATIONS = 3, 100
 # A content loss varies by a factor of a few from batch to batch; one that jumps beyond that has left what was learnt.
 EXPLODED_RATIO = 10.0
-USUAL_LOOKS, LEAST_LOOKS = 10, 3  # log lines that say what is usual
+USUAL_LOOKS, FEW_LOOKS = 10, 3  # log lines that say what is usual; of few lines their largest
 # A trouble has gone away when it was absent this often in a row; until then it is not told again.
 LOOKS_TO_FORGET = 3
 
@@ -76,8 +76,8 @@ class Health:
         seen = {key: float(value) for key, value in log.items() if math.isfinite(value)}
         seen["iterations"] = float(iteration - self.last)
         self.last = iteration
-        if len(self.losses) >= LEAST_LOOKS:
-            seen["usual_loss"] = median(self.losses)
+        if self.losses:
+            seen["usual_loss"] = median(self.losses) if len(self.losses) >= FEW_LOOKS else max(self.losses)
         self.losses += [loss for loss in [_content_loss(seen)] if loss is not None]
         return [line for trouble in self.troubles for line in trouble.look(iteration, seen)]
 

@@ -168,6 +168,10 @@ class TestExploded:
         assert line.startswith("the loss has exploded: by iteration 400 it was 369, 4,612 times what is usual (0.08)")
         assert all(cure in line for cure in ("train.optim_g.lr", "clip_grad_norm_g", "max_grad_ratio"))
 
+    def test_right_at_the_start(self):
+        (line,) = self._told([0.2, 3.2e6])
+        assert "by iteration 200 it was 3.2e+06" in line
+
     def test_between_two_log_lines(self):
         (line,) = self._told([0.2, 0.08, 0.066, 0.09], loss_peak=369.0, loss_peak_iter=342.0)
         assert "at iteration 342 it was 369" in line

@@ -94,7 +94,7 @@ _GRAMGAN = {
     "clip_grad_norm_d": Key("number", "largest norm of the discriminator's gradient; null for none", least=0),
     "max_grad_ratio": Key(
         "number",
-        "an iteration with a gradient norm of more than so many times the median of the last 64 takes no step",
+        "a gradient whose norm is more than so many times the median of the last 64 is scaled down to that median",
         least=1.5,
     ),
     "max_nonfinite": Key(

@@ -52,7 +52,7 @@ class GramGANModel(HostFixes, SRModel):
     - ``accumulate``: go through the fed batch in so many equal parts, one after the other, to need less memory.
       BatchNorm and relativistic means then see a part at a time.
     - ``clip_grad_norm_g``, ``clip_grad_norm_d``: largest norm of each network's gradient.
-    - ``max_grad_ratio``: an iteration with a gradient norm of more than so many times its running median takes no step.
+    - ``max_grad_ratio``: a gradient with a norm of more than so many times its running median is scaled down to that.
     - ``max_nonfinite``: stop after so many iterations in a row that took no step because a loss or gradient was not
       finite. Such an iteration changes nothing: neither weights nor moments, averages or BatchNorm's statistics.
     - ``net_d_iters``, ``net_d_init_iters``: G is trained on every ``net_d_iters``-th iteration after the first

@@ -10,9 +10,10 @@ WINDOW = 64
 
 
 class GradientSpikes:
-    """Finds the iterations whose gradient norm is far above its running median.
+    """Finds gradients whose norm is far above its running median, and holds them back to that median.
 
-    Spikes count in the median, too: norms that have become larger for good are the usual ones after half a window.
+    Skipping such a step would not help: with a rate that is too high the weights are already where gradients are large,
+    and stay there. Taking it whole fills Adam's second moments, so that the next thousand steps are next to none.
 
     Args:
         names: of the networks.
@@ -24,24 +25,25 @@ class GradientSpikes:
         self.ratio = ratio
         self.norms = {name: torch.full((WINDOW,), torch.nan, device=device) for name in names}
 
-    def judge(self, norms: Mapping[str, Tensor]) -> Tensor:
-        """Take an iteration's norms.
+    def judge(self, name: str, norm: Tensor) -> Tensor:
+        """Take the norm of a network's gradient in an iteration.
+
+        A norm that is too large counts as the median in those to come; norms may still grow by ``ratio`` in a window.
 
         Args:
-            norms: network -> norm of its gradient, a scalar; networks without a gradient are left out.
+            name: of the network.
+            norm: a scalar.
 
         Returns:
-            The largest norm in units of its median, a scalar; 0 where it is within ``ratio`` or nothing is usual yet.
+            The norm in units of its median, a scalar; 1 where it is within ``ratio`` or nothing is usual yet.
         """
-        found = torch.zeros((), device=next(iter(self.norms.values())).device)
-        for name, norm in norms.items():
-            before = self.norms[name]
-            times = norm / before.nanmedian()
-            known = torch.isfinite(before).sum() >= WINDOW // 2
-            found = torch.maximum(found, torch.where(known & (times > self.ratio), times, 0.0))
-            after = torch.cat([before[1:], norm.detach().reshape(1).to(before.dtype)])
-            before.copy_(torch.where(torch.isfinite(norm), after, before))
-        return found
+        before = self.norms[name]
+        times = norm.detach() / before.nanmedian()
+        known = torch.isfinite(before).sum() >= WINDOW // 2
+        times = torch.where(known & (times > self.ratio), times, 1.0)
+        after = torch.cat([before[1:], (norm.detach() / times).reshape(1).to(before.dtype)])
+        before.copy_(torch.where(torch.isfinite(norm), after, before))
+        return times
 
     def state_dict(self) -> dict[str, Tensor]:
         """Network -> its last norms, (WINDOW,), the newest last, NaN where there were none yet."""

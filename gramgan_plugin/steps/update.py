@@ -61,8 +61,8 @@ class Update:
             that is not taken.
         clip: largest norm of each one's gradient, by name; none where it has no entry.
         scaler: the gradient scaler that the losses were multiplied with, or None.
-        max_grad_ratio: iterations with a gradient norm of more than so many times its running median take no step,
-            either; None for all.
+        max_grad_ratio: a gradient with a norm of more than so many times its running median is scaled down to that
+            median; None for none.
     """
 
     def __init__(
@@ -114,7 +114,8 @@ class Update:
         norms = {f"grad_norm_{name}": self._norm(name) for name in active}
         self._judge({**values, **norms}, iteration)
         if self.spikes is not None:
-            self._hold_back(self.spikes.judge({name: norms[f"grad_norm_{name}"] for name in active}), iteration)
+            for name in active:
+                self._hold_back(name, self.spikes.judge(name, norms[f"grad_norm_{name}"]), iteration)
         for name in active:
             if name in self.clip:
                 grads = [p for p in self.parameters[name] if p.grad is not None]
@@ -166,14 +167,14 @@ class Update:
             )
         )
 
-    def _hold_back(self, times: Tensor, iteration: int) -> None:
-        """Set ``found_inf`` to 1 for a spike, too, and count it if all else was finite."""
-        held = (times > 0) & (self.found_inf == 0)
+    def _hold_back(self, name: str, times: Tensor, iteration: int) -> None:
+        """Divide a network's gradient by ``times``, and count where that is more than 1."""
+        torch._foreach_div_([p.grad for p in self.parameters[name] if p.grad is not None], times)
+        held = (times > 1) & (self.found_inf == 0)
         count, first, largest = self._held_back.unbind()
         first = torch.where(held & (first == 0), iteration, first)
         largest = torch.maximum(largest, torch.where(held, times, 0.0).double())
         self._held_back.copy_(torch.stack([count + held, first, largest]))
-        self.found_inf.copy_(torch.maximum(self.found_inf, held.to(self.found_inf.dtype)))
 
     def _number(self, names: tuple[str, ...]) -> Tensor:
         """Where ``names`` stand in the list of all names seen, as a tensor on the device."""

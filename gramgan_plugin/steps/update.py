@@ -113,13 +113,15 @@ class Update:
         active = [name for name, own in self.parameters.items() if any(p.grad is not None for p in own)]
         norms = {f"grad_norm_{name}": self._norm(name) for name in active}
         self._judge({**values, **norms}, iteration)
-        if self.spikes is not None:
-            for name in active:
-                self._hold_back(name, self.spikes.judge(name, norms[f"grad_norm_{name}"]), iteration)
         for name in active:
+            norm = norms[f"grad_norm_{name}"]
+            if self.spikes is not None:
+                times = self.spikes.judge(name, norm)
+                self._hold_back(name, times, iteration)
+                norm = norm / times
             if name in self.clip:
                 grads = [p for p in self.parameters[name] if p.grad is not None]
-                nn.utils.clip_grads_with_norm_(grads, self.clip[name], norms[f"grad_norm_{name}"])
+                nn.utils.clip_grads_with_norm_(grads, self.clip[name], norm)
             self._step(self.optimizers[name])
         if self.scaler is not None and active:
             self.scaler.update()

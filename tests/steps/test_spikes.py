@@ -86,6 +86,18 @@ class TestHeldBack:
         assert "1 step held back since the last log: from iteration 45" in report.held_back_line()
         assert updates[0].report().held_back == 0
 
+    def test_clipping_sees_the_gradient_that_is_left(self):
+        net = nn.Linear(3, 1, bias=False)
+        update = Update(
+            {"g": torch.optim.SGD(net.parameters(), lr=1.0)}, {"g": net}, max_grad_ratio=10, clip={"g": 1.0}
+        )
+        for iteration in range(1, 41):
+            before = net.weight.detach().clone()
+            update.begin()
+            (net.weight * (1000.0 if iteration == 40 else 0.1)).sum().backward()
+            update.finish({}, iteration)
+            torch.testing.assert_close(before - net.weight, torch.full((1, 3), 0.1))  # the usual one is not clipped
+
     def test_off(self):
         update = Update({"g": torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)}, {})
         assert update.spikes is None

@@ -33,6 +33,22 @@ def replace_file(path: Path, content: bytes, synced: bool = False) -> None:
             raise
 
 
+def expanded(path: str | Path) -> Path:
+    """Return the path with ``~`` replaced by the home folder; an unknown user's ``~name`` stays as it is.
+
+    ``Path.expanduser`` raises a ``RuntimeError`` for it; here the path is then reported as missing.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def real_path(path: Path) -> Path:
+    """Return the absolute path, all links followed; one that leads in a circle stays as it is.
+
+    ``Path.resolve`` raises a ``RuntimeError`` for such a link before Python 3.13; here its reader names it.
+    """
+    return Path(os.path.realpath(expanded(path)))
+
+
 def sync(path: Path) -> None:
     """Make a file, or the names in a folder, stand on the disk.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from gramgan_plugin.data.images import list_images
 from gramgan_plugin.data.progress import printable
+from gramgan_plugin.files import real_path
 
 RECORD = "benchmark.json"
 FORMAT = 1
@@ -54,13 +55,13 @@ def recorded_lq(gt: Path, lq: Path) -> str | None:
     Returns:
         The kind in words; None if nothing is recorded for this pair of folders, or LQ has changed since.
     """
-    path = lq.resolve().parent / RECORD
+    path = real_path(lq).parent / RECORD
     try:
         with path.open("rb") as file:
             record = json.loads(file.read(MOST_BYTES))
-        if record["format"] != FORMAT or gt.resolve() != path.parent / record["gt"]["folder"]:
+        if record["format"] != FORMAT or real_path(gt) != path.parent / record["gt"]["folder"]:
             return None
-        (found,) = (one for one in record["lq"].values() if one["folder"] == lq.resolve().name)
+        (found,) = (one for one in record["lq"].values() if one["folder"] == real_path(lq).name)
         return describe_lq(found) if found["sha256"] == folder_digest(lq) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or nothing that was written here
         return None

@@ -13,6 +13,7 @@ from gramgan_plugin.data.images import SUFFIXES
 from gramgan_plugin.data.lmdb_environment import META_INFO, extent
 from gramgan_plugin.data.manifest import changed_since, read_manifest
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import expanded
 from gramgan_plugin.sections import section
 
 NAMES_OF_ROOTS = ("dataroot", "meta_info")
@@ -64,7 +65,7 @@ def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
         if _is_root(name):
             paths = value if isinstance(value, list | tuple) else [value]
-            found = [_root(Path(path).expanduser()) for path in paths if isinstance(path, str | Path) and str(path)]
+            found = [_root(expanded(path)) for path in paths if isinstance(path, str | Path) and str(path)]
             if found and None not in found:
                 roots[name] = found
     plain = {name: _plain(value) for name, value in options.items() if not _is_root(name)}

@@ -7,6 +7,7 @@ from gramgan_plugin.data.images import list_images
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.photos import PhotoError, photo_info
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.files import expanded
 
 
 class FolderImages:
@@ -135,7 +136,7 @@ def _roots(opt: dict[str, Any], key: str) -> list[Path]:
     values = value if isinstance(value, list | tuple) else [value]
     if not values or not all(isinstance(v, str | Path) and str(v) for v in values):
         raise OptionError(f"{option(opt, key)}: expected a path or a list of paths, got {value!r}")
-    return [Path(v).expanduser() for v in values]
+    return [expanded(v) for v in values]
 
 
 def _source(opt: dict[str, Any], key: str, root: Path, template: str) -> Source:

@@ -8,6 +8,7 @@ from typing import Any
 from gramgan_plugin.data.benchmark_record import MATLAB_BICUBIC, recorded_lq
 from gramgan_plugin.data.manifest import read_manifest
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import expanded, real_path
 
 NOT_RECORDED = "not recorded"
 ON_THE_FLY = f"{MATLAB_BICUBIC}, made on the fly"
@@ -28,7 +29,7 @@ def lq_kind(options: Mapping[str, Any]) -> str:
     gt, lq = options.get("dataroot_gt"), options.get("dataroot_lq")
     if not isinstance(gt, str | Path) or not isinstance(lq, str | Path):  # none, or lists of them
         return NOT_RECORDED
-    gt, lq = Path(gt).expanduser(), Path(lq).expanduser()
+    gt, lq = expanded(gt), expanded(lq)
     if lq.suffix == ".lmdb":
         made = _lmdb_made(lq)
     elif (found := recorded_lq(gt, lq)) is not None:
@@ -47,7 +48,7 @@ def _lmdb_made(lq: Path) -> Any:
 
 def _held_out_made(lq: Path) -> Any:
     """``prepare --hold-out`` writes photos to ``DIR/test/LQ_x4``, and ``DIR/dataset.json``."""
-    folder = lq.resolve().parent
+    folder = real_path(lq).parent
     if folder.name != "test":
         return None
     try:

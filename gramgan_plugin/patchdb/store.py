@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gramgan_plugin.errors import OptionError, UserError, file_errors
+from gramgan_plugin.files import expanded
 from gramgan_plugin.json_lines import read_lines
 from gramgan_plugin.patchdb.manifest import MANIFEST, SOURCES, Definition, read_manifest
 
@@ -91,7 +92,7 @@ def open_store(path: Path, verify: bool = False) -> Store:
     Raises:
         UserError: if it is missing, damaged, or was written by a newer version; one line that begins with the path.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     manifest = read_manifest(path)
     arrays = {name: _open_array(path / name, facts) for name, facts in manifest["arrays"].items()}
     _check_size(path / SOURCES, manifest["sources"]["bytes"])

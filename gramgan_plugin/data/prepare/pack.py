@@ -23,6 +23,7 @@ from gramgan_plugin.data.prepare.staging import Staging, check_free, staging
 from gramgan_plugin.data.progress import tracked
 from gramgan_plugin.data.threads import threads_for
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import real_path
 
 FACTS = "dataset.json"
 
@@ -208,6 +209,6 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def _check_not_inside(photos: Sequence[Photo], out: Path, overwrite: bool) -> None:
-    place = out.expanduser().resolve()
-    if overwrite and any(place in path.resolve().parents for _, path in photos):
+    place = real_path(out)
+    if overwrite and any(place in real_path(path).parents for _, path in photos):
         raise UserError(f"{out}: holds the photos themselves, so it is not replaced; choose another --out")

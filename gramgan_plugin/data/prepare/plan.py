@@ -170,8 +170,8 @@ def _look(
             raise PhotoError(f"{info.width}x{info.height}, smaller than {least}")
         if lq is not None:
             with lq_errors(lq):
-                stamp += _stamp(lq)
                 of_lq = photo_info(lq)
+                stamp += _stamp(lq)
             check_lq_size(lq, (of_lq.width, of_lq.height), (info.width, info.height), scale)
     except PhotoError as error:
         return str(error), stamp

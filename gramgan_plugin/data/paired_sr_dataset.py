@@ -10,9 +10,10 @@ from torch.utils.data import Dataset
 
 from gramgan_plugin.data.cache import ImageCache, ImageSizeError
 from gramgan_plugin.data.images import Image, decode, mod_crop
-from gramgan_plugin.data.pairs import FolderImages, Pair, Source, find_pairs, option
+from gramgan_plugin.data.pairs import LQ_MADE, FolderImages, Pair, Source, find_pairs, option
 from gramgan_plugin.data.photos import PhotoError, decode_photo
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
 
 MARGIN_IN_SCALES = 4  # context around a GT crop, for making its LQ
 
@@ -26,12 +27,14 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
 
     With ``lq: bicubic`` an item has no ``lq``. It has ``scale``, and in training ``gt_margin``: GT then
     carries that many pixels of context on every side (beyond the photo's border its mirror image), from which
-    :func:`gramgan_plugin.data.batch.to_model_batch` makes the LQ that the whole photo's LQ has there.
+    :func:`gramgan_plugin.data.batch.to_model_batch` makes the LQ that the whole photo's LQ has there. With
+    ``lq: bicubic-uint8`` it has ``lq_kind``, too, and in training ``gt_transposed``: whether rows and columns have
+    changed places, since that kind shrinks the photo's columns first.
 
     Args:
         opt: ``phase`` (``train``, ``val``, ``test``), ``scale``, ``dataroot_gt`` (a path or a list),
-            ``dataroot_lq`` (likewise) or ``lq: bicubic``; for training ``gt_size``, ``use_hflip`` and
-            ``use_rot`` (both true by default); ``io_backend`` (``type: lmdb | disk``, by default what the
+            ``dataroot_lq`` (likewise) or ``lq`` (``bicubic``, ``bicubic-uint8``); for training ``gt_size``,
+            ``use_hflip``, ``use_rot`` (true by default); ``io_backend`` (``type: lmdb | disk``, by default what the
             path ends in), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only), ``cache`` (keep decoded
             images in memory, see :class:`gramgan_plugin.data.cache.ImageCache`; false by default).
 
@@ -65,7 +68,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
 
         Returns:
             ``gt`` and ``lq``: (3, H, W) uint8, RGB; ``gt_path`` and ``lq_path``: an LMDB's key or a file's
-            path; with ``lq: bicubic`` see the class.
+            path; where LQ is made, see the class.
 
         Raises:
             UserError: if an image cannot be decoded, is too small or does not fit its partner.
@@ -122,14 +125,19 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         scale, gt = self.scale, mod_crop(gt, self.scale)
         if min(gt.shape[:2]) == 0:
             raise UserError(f"{pair.gt_key}: is smaller than the scale {scale}; remove it")
+        # The kind that `to_model_batch` makes anyway is not told.
+        kind = LQ_MADE[self.opt["lq"]]
+        made: dict[str, Any] = {"scale": scale} if kind == MATLAB_BICUBIC else {"scale": scale, "lq_kind": kind}
         if not self.train:
-            return {"gt": _to_tensor(gt), "scale": scale}
+            return {"gt": _to_tensor(gt), **made}
         top, left = self._draw_corner(gt.shape[0] // scale, gt.shape[1] // scale, pair)
         margin = MARGIN_IN_SCALES * scale
         rows = _mirrored(top * scale - margin, top * scale + self.gt_size + margin, gt.shape[0])
         columns = _mirrored(left * scale - margin, left * scale + self.gt_size + margin, gt.shape[1])
-        crop = _turned(gt[np.ix_(rows, columns)], self._draw_turn())
-        return {"gt": _to_tensor(crop), "gt_margin": margin, "scale": scale}
+        turn = self._draw_turn()
+        if "lq_kind" in made:
+            made["gt_transposed"] = turn[2]
+        return {"gt": _to_tensor(_turned(gt[np.ix_(rows, columns)], turn)), "gt_margin": margin, **made}
 
     def _draw_corner(self, lq_height: int, lq_width: int, pair: Pair) -> tuple[int, int]:
         """Top and left of a random crop, in LQ pixels."""

@@ -8,6 +8,10 @@ from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.photos import PhotoError, photo_info
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.files import expanded
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, MATLAB_UINT8
+
+# What the option ``lq`` can be -> the kind of LQ that is made from GT then.
+LQ_MADE = {"bicubic": MATLAB_BICUBIC, "bicubic-uint8": MATLAB_UINT8}
 
 
 class FolderImages:
@@ -85,7 +89,7 @@ def find_pairs(opt: dict[str, Any]) -> list[Pair]:
     """All pairs that a dataset's options name, in the order of the roots, then of the names.
 
     Args:
-        opt: ``phase``, ``dataroot_gt``, ``dataroot_lq`` or ``lq: bicubic``, ``io_backend``,
+        opt: ``phase``, ``dataroot_gt``, ``dataroot_lq`` or ``lq``, ``io_backend``,
             ``filename_tmpl``.
 
     Raises:
@@ -93,8 +97,9 @@ def find_pairs(opt: dict[str, Any]) -> list[Pair]:
     """
     gt_roots = _roots(opt, "dataroot_gt")
     if opt.get("lq") is not None:
-        if opt["lq"] != "bicubic":
-            raise OptionError(f"{option(opt, 'lq')}: {opt['lq']!r} is not known; leave it out, or 'bicubic'")
+        if str(opt["lq"]) not in LQ_MADE:
+            known = " or ".join(map(repr, LQ_MADE))
+            raise OptionError(f"{option(opt, 'lq')}: {opt['lq']!r} is not known; leave it out, or {known}")
         if opt.get("dataroot_lq") is not None:
             raise OptionError(f"{option(opt, 'lq')}: LQ comes from 'dataroot_lq' or is made; give one of the two")
         sources = [_source(opt, "dataroot_gt", root, "{}") for root in gt_roots]

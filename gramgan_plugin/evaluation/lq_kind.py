@@ -5,27 +5,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.data.benchmark_record import MATLAB_BICUBIC, recorded_lq
+from gramgan_plugin.data.benchmark_record import recorded_lq
 from gramgan_plugin.data.manifest import read_manifest
+from gramgan_plugin.data.pairs import LQ_MADE
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.files import expanded, real_path
+from gramgan_plugin.functional.matlab_bicubic import KINDS
 
 NOT_RECORDED = "not recorded"
-ON_THE_FLY = f"{MATLAB_BICUBIC}, made on the fly"
-PREPARED = f"{MATLAB_BICUBIC}, made by basicsr prepare"
 
 
 def lq_kind(options: Mapping[str, Any]) -> str:
     """The kind of a test set's LQ in words, from what ``basicsr prepare`` recorded beside it.
 
     Args:
-        options: the set's block: ``dataroot_gt``, and ``dataroot_lq`` or ``lq: bicubic``.
+        options: the set's block: ``dataroot_gt``, and ``dataroot_lq`` or ``lq``.
 
     Returns:
         "not recorded" where nothing is known, and where LQ has changed since it was prepared.
     """
-    if options.get("lq") == "bicubic":
-        return ON_THE_FLY
+    made = LQ_MADE.get(str(options.get("lq")))
+    if made is not None:
+        return f"{made}, made on the fly"
     gt, lq = options.get("dataroot_gt"), options.get("dataroot_lq")
     if not isinstance(gt, str | Path) or not isinstance(lq, str | Path):  # none, or lists of them
         return NOT_RECORDED
@@ -36,7 +37,7 @@ def lq_kind(options: Mapping[str, Any]) -> str:
         return found
     else:
         made = _held_out_made(lq)
-    return PREPARED if made == MATLAB_BICUBIC else NOT_RECORDED
+    return f"{made}, made by basicsr prepare" if made in KINDS else NOT_RECORDED
 
 
 def _lmdb_made(lq: Path) -> Any:

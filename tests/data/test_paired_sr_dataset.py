@@ -10,13 +10,16 @@ import skimage.data
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from PIL import Image
+from torch.utils.data import default_collate
 
 from gramgan_plugin.data import PairedSRDataset, to_model_batch
 from gramgan_plugin.data.images import encode_png, read_image
 from gramgan_plugin.data.lmdb_images import LmdbWriter
+from gramgan_plugin.data.paired_sr_dataset import _turned
 from gramgan_plugin.data.photos import read_photo
 from gramgan_plugin.data.prepare.pack import Report
 from gramgan_plugin.errors import OptionError, UserError
+from tests.functional.matlab_reference import matlab_uint8
 
 CPU = torch.device("cpu")
 Options = Callable[..., dict[str, Any]]
@@ -127,6 +130,36 @@ class TestPairedSRDataset:
             expected = to_model_batch(stored[0], CPU)
             assert torch.equal(item["gt"], expected["gt"])
             assert torch.equal(item["lq"], expected["lq"])
+
+    def test_feature_bicubic_of_uint8(self, options: Options, photo_folder: Path) -> None:
+        """Flipped, turned and at any place, LQ is what MATLAB makes of the whole photo."""
+        opt = {"dataroot_gt": str(photo_folder), "dataroot_lq": None, "lq": "bicubic-uint8", "gt_size": 96}
+        dataset = PairedSRDataset(options(**opt))
+        whole = PairedSRDataset(options(phase="val", **opt))
+        transposed = 0
+        for seed in range(24):
+            random.seed(seed)
+            item = dataset[seed % 3]
+            transposed += item["gt_transposed"]
+            made = to_model_batch(default_collate([item]), CPU)
+            assert made.keys() == {"gt", "lq", "gt_path", "lq_path"}
+            gt, lq = ((made[key][0] * 255).round().byte().permute(1, 2, 0).numpy() for key in ("gt", "lq"))
+            photo = whole[seed % 3]["gt"].permute(1, 2, 0).numpy()
+            expected = matlab_uint8(photo, 4)
+            random.seed(seed)
+            top, left = random.randint(0, expected.shape[0] - 24), random.randint(0, expected.shape[1] - 24)
+            turn = dataset._draw_turn()
+            assert np.array_equal(lq, _turned(expected[top : top + 24, left : left + 24], turn))
+            window = photo[top * 4 : top * 4 + 96, left * 4 : left * 4 + 96]
+            assert np.array_equal(gt, _turned(window, turn))
+        assert 0 < transposed < 24
+
+    def test_feature_bicubic_of_uint8_validation(self, options: Options, photo_folder: Path) -> None:
+        opt = options(phase="val", lq="bicubic-uint8", dataroot_gt=str(photo_folder), dataroot_lq=None, gt_size=None)
+        made = to_model_batch(default_collate([PairedSRDataset(opt)[1]]), CPU)
+        photo = skimage.data.coffee()[50:221, 200:397][:168, :196]
+        lq = (made["lq"][0] * 255).round().permute(1, 2, 0).numpy()
+        assert np.array_equal(lq, matlab_uint8(photo, 4))
 
     def test_feature_bicubic_validation(self, options: Options, prepared: Report, photo_folder: Path) -> None:
         opt = options(phase="val", lq="bicubic", dataroot_gt=str(photo_folder), dataroot_lq=None, gt_size=None)

@@ -90,7 +90,7 @@ class Cutter:
             lq = lq[: gt.shape[0] // scale, : gt.shape[1] // scale]
         if self._only_check.is_set():
             return None, None
-        return gt, lq if entry.lq is not None else shrink(gt, scale)
+        return gt, lq if entry.lq is not None else shrink(gt, scale, self.settings.lq_kind)
 
     def _read(self, path: Path) -> Image:
         if not self.settings.as_stored:

@@ -80,6 +80,8 @@ DATASETS: dict[str, dict[str, Key]] = {
             "LQ is made from GT by MATLAB bicubic; bicubic-uint8: as MATLAB does for uint8, rounded between its passes",
             choices=("bicubic", "bicubic-uint8"),
         ),
+        "meta_info_file": Key("path", "a text file with a GT image's name on each line: only those are taken"),
+        "color": _COLOR,
         "io_backend": _DISK_OR_LMDB,
         "filename_tmpl": _TEMPLATE,
         "gt_size": _CROP,

@@ -357,3 +357,39 @@ class TestTarget:
         for options, message in (({"pairs": -1}, "--pairs -1"), ({"workers": 0}, "--workers 0")):
             with pytest.raises(UserError, match=message):
                 checked(whole, **options)
+
+
+def everything(path: Path) -> dict[bytes, bytes]:
+    """All that LMDB reads of a copy, key by key."""
+    environment = lmdb.open(str(path), readonly=True, lock=False, create=False)
+    with environment.begin() as transaction:
+        found = {bytes(key): bytes(transaction.get(key)) for key in transaction.cursor().iternext(values=False)}
+    environment.close()
+    return found
+
+
+class TestFlippedBits:
+    @pytest.mark.parametrize("part", ["headers", "first 16 KB", "anywhere"])
+    def test_feature_seen_or_never_read(self, prepared: Path, tmp_path: Path, part: str) -> None:
+        """Much of a data.mdb is read by nothing: the older of its two headers, counts, free space within pages."""
+        checked(prepared)  # stores the fingerprint
+        path = prepared / "LQ_x4.lmdb"
+        whole = (path / "data.mdb").read_bytes()
+        before = everything(shutil.copytree(path, tmp_path / "before.lmdb"))
+        draw = random.Random(part)
+        seen = 0
+        for number in range(24):
+            data = bytearray(whole)
+            place = draw.randrange({"headers": 8192, "first 16 KB": 16384, "anywhere": len(data)}[part])
+            if part == "headers":
+                place = place // 4096 * 4096 + place % 152  # what follows is empty
+            data[place] ^= draw.choice((1 << draw.randrange(8), draw.randrange(1, 256)))
+            (path / "data.mdb").write_bytes(data)
+            try:
+                fine = checked(path, store=False).fine
+            except UserError:
+                fine = False
+            seen += not fine
+            if fine:
+                assert everything(shutil.copytree(path, tmp_path / f"{number}.lmdb")) == before, place
+        assert seen > 2

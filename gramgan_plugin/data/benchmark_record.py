@@ -66,5 +66,6 @@ def recorded_lq(gt: Path, lq: Path) -> str | None:
             return None
         (found,) = (one for one in record["lq"].values() if one["folder"] == real_path(lq).name)
         return describe_lq(found) if found["sha256"] == folder_digest(lq) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or nothing that was written here
+    # None, or nothing that was written here.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -55,5 +55,5 @@ def _held_out_made(lq: Path) -> Any:
     try:
         record = json.loads((folder.parent / "dataset.json").read_text(encoding="utf-8"))
         return record.get("lq") if lq.name == f"LQ_x{record.get('scale')}" else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None

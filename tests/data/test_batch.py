@@ -95,9 +95,10 @@ class TestToModelBatch:
             to_model_batch({"gt": gt, "scale": 4, "lq_kind": ["matlab-uint8", "matlab-bicubic"]}, CPU)
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    @pytest.mark.parametrize("kind", ["matlab-bicubic", "matlab-uint8"])
     @pytest.mark.parametrize("scale", [2, 4, 8])
-    def test_dtype_gpu_equals_cpu(self, scale: int) -> None:
-        batch = {"gt": coffee(320, 560)[None], "scale": scale}
+    def test_dtype_gpu_equals_cpu(self, scale: int, kind: str) -> None:
+        batch = {"gt": coffee(320, 560)[None], "scale": scale, "lq_kind": kind}
         result = to_model_batch(batch, torch.device("cuda"))
         assert result["lq"].is_cuda
         assert torch.equal(result["lq"].cpu(), to_model_batch(batch, CPU)["lq"])

@@ -53,7 +53,7 @@ class TestLqKind:
         assert lq_kind(roots(sample_pair / "GT.lmdb", sample_pair / "LQ_x4.lmdb")).startswith("matlab-bicubic")
         assert lq_kind(roots(sample_pair / "test/GT", sample_pair / "test/LQ_x4")).startswith("matlab-bicubic")
 
-    @pytest.mark.parametrize("content", ["", "[]", '{"lq": "matlab-bicubic"}'])
+    @pytest.mark.parametrize("content", ["", "[]", '{"lq": "matlab-bicubic"}', "[" * 100_000])
     def test_feature_damaged_record(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "dataset.json").write_text(content)
         assert lq_kind(roots(tmp_path / "test/GT", tmp_path / "test/LQ_x4")) == "not recorded"

@@ -121,7 +121,7 @@ class _Transfer:
             notes = json.loads(self.notes.read_text("utf-8"))
             if notes["url"] == self.url and isinstance(notes["validator"], str) and notes["validator"]:
                 return notes["validator"], self.part.stat().st_size
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         return "", 0
 

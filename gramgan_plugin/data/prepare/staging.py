@@ -210,7 +210,7 @@ def _delete(folder: Path, sign: str) -> None:
 def _read_maker(path: Path) -> dict[str, object]:
     try:
         maker = json.loads((path / MAKER).read_text(encoding="ascii"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return maker if isinstance(maker, dict) else {}
 

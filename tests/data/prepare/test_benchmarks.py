@@ -356,7 +356,9 @@ class TestRecord:
         write(report.lq[4] / "baby.png", coarse(cut(PHOTOS["baby"], 12), 4))
         assert recorded_lq(report.gt, report.lq[4]) is None
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "gt": 3}', "\x00"])
+    @pytest.mark.parametrize(
+        "content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "gt": 3}', "\x00", "[" * 100_000]
+    )
     def test_feature_damaged(self, tmp_path: Path, content: str) -> None:
         (report,) = prepare(flat_layout(tmp_path / "Set5"), out=tmp_path / "out")
         (report.folder / "benchmark.json").write_text(content)

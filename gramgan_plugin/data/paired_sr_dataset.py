@@ -138,7 +138,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         scale, gt = self.scale, mod_crop(gt, self.scale)
         if min(gt.shape[:2]) == 0:
             raise UserError(f"{pair.gt_key}: is smaller than the scale {scale}; remove it")
-        # The kind that `to_model_batch` makes anyway is not told.
+        # The kind that `to_model_batch` makes by default is left out.
         kind = LQ_MADE[self.opt["lq"]]
         made: dict[str, Any] = {"scale": scale} if kind == MATLAB_BICUBIC else {"scale": scale, "lq_kind": kind}
         if not self.train:

@@ -335,7 +335,12 @@ class TestHostileSources:
         (tmp_path / "list.txt").write_text(raw_server.url)
         arguments = ["prepare", "collect", tmp_path / "list.txt", "--out", tmp_path / "out", "--allow-private"]
         command = [sys.executable, "-m", "gramgan_plugin", *arguments, "--timeout", "5000"]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell may ignore it
+        )
         try:
             assert asked.wait(60)
             process.send_signal(signal.SIGINT)

@@ -13,6 +13,8 @@ from typing import IO, Literal, NamedTuple
 from PIL import Image as PillowImage
 from PIL.ImageFile import ImageFile
 
+from gramgan_plugin.data.progress import printable
+
 # A damaged EXIF block makes Pillow warn; the photo is read all the same.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -123,7 +125,7 @@ def _reason_of(error: Exception) -> str:
     """Why a parser gave up, in words."""
     if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE):
         return f"cannot be read: {error.strerror}"
-    text = (str(error).strip().splitlines() or [""])[0][:LONGEST_REASON]
+    text = printable((str(error).strip().splitlines() or [""])[0])[:LONGEST_REASON]
     if "unknown pixel mode" in text:  # TIFF: floating-point colours, for one
         return "samples of a kind that is not read; save it with 8 or 16 bits"
     return "cut short" if "truncated" in text.lower() else f"damaged: {text or type(error).__name__}"

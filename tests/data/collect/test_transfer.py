@@ -216,6 +216,17 @@ class TestHostileServers:
         with pytest.raises(DownloadError, match="below 1000 bytes/s"):
             get(raw_server.url.replace("http:", "https:"), tmp_path, retries=0, timeout=0.5)
 
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_exception_slow_proxy(
+        self, raw_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+    ) -> None:
+        monkeypatch.delenv("NO_PROXY")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv(f"{scheme}_proxy", raw_server.url.removesuffix("/photo.jpg"))
+        raw_server.drip(b"HTTP/1.1 200 OK\r\nX-More: ")
+        with pytest.raises(DownloadError, match="below 1000 bytes/s"):
+            get(f"{scheme}://photos.invalid/a.jpg", tmp_path, retries=0, timeout=0.5, allow_private=False)
+
     def test_exception_fast_begin(self, raw_server: Any, tmp_path: Path) -> None:
         """What came at once buys no time for what does not."""
         raw_server.drip(OK + b"Content-Length: 100000000\r\n\r\n" + bytes(3_000_000))

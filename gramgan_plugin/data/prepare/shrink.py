@@ -23,7 +23,8 @@ def shrink_as(kinds: Sequence[str], image: Image, scale: int) -> list[Image]:
 
     At the scales 2, 4 and 8 all weights are dyadic fractions and no sum needs more digits than the type in use has,
     so that any order of summation gives the same, exact value: rows and columns are shrunk by products with a banded
-    matrix. At other scales values next to a half depend on that order, and ``lq_levels`` itself is asked.
+    matrix. At 3 the sums are whole numbers of 81sts or 6561sts of a level, none near a half. At other scales
+    values next to a half depend on the order, and ``lq_levels`` itself is asked.
 
     Args:
         kinds: names of kinds.
@@ -39,12 +40,12 @@ def shrink_as(kinds: Sequence[str], image: Image, scale: int) -> list[Image]:
     height, width = image.shape[:2]
     if height % scale or width % scale:
         raise ValueError(f"image: {width}x{height} is not mod-cropped to {scale}")
-    if scale not in (2, 4, 8) or not set(kinds) <= set(KINDS):
+    if scale not in (2, 3, 4, 8) or not set(kinds) <= set(KINDS):
         levels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
         return [lq_levels(levels, scale, kind)[0].permute(1, 2, 0).contiguous().numpy() for kind in kinds]
     pixels = torch.from_numpy(np.ascontiguousarray(image)).reshape(height, -1)  # (H, W * 3)
     # After one pass at the scales 2 and 4 values are sums of 256 or 4096 parts of a level: 24 bits hold them.
-    first = _shrink_rows(pixels, scale, torch.float64 if scale == 8 else torch.float32)
+    first = _shrink_rows(pixels, scale, torch.float32 if scale in (2, 4) else torch.float64)
     passes = [_round(first.clone()) if kind == MATLAB_UINT8 else first for kind in kinds]
     return [_shrink_columns(one.reshape(-1, width, 3), scale) for one in passes]
 
@@ -66,7 +67,7 @@ def _shrink_rows(image: Tensor, scale: int, dtype: torch.dtype) -> Tensor:
     height, length = image.shape
     out = torch.empty(height // scale, length, dtype=dtype)
     band = _band(scale, dtype)
-    begin = scale // 2 - 2 * scale  # the first row that the first output row is made of
+    begin = _begin(scale)
     needed = symmetric_index(begin, begin + height + 4 * scale, height)
     for row in range(0, len(out), ROWS_AT_ONCE):
         part = out[row : row + ROWS_AT_ONCE]
@@ -76,10 +77,16 @@ def _shrink_rows(image: Tensor, scale: int, dtype: torch.dtype) -> Tensor:
     return out
 
 
+def _begin(scale: int) -> int:
+    """The first row that the first output row is made of, whose centre lies at (scale - 1) / 2."""
+    return scale // 2 - 2 * scale
+
+
 @cache
 def _band(scale: int, dtype: torch.dtype) -> Tensor:
     """(R, (R + 3) * scale): the weights of R consecutive output rows on the input rows that they need."""
-    weights = torch.tensor([_cubic((tap + 0.5) / scale - 2) / scale for tap in range(4 * scale)], dtype=dtype)
+    first = _begin(scale) - (scale - 1) / 2
+    weights = torch.tensor([_cubic((first + tap) / scale) / scale for tap in range(4 * scale)], dtype=dtype)
     band = torch.zeros(ROWS_AT_ONCE, (ROWS_AT_ONCE + 3) * scale, dtype=dtype)
     for row in range(ROWS_AT_ONCE):
         band[row, row * scale : (row + 4) * scale] = weights

@@ -23,7 +23,7 @@ class TestShrink:
         image = image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
         assert np.array_equal(shrink(image, scale), reference(image, scale))
 
-    @pytest.mark.parametrize("scale", [2, 4, 8])
+    @pytest.mark.parametrize("scale", [2, 3, 4, 8])
     @pytest.mark.parametrize("size", [(1, 1), (1, 40), (15, 16), (17, 33), (16, 2)])
     def test_feature_extreme_values_at_any_size(self, scale: int, size: tuple[int, int]) -> None:
         """Black and white noise overshoots most; sides of a few pixels are mirrored more than once."""

@@ -74,8 +74,14 @@ def _degradation(suffix: str, which: str) -> dict[str, Key]:
 DATASETS: dict[str, dict[str, Key]] = {
     "PairedSRDataset": {
         "dataroot_gt": Key("paths", "GT: a folder or an LMDB, or a list of them", needed="always"),
-        "dataroot_lq": Key("paths", "LQ, in the same order; left out with `lq: bicubic`"),
-        "lq": Key("text", "bicubic: LQ is made from GT by MATLAB bicubic", choices=("bicubic",)),
+        "dataroot_lq": Key("paths", "LQ, in the same order; left out with `lq`"),
+        "lq": Key(
+            "text",
+            "LQ is made from GT by MATLAB bicubic; bicubic-uint8: as MATLAB does for uint8, rounded between its passes",
+            choices=("bicubic", "bicubic-uint8"),
+        ),
+        "meta_info_file": Key("path", "a text file with a GT image's name on each line: only those are taken"),
+        "color": _COLOR,
         "io_backend": _DISK_OR_LMDB,
         "filename_tmpl": _TEMPLATE,
         "gt_size": _CROP,

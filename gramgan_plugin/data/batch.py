@@ -1,11 +1,12 @@
 """From what a loader hands out to what a model takes: floats on the device, LQ made where it is missing."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gramgan_plugin.functional.matlab_bicubic import lq_levels
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, lq_levels
 
 IMAGE_KEYS = ("lq", "gt")
 
@@ -15,21 +16,22 @@ def to_model_batch(batch: dict[str, Any], device: torch.device) -> dict[str, Any
 
     uint8 images cross to the device as bytes and become floats there. Without ``lq``, LQ is the MATLAB
     bicubic of ``gt`` by ``1 / scale``, rounded to 8 bits; when the batch has ``gt_margin``, GT has that many
-    pixels of context on every side, which serve the downsampling and are then cut from both. ``scale`` and
-    ``gt_margin`` are dropped once used, so running this on its own result changes nothing.
+    pixels of context on every side, which serve the downsampling and are then cut from both. ``lq_kind`` names
+    another of ``lq_levels``' kinds; ``gt_transposed`` tells in which images rows and columns of the photo have changed
+    places, as that matters then. All four are dropped once used, so running this on its own result changes nothing.
 
     Args:
-        batch: ``lq`` and ``gt``, (N, 3, H, W) or (3, H, W), uint8 levels or floats in [0, 1], either may be
-            absent; ``scale`` and ``gt_margin``, an int or a tensor or list of equal ints; anything else
-            passes through.
+        batch: ``lq`` and ``gt``, (N, C, H, W) or (C, H, W), uint8 levels or floats in [0, 1], either may be
+            absent; ``scale`` and ``gt_margin``, an int or a tensor or list of equal ints; ``lq_kind``, a text or a list
+            of equal texts; ``gt_transposed``, a flag or N of them, GT is square then; anything else passes through.
         device: where the images go.
 
     Returns:
         A new dict; ``batch`` is not changed.
 
     Raises:
-        ValueError: if LQ has to be made and ``scale`` is absent, or one of the ints differs within the batch,
-            or GT's sides are not multiples of it.
+        ValueError: if LQ has to be made and ``scale`` is absent, or one of the ints or texts differs within the
+            batch, or GT's sides are not multiples of it.
     """
     result = {key: _to_device(value, device) if key in IMAGE_KEYS else value for key, value in batch.items()}
     if "lq" not in result and "gt" in result:
@@ -49,18 +51,37 @@ def _make_lq(batch: dict[str, Any]) -> None:
     if "scale" not in batch:
         raise ValueError("the batch has no 'lq' and no 'scale' to make it with")
     scale, margin = _one_int(batch.pop("scale"), "scale"), _one_int(batch.pop("gt_margin", 0), "gt_margin")
-    gt = batch["gt"]
+    kind = _one_text(batch.pop("lq_kind", MATLAB_BICUBIC), "lq_kind")
+    gt, transposed = batch["gt"], batch.pop("gt_transposed", None)
     height, width = gt.shape[-2:]
     if height % scale or width % scale or margin % scale:
         raise ValueError(f"gt of {height}x{width} with a margin of {margin}: not multiples of the scale {scale}")
     levels = gt if gt.dtype == torch.uint8 else (gt * 255).round()
-    lq = lq_levels(levels if gt.ndim == 4 else levels[None], scale)
+    lq = _as_photos_lie(
+        lambda levels: lq_levels(levels, scale, kind), levels if gt.ndim == 4 else levels[None], transposed
+    )
     lq = lq if gt.ndim == 4 else lq[0]
     batch["lq"], batch["gt"] = _cut(lq, margin // scale), _cut(gt, margin)
 
 
+def _as_photos_lie(shrink: Callable[[Tensor], Tensor], levels: Tensor, transposed: Any) -> Tensor:
+    """Shrink square images in the photos' own orientation where it matters: rows and columns change places for it."""
+    if transposed is None:
+        return shrink(levels)
+    which = torch.as_tensor(transposed, device=levels.device).view(-1, 1, 1, 1)
+    lq = shrink(torch.where(which, levels.mT, levels))
+    return torch.where(which, lq.mT, lq)
+
+
 def _cut(image: Tensor, margin: int) -> Tensor:
     return image[..., margin : image.shape[-2] - margin, margin : image.shape[-1] - margin].contiguous()
+
+
+def _one_text(value: str | Sequence[str], name: str) -> str:
+    texts = {value} if isinstance(value, str) else set(value)
+    if len(texts) != 1:
+        raise ValueError(f"{name}: one value for the whole batch is needed, got {sorted(texts)}")
+    return texts.pop()
 
 
 def _one_int(value: Any, name: str) -> int:

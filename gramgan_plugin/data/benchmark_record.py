@@ -7,10 +7,11 @@ from typing import Any
 
 from gramgan_plugin.data.images import list_images
 from gramgan_plugin.data.progress import printable
+from gramgan_plugin.files import real_path
+from gramgan_plugin.functional.matlab_bicubic import KINDS, MATLAB_BICUBIC
 
 RECORD = "benchmark.json"
 FORMAT = 1
-MATLAB_BICUBIC = "matlab-bicubic"
 OTHER = "other"
 MOST_BYTES = 2**20
 
@@ -30,14 +31,17 @@ def describe_lq(record: dict[str, Any]) -> str:
     """The kind of LQ in words.
 
     Example:
-        >>> describe_lq({"kind": "other", "from": "EDSR", "largest_difference": 12, "mean_difference": 0.912})
-        "EDSR's, up to 12 levels off matlab-bicubic (mean 0.91)"
+        >>> describe_lq({"kind": "other", "from": "flat folder", "largest_difference": 12, "mean_difference": 0.912})
+        "flat folder's, up to 12 levels off matlab-bicubic (mean 0.91)"
         >>> describe_lq({"kind": "matlab-bicubic", "from": "made"})
         'matlab-bicubic, made by basicsr prepare'
+        >>> describe_lq({"kind": "matlab-uint8", "from": "EDSR"})
+        "matlab-uint8, EDSR's"
     """
     source = printable(str(record["from"]))
-    if record["kind"] == MATLAB_BICUBIC:
-        return f"{MATLAB_BICUBIC}, made by basicsr prepare" if source == "made" else f"{MATLAB_BICUBIC}, {source}'s"
+    kind = record["kind"]
+    if kind in KINDS:
+        return f"{kind}, made by basicsr prepare" if source == "made" else f"{kind}, {source}'s"
     return (
         f"{source}'s, up to {int(record['largest_difference'])} levels off {MATLAB_BICUBIC} "
         f"(mean {float(record['mean_difference']):.2f})"
@@ -54,13 +58,14 @@ def recorded_lq(gt: Path, lq: Path) -> str | None:
     Returns:
         The kind in words; None if nothing is recorded for this pair of folders, or LQ has changed since.
     """
-    path = lq.resolve().parent / RECORD
+    path = real_path(lq).parent / RECORD
     try:
         with path.open("rb") as file:
             record = json.loads(file.read(MOST_BYTES))
-        if record["format"] != FORMAT or gt.resolve() != path.parent / record["gt"]["folder"]:
+        if record["format"] != FORMAT or real_path(gt) != path.parent / record["gt"]["folder"]:
             return None
-        (found,) = (one for one in record["lq"].values() if one["folder"] == lq.resolve().name)
+        (found,) = (one for one in record["lq"].values() if one["folder"] == real_path(lq).name)
         return describe_lq(found) if found["sha256"] == folder_digest(lq) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or nothing that was written here
+    # None, or nothing that was written here.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -8,6 +8,7 @@ from pathlib import Path
 import lmdb
 
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import real_path
 
 META_INFO = "meta_info.txt"
 
@@ -33,7 +34,7 @@ def open_environment(path: Path) -> lmdb.Environment:
             inherited.close()
         _environments.clear()
         _environments_pid = os.getpid()
-    name = str(path.resolve())
+    name = str(real_path(path))
     with _lock:
         environment = _environments.get(name)
         if environment is None:

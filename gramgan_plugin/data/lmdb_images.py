@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +170,13 @@ class LmdbImages:
             return f"data.mdb is damaged: {error}"
         return None
 
-    def names(self) -> dict[str, str]:
-        """Key by the name that GT and LQ have in common; here they are the same."""
-        return {key: key for key in self.keys}
+    def names(self, wanted: Collection[str] | None = None) -> dict[str, str]:
+        """Key by the name that GT and LQ have in common; here they are the same.
+
+        Args:
+            wanted: names; keys that are none of them are left out. None for all.
+        """
+        return {key: key for key in self.keys if wanted is None or key in wanted}
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """(height, width) by key, as ``meta_info.txt`` has them."""

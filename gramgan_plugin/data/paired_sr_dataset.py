@@ -1,5 +1,6 @@
 """Pairs of GT and LQ images for training and validation, as 8-bit tensors."""
 
+import difflib
 import random
 from typing import Any
 
@@ -9,11 +10,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gramgan_plugin.data.cache import ImageCache, ImageSizeError
+from gramgan_plugin.data.fingerprint import WITHOUT_EFFECT
 from gramgan_plugin.data.images import Image, decode, mod_crop
-from gramgan_plugin.data.pairs import FolderImages, Pair, Source, find_pairs, option
+from gramgan_plugin.data.pairs import LQ_MADE, FolderImages, Pair, Source, find_pairs, option
 from gramgan_plugin.data.photos import PhotoError, decode_photo
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
 
+# Read here; the loaders read those without effect on the samples.
+KNOWN = WITHOUT_EFFECT | {
+    *("type", "scale", "dataroot_gt", "dataroot_lq", "lq", "meta_info_file", "filename_tmpl", "color"),
+    *("gt_size", "use_hflip", "use_rot", "cache"),
+}
+NOT_HERE = dict.fromkeys(("mean", "std"), "images are handed out as they are, in [0, 1], not normalised")
+LUMA = np.array([24.966, 128.553, 65.481]) / 255  # of BGR; ITU-R BT.601, as MATLAB's rgb2ycbcr
 MARGIN_IN_SCALES = 4  # context around a GT crop, for making its LQ
 
 
@@ -26,17 +36,20 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
 
     With ``lq: bicubic`` an item has no ``lq``. It has ``scale``, and in training ``gt_margin``: GT then
     carries that many pixels of context on every side (beyond the photo's border its mirror image), from which
-    :func:`gramgan_plugin.data.batch.to_model_batch` makes the LQ that the whole photo's LQ has there.
+    :func:`gramgan_plugin.data.batch.to_model_batch` makes the LQ that the whole photo's LQ has there. With
+    ``lq: bicubic-uint8`` it has ``lq_kind``, too, and in training ``gt_transposed``: whether rows and columns have
+    changed places, since that kind shrinks the photo's columns first.
 
     Args:
         opt: ``phase`` (``train``, ``val``, ``test``), ``scale``, ``dataroot_gt`` (a path or a list),
-            ``dataroot_lq`` (likewise) or ``lq: bicubic``; for training ``gt_size``, ``use_hflip`` and
-            ``use_rot`` (both true by default); ``io_backend`` (``type: lmdb | disk``, by default what the
-            path ends in), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only), ``cache`` (keep decoded
+            ``dataroot_lq`` (likewise) or ``lq`` (``bicubic``, ``bicubic-uint8``); for training ``gt_size``,
+            ``use_hflip``, ``use_rot`` (true by default); ``io_backend`` (``type: lmdb | disk``, by default what the
+            path ends in), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only), ``meta_info_file`` (lists
+            the GT images that count), ``color`` (``y``: luma alone; ``rgb`` by default), ``cache`` (keep decoded
             images in memory, see :class:`gramgan_plugin.data.cache.ImageCache`; false by default).
 
     Raises:
-        OptionError: if an option is missing or wrong, or GT and LQ do not have the same names.
+        OptionError: if an option is missing, wrong or not known here, or GT and LQ do not have the same names.
 
     Example:
         >>> dataset = PairedSRDataset(
@@ -48,6 +61,8 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
+        _check_known(opt)
+        self.luma = self._color() == "y"
         self.train = opt.get("phase", "train") == "train"
         self.scale = self._positive_int("scale")
         if self.train:
@@ -64,8 +79,9 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         """One pair.
 
         Returns:
-            ``gt`` and ``lq``: (3, H, W) uint8, RGB; ``gt_path`` and ``lq_path``: an LMDB's key or a file's
-            path; with ``lq: bicubic`` see the class.
+            ``gt`` and ``lq``: (3, H, W) uint8, RGB; with ``color: y`` (1, H, W) float32 in [0, 1], BasicSR's luma
+            (16 to 235 of 255), not rounded; ``gt_path`` and ``lq_path``: an LMDB's key or a file's
+            path; where LQ is made, see the class.
 
         Raises:
             UserError: if an image cannot be decoded, is too small or does not fit its partner.
@@ -110,26 +126,43 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
                 f"{pair.gt_key}: GT of {_size(gt)} is not {scale} times its LQ of {_size(lq)} ({pair.lq_key})"
             )
         if not self.train:
-            return {"gt": _to_tensor(gt[: height * scale, : width * scale]), "lq": _to_tensor(lq)}
+            return {"gt": self._to_tensor(gt[: height * scale, : width * scale]), "lq": self._to_tensor(lq)}
         top, left = self._draw_corner(height, width, pair)
         side = self.gt_size // scale
         lq = lq[top : top + side, left : left + side]
         gt = gt[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
         turn = self._draw_turn()
-        return {"gt": _to_tensor(_turned(gt, turn)), "lq": _to_tensor(_turned(lq, turn))}
+        return {"gt": self._to_tensor(_turned(gt, turn)), "lq": self._to_tensor(_turned(lq, turn))}
 
     def _bicubic_item(self, gt: Image, pair: Pair) -> dict[str, Any]:
         scale, gt = self.scale, mod_crop(gt, self.scale)
         if min(gt.shape[:2]) == 0:
             raise UserError(f"{pair.gt_key}: is smaller than the scale {scale}; remove it")
+        # The kind that `to_model_batch` makes by default is left out.
+        kind = LQ_MADE[self.opt["lq"]]
+        made: dict[str, Any] = {"scale": scale} if kind == MATLAB_BICUBIC else {"scale": scale, "lq_kind": kind}
         if not self.train:
-            return {"gt": _to_tensor(gt), "scale": scale}
+            return {"gt": self._to_tensor(gt), **made}
         top, left = self._draw_corner(gt.shape[0] // scale, gt.shape[1] // scale, pair)
         margin = MARGIN_IN_SCALES * scale
         rows = _mirrored(top * scale - margin, top * scale + self.gt_size + margin, gt.shape[0])
         columns = _mirrored(left * scale - margin, left * scale + self.gt_size + margin, gt.shape[1])
-        crop = _turned(gt[np.ix_(rows, columns)], self._draw_turn())
-        return {"gt": _to_tensor(crop), "gt_margin": margin, "scale": scale}
+        turn = self._draw_turn()
+        if "lq_kind" in made:
+            made["gt_transposed"] = turn[2]
+        return {"gt": self._to_tensor(_turned(gt[np.ix_(rows, columns)], turn)), "gt_margin": margin, **made}
+
+    def _to_tensor(self, image: Image) -> Tensor:
+        """(H, W, 3) BGR -> (3, H, W) RGB, or (1, H, W) luma."""
+        if self.luma:
+            return torch.from_numpy(((image @ LUMA + 16) / 255).astype(np.float32))[None]
+        return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+
+    def _color(self) -> str:
+        value = self.opt.get("color") or "rgb"
+        if value not in ("y", "rgb"):
+            raise OptionError(f"{option(self.opt, 'color')}: {value!r} is not known; take 'y' or 'rgb'")
+        return str(value)
 
     def _draw_corner(self, lq_height: int, lq_width: int, pair: Pair) -> tuple[int, int]:
         """Top and left of a random crop, in LQ pixels."""
@@ -151,6 +184,19 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise OptionError(f"{option(self.opt, key)}: expected a whole number above 0, got {value!r}")
         return value
+
+
+def _check_known(opt: dict[str, Any]) -> None:
+    """Refuse what would be ignored; BasicSR's own loop checks no option.
+
+    Raises:
+        OptionError: naming the option.
+    """
+    for key, value in opt.items():
+        if value is not None and key not in KNOWN:
+            near = difflib.get_close_matches(str(key), KNOWN, 1)
+            hint = f"did you mean '{near[0]}'?" if near else "remove it"
+            raise OptionError(f"{option(opt, key)}: {NOT_HERE.get(key, 'not known to PairedSRDataset')}; {hint}")
 
 
 def _read(source: Source, key: str, manage_colours: bool) -> Image:
@@ -185,11 +231,6 @@ def _turned(image: Image, turn: tuple[bool, bool, bool]) -> Image:
     image = image[:, ::-1] if hflip else image
     image = image[::-1] if vflip else image
     return image.transpose(1, 0, 2) if transpose else image
-
-
-def _to_tensor(image: Image) -> Tensor:
-    """(H, W, 3) BGR -> (3, H, W) RGB."""
-    return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
 
 
 def _size(image: Image) -> str:

@@ -1,56 +1,74 @@
 """Which GT image belongs to which LQ image: folders and LMDBs, checked when a dataset is built."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gramgan_plugin.data.image_list import read_image_list
 from gramgan_plugin.data.images import list_images
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.photos import PhotoError, photo_info
+from gramgan_plugin.data.progress import printable
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.files import expanded
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, MATLAB_UINT8
+
+# What the option ``lq`` can be -> the kind of LQ that is made from GT then.
+LQ_MADE = {"bicubic": MATLAB_BICUBIC, "bicubic-uint8": MATLAB_UINT8}
 
 
 class FolderImages:
-    """The image files of a folder, not of its subfolders.
+    """The image files of a folder, not of its subfolders but for those that are listed.
 
     Args:
         path: the folder.
         template: how a file here is called after its partner without suffix: ``{}`` or for example ``{}x4``.
+        listed: relative paths of the files that count; None for all.
 
     Raises:
-        UserError: if the folder is missing or has no images. The message begins with the path.
+        UserError: if the folder is missing, has no images or not those listed. The message begins with the path.
     """
 
-    def __init__(self, path: Path, template: str = "{}") -> None:
+    def __init__(self, path: Path, template: str = "{}", listed: Sequence[str] | None = None) -> None:
         self.path = path
         self.template = template
         if not path.is_dir():
             raise UserError(f"{path}: no such folder")
-        self.files = list_images(path)
+        self.files = list_images(path) if listed is None else list(listed)
         if not self.files:
             raise UserError(f"{path}: a folder without images")
+        absent = [file for file in listed or () if not (path / file).is_file()]
+        if absent:
+            raise _not_there(path, absent, len(self.files))
 
     def read(self, key: str) -> bytes:
         """The bytes of a file, by its path as in :meth:`names`."""
         return Path(key).read_bytes()
 
-    def names(self) -> dict[str, str]:
+    def names(self, wanted: Collection[str] | None = None) -> dict[str, str]:
         """File's path by the name, without suffix, that it shares with its partner.
+
+        Args:
+            wanted: names; files of other names count no more, in :meth:`sizes` either. None for all.
 
         Raises:
             UserError: if two files have the same name, or one does not fit the template.
         """
         head, tail = self.template.split("{}")
         found: dict[str, str] = {}
-        for file in self.files:
+        files, self.files = self.files, []
+        for file in files:
             stem = Path(file).stem
-            if len(stem) <= len(head + tail) or not (stem.startswith(head) and stem.endswith(tail)):
-                raise UserError(f"{self.path / file}: is not named after filename_tmpl '{self.template}'")
+            fits = len(stem) > len(head + tail) and stem.startswith(head) and stem.endswith(tail)
             name = stem[len(head) : len(stem) - len(tail)]
+            if wanted is not None and not (fits and name in wanted):
+                continue
+            if not fits:
+                raise UserError(f"{self.path / file}: is not named after filename_tmpl '{self.template}'")
             if name in found:
                 raise UserError(f"{self.path / file}: a second file of the name {stem}; keep one of them")
             found[name] = str(self.path / file)
+            self.files.append(file)
         return found
 
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -83,10 +101,10 @@ class Pair(NamedTuple):
 
 
 def find_pairs(opt: dict[str, Any]) -> list[Pair]:
-    """All pairs that a dataset's options name, in the order of the roots, then of the names.
+    """All pairs that a dataset's options name, in the order of the roots, then of the names or as they are listed.
 
     Args:
-        opt: ``phase``, ``dataroot_gt``, ``dataroot_lq`` or ``lq: bicubic``, ``io_backend``,
+        opt: ``phase``, ``dataroot_gt``, ``dataroot_lq`` or ``lq``, ``meta_info_file``, ``io_backend``,
             ``filename_tmpl``.
 
     Raises:
@@ -94,12 +112,13 @@ def find_pairs(opt: dict[str, Any]) -> list[Pair]:
     """
     gt_roots = _roots(opt, "dataroot_gt")
     if opt.get("lq") is not None:
-        if opt["lq"] != "bicubic":
-            raise OptionError(f"{option(opt, 'lq')}: {opt['lq']!r} is not known; leave it out, or 'bicubic'")
+        if str(opt["lq"]) not in LQ_MADE:
+            known = " or ".join(map(repr, LQ_MADE))
+            raise OptionError(f"{option(opt, 'lq')}: {opt['lq']!r} is not known; leave it out, or {known}")
         if opt.get("dataroot_lq") is not None:
             raise OptionError(f"{option(opt, 'lq')}: LQ comes from 'dataroot_lq' or is made; give one of the two")
-        sources = [_source(opt, "dataroot_gt", root, "{}") for root in gt_roots]
-        return [Pair(s, key, None, key) for s in sources for _, key in sorted(_names(opt, "dataroot_gt", s).items())]
+        sources = [_gt(opt, root) for root in gt_roots]
+        return [Pair(gt, key, None, key) for gt, names in sources for key in names.values()]
 
     lq_roots = _roots(opt, "dataroot_lq")
     if len(lq_roots) != len(gt_roots):
@@ -134,9 +153,9 @@ def option(opt: dict[str, Any], key: str) -> str:
 
 
 def _pairs_of(opt: dict[str, Any], gt_root: Path, lq_root: Path) -> list[Pair]:
-    gt = _source(opt, "dataroot_gt", gt_root, "{}")
+    gt, gt_names = _gt(opt, gt_root)
     lq = _source(opt, "dataroot_lq", lq_root, _template(opt))
-    gt_names, lq_names = _names(opt, "dataroot_gt", gt), _names(opt, "dataroot_lq", lq)
+    lq_names = _names(opt, "dataroot_lq", lq, None if opt.get("meta_info_file") is None else gt_names.keys())
     if gt_names.keys() != lq_names.keys():
         odd = min(gt_names.keys() ^ lq_names.keys())
         has, lacks = (gt_root, lq_root) if odd in gt_names else (lq_root, gt_root)
@@ -145,7 +164,41 @@ def _pairs_of(opt: dict[str, Any], gt_root: Path, lq_root: Path) -> list[Pair]:
             f"{option(opt, 'dataroot_lq')}: GT and LQ differ: {odd} is in {has} and not in {lacks} "
             f"({len(gt_names)} GT, {len(lq_names)} LQ images){hint}"
         )
-    return [Pair(gt, gt_names[name], lq, lq_names[name]) for name in sorted(gt_names)]
+    return [Pair(gt, key, lq, lq_names[name]) for name, key in gt_names.items()]
+
+
+def _gt(opt: dict[str, Any], root: Path) -> tuple[Source, dict[str, str]]:
+    """The GT of a root, and its keys by name: sorted, or those that ``meta_info_file`` lists, in its order."""
+    listed = _listed(opt)
+    gt = _source(opt, "dataroot_gt", root, "{}", listed)
+    if listed is None:
+        return gt, dict(sorted(_names(opt, "dataroot_gt", gt).items()))
+    wanted = [Path(name).stem for name in listed]
+    names = _names(opt, "dataroot_gt", gt, frozenset(wanted))
+    absent = [name for name in wanted if name not in names]
+    if absent:
+        raise OptionError(f"{option(opt, 'meta_info_file')}: {_not_there(root, absent, len(wanted))}")
+    return gt, {name: names[name] for name in wanted}
+
+
+def _listed(opt: dict[str, Any]) -> list[str] | None:
+    path = opt.get("meta_info_file")
+    if path is None:
+        return None
+    where = option(opt, "meta_info_file")
+    if not isinstance(path, str | Path) or not str(path):
+        raise OptionError(f"{where}: expected a path, got {path!r}")
+    if len(_roots(opt, "dataroot_gt")) > 1:
+        raise OptionError(f"{where}: lists the images of one root; give one dataroot_gt, or leave it out")
+    try:
+        return read_image_list(expanded(path))
+    except UserError as error:
+        raise OptionError(f"{where}: {error}") from error
+
+
+def _not_there(path: Path, absent: Sequence[str], total: int) -> UserError:
+    more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+    return UserError(f"{path}: has no {printable(absent[0])}{more} of the {total} images that meta_info_file lists")
 
 
 def _roots(opt: dict[str, Any], key: str) -> list[Path]:
@@ -159,19 +212,19 @@ def _roots(opt: dict[str, Any], key: str) -> list[Path]:
     return [expanded(v) for v in values]
 
 
-def _source(opt: dict[str, Any], key: str, root: Path, template: str) -> Source:
+def _source(opt: dict[str, Any], key: str, root: Path, template: str, listed: Sequence[str] | None = None) -> Source:
     backend = (opt.get("io_backend") or {}).get("type", "lmdb" if root.suffix == ".lmdb" else "disk")
     if backend not in ("lmdb", "disk"):
         raise OptionError(f"{option(opt, 'io_backend')}: type {backend!r} is not known; take 'lmdb' or 'disk'")
     try:
-        return LmdbImages(root) if backend == "lmdb" else FolderImages(root, template)
+        return LmdbImages(root) if backend == "lmdb" else FolderImages(root, template, listed)
     except (UserError, OSError) as error:
         raise OptionError(f"{option(opt, key)}: {error}") from error
 
 
-def _names(opt: dict[str, Any], key: str, source: Source) -> dict[str, str]:
+def _names(opt: dict[str, Any], key: str, source: Source, wanted: Collection[str] | None = None) -> dict[str, str]:
     try:
-        return source.names()
+        return source.names(wanted)
     except UserError as error:
         raise OptionError(f"{option(opt, key)}: {error}") from error
 

@@ -6,11 +6,15 @@ import logging
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
 from PIL import Image as PillowImage
 from PIL.ImageFile import ImageFile
+
+from gramgan_plugin.data.progress import printable
 
 # A damaged EXIF block makes Pillow warn; the photo is read all the same.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -19,6 +23,8 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of damage na
 ORIENTATION = 0x0112  # the EXIF tag
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF
 TIFF_EXTENTS = ((273, 279), (324, 325))  # where strips and tiles lie, and how long they are
+LONGEST_REASON = 200  # characters of a parser's message: it may repeat what stands in the file
+_GRAY_OR_COLOURS = ("1", "L", "I;16", "RGB")  # modes in which PNG names one colour as transparent
 TIFF_KINDS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
 # First bytes -> the module of Pillow and its class. A form of Pillow's that is missing here is no photo.
@@ -83,43 +89,58 @@ def read_header(file: IO[bytes], max_pixels: int) -> Header:
     Raises:
         PhotoError: if this is no photo, is damaged, cut short, too large, or of a kind that cannot be read.
     """
-    start = file.read(16)
-    if not start:
-        raise PhotoError("an empty file")
-    file.seek(0)
-    if _needs(file, start) > _length(file):
-        raise PhotoError("cut short")
-    image = _open(file, start)
-    width, height = image.size
-    if width * height > max_pixels:
-        raise PhotoError(f"{width}x{height} pixels, above the limit of {max_pixels / 1e6:.4g} million")
-    form = image.format or "unknown"
-    if form == "PNG":
-        return _png(file, image)
-    if form == "TIFF":
-        return _tiff(file, image)
-    return Header(image, form, 16 if image.mode.startswith("I") else 8, _orientation(image.info.get("exif")))
+    with faults_of_file():
+        start = file.read(16)
+        if not start:
+            raise PhotoError("an empty file")
+        file.seek(0)
+        if _needs(file, start) > _length(file):
+            raise PhotoError("cut short")
+        image = _open(file, start)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise PhotoError(f"{width}x{height} pixels, above the limit of {max_pixels / 1e6:.4g} million")
+        form = image.format or "unknown"
+        if form == "PNG":
+            return _png(file, image)
+        if form == "TIFF":
+            return _tiff(file, image)
+        return Header(image, form, 16 if image.mode.startswith("I") else 8, _orientation(image.info.get("exif")))
 
 
-def reason_of(error: Exception) -> str:
-    """Why Pillow gave up, in words."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+@contextmanager
+def faults_of_file() -> Iterator[None]:
+    """Turn whatever the block, which parses or decodes one file, raises into a ``PhotoError``.
+
+    Which exceptions damaged data brings about in the parsers (Pillow's, OpenCV's, those here) cannot be listed; a job
+    over many photos must not end with any of them. Only a lack of memory is not the file's fault.
+    """
+    try:
+        yield
+    except (PhotoError, MemoryError):
+        raise
+    except Exception as error:
+        raise PhotoError(_reason_of(error)) from error
+
+
+def _reason_of(error: Exception) -> str:
+    """Why a parser gave up, in words."""
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE):
+        return f"cannot be read: {error.strerror}"
+    text = printable((str(error).strip().splitlines() or [""])[0])[:LONGEST_REASON]
     if "unknown pixel mode" in text:  # TIFF: floating-point colours, for one
         return "samples of a kind that is not read; save it with 8 or 16 bits"
-    return "cut short" if "truncated" in text.lower() else f"damaged: {text}"
+    return "cut short" if "truncated" in text.lower() else f"damaged: {text or type(error).__name__}"
 
 
 def _open(file: IO[bytes], start: bytes) -> ImageFile:
     """Pillow's class for these bytes, called by itself: ``Image.open`` warns of sizes by a limit of the process."""
     module, name = _form_of(start)
     try:
-        opened: ImageFile = getattr(importlib.import_module(f"PIL.{module}"), name)(file)
+        kind = getattr(importlib.import_module(f"PIL.{module}"), name)
     except ImportError:
         raise PhotoError("no image that this version of Pillow reads; convert it to PNG or JPEG") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # what Pillow's parsers raise on damaged headers is of many kinds
-        raise PhotoError(reason_of(error)) from error
+    opened: ImageFile = kind(file)
     return opened
 
 
@@ -153,30 +174,29 @@ def _needs(file: IO[bytes], start: bytes) -> int:
 
 
 def _png(file: IO[bytes], image: ImageFile) -> Header:
-    """Walk the chunks to the end: EXIF may stand behind the pixels, and a file cut short is told from them."""
+    """Add what Pillow would decode the pixels for: EXIF that stands behind them, and whether the file is whole."""
+    raw_mode, exif = str(image.tile[0][3]), image.info.get("exif")  # "RGB", "I;16B", "L;2", "1", ...
+    bits = 16 if raw_mode.endswith(";16B") else int(raw_mode.partition(";")[2] or (1 if raw_mode == "1" else 8))
+    key = image.info.get("transparency") if image.mode in _GRAY_OR_COLOURS else None
+    if bits == 1 and key:
+        key = 1  # Pillow has scaled it
     place = file.tell()
     file.seek(8)
-    bits, colour_type, exif, key = 8, -1, image.info.get("exif"), None
     while True:
         head = file.read(8)
         if len(head) < 8:
             raise PhotoError("cut short")
         length, kind = struct.unpack(">I4s", head)
+        if kind == b"IHDR" and file.tell() > 16:
+            raise PhotoError("damaged: a second IHDR chunk")
         if kind == b"IEND" and len(file.read(4)) == 4:
             break
-        if kind in (b"IHDR", b"eXIf", b"tRNS"):
-            data = file.read(length)
-            if kind == b"IHDR":
-                bits, colour_type = data[8], data[9]
-            elif kind == b"eXIf":
-                exif = data
-            elif colour_type in (0, 2):
-                key = struct.unpack(f">{len(data) // 2}H", data[: len(data) // 2 * 2])
-            file.seek(4, 1)
-        else:
-            file.seek(length + 4, 1)
+        if kind == b"eXIf":
+            exif = file.read(length)
+            length = 0
+        file.seek(length + 4, 1)
     file.seek(place)
-    return Header(image, "PNG", bits, _orientation(exif), key)
+    return Header(image, "PNG", bits, _orientation(exif), None if key is None else _numbers(key))
 
 
 def _tiff(file: IO[bytes], image: ImageFile) -> Header:

@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 
 from gramgan_plugin.data.colour import moves_colours, to_srgb
 from gramgan_plugin.data.images import Image
-from gramgan_plugin.data.photo_headers import PHOTOMETRIC, Header, PhotoError, open_regular, read_header, reason_of
+from gramgan_plugin.data.photo_headers import PHOTOMETRIC, Header, PhotoError, faults_of_file, open_regular, read_header
 from gramgan_plugin.data.photo_wholeness import check_jpeg_whole, checked_png, plain_tiff
 
 __all__ = ["MAX_PIXELS", "PhotoError", "PhotoInfo", "decode_photo", "photo_info", "read_bytes", "read_photo"]
@@ -92,8 +92,9 @@ def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
         most = BYTES_PER_PIXEL * max_pixels
         if file.seek(0, 2) > most:
             raise PhotoError(f"a file above {most / 1e9:.4g} GB, too large for a photo")
-        file.seek(0)
-        return file.read()
+        with faults_of_file():
+            file.seek(0)
+            return file.read()
 
 
 def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, manage_colours: bool = True) -> Image:
@@ -116,8 +117,13 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, manage_colours: bool
         PhotoError: if it is damaged, cut short, no image, too large, transparent, an animation, or has samples
             without a known range.
     """
-    header = read_header(io.BytesIO(data), max_pixels)
-    _check_still(header)
+    with faults_of_file():
+        return _decoded(data, read_header(io.BytesIO(data), max_pixels), manage_colours)
+
+
+def _decoded(data: bytes, header: Header, manage_colours: bool) -> Image:
+    if header.form in ("GIF", "PNG", "WEBP", "AVIF") and header.image.is_animated:  # type: ignore[attr-defined]
+        raise PhotoError("an animation; save the frame that you want as a photo")
     if not manage_colours:
         header.image.info.pop("icc_profile", None)
     if header.image.mode not in _READ:
@@ -135,16 +141,6 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, manage_colours: bool
     else:
         managed = _pillow(header)
     return _turned(managed, header.orientation)
-
-
-def _check_still(header: Header) -> None:
-    if header.form in ("GIF", "PNG", "WEBP", "AVIF"):
-        try:
-            animated = header.image.is_animated  # type: ignore[attr-defined]
-        except Exception as error:  # GIF looks for a second frame
-            raise PhotoError(reason_of(error)) from error
-        if animated:
-            raise PhotoError("an animation; save the frame that you want as a photo")
 
 
 def _is_ordinary(header: Header) -> bool:
@@ -194,24 +190,19 @@ def _managed(pixels: Image, header: Header) -> Image:
 
 def _pillow(header: Header) -> Image:
     """All that is out of the ordinary, at Pillow's speed."""
-    try:
-        image = header.image
-        image.load()
-        if image.mode.startswith("I"):
-            levels = (np.asarray(image).astype(np.int64).clip(0, 65535) * 255 + 32767) // 65535
-            return _managed(np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2), header)
-        flat = _without_alpha(image, header)
-        return _bgr(to_srgb(flat, image.info.get("icc_profile")).convert("RGB"))
-    except (PhotoError, MemoryError):
-        raise
-    except Exception as error:  # what Pillow's decoders raise on damaged data is of many kinds
-        raise PhotoError(reason_of(error)) from error
+    image = header.image
+    image.load()
+    if image.mode.startswith("I"):
+        levels = (np.asarray(image).astype(np.int64).clip(0, 65535) * 255 + 32767) // 65535
+        return _managed(np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2), header)
+    flat = _without_alpha(image, header)
+    return _bgr(to_srgb(flat, image.info.get("icc_profile")).convert("RGB"))
 
 
 def _without_alpha(image: PillowImage.Image, header: Header) -> PillowImage.Image:
     """In mode L, RGB or CMYK."""
     if header.key is not None:  # a gray level or colour of PNG that means transparent
-        samples = np.atleast_3d(np.asarray(image))
+        samples = np.atleast_3d(np.asarray(image.convert("L") if image.mode == "1" else image))
         key = np.array(header.key) * (255 // (2**header.bits - 1))
         _check_opaque(255 * int(not (samples == key).all(axis=-1).any()), 255)
     elif image.mode in _WITH_ALPHA or "transparency" in image.info:

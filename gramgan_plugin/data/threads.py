@@ -17,7 +17,11 @@ Made = TypeVar("Made")
 
 
 def in_order(
-    function: Callable[[Given], Made], items: Iterable[Given], workers: int, ahead: int | None = None
+    function: Callable[[Given], Made],
+    items: Iterable[Given],
+    workers: int,
+    ahead: int | None = None,
+    stop: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[Given, Made], None, None]:
     """Call a function on each item in threads; the results come in the order of the items.
 
@@ -26,6 +30,7 @@ def in_order(
         items: taken in this thread, no more than needed.
         workers: threads.
         ahead: items, at most, that are begun or done before their turn; twice as many as threads if None.
+        stop: called at the end, be it an error or Ctrl-C, before the threads that still run are waited for.
 
     Yields:
         Each item and its result.
@@ -43,6 +48,7 @@ def in_order(
             begun, future = waiting.popleft()
             yield begun, future.result()
     finally:
+        stop()
         pool.shutdown(wait=True, cancel_futures=True)
 
 

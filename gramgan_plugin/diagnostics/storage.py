@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.diagnostics.findings import Finding, ok, problem, warning
+from gramgan_plugin.files import real_path
 from gramgan_plugin.json_record import parse_json
 
 GB = 10**9
@@ -102,7 +103,7 @@ def file_system(path: Path) -> str | None:
         text = mount_table()
     except OSError:
         return None
-    place = path.resolve()
+    place = real_path(path)
     best, kind = -1, None
     for line in text.splitlines():
         before, separator, after = line.partition(" - ")

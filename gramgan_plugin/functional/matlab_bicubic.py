@@ -1,9 +1,17 @@
-"""MATLAB's ``imresize(..., 'bicubic')`` as torch operations: how super-resolution makes its LQ images."""
+"""MATLAB's ``imresize(..., 'bicubic')`` as torch operations: how super-resolution makes its LQ images.
+
+Of an 8-bit image it gives two results. ``MATLAB_BICUBIC``: the image is made floating point first (``im2double``), and
+rounded once, at the end, as for BasicSR's test sets. ``MATLAB_UINT8``: the image is handed over as uint8, and imresize
+rounds and clips after each of its two passes, down the columns first, as for EDSR's.
+"""
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MATLAB_BICUBIC, MATLAB_UINT8 = KINDS = ("matlab-bicubic", "matlab-uint8")
 PAD_IN_SCALES = 4  # the bicubic kernel reaches 2 * scale pixels; the rest is room for a pad that divides evenly
 
 
@@ -96,24 +104,67 @@ def round_to_uint8(image: Tensor) -> Tensor:
     return (image * 255 + 0.5).floor().clamp(0, 255) / 255
 
 
-def lq_levels(gt: Tensor, scale: int) -> Tensor:
-    """The 8-bit LQ image of an 8-bit GT image: MATLAB bicubic by 1 / scale, then rounded to whole levels.
+def lq_levels(gt: Tensor, scale: int, kind: str = MATLAB_BICUBIC) -> Tensor:
+    """The 8-bit LQ image of an 8-bit GT image: MATLAB bicubic by 1 / scale.
 
     Works on levels in float64: at the scales 2, 4 and 8 all weights are dyadic fractions, so the sums are
     exact, and a window of an image has the very LQ values that the whole image has there, however it is
     flipped or rotated and on whichever device. In float32 values next to a half would fall to either side.
+    With ``matlab-uint8`` they are exact at every scale, but the result of a transposed image is not the
+    transposed result, as the passes have an order.
 
     Args:
-        gt: (N, C, H, W) uint8, or floating point levels in [0, 255].
+        gt: (N, C, H, W) uint8, or floating point levels in [0, 255]; whole ones for ``matlab-uint8``.
         scale: the factor by which LQ is smaller.
+        kind: ``matlab-bicubic`` (rounded at the end) or ``matlab-uint8`` (rounded after each pass, too).
 
     Returns:
         (N, C, ceil(H / scale), ceil(W / scale)), uint8.
 
+    Raises:
+        ValueError: for another kind.
+
     Example:
         >>> lq_levels(torch.full((1, 3, 8, 8), 17, dtype=torch.uint8), 4).unique().tolist()
         [17]
+        >>> corner = torch.zeros(1, 1, 8, 8)
+        >>> corner[..., :3, :3] = 255
+        >>> [lq_levels(corner, 2, kind)[0, 0, :2, :2].tolist() for kind in ("matlab-bicubic", "matlab-uint8")]
+        [[[255, 133], [133, 64]], [[255, 128], [134, 64]]]
     """
     exact = torch.float32 if gt.device.type == "mps" else torch.float64  # MPS has no float64
-    levels = matlab_bicubic(gt.to(exact), down=scale)
-    return (levels + 0.5).floor().clamp(0, 255).to(torch.uint8)
+    levels = gt.to(exact)
+    if kind == MATLAB_BICUBIC:
+        return (matlab_bicubic(levels, down=scale) + 0.5).floor().clamp(0, 255).to(torch.uint8)
+    if kind != MATLAB_UINT8:
+        raise ValueError(f"kind: one of {', '.join(KINDS)}, got {kind!r}")
+    for axis in (-2, -1):
+        levels = _rounded_pass(levels, scale, axis)
+    return levels.to(torch.uint8)
+
+
+def _rounded_pass(levels: Tensor, scale: int, axis: int) -> Tensor:
+    """Shrink whole levels along one axis; halves are rounded up, the result is clipped to [0, 255]."""
+    weights = torch.tensor(_whole_weights(scale), dtype=levels.dtype, device=levels.device)
+    length = levels.shape[axis]
+    first = -(len(weights) - scale) // 2  # of the input positions that the first output position is made of
+    last = first + (-(-length // scale) - 1) * scale + len(weights)
+    around = levels.index_select(axis, symmetric_index(first, last, length, levels.device))
+    taps = around.unfold(axis, len(weights), scale)  # (..., taps), the axis now of the output's length
+    return ((taps @ weights) / weights.sum() + 0.5).floor().clamp(0, 255)
+
+
+@cache
+def _whole_weights(scale: int) -> tuple[int, ...]:
+    """The weights of the cubic kernel at the input positions around an output position, times their denominator.
+
+    Their sums over whole levels are whole numbers, which floating point holds exactly and adds in any order.
+    """
+    period = 2 * scale  # in half input pixels: the output's centre lies on or between input pixels
+    reach = 2 * period - (1 if scale % 2 == 0 else 2)
+    weights = []
+    for distance in map(abs, range(-reach, reach + 1, 2)):
+        x, x2, x3 = distance * period**2, distance**2 * period, distance**3
+        inner, outer = 3 * x3 - 5 * x2 + 2 * period**3, -x3 + 5 * x2 - 8 * x + 4 * period**3
+        weights.append(inner if distance <= period else outer)
+    return tuple(weights)

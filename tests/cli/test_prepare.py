@@ -13,8 +13,12 @@ import skimage.data
 
 from gramgan_plugin.cli.prepare import add_parser
 from gramgan_plugin.data import PairedSRDataset
+from gramgan_plugin.data.images import decode
+from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.prepare.shrink import shrink
+from gramgan_plugin.data.prepare.verify import find_target, verify
 from gramgan_plugin.errors import UserError
+from tests.functional.matlab_reference import matlab_uint8
 
 
 def prepare(*arguments: object) -> int:
@@ -45,6 +49,33 @@ class TestPrepareFolder:
         assert "1/1 photos" in captured.err
         opt = {"phase": "train", "scale": 4, "gt_size": 192, "dataroot_gt": str(out / "GT.lmdb")}
         assert len(PairedSRDataset({**opt, "dataroot_lq": str(out / "LQ_x4.lmdb")})) == 4
+
+    @pytest.mark.parametrize("given", [("--lq", "matlab-uint8"), ("--scale", "2", "--lq", "matlab-uint8")])
+    def test_feature_lq_of_uint8(self, photos: Path, tmp_path: Path, given: tuple[str, ...]) -> None:
+        out, scale = tmp_path / "out", 2 if "--scale" in given else 4
+        assert prepare("folder", photos, "--out", out, *given, "--hold-out", "a", "--recursive") == 0
+        facts = json.loads((out / "dataset.json").read_text())
+        manifest = json.loads((out / f"LQ_x{scale}.lmdb" / "manifest.json").read_text())
+        assert facts["lq"] == manifest["lq"] == "matlab-uint8"
+        held_out = cv2.imread(str(out / "test" / f"LQ_x{scale}" / "a.png"))
+        assert np.array_equal(held_out, matlab_uint8(skimage.data.coffee()[:200, :260, ::-1], scale))
+        keys = [json.loads(line) for line in (out / "names.jsonl").read_text().splitlines()]
+        photo = cv2.imread(str(photos / "more" / "b.jpg"))
+        whole = matlab_uint8(photo[: 210 // scale * scale, : 220 // scale * scale], scale)
+        images = LmdbImages(out / f"LQ_x{scale}.lmdb")
+        for row in keys:
+            x, y, side = (row[name] // scale for name in ("x", "y", "width"))
+            assert np.array_equal(decode(images.read(row["key"])), whole[y : y + side, x : x + side])
+        assert verify(find_target(out, None, None), progress=False).fine
+
+    def test_feature_folder_named_as_a_kind(
+        self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "matlab-uint8").mkdir()
+        cv2.imwrite("matlab-uint8/a.png", skimage.data.coffee()[:50, :65, ::-1])
+        assert prepare("folder", photos, "--out", "out", "--lq", "./matlab-uint8") == 0
+        assert json.loads((tmp_path / "out" / "dataset.json").read_text())["lq"] == "given"
 
     def test_feature_options(self, photos: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import skimage.data
 import torch
 from basicsr.utils.matlab_functions import imresize
 
 from gramgan_plugin.data import to_model_batch
+from tests.functional.matlab_reference import matlab_uint8
 
 CPU = torch.device("cpu")
 
@@ -56,6 +58,23 @@ class TestToModelBatch:
         assert torch.equal(result["lq"], lq[..., 16:24, 16:24])
         assert torch.equal(result["gt"], whole[None, :, window, window].float() / 255)
 
+    @pytest.mark.parametrize("transposed", [None, [False, True, True]])
+    def test_feature_lq_of_uint8(self, transposed: list[bool] | None) -> None:
+        """What was transposed for training has the LQ of the photo as it lay, transposed."""
+        photos = [skimage.data.coffee()[y : y + 64, y : y + 64] for y in (0, 90, 200)]
+        turn = transposed or [False] * 3
+        given = [photo.transpose(1, 0, 2) if turned else photo for photo, turned in zip(photos, turn, strict=True)]
+        batch = {"gt": torch.from_numpy(np.stack(given)).permute(0, 3, 1, 2), "scale": torch.tensor([4] * 3)}
+        batch |= {"lq_kind": ["matlab-uint8"] * 3}
+        if transposed is not None:
+            batch["gt_transposed"] = torch.tensor(transposed)
+        result = to_model_batch(batch, CPU)
+        assert result.keys() == {"gt", "lq"}
+        for lq, photo, turned in zip(result["lq"], photos, turn, strict=True):
+            expected = matlab_uint8(photo, 4)
+            expected = expected.transpose(1, 0, 2) if turned else expected
+            assert np.array_equal((lq * 255).round().permute(1, 2, 0).numpy(), expected)
+
     def test_feature_twice_changes_nothing(self) -> None:
         batch = {"gt": coffee(64, 64)[None], "scale": torch.tensor([4]), "gt_margin": torch.tensor([16])}
         once = to_model_batch(batch, CPU)
@@ -72,11 +91,14 @@ class TestToModelBatch:
             to_model_batch({"gt": gt, "scale": torch.tensor([2, 4])}, CPU)
         with pytest.raises(ValueError, match="multiples"):
             to_model_batch({"gt": gt[..., :15], "scale": 4}, CPU)
+        with pytest.raises(ValueError, match="lq_kind: one value"):
+            to_model_batch({"gt": gt, "scale": 4, "lq_kind": ["matlab-uint8", "matlab-bicubic"]}, CPU)
 
     @pytest.mark.gpu
+    @pytest.mark.parametrize("kind", ["matlab-bicubic", "matlab-uint8"])
     @pytest.mark.parametrize("scale", [2, 4, 8])
-    def test_dtype_gpu_equals_cpu(self, scale: int) -> None:
-        batch = {"gt": coffee(320, 560)[None], "scale": scale}
+    def test_dtype_gpu_equals_cpu(self, scale: int, kind: str) -> None:
+        batch = {"gt": coffee(320, 560)[None], "scale": scale, "lq_kind": kind}
         result = to_model_batch(batch, torch.device("cuda"))
         assert result["lq"].is_cuda
         assert torch.equal(result["lq"].cpu(), to_model_batch(batch, CPU)["lq"])

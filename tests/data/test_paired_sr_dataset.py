@@ -10,13 +10,19 @@ import skimage.data
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from PIL import Image
+from torch.utils.data import default_collate
 
+from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
 from gramgan_plugin.data import PairedSRDataset, to_model_batch
 from gramgan_plugin.data.images import encode_png, read_image
 from gramgan_plugin.data.lmdb_images import LmdbWriter
+from gramgan_plugin.data.paired_sr_dataset import KNOWN, _turned
 from gramgan_plugin.data.photos import read_photo
 from gramgan_plugin.data.prepare.pack import Report
+from gramgan_plugin.data.prepare.shrink import shrink
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.functional.matlab_bicubic import lq_levels
+from tests.functional.matlab_reference import matlab_uint8
 
 CPU = torch.device("cpu")
 Options = Callable[..., dict[str, Any]]
@@ -128,6 +134,36 @@ class TestPairedSRDataset:
             assert torch.equal(item["gt"], expected["gt"])
             assert torch.equal(item["lq"], expected["lq"])
 
+    def test_feature_bicubic_of_uint8(self, options: Options, photo_folder: Path) -> None:
+        """Flipped, turned and at any place, LQ is what MATLAB makes of the whole photo."""
+        opt = {"dataroot_gt": str(photo_folder), "dataroot_lq": None, "lq": "bicubic-uint8", "gt_size": 96}
+        dataset = PairedSRDataset(options(**opt))
+        whole = PairedSRDataset(options(phase="val", **opt))
+        transposed = 0
+        for seed in range(24):
+            random.seed(seed)
+            item = dataset[seed % 3]
+            transposed += item["gt_transposed"]
+            made = to_model_batch(default_collate([item]), CPU)
+            assert made.keys() == {"gt", "lq", "gt_path", "lq_path"}
+            gt, lq = ((made[key][0] * 255).round().byte().permute(1, 2, 0).numpy() for key in ("gt", "lq"))
+            photo = whole[seed % 3]["gt"].permute(1, 2, 0).numpy()
+            expected = matlab_uint8(photo, 4)
+            random.seed(seed)
+            top, left = random.randint(0, expected.shape[0] - 24), random.randint(0, expected.shape[1] - 24)
+            turn = dataset._draw_turn()
+            assert np.array_equal(lq, _turned(expected[top : top + 24, left : left + 24], turn))
+            window = photo[top * 4 : top * 4 + 96, left * 4 : left * 4 + 96]
+            assert np.array_equal(gt, _turned(window, turn))
+        assert 0 < transposed < 24
+
+    def test_feature_bicubic_of_uint8_validation(self, options: Options, photo_folder: Path) -> None:
+        opt = options(phase="val", lq="bicubic-uint8", dataroot_gt=str(photo_folder), dataroot_lq=None, gt_size=None)
+        made = to_model_batch(default_collate([PairedSRDataset(opt)[1]]), CPU)
+        photo = skimage.data.coffee()[50:221, 200:397][:168, :196]
+        lq = (made["lq"][0] * 255).round().permute(1, 2, 0).numpy()
+        assert np.array_equal(lq, matlab_uint8(photo, 4))
+
     def test_feature_bicubic_validation(self, options: Options, prepared: Report, photo_folder: Path) -> None:
         opt = options(phase="val", lq="bicubic", dataroot_gt=str(photo_folder), dataroot_lq=None, gt_size=None)
         item = PairedSRDataset(opt)[1]
@@ -184,6 +220,13 @@ class TestPairedSRDataset:
             ({"gt_size": None}, "datasets.train.gt_size: expected a whole number"),
             ({"gt_size": 66}, "datasets.train.gt_size: 66 is no multiple of scale 4"),
             ({"io_backend": {"type": "memcached"}}, "datasets.train.io_backend: type 'memcached'"),
+            ({"mean": [0.5, 0.5, 0.5]}, "datasets.train.mean: images are handed out as they are, in [0, 1], not"),
+            ({"std": [0.5], "phase": "val"}, "datasets.val.std: images are handed out as they are"),
+            ({"use_hfilp": False}, "datasets.train.use_hfilp: not known to PairedSRDataset; did you mean 'use_hflip'?"),
+            ({"gray": True}, "datasets.train.gray: not known to PairedSRDataset; remove it"),
+            ({"color": "gray"}, "datasets.train.color: 'gray' is not known; take 'y' or 'rgb'"),
+            ({"meta_info_file": 3}, "datasets.train.meta_info_file: expected a path, got 3"),
+            ({"meta_info_file": "/none.txt"}, "datasets.train.meta_info_file: /none.txt: cannot be read: No such file"),
         ],
     )
     def test_exception_options(self, options: Options, changes: dict[str, Any], message: str) -> None:
@@ -191,6 +234,12 @@ class TestPairedSRDataset:
             PairedSRDataset(options(**changes))
         assert str(caught.value).startswith(message)
         assert "\n" not in str(caught.value)
+
+    def test_feature_what_the_loaders_read_is_known(self, options: Options) -> None:
+        given = dict.fromkeys(LOADER, 1) | {"name": "set", "type": "PairedSRDataset", "mean": None, "std": None}
+        assert len(PairedSRDataset({**options(), **given})) > 0
+        declared = DATASETS["PairedSRDataset"].keys() | LOADER.keys() | {"phase", "scale"}
+        assert declared == KNOWN
 
     def test_exception_lmdb_pairs_differ(self, options: Options, prepared: Report, tmp_path: Path) -> None:
         writer = LmdbWriter(tmp_path / "other.lmdb")
@@ -270,3 +319,145 @@ class TestColourProfiles:
         stored = read_image(rocket / "rocket.jpg")
         assert stored is not None
         np.testing.assert_array_equal(gt, stored[: gt.shape[0], : gt.shape[1]])
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Any]:
+    """Six pairs of photos, LQ of two scales in one folder, one GT in a subfolder."""
+    for number in range(6):
+        photo = skimage.data.coffee()[:96, 40 * number : 40 * number + 64, ::-1]
+        path = tmp_path / "HR" / ("sub/0005.png" if number == 5 else f"{number:04}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(np.ascontiguousarray(photo), 3))
+        for scale in (2, 4):
+            lq = tmp_path / "LR" / f"{number:04}x{scale}.png"
+            lq.parent.mkdir(exist_ok=True)
+            lq.write_bytes(encode_png(shrink(np.ascontiguousarray(photo), scale), 3))
+    return {
+        "dataroot_gt": str(tmp_path / "HR"),
+        "dataroot_lq": str(tmp_path / "LR"),
+        "meta_info_file": str(tmp_path / "list.txt"),
+        "filename_tmpl": "{}x4",
+    }
+
+
+def listing(folders: dict[str, Any], text: str) -> None:
+    Path(folders["meta_info_file"]).write_text(text)
+
+
+class TestMetaInfoFile:
+    @pytest.mark.parametrize("phase", ["train", "val"])
+    def test_feature_equals_basicsr(self, options: Options, folders: dict[str, Any], phase: str) -> None:
+        """In the list's order; other files, of which some fit no template, do not matter."""
+        listing(folders, "0004.png (96,64,3)\n0001.png (96,64,3)\nsub/0005.png (96,64,3)\n")
+        opt = options(phase=phase, io_backend={"type": "disk"}, **folders)
+        ours, theirs = PairedSRDataset(opt), PairedImageDataset({**opt, "io_backend": {"type": "disk"}})
+        assert len(ours) == len(theirs) == 3
+        for index in range(3):
+            random.seed(index)
+            item = ours[index]
+            random.seed(index)
+            expected = theirs[index]
+            for key in ("gt", "lq"):
+                assert np.array_equal(item[key].numpy(), (expected[key] * 255).round().numpy())
+                assert Path(item[f"{key}_path"]) == Path(expected[f"{key}_path"])
+
+    def test_feature_blank_lines_and_names_with_blanks(self, options: Options, folders: dict[str, Any]) -> None:
+        (Path(folders["dataroot_gt"]) / "0002.png").rename(Path(folders["dataroot_gt"]) / "my photo.png")
+        (Path(folders["dataroot_lq"]) / "0002x4.png").rename(Path(folders["dataroot_lq"]) / "my photox4.png")
+        listing(folders, "\ufeff0000.png\n\nmy photo.png (96,64,3)  \n\n")
+        dataset = PairedSRDataset(options(**folders))
+        assert [Path(dataset[index]["lq_path"]).name for index in range(2)] == ["0000x4.png", "my photox4.png"]
+
+    def test_feature_without_lq(self, options: Options, folders: dict[str, Any]) -> None:
+        listing(folders, "0003.png\n0001.png\n")
+        opt = options(**{**folders, "dataroot_lq": None, "filename_tmpl": None, "lq": "bicubic"})
+        assert [Path(item["gt_path"]).name for item in map(PairedSRDataset(opt).__getitem__, (0, 1))] == [
+            "0003.png",
+            "0001.png",
+        ]
+
+    def test_feature_lmdb(self, options: Options, prepared: Report, tmp_path: Path) -> None:
+        (tmp_path / "list.txt").write_text("000001_s004.png (96,96,3) 1\n000001_s002.png (96,96,3) 1\n")
+        dataset = PairedSRDataset(options(meta_info_file=str(tmp_path / "list.txt")))
+        assert [dataset[index]["lq_path"] for index in range(2)] == ["000001_s004", "000001_s002"]
+        assert len(dataset) == 2
+
+    def test_feature_cache(self, options: Options, folders: dict[str, Any]) -> None:
+        listing(folders, "sub/0005.png\n")
+        (Path(folders["dataroot_gt"]) / "0001.png").write_bytes(b"no image, and not listed")
+        (Path(folders["dataroot_lq"]) / "0001x4.png").write_bytes(b"no image, and not listed")
+        plain = PairedSRDataset(options(phase="val", **folders))
+        cached = PairedSRDataset(options(phase="val", cache=True, **folders))
+        assert torch.equal(plain[0]["gt"], cached[0]["gt"])
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", r"meta_info_file: .*list\.txt: lists no images"),
+            ("\n \n", r"meta_info_file: .*list\.txt: lists no images"),
+            ("0000.png\nx.png\ny.png\n", r"HR: has no x\.png and 1 more of the 3 images that meta_info_file lists"),
+            ("0000.png\n0000.png (1,2,3)\n", r"list\.txt, line 2: 0000\.png a second time, after line 1"),
+            ("../HR/0000.png\n", r"line 1: \.\./HR/0000\.png is no name within a folder"),
+            ("/etc/passwd\n", r"line 1: /etc/passwd is no name within a folder"),
+            ("a\x1b[2J\0.png\n", r"line 1: a\\x1b\[2J\\x00\.png is no name"),
+        ],
+    )
+    def test_exception(self, options: Options, folders: dict[str, Any], text: str, message: str) -> None:
+        listing(folders, text)
+        with pytest.raises(OptionError, match=message) as raised:
+            PairedSRDataset(options(**folders))
+        assert str(raised.value).startswith("datasets.train.")
+
+    def test_exception_lq_is_missing(self, options: Options, folders: dict[str, Any]) -> None:
+        listing(folders, "0000.png\n0001.png\n")
+        (Path(folders["dataroot_lq"]) / "0001x4.png").unlink()
+        with pytest.raises(OptionError, match=r"dataroot_lq: GT and LQ differ: 0001 is in .*HR and not in .*LR"):
+            PairedSRDataset(options(**folders))
+
+    def test_exception_not_text_and_several_roots(self, options: Options, folders: dict[str, Any]) -> None:
+        Path(folders["meta_info_file"]).write_bytes(b"\xff\xfe0\0")
+        with pytest.raises(OptionError, match="not a text file in UTF-8"):
+            PairedSRDataset(options(**folders))
+        listing(folders, "0000.png\n")
+        roots = {"dataroot_gt": [folders["dataroot_gt"]] * 2, "dataroot_lq": [folders["dataroot_lq"]] * 2}
+        with pytest.raises(OptionError, match="meta_info_file: lists the images of one root; give one dataroot_gt"):
+            PairedSRDataset(options(**{**folders, **roots}))
+
+
+class TestColor:
+    @pytest.mark.parametrize("phase", ["train", "val"])
+    def test_feature_equals_basicsr(self, options: Options, folders: dict[str, Any], phase: str) -> None:
+        listing(folders, "".join(f"{number:04}.png\n" for number in range(5)))
+        opt = options(phase=phase, color="y", io_backend={"type": "disk"}, **folders)
+        ours, theirs = PairedSRDataset(opt), PairedImageDataset({**opt, "io_backend": {"type": "disk"}})
+        for index in range(5):
+            random.seed(index)
+            item = to_model_batch(default_collate([ours[index]]), CPU)
+            random.seed(index)
+            expected = theirs[index]
+            for key in ("gt", "lq"):
+                assert item[key].shape == (1, *expected[key].shape)
+                assert item[key].dtype == torch.float32
+                assert (item[key][0] - expected[key]).abs().max() < 1e-6
+
+    @pytest.mark.parametrize("lq", ["bicubic", "bicubic-uint8"])
+    def test_feature_lq_is_made_of_luma(self, options: Options, folders: dict[str, Any], lq: str) -> None:
+        """Of luma in 8 bits, as MATLAB's rgb2ycbcr and imresize give it."""
+        listing(folders, "0002.png\n")
+        opt = {**folders, "dataroot_lq": None, "filename_tmpl": None, "lq": lq, "color": "y", "gt_size": 32}
+        photo = skimage.data.coffee()[:96, 80:144]
+        luma = np.floor(photo @ np.array([65.481, 128.553, 24.966]) / 255 + 16.5).astype(np.uint8)[..., None]
+        kind = "matlab-uint8" if lq == "bicubic-uint8" else "matlab-bicubic"
+        expected = lq_levels(torch.from_numpy(luma).permute(2, 0, 1)[None], 4, kind)[0, 0].numpy()
+        made = to_model_batch(default_collate([PairedSRDataset(options(phase="val", **opt))[0]]), CPU)
+        assert np.array_equal((made["lq"][0, 0] * 255).round().numpy(), expected)
+        dataset = PairedSRDataset(options(**opt))
+        for seed in range(8):
+            random.seed(seed)
+            item = to_model_batch(default_collate([dataset[0]]), CPU)
+            random.seed(seed)
+            top, left = random.randint(0, 16), random.randint(0, 8)
+            window = _turned(expected[top : top + 8, left : left + 8, None], dataset._draw_turn())[..., 0]
+            assert np.array_equal((item["lq"][0, 0] * 255).round().numpy(), window)
+            assert item["gt"].shape == (1, 1, 32, 32)

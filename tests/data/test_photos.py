@@ -1,6 +1,7 @@
 """Every kind of file that users have: expected values come from Pillow, OpenCV, LittleCMS or arithmetic in the test."""
 
 import contextlib
+import errno
 import io
 import os
 import struct
@@ -18,7 +19,10 @@ import tifffile
 from PIL import Image as PillowImage
 from PIL import ImageCms, ImageOps
 
+from gramgan_plugin.data.collect.examine import examine
+from gramgan_plugin.data.photo_headers import read_header
 from gramgan_plugin.data.photos import MAX_PIXELS, PhotoError, PhotoInfo, decode_photo, photo_info, read_photo
+from tests.data import damaged_photos
 
 # pytest undoes the filter that the module sets; that nothing comes to stderr is tested in a process of its own.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -543,6 +547,61 @@ class TestDamage:
                     data[place] = random.integers(256)
                 with contextlib.suppress(PhotoError):
                     assert decode_photo(bytes(data), max_pixels=10**6).shape[2] == 3
+
+
+class TestHostile:
+    """Whatever a parser raises on a file is that file's fault: a job over many must go on."""
+
+    @pytest.mark.parametrize("name", sorted(damaged_photos.handmade()))
+    def test_exception_handmade(self, name: str) -> None:
+        data = damaged_photos.handmade()[name]
+        with pytest.raises(PhotoError) as raised:
+            decode_photo(data)
+        assert str(raised.value) == "cut short" or str(raised.value).startswith("damaged: ")
+        with contextlib.suppress(PhotoError):  # the damage may not show in the header
+            assert photo_info(data)[:2] == (80, 48)
+        assert examine(data)[0].unreadable == str(raised.value)
+
+    def test_exception_mutated(self) -> None:
+        reasons = []
+        for _, data in damaged_photos.mutated(400, seed=5):
+            for look in (photo_info, decode_photo, examine):
+                try:
+                    look(data)
+                except PhotoError as error:
+                    reasons.append(str(error))
+        assert 200 < len(reasons) < 700
+        assert not [reason for reason in reasons if "\n" in reason or len(reason) > 300]
+
+    def test_exception_a_long_name_in_the_message_is_cut(self) -> None:
+        data = b"P6 " + b"9" * 5000 + b" 48 255\n" + COFFEE.tobytes()
+        with pytest.raises(PhotoError) as raised:
+            photo_info(data)
+        assert len(str(raised.value)) < 300
+
+    def test_exception_disk(self, tmp_path: Path) -> None:
+        """One bad sector is the fault of the file that lies on it; a lack of memory is nobody's."""
+
+        class Failing(io.BytesIO):
+            error: Exception = OSError(errno.EIO, "Input/output error")
+
+            def read(self, size: int | None = -1) -> bytes:
+                raise self.error
+
+        file = Failing(saved(photo(), "png"))
+        with pytest.raises(PhotoError, match=r"^cannot be read: Input/output error$"):
+            read_header(file, MAX_PIXELS)
+        file.error = MemoryError()
+        with pytest.raises(MemoryError):
+            read_header(file, MAX_PIXELS)
+
+    @pytest.mark.parametrize("white", [False, True])
+    def test_exception_transparent_level_of_1_bit(self, white: bool) -> None:
+        samples = (COFFEE[..., 0] > 127).astype(np.uint8)
+        with pytest.raises(PhotoError, match="transparent"):
+            decode_photo(handmade_png(samples, 1, 0, chunk(b"tRNS", bytes((0, white)))))
+        whole = np.full_like(samples, not white)
+        assert (rgb(handmade_png(whole, 1, 0, chunk(b"tRNS", bytes((0, white))))) == 255 * (not white)).all()
 
 
 class TestSize:

@@ -33,6 +33,7 @@ def roots(gt: Path, lq: Path) -> dict[str, str]:
 class TestLqKind:
     def test_feature_made_on_the_fly(self) -> None:
         assert lq_kind({"dataroot_gt": "HR", "lq": "bicubic"}) == "matlab-bicubic, made on the fly"
+        assert lq_kind({"dataroot_gt": "HR", "lq": "bicubic-uint8"}) == "matlab-uint8, made on the fly"
 
     def test_feature_prepared(self, edsr: Path, tmp_path: Path) -> None:
         (kept,) = prepare_benchmarks([edsr], tmp_path / "kept", progress=False)
@@ -40,6 +41,8 @@ class TestLqKind:
         (made,) = prepare_benchmarks([edsr], tmp_path / "made", make_lq=True, progress=False)
         assert lq_kind(roots(made.gt, made.lq[4])) == "matlab-bicubic, made by basicsr prepare"
         assert lq_kind(roots(kept.gt, made.lq[4])) == "not recorded"
+        (rounded,) = prepare_benchmarks([edsr], tmp_path / "u", make_lq=True, kind="matlab-uint8", progress=False)
+        assert lq_kind(roots(rounded.gt, rounded.lq[4])) == "matlab-uint8, made by basicsr prepare"
 
     def test_feature_not_recorded(self, edsr: Path) -> None:
         assert lq_kind(roots(edsr / "Set5/HR", edsr / "Set5/LR_bicubic/X4")) == "not recorded"
@@ -50,7 +53,7 @@ class TestLqKind:
         assert lq_kind(roots(sample_pair / "GT.lmdb", sample_pair / "LQ_x4.lmdb")).startswith("matlab-bicubic")
         assert lq_kind(roots(sample_pair / "test/GT", sample_pair / "test/LQ_x4")).startswith("matlab-bicubic")
 
-    @pytest.mark.parametrize("content", ["", "[]", '{"lq": "matlab-bicubic"}'])
+    @pytest.mark.parametrize("content", ["", "[]", '{"lq": "matlab-bicubic"}', "[" * 100_000])
     def test_feature_damaged_record(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "dataset.json").write_text(content)
         assert lq_kind(roots(tmp_path / "test/GT", tmp_path / "test/LQ_x4")) == "not recorded"

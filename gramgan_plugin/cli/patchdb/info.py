@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: if the database cannot be used, or a file cannot be written.
     """
     from gramgan_plugin.data.progress import printable
-    from gramgan_plugin.files import replace_file
+    from gramgan_plugin.files import real_path, replace_file
     from gramgan_plugin.patchdb.making.info import describe, lines
     from gramgan_plugin.patchdb.making.sheet import contact_sheet, save_picture
     from gramgan_plugin.patchdb.store import open_store
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.verify:
         print("  all files are as they were written")
     if not args.no_sheet:
-        place = args.database.expanduser().resolve()
+        place = real_path(args.database)
         sheet = args.sheet or place.with_name(f"{place.name.removesuffix('.patchdb')}.png")
         save_picture(contact_sheet(store), sheet)
         print(f"  contact sheet: {printable(str(sheet))}")

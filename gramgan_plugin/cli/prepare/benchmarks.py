@@ -39,9 +39,10 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     parser.add_argument(
         "--lq",
-        choices=("keep", "make"),
+        choices=("keep", "make", "matlab-bicubic", "matlab-uint8"),
         default="keep",
-        help="take the LQ that the source has, its files unchanged, or make it all the same (default: %(default)s)",
+        help="take the LQ that the source has, its files unchanged, or make it all the same: matlab-bicubic (the same "
+        "as make), or matlab-uint8, rounded between the passes as in EDSR's sets (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace sets in DIR that were prepared earlier")
     parser.set_defaults(run=run)
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: for bad input.
     """
     from gramgan_plugin.data.prepare.benchmarks import prepare_benchmarks
+    from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, MATLAB_UINT8
 
     scales = tuple(args.scale or (4,))
     reports = prepare_benchmarks(
@@ -61,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         scales,
         mod_crop_to=args.mod_crop,
-        make_lq=args.lq == "make",
+        make_lq=args.lq != "keep",
+        kind=MATLAB_UINT8 if args.lq == MATLAB_UINT8 else MATLAB_BICUBIC,
         overwrite=args.overwrite,
     )
     for report in reports:

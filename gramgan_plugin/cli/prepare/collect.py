@@ -78,7 +78,11 @@ def _add_network(group: "argparse._ArgumentGroup") -> None:
         "--max-total", type=_size, default="100G", metavar="SIZE", help="of DIR/downloads (default: %(default)s)"
     )
     group.add_argument(
-        "--timeout", type=_seconds, default=30.0, metavar="S", help="seconds without data (default: %(default)g)"
+        "--timeout",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="seconds without an answer, or with under 1000 bytes/s of it (default: %(default)g)",
     )
     group.add_argument(
         "--retries", type=int, default=3, metavar="N", help="further tries, a longer wait before each (default: 3)"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SAMPLE_OUT = Path("datasets/sample")
 SCALES = (2, 3, 4, 8)
+LQ_KINDS = ("matlab-bicubic", "matlab-uint8")  # that can be made; the first by default
 # Title, and in how many folders the photos lie.
 KNOWN_SETS: dict[str, tuple[str, int | str]] = {
     "div2k": ("DIV2K", 1),
@@ -50,6 +51,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         description="Prepare the photos that scikit-image carries: six in sub-images, two held out.",
     )
     sample.add_argument("--out", type=Path, default=SAMPLE_OUT, metavar="DIR", help="folder to write")
+    sample.add_argument("--lq", choices=LQ_KINDS, nargs=1, help="kind of the LQ that is made (default: matlab-bicubic)")
     sample.set_defaults(hold_out=())
     _add_options(sample, "192, 96, 0, at most 30 of a photo")
 
@@ -58,10 +60,10 @@ def _add_folders(parser: argparse.ArgumentParser, count: int | str) -> None:
     several = "" if count == 1 else ", for each of --hr in the same order"
     parser.add_argument(
         "--lq",
-        type=Path,
         nargs=count,
         metavar="DIR",
-        help=f"LQ photos{several}: 0001x4.png, as in DIV2K, or 0001.png for 0001.png; made if not given",
+        help=f"LQ photos{several}: 0001x4.png, as in DIV2K, or 0001.png for 0001.png. Otherwise LQ is made: "
+        "matlab-bicubic (default), or matlab-uint8, rounded between the passes as in EDSR's benchmark sets",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--recursive", action="store_true", help="take photos in subfolders, too")
@@ -135,7 +137,14 @@ def _photos(args: argparse.Namespace) -> "tuple[list[Photo], FindLq | None]":
     if args.form == "sample":
         return sample_photos(), None
     photos = folders_photos(args.hr, args.recursive)
-    return photos, None if args.lq is None else Partners(args.hr, args.lq, args.scale, args.recursive)
+    if args.lq is None or _lq_kind(args) is not None:
+        return photos, None
+    return photos, Partners(args.hr, [Path(folder) for folder in args.lq], args.scale, args.recursive)
+
+
+def _lq_kind(args: argparse.Namespace) -> str | None:
+    """The kind of LQ that ``--lq`` asks for by name; a folder of that name is given as ``./NAME``."""
+    return args.lq[0] if args.lq is not None and len(args.lq) == 1 and args.lq[0] in LQ_KINDS else None
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -145,6 +154,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     from gramgan_plugin.data.prepare.sample import OPTIONS
 
     options: dict[str, Any] = {"form": args.form, "scale": args.scale, "hold_out": args.hold_out}
+    options["lq_kind"] = _lq_kind(args) or LQ_KINDS[0]
     if args.form == "sample":
         options |= OPTIONS
     if args.form != "sample" or args.preset is not None:

@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+Connected = Callable[[socket.socket], None]
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # addresses that stand for those of IPv4
 
 
@@ -64,17 +66,26 @@ def check_host(url: str, by_proxy: bool) -> None:
         raise ForbiddenError(_refusal(host))
 
 
-def guarded_session(allow_private: bool) -> requests.Session:
+def guarded_session(allow_private: bool, connected: Connected = lambda opened: None) -> requests.Session:
     """A session that asks nothing of an address that is not public, whatever its name resolved to before.
 
     The system's proxies are used as usual, and then they are who connects. No password of ``.netrc`` is sent.
+
+    Args:
+        allow_private: let such addresses pass.
+        connected: called with each connection that is made, before anything is sent.
     """
-    session = requests.Session()
+    session = _Session()
     session.auth = _no_password
-    if not allow_private:
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, _GuardedAdapter())
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _GuardedAdapter(allow_private, connected))
     return session
+
+
+class _Session(requests.Session):
+    def resolve_redirects(self, *arguments: Any, **options: Any) -> Any:
+        """Redirects are followed by who asks: requests would read the answer's content, however long, to prepare it."""
+        return iter(())
 
 
 def _no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -85,35 +96,44 @@ def _refusal(host: str) -> str:
     return f"{host}: an address of this machine or a private network; pass --allow-private if that is meant"
 
 
-def _check_peer(connection: Any) -> None:
-    """After the connection is made, before the request is sent."""
-    address = str(connection.sock.getpeername()[0])
-    if not is_public(address):
-        connection.close()
-        raise ForbiddenError(_refusal(f"{connection.host} ({address})"))
-
-
-class _HttpConnection(urllib3.connection.HTTPConnection):
-    def connect(self) -> None:
-        super().connect()
-        _check_peer(self)
-
-
-class _HttpsConnection(urllib3.connection.HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        _check_peer(self)
-
-
-class _HttpPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _HttpConnection
-
-
-class _HttpsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection
-
-
 class _GuardedAdapter(HTTPAdapter):
+    def __init__(self, allow_private: bool, connected: Connected) -> None:
+        self.allow_private, self.connected = allow_private, connected
+        super().__init__()
+
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        _watch_connections(self.poolmanager, self._check_peer)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **options)
+        if not known:
+            _watch_connections(manager, self.connected)
+        return manager
+
+    def _check_peer(self, opened: socket.socket) -> None:
+        address = str(opened.getpeername()[0])
+        if not self.allow_private and not is_public(address):
+            raise ForbiddenError(_refusal(address))
+        self.connected(opened)
+
+
+def _watch_connections(manager: urllib3.PoolManager, connected: Connected) -> None:
+    """Have ``connected`` called with each connection before encryption begins; what it raises closes the connection."""
+
+    def watched(pool: type[Any]) -> type[Any]:
+        class Connection(pool.ConnectionCls):  # type: ignore[name-defined]
+            def _new_conn(self) -> socket.socket:
+                opened: socket.socket = super()._new_conn()
+                try:
+                    connected(opened)
+                except BaseException:
+                    opened.close()
+                    raise
+                return opened
+
+        return type(pool.__name__, (pool,), {"ConnectionCls": Connection})
+
+    classes = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: watched(pool) for scheme, pool in classes.items()}

@@ -18,6 +18,7 @@ from gramgan_plugin.data.collect.records import Result, write_records
 from gramgan_plugin.data.collect.report import write_report
 from gramgan_plugin.data.collect.sources import Archive, Entry, Listing, list_sources
 from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.files import expanded
 
 PHOTOS, DOWNLOADS, REMOVED = "photos", "downloads", "removed"
 
@@ -95,7 +96,7 @@ def collect_photos(
             ``on_error="stop"``, something could not be had or is no photo.
     """
     criteria.check()
-    out = out.expanduser()
+    out = expanded(out)
     with _own_folder(out):
         listing = list_sources(sources, out, out / DOWNLOADS, manner.licence)
         with closing(Journal(out)) as journal:

@@ -53,15 +53,13 @@ def fetch(
             return str(error)
         return None
 
-    with closing(in_order(fetch_one, missing, connections, AHEAD * connections)) as results:
-        try:
-            for _ in tracked(missing, "download", progress):
-                url, reason = next(results)
-                if reason is not None:
-                    failed[url] = reason
-                    if stop:
-                        break
-        finally:  # after Ctrl-C, too, transfers that still run end with their next block
-            network.stop.set()
+    ahead, end = AHEAD * connections, network.stop.set  # Ctrl-C ends the transfers that still run
+    with closing(in_order(fetch_one, missing, connections, ahead, end)) as results:
+        for _ in tracked(missing, "download", progress):
+            url, reason = next(results)
+            if reason is not None:
+                failed[url] = reason
+                if stop:
+                    break
     network.stop.clear()
     return failed

@@ -11,7 +11,7 @@ class Network:
     Attributes:
         max_bytes: of one file.
         max_total: of all files in the folder, those of earlier runs included.
-        timeout: seconds without an answer or data.
+        timeout: seconds without an answer, or with less than 1000 bytes a second of it.
         retries: further tries after what may pass.
         backoff: seconds before the second try, doubled before each further one.
         allow_private: ask addresses of this machine and of private networks, too.

@@ -12,6 +12,7 @@ from gramgan_plugin.data.images import SUFFIXES as PHOTO_SUFFIXES
 from gramgan_plugin.data.prepare.archives import ARCHIVE_SUFFIXES, is_archive
 from gramgan_plugin.data.prepare.folders import folder_photos
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import expanded, real_path
 
 
 class Entry(NamedTuple):
@@ -72,11 +73,11 @@ def list_sources(sources: Sequence[Path], out: Path, downloads: Path, licence: s
     """
     listing = Listing()
     known: set[str] = set()
-    inside = out.expanduser().resolve()
+    inside = real_path(out)
     for source in sources:
-        for item in _items(source.expanduser(), downloads, licence, listing.failed):
+        for item in _items(expanded(source), downloads, licence, listing.failed):
             path = None if isinstance(item, Entry) and item.url else item.path
-            if item.key not in known and not (path is not None and inside in path.resolve().parents):
+            if item.key not in known and not (path is not None and inside in real_path(path).parents):
                 known.add(item.key)
                 listing.items.append(item)
     return listing
@@ -114,4 +115,4 @@ def _key(kind: str, path: Path) -> str:
         status = path.stat()
     except OSError:  # a link to nowhere: reported when it cannot be read
         return f"{kind}|{path.absolute()}"
-    return f"{kind}|{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    return f"{kind}|{real_path(path)}|{status.st_size}|{status.st_mtime_ns}"

@@ -2,27 +2,29 @@
 
 import json
 import os
-import time
 from pathlib import Path
 from urllib.parse import urljoin
 
 import requests
 from requests.utils import get_environ_proxies, requote_uri, select_proxy
+from urllib3.exceptions import HTTPError
 
 from gramgan_plugin import __version__
 from gramgan_plugin.data.collect.addresses import ForbiddenError, check_host, guarded_session
+from gramgan_plugin.data.collect.deadline import LEAST_RATE, Deadline
 from gramgan_plugin.data.collect.network import Budget, Network, in_megabytes
 from gramgan_plugin.data.collect.url_lists import url_problem
 from gramgan_plugin.errors import file_errors
 from gramgan_plugin.files import replace_file
 
 AGENT = f"gramgan-plugin/{__version__} (basicsr prepare collect)"
-CHUNK = 1 << 16
+CHUNK = 1 << 12  # small enough to notice soon how slow a server is
 REDIRECTS = 5
 WORTH_RETRYING = frozenset((408, 425, 429, 500, 502, 503, 504))
+LONGEST_REASON = 100  # characters of the server's words
 LONGEST_WAIT = 60.0  # seconds before another try, whatever the server asks for
-SLOW_AFTER, LEAST_RATE = 60.0, 1000.0  # after so many seconds, bytes/s below which a transfer is given up
 CONNECT_TIMEOUT = 10.0
+MOST_DIGITS = 18  # of a number of bytes that is read as one
 
 
 class DownloadError(Exception):
@@ -53,28 +55,41 @@ def download(url: str, target: Path, network: Network, budget: Budget) -> None:
         DownloadError: if it cannot be had.
         UserError: if the disk cannot be written.
     """
-    with guarded_session(network.allow_private) as session:
-        for attempt in range(network.retries + 1):
-            try:
-                _Transfer(session, url, target, network, budget).run()
-                return
-            except _Interrupted as error:
-                if attempt == network.retries:
-                    raise DownloadError(str(error)) from error
-                wait = network.backoff * 2**attempt if error.wait is None else error.wait
-                if network.stop.wait(min(wait, LONGEST_WAIT)):
-                    raise DownloadError("stopped") from error
-            except ForbiddenError as error:
+    for attempt in range(network.retries + 1):
+        try:
+            with (
+                Deadline(network.timeout, network.stop) as deadline,
+                guarded_session(network.allow_private, deadline.connected) as session,
+            ):
+                _Transfer(session, url, target, network, budget, deadline).run()
+            return
+        except _Interrupted as error:
+            if attempt == network.retries:
                 raise DownloadError(str(error)) from error
-            except requests.RequestException as error:
-                raise DownloadError(f"no URL that can be asked: {type(error).__name__}") from error
+            wait = network.backoff * 2**attempt if error.wait is None else error.wait
+            if network.stop.wait(min(wait, LONGEST_WAIT)):
+                raise DownloadError("stopped") from error
+        except ForbiddenError as error:
+            raise DownloadError(str(error)) from error
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            # Besides requests' own errors: those of urllib3, urllib and the codec of host names over odd redirects.
+            raise DownloadError(f"the URL or the server's answer makes no sense ({type(error).__name__})") from error
 
 
 class _Transfer:
     """One try."""
 
-    def __init__(self, session: requests.Session, url: str, target: Path, network: Network, budget: Budget) -> None:
-        self.session, self.url, self.target, self.network, self.budget = session, url, target, network, budget
+    def __init__(
+        self,
+        session: requests.Session,
+        url: str,
+        target: Path,
+        network: Network,
+        budget: Budget,
+        deadline: Deadline,
+    ) -> None:
+        self.session, self.url, self.target = session, url, target
+        self.network, self.budget, self.deadline = network, budget, deadline
         self.part = target.with_name(f"{target.name}.part")
         self.notes = target.with_name(f"{target.name}.part.json")
 
@@ -87,10 +102,18 @@ class _Transfer:
             with self._answer(headers) as response:
                 self._take(response, have)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            self._check_time()
             raise _Interrupted(_in_words(error)) from error
         with file_errors(self.target):
             self.part.replace(self.target)
             self.notes.unlink(missing_ok=True)
+
+    def _check_time(self) -> None:
+        """End if this transfer must: a connection that was cut by the deadline looks like an answer's end."""
+        if self.network.stop.is_set():
+            raise DownloadError("stopped")
+        if self.deadline.passed:
+            raise _Interrupted(f"below {LEAST_RATE:.0f} bytes/s for {self.network.timeout:g} s")
 
     def _left_over(self) -> tuple[str, int]:
         """What tells whether the server still has the same file, and how much of it is here."""
@@ -98,7 +121,7 @@ class _Transfer:
             notes = json.loads(self.notes.read_text("utf-8"))
             if notes["url"] == self.url and isinstance(notes["validator"], str) and notes["validator"]:
                 return notes["validator"], self.part.stat().st_size
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         return "", 0
 
@@ -117,10 +140,11 @@ class _Transfer:
                 timeout=(CONNECT_TIMEOUT, self.network.timeout),
                 allow_redirects=False,
             )
+            self._check_time()
             if not response.is_redirect:
                 return response
             response.close()
-            url = requote_uri(urljoin(url, response.headers["location"]))
+            url = _redirected(url, response.headers["location"])
         raise DownloadError(f"more than {REDIRECTS} redirects")
 
     def _check_address(self, url: str) -> None:
@@ -137,7 +161,7 @@ class _Transfer:
             self._forget()
             raise _Interrupted("the server has no rest of it", wait=0)
         if status not in (200, 206):
-            reason = f"the server answers {status} {response.reason or ''}".rstrip()
+            reason = f"the server answers {status} {(response.reason or '')[:LONGEST_REASON]}".rstrip()
             if status in WORTH_RETRYING:
                 raise _Interrupted(reason, _retry_after(response))
             raise DownloadError(reason)
@@ -149,7 +173,7 @@ class _Transfer:
             have = 0
         encoded = response.headers.get("content-encoding", "identity") != "identity"
         length = response.headers.get("content-length", "")
-        total = have + int(length) if length.isdecimal() and not encoded else None
+        total = have + _whole(length) if length.isdecimal() and not encoded else None
         if total is not None and total > self.network.max_bytes:
             raise self._too_large(total)
         if not have:
@@ -160,13 +184,13 @@ class _Transfer:
             raise _Interrupted(f"cut short: {got} of {total} bytes")
 
     def _write(self, response: requests.Response, have: int) -> int:
-        begun, got = time.monotonic(), have
+        got = have
         with file_errors(self.part):
             stream = self.part.open("ab" if have else "wb")
         with stream:
             for chunk in response.iter_content(CHUNK):
-                if self.network.stop.is_set():
-                    raise DownloadError("stopped")
+                self._check_time()
+                self.deadline.received(len(chunk))
                 got += len(chunk)
                 if got > self.network.max_bytes:
                     stream.close()
@@ -176,9 +200,7 @@ class _Transfer:
                     raise DownloadError(f"all downloads together have reached --max-total ({most})")
                 with file_errors(self.part):
                     stream.write(chunk)
-                elapsed = time.monotonic() - begun
-                if elapsed > SLOW_AFTER and (got - have) / elapsed < LEAST_RATE:
-                    raise _Interrupted(f"below {LEAST_RATE:.0f} bytes/s")
+            self._check_time()
             with file_errors(self.part):
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -211,7 +233,19 @@ def _validator(response: requests.Response) -> str:
 def _range_start(response: requests.Response) -> int | None:
     unit, _, rest = response.headers.get("content-range", "").partition(" ")
     start = rest.partition("-")[0]
-    return int(start) if unit == "bytes" and start.isdecimal() else None
+    return _whole(start) if unit == "bytes" and start.isdecimal() else None
+
+
+def _whole(digits: str) -> int:
+    """A number of bytes; one that no disk holds is as good as any other."""
+    return int(digits[-MOST_DIGITS:]) if len(digits.lstrip("0")) <= MOST_DIGITS else 10**MOST_DIGITS
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        return requote_uri(urljoin(url, location))
+    except ValueError as error:
+        raise DownloadError("redirected to no URL") from error
 
 
 def _retry_after(response: requests.Response) -> float | None:

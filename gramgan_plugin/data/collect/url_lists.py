@@ -90,12 +90,19 @@ def url_problem(url: str) -> str | None:
 def _columns(line: str) -> tuple[str, dict[str, int]] | None:
     """The separator and where the columns stand, if the line is a header."""
     separator = "\t" if "\t" in line else ","
-    titles = [title.strip().lower() for title in next(csv.reader([line], delimiter=separator))]
+    titles = [title.strip().lower() for title in _cells(line, separator)]
     if "url" not in titles:
         return None
     return separator, {COLUMNS[title]: place for place, title in enumerate(titles) if title in COLUMNS}
 
 
 def _from_columns(line: str, separator: str, columns: dict[str, int]) -> Listed:
-    cells = next(csv.reader([line], delimiter=separator))
+    cells = _cells(line, separator)
     return Listed(**{name: cells[place].strip() if place < len(cells) else "" for name, place in columns.items()})
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator))
+    except csv.Error:  # a cell of more than 131,072 characters, which is no URL either
+        return [line]

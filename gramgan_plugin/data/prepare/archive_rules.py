@@ -3,12 +3,15 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from gramgan_plugin.data.images import SUFFIXES
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.data.progress import printable
+from gramgan_plugin.errors import UserError, os_problem
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 NESTED_SUFFIXES = (*ARCHIVE_SUFFIXES, ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
+LONGEST_REASON = 100  # characters of a parser's message: it may repeat what stands in the archive
 FREE_BYTES = 2**26  # the ratio is not looked at below: a small blank image packs well
 
 
@@ -114,3 +117,23 @@ def check_bytes(path: Path, unpacked: int, packed: int, limits: Limits) -> None:
             f"{path}: unpacks to more than {limits.ratio:g} times its size, as photos never do; "
             "if you trust it, unpack it yourself"
         )
+
+
+def raise_damaged(error: Exception, path: Path) -> NoReturn:
+    """Raise what reading an archive has raised as the archive's fault, unless it is the machine's.
+
+    Which exceptions damaged headers bring about in Python's modules cannot be listed: ``ValueError`` for a number of
+    5,000 digits, ``RecursionError`` for headers of headers, ...
+
+    Raises:
+        UserError: naming the archive.
+        Exception: the error itself, if it is one already, or tells of a disk, permissions or memory.
+    """
+    if isinstance(error, UserError | MemoryError) or (isinstance(error, OSError) and os_problem(error, path)):
+        raise error
+    raise UserError(f"{path}: damaged, cut short or no archive: {damage(error)}") from error
+
+
+def damage(error: Exception) -> str:
+    """What a parser said, short enough and safe to show."""
+    return printable(str(error))[:LONGEST_REASON] or type(error).__name__

@@ -5,10 +5,8 @@ without bounds is refused as a whole.
 """
 
 import io
-import lzma
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -23,11 +21,12 @@ from gramgan_plugin.data.prepare.archive_rules import (
     check_count,
     check_once,
     check_size,
+    damage,
     image_name,
+    raise_damaged,
 )
 from gramgan_plugin.data.prepare.tar_stream import tar_images
-from gramgan_plugin.data.progress import printable
-from gramgan_plugin.errors import UserError, file_errors, os_problem
+from gramgan_plugin.errors import file_errors, os_problem
 
 __all__ = ["Limits", "images_in", "is_archive"]
 
@@ -70,8 +69,8 @@ def _zip_images(
 ) -> Iterator[tuple[str, bytes]]:
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path}: damaged, cut short or no zip archive: {error}") from error
+    except Exception as error:
+        raise_damaged(error, path)
     members = archive.infolist()
     check_count(path, len(members), limits)
     seen: set[str] = set()
@@ -79,7 +78,7 @@ def _zip_images(
     for member in members:
         name = _zip_name(member)
         try:
-            safe = image_name(name, member.is_dir())
+            safe = image_name(name, name.endswith("/"))
             _check_zip_member(member, safe, limits)
             check_once(safe, seen)
         except Refused as refused:
@@ -94,12 +93,10 @@ def _zip_images(
             with archive.open(member) as stream:
                 data = stream.read(member.file_size)
                 whole = len(data) == member.file_size and not stream.read(1)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, RuntimeError) as error:
-            on_refused(name, _damage(error))
-        except OSError as error:
-            if os_problem(error, path):
+        except Exception as error:
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and os_problem(error, path)):
                 raise
-            on_refused(name, _damage(error))  # bzip2 has no error of its own
+            on_refused(name, _damage(error))
         else:
             if whole:
                 yield name, data
@@ -133,4 +130,4 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
 def _damage(error: Exception) -> str:
     if isinstance(error, NotImplementedError):
         return "packed by a method that Python does not know; unpack the archive yourself"
-    return f"damaged: {printable(str(error)) or type(error).__name__}"
+    return f"damaged: {damage(error)}"

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from gramgan_plugin import __version__
-from gramgan_plugin.data.benchmark_record import FORMAT, MATLAB_BICUBIC, OTHER, RECORD, describe_lq, folder_digest
+from gramgan_plugin.data.benchmark_record import FORMAT, OTHER, RECORD, describe_lq, folder_digest
 from gramgan_plugin.data.images import Image, encode_png, mod_crop
 from gramgan_plugin.data.photos import PhotoError, decode_photo, photo_info, read_bytes
 from gramgan_plugin.data.prepare.benchmark_sources import SourceSet
+from gramgan_plugin.data.prepare.shrink import shrink, shrink_as
 from gramgan_plugin.data.prepare.staging import MARKER, staged_folder
 from gramgan_plugin.data.progress import printable, tracked
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.functional.matlab_bicubic import lq_levels
+from gramgan_plugin.functional.matlab_bicubic import KINDS, MATLAB_BICUBIC
 
 MADE = "made"
 WHOLE = "original"  # BasicSR's word for GT that is not cut
@@ -58,21 +58,26 @@ class SetWriter:
         scales: whose LQ is wanted.
         mod: GT is cut to multiples of it, unless the LQ of the source belongs to GT cut to the scale alone.
         make_lq: make LQ even where the source has it.
+        kind: of the LQ that is made, see ``lq_levels``.
 
     Raises:
         UserError: if GT and LQ do not belong together by names or sizes, or a header is unusable.
     """
 
-    def __init__(self, source: SourceSet, scales: tuple[int, ...], mod: int, make_lq: bool) -> None:
+    def __init__(
+        self, source: SourceSet, scales: tuple[int, ...], mod: int, make_lq: bool, kind: str = MATLAB_BICUBIC
+    ) -> None:
         self.source = source
         self.scales = scales
+        self.kind = kind
         self.given = {} if make_lq else {scale: source.lq[scale] for scale in scales if source.lq.get(scale)}
         if not source.gt:
             raise UserError(f"{source.root}: {source.layout}'s layout, but no GT images in it")
         for lq in self.given.values():
             _check_partners(source.name, source.gt, lq)
         self.mod = mod if self._lq_fits(mod) else None  # None: GT stays whole
-        self.differences: dict[int, list[tuple[int, float, int]]] = {scale: [] for scale in self.given}
+        # Of what is given from each kind that can be made.
+        self.differences = {scale: {kind: _Difference() for kind in KINDS} for scale in self.given}
 
     def write(self, folder: Path, overwrite: bool, progress: bool) -> SetReport:
         """Write all of it beside its place, then put it there."""
@@ -122,26 +127,17 @@ class SetWriter:
         same = gt.shape == stored.shape and _is_plain_png(data, gt)
         (gt_folder / f"{stem}.png").write_bytes(data if same else encode_png(gt, PNG_LEVEL))
         for scale, folder in lq_folders.items():
-            made = bicubic(mod_crop(gt, scale), scale)
+            cut = mod_crop(gt, scale)
             if scale not in self.given:
-                (folder / f"{stem}.png").write_bytes(encode_png(made, PNG_LEVEL))
+                (folder / f"{stem}.png").write_bytes(encode_png(shrink(cut, scale, self.kind), PNG_LEVEL))
                 continue
             source = self.given[scale][stem]
             data, lq = _read(source)
             (folder / f"{stem}{source.suffix}").write_bytes(data)
-            self._compare(scale, lq, made, source)
+            for kind, made in zip(KINDS, shrink_as(KINDS, cut, scale), strict=True):
+                self.differences[scale][kind].add(lq, made, source)
         given = {f"lq_x{scale}": _relative(files[stem], self.source.root) for scale, files in self.given.items()}
         return {"gt": _relative(path, self.source.root), **given}
-
-    def _compare(self, scale: int, lq: Image, made: Image, source: Path) -> None:
-        difference = np.abs(lq.astype(np.int16) - made)
-        mean = float(difference.mean())
-        if mean > OF_ANOTHER_PICTURE:
-            raise UserError(
-                f"{printable(str(source))}: does not show its GT ({mean:.0f} levels off on average); "
-                "remove both, or pass --lq make"
-            )
-        self.differences[scale].append((int(difference.max()), mean * difference.size, difference.size))
 
     def _record(self, staging: Path, gt_name: str, names: dict[int, str]) -> dict[str, Any]:
         return {
@@ -158,14 +154,15 @@ class SetWriter:
 
     def _lq_record(self, scale: int, folder: Path) -> dict[str, Any]:
         found = self.differences.get(scale)
-        largest = max((one[0] for one in found), default=0) if found else 0
-        mean = sum(one[1] for one in found) / sum(one[2] for one in found) if found else 0.0
+        kind = self.kind if found is None else _kind(found)
+        # The differences are those from matlab-bicubic, whatever the kind.
+        apart = _Difference() if found is None else found[MATLAB_BICUBIC]
         return {
             "folder": folder.name,
-            "kind": MATLAB_BICUBIC if largest <= 1 else OTHER,
+            "kind": kind,
             "from": self.source.layout if scale in self.given else MADE,
-            "largest_difference": largest,
-            "mean_difference": mean,
+            "largest_difference": apart.largest,
+            "mean_difference": apart.mean,
             "sha256": folder_digest(folder),
         }
 
@@ -182,10 +179,35 @@ class SetWriter:
         return found
 
 
-def bicubic(gt: Image, scale: int) -> Image:
-    """MATLAB's bicubic LQ: (H, W, 3) uint8 -> (H / scale, W / scale, 3)."""
-    planes = torch.from_numpy(np.ascontiguousarray(gt.transpose(2, 0, 1)))[None]
-    return np.ascontiguousarray(lq_levels(planes, scale)[0].numpy().transpose(1, 2, 0))
+@dataclass
+class _Difference:
+    """How far a set's LQ is from LQ that is made of its GT, in levels."""
+
+    largest: int = 0
+    total: float = 0.0
+    values: int = 0
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.values if self.values else 0.0
+
+    def add(self, lq: Image, made: Image, source: Path) -> None:
+        apart = np.abs(lq.astype(np.int16) - made)
+        mean = float(apart.mean())
+        if mean > OF_ANOTHER_PICTURE:
+            raise UserError(
+                f"{printable(str(source))}: does not show its GT ({mean:.0f} levels off on average); "
+                "remove both, or pass --lq make"
+            )
+        self.largest = max(self.largest, int(apart.max()))
+        self.total += mean * apart.size
+        self.values += apart.size
+
+
+def _kind(found: dict[str, _Difference]) -> str:
+    """The kind that is nearest, if no value is more than a level off: programs round halves in their own ways."""
+    nearest = min(found, key=lambda kind: found[kind].total)
+    return nearest if found[nearest].largest <= 1 else OTHER
 
 
 def _check_partners(name: str, gt: dict[str, Path], lq: dict[str, Path]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from gramgan_plugin.data.images import list_images
 from gramgan_plugin.data.progress import printable
 from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.files import real_path
 
 # How many images the sets have, by the name under which papers report them.
 KNOWN_SETS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
@@ -51,7 +52,7 @@ def find_sets(source: Path, scales: tuple[int, ...]) -> list[SourceSet]:
     Raises:
         UserError: if it is no folder, or nothing in it has a known layout.
     """
-    source = source.expanduser().resolve()
+    source = real_path(source)
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; name an unpacked set, or a folder of sets")
     with file_errors(source):

@@ -11,6 +11,7 @@ from gramgan_plugin.data.prepare.benchmark_set import SetReport, SetWriter
 from gramgan_plugin.data.prepare.benchmark_sources import SourceSet, find_sets
 from gramgan_plugin.data.prepare.staging import check_free
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
 
 
 def default_mod_crop(scales: Sequence[int]) -> int:
@@ -25,6 +26,7 @@ def prepare_benchmarks(
     *,
     mod_crop_to: int | None = None,
     make_lq: bool = False,
+    kind: str = MATLAB_BICUBIC,
     overwrite: bool = False,
     progress: bool = True,
 ) -> list[SetReport]:
@@ -36,6 +38,7 @@ def prepare_benchmarks(
         scales: whose LQ is wanted.
         mod_crop_to: GT is cut to multiples of it; None for :func:`default_mod_crop`.
         make_lq: make LQ even where the source has it.
+        kind: of the LQ that is made: ``matlab-bicubic`` or ``matlab-uint8``.
         overwrite: replace sets that were prepared earlier.
         progress: report it on stderr.
 
@@ -58,5 +61,5 @@ def prepare_benchmarks(
             found[one.name] = one
     for name in found:
         check_free(out / name, overwrite)
-    writers = [SetWriter(one, scales, mod, make_lq) for one in found.values()]  # all are looked at first
+    writers = [SetWriter(one, scales, mod, make_lq, kind) for one in found.values()]  # all are looked at first
     return [writer.write(out / writer.source.name, overwrite, progress) for writer in writers]

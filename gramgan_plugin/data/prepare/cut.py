@@ -6,8 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gramgan_plugin.data.images import Image, encode_png, mod_crop, read_image
-from gramgan_plugin.data.photos import PhotoError, read_photo
+from gramgan_plugin.data.images import Image, decode, encode_png, mod_crop
+from gramgan_plugin.data.photos import PhotoError, read_bytes, read_photo
 from gramgan_plugin.data.prepare.plan import Entry, Settings, check_lq_size, lq_errors
 from gramgan_plugin.data.prepare.shrink import shrink
 from gramgan_plugin.data.prepare.subimages import Window
@@ -90,12 +90,12 @@ class Cutter:
             lq = lq[: gt.shape[0] // scale, : gt.shape[1] // scale]
         if self._only_check.is_set():
             return None, None
-        return gt, lq if entry.lq is not None else shrink(gt, scale)
+        return gt, lq if entry.lq is not None else shrink(gt, scale, self.settings.lq_kind)
 
     def _read(self, path: Path) -> Image:
         if not self.settings.as_stored:
             return read_photo(path)
-        image = read_image(path)
+        image = decode(read_bytes(path))
         if image is None:
             raise PhotoError("damaged: OpenCV cannot decode it")
         return image

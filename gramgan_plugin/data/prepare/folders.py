@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from gramgan_plugin.data.images import SUFFIXES
 from gramgan_plugin.data.photos import PhotoError
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import expanded, real_path
 
 Photo = tuple[str, Path]  # name in the data set, with '/'; file
 
@@ -21,7 +22,7 @@ def folder_photos(folder: Path, recursive: bool = False) -> list[Photo]:
     Raises:
         UserError: if there is no such folder, or no image in it.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     names = sorted(_images(folder, "", recursive, frozenset()))
@@ -66,7 +67,7 @@ class Partners:
             raise UserError(f"--lq: {len(lq)} folders for {len(hr)} of GT; give one for each, in the same order")
         _check_different(lq)
         self.scale = scale
-        self.folders = [_of_scale(folder.expanduser(), scale) for folder in lq]
+        self.folders = [_of_scale(expanded(folder), scale) for folder in lq]
         self._files: dict[str, list[Path]] = {}
         for prefix, folder in zip(_prefixes(hr), self.folders, strict=True):
             for name, path in folder_photos(folder, recursive):
@@ -101,14 +102,14 @@ def _prefixes(folders: Sequence[Path]) -> list[str]:
     """What the names of each folder's photos begin with."""
     if len(folders) == 1:
         return [""]
-    names = [folder.expanduser().resolve().name for folder in folders]
+    names = [real_path(folder).name for folder in folders]
     if len(set(names)) < len(names):
         names = [f"{number}-{name}" for number, name in enumerate(names, start=1)]
     return [f"{name}/" for name in names]
 
 
 def _check_different(folders: Sequence[Path]) -> None:
-    places = [folder.expanduser().resolve() for folder in folders]
+    places = [real_path(folder) for folder in folders]
     for number, place in enumerate(places):
         if place in places[:number]:
             raise UserError(f"{folders[number]}: given twice")

@@ -58,7 +58,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
         try:
             record = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
             break

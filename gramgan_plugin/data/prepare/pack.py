@@ -23,6 +23,8 @@ from gramgan_plugin.data.prepare.staging import Staging, check_free, staging
 from gramgan_plugin.data.progress import tracked
 from gramgan_plugin.data.threads import threads_for
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import real_path
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
 
 FACTS = "dataset.json"
 
@@ -63,6 +65,7 @@ def prepare_photos(
     max_per_photo: int | None = None,
     encoding: Encoding | None = None,
     as_stored: bool = False,
+    lq_kind: str = MATLAB_BICUBIC,
     find_lq: FindLq | None = None,
     hold_out: Collection[str] = (),
     form: str = "folder",
@@ -88,6 +91,7 @@ def prepare_photos(
         max_per_photo: the most sub-images that one photo gives, spread evenly over it; None for all.
         encoding: of sub-images; PNG, quick to read, if None.
         as_stored: take colours as they are stored, not as a photo's profile means them.
+        lq_kind: of the LQ that is made: ``matlab-bicubic``, or ``matlab-uint8``, as EDSR's benchmark sets have it.
         find_lq: gives the LQ file by a photo's name, or raises a ``PhotoError``; None if LQ is to be made.
         hold_out: photos for testing, by name or by name without suffix.
         form: what the set is called in ``dataset.json``.
@@ -103,7 +107,8 @@ def prepare_photos(
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error: 'stop' or 'skip', got {on_error!r}")
     threads = threads_for(workers)
-    settings = Settings(scale, Preset(crop_size, step, thresh_size), max_per_photo, encoding or Encoding(), as_stored)
+    grid = Preset(crop_size, step, thresh_size)
+    settings = Settings(scale, grid, max_per_photo, encoding or Encoding(), as_stored, lq_kind)
     settings.check()
     check_free(out, overwrite)
     _check_not_inside(photos, out, overwrite)
@@ -168,7 +173,7 @@ def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_giv
     counts, settings = data_set.counts, data_set.settings
     report.photos, report.sub_images, report.held_out = counts.photos, counts.sub_images, counts.held_out
     report.skipped = sorted(report.skipped + counts.skipped)
-    lq = "given" if lq_given else "matlab-bicubic"
+    lq = "given" if lq_given else settings.lq_kind
     data_set.finish({"scale": settings.scale, "encoding": settings.encoding.name}, {"lq": lq})
     facts = {
         "format": 1,
@@ -208,6 +213,6 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def _check_not_inside(photos: Sequence[Photo], out: Path, overwrite: bool) -> None:
-    place = out.expanduser().resolve()
-    if overwrite and any(place in path.resolve().parents for _, path in photos):
+    place = real_path(out)
+    if overwrite and any(place in real_path(path).parents for _, path in photos):
         raise UserError(f"{out}: holds the photos themselves, so it is not replaced; choose another --out")

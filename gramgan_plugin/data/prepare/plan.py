@@ -18,6 +18,7 @@ from gramgan_plugin.data.prepare.presets import Preset
 from gramgan_plugin.data.prepare.subimages import Window, check_grid, thinned, windows
 from gramgan_plugin.data.progress import printable
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
 
 FindLq = Callable[[str], Path]
 READERS = 8  # they wait for the disk or the network most of the time
@@ -35,6 +36,7 @@ class Settings:
         encoding: of sub-images.
         as_stored: take colours as they are stored, whatever profile a photo has, as BasicSR does; otherwise they are
             converted to sRGB.
+        lq_kind: of the LQ that is made, see ``lq_levels``.
     """
 
     scale: int
@@ -42,6 +44,7 @@ class Settings:
     most: int | None = None
     encoding: Encoding = field(default_factory=Encoding)
     as_stored: bool = False
+    lq_kind: str = MATLAB_BICUBIC
 
     def check(self) -> None:
         """Refuse what cannot be done.
@@ -170,8 +173,8 @@ def _look(
             raise PhotoError(f"{info.width}x{info.height}, smaller than {least}")
         if lq is not None:
             with lq_errors(lq):
-                stamp += _stamp(lq)
                 of_lq = photo_info(lq)
+                stamp += _stamp(lq)
             check_lq_size(lq, (of_lq.width, of_lq.height), (info.width, info.height), scale)
     except PhotoError as error:
         return str(error), stamp

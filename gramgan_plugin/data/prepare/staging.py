@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from gramgan_plugin.data.prepare.failures import FROM_OUTSIDE, explained, raise_explained
 from gramgan_plugin.data.prepare.journal import JOURNAL
 from gramgan_plugin.errors import UserError, file_errors
-from gramgan_plugin.files import sync
+from gramgan_plugin.files import expanded, real_path, sync
 
 MARKER = "names.jsonl"  # stands in every prepared folder; without it, none is ever replaced
 LOCK = ".lock"
@@ -89,7 +89,7 @@ def staging(out: Path, overwrite: bool = False, job: str = "", kind: Kind = DATA
             the disk is full.
         Preempted: after SIGTERM, if the block lets a ``failures.TerminatedError`` out.
     """
-    out = out.expanduser().resolve()
+    out = real_path(out)
     if overwrite:
         put_back(out, kind)
     check_free(out, overwrite, kind)
@@ -117,7 +117,7 @@ def check_free(out: Path, overwrite: bool, kind: Kind = DATA_SET) -> None:
     Raises:
         UserError: see :func:`staging`.
     """
-    out = out.expanduser()
+    out = expanded(out)
     if not os.path.lexists(out):
         return
     if not overwrite:
@@ -133,7 +133,7 @@ def put_back(out: Path, kind: Kind) -> None:
     Raises:
         UserError: if it cannot be renamed.
     """
-    out = out.expanduser().resolve()
+    out = real_path(out)
     if os.path.lexists(out) or not out.parent.is_dir():
         return
     with file_errors(out):
@@ -210,7 +210,7 @@ def _delete(folder: Path, sign: str) -> None:
 def _read_maker(path: Path) -> dict[str, object]:
     try:
         maker = json.loads((path / MAKER).read_text(encoding="ascii"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return maker if isinstance(maker, dict) else {}
 

@@ -5,7 +5,6 @@ import gzip
 import io
 import lzma
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -18,8 +17,9 @@ from gramgan_plugin.data.prepare.archive_rules import (
     check_once,
     check_size,
     image_name,
+    raise_damaged,
 )
-from gramgan_plugin.errors import UserError, os_problem
+from gramgan_plugin.errors import UserError
 
 HEADER_BYTES = 2**21  # tar's headers may hold text of any length, which tarfile reads at once
 
@@ -36,13 +36,16 @@ def tar_images(
         limits: what it may hold.
         on_refused: called with the name and the reason.
     """
-    stream = _Metered(path, _unpacked(file, start), limits, path.stat().st_size)
+    packed = path.stat().st_size
+    stream = _Metered(path, _unpacked(file, start), limits, packed)
     seen: set[str] = set()
     try:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for count, member in enumerate(iter(archive.next, None), start=1):
                 check_count(path, count, limits)
-                stream.allow(member.offset_data + member.size)
+                # Where the next header is said to lie: tarfile would read on towards it, block by block, for years.
+                check_bytes(path, archive.offset, packed, limits)
+                stream.allow(archive.offset)
                 name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
                 try:
                     safe = image_name(name, member.isdir())
@@ -56,12 +59,8 @@ def tar_images(
                     yield safe, opened.read()
                 archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
         stream.finish()
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{path}: damaged, cut short or no archive: {error}") from error
-    except OSError as error:
-        if os_problem(error, path):
-            raise
-        raise UserError(f"{path}: damaged, cut short or no archive: {error}") from error
+    except Exception as error:
+        raise_damaged(error, path)
 
 
 def _check_tar_member(member: tarfile.TarInfo, name: str | None, limits: Limits) -> None:

@@ -12,6 +12,7 @@ from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.photos import decode_photo, read_photo
 from gramgan_plugin.data.prepare.folders import folder_photos
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import expanded, real_path
 
 
 class Photo(NamedTuple):
@@ -56,13 +57,13 @@ def find_photos(sources: Sequence[Path], recursive: bool = False) -> list[Photo]
     Raises:
         UserError: if a source is missing, empty, damaged, or given twice.
     """
-    places = [source.expanduser().resolve() for source in sources]
+    places = [real_path(source) for source in sources]
     photos = []
     for number, (source, place) in enumerate(zip(sources, places, strict=True)):
         if place in places[:number]:
             raise UserError(f"--source {source}: given twice")
         prefix = "" if len(places) == 1 else f"{number + 1}-{place.name}/"
-        photos += [Photo(prefix + photo.name, photo.read) for photo in _photos_of(source.expanduser(), recursive)]
+        photos += [Photo(prefix + photo.name, photo.read) for photo in _photos_of(expanded(source), recursive)]
     return photos
 
 

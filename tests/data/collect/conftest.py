@@ -1,3 +1,5 @@
+import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -135,3 +137,64 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     yield running
     running.http.shutdown()
     running.http.server_close()
+
+
+class RawServer:
+    """A local server that answers every request with what ``say`` does with the connection."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[socket.socket], None] = lambda connection: None
+        self.ended = threading.Event()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/photo.jpg"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def send(self, *parts: bytes, pause: float = 0.0, wait: bool = False) -> None:
+        """Answer with these bytes, then hang up; ``wait`` for the client to ask first."""
+
+        def say(connection: socket.socket) -> None:
+            if wait:
+                connection.recv(4096)
+            for part in parts:
+                if self.ended.wait(pause) if pause else self.ended.is_set():
+                    return
+                connection.sendall(part)
+
+        self.say = say
+
+    def drip(self, begin: bytes, drop: bytes = b"x", pause: float = 0.02) -> None:
+        """Answer with the begin, then for ever with one drop after the other."""
+
+        def say(connection: socket.socket) -> None:
+            connection.sendall(begin)
+            while not self.ended.wait(pause):
+                connection.sendall(drop)
+
+        self.say = say
+
+    def close(self) -> None:
+        self.ended.set()
+        self.socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection = self.socket.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            self.say(connection)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
+
+
+@pytest.fixture
+def raw_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    running = RawServer()
+    yield running
+    running.close()

@@ -2,9 +2,11 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -283,6 +285,73 @@ class TestCollectPhotos:
         outcome = collect(source, out=tmp_path / "out")
         assert "nowhere.jpg" in {Path(name).name for name, _ in outcome.failed}
         assert outcome.counts["kept"] == 4
+
+
+class TestHostileSources:
+    """One of them ends neither the others nor the collection."""
+
+    def test_feature_link_to_itself(self, source: Path, tmp_path: Path) -> None:
+        (source / "sub" / "circle.jpg").symlink_to("circle.jpg")
+        (source / "folder").symlink_to("folder")
+        outcome = collect(source, out=tmp_path / "out")
+        assert outcome.failed == [(f"{source}/sub/circle.jpg", "a symbolic link that leads in a circle")]
+        assert outcome.counts["kept"] == 4
+
+    @pytest.mark.parametrize("records", [b"9" * 5000 + b" path=b.png\n", b"22 GNU.sparse.map=1,x\n"])
+    def test_feature_tar(self, source: Path, tmp_path: Path, records: bytes) -> None:
+        photo = (source / "coffee.png").read_bytes()
+        parts = []
+        for name, kind, data in (("a.png", b"0", photo), ("x", b"x", records), ("b.png", b"0", photo)):
+            member = tarfile.TarInfo(name)
+            member.size, member.type = len(data), kind
+            parts += [member.tobuf(), data, bytes(-len(data) % 512)]
+        (tmp_path / "bad.tar").write_bytes(b"".join(parts) + bytes(1024))
+        outcome = collect(tmp_path / "bad.tar", source, out=tmp_path / "out")
+        ((name, reason),) = outcome.failed
+        assert name == f"{tmp_path}/bad.tar"
+        assert reason.startswith("damaged, cut short or no archive: ")
+        assert outcome.counts["kept"] == 4
+        assert records_of_kept(tmp_path / "out") >= {f"{tmp_path}/bad.tar!a.png"}  # what stands before the damage
+
+    def test_feature_server(self, source: Path, tmp_path: Path, server: Any, raw_server: Any) -> None:
+        raw_server.send(b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n")
+        good = server.put("/coffee.png", (source / "coffee.png").read_bytes())
+        listed = tmp_path / "list.txt"
+        listed.write_text(f"{raw_server.url}\n{good}\n")
+        outcome = collect(listed, out=tmp_path / "out")
+        assert outcome.failed == [(raw_server.url, "redirected to no URL")]
+        assert outcome.counts["kept"] == 1
+
+    def test_feature_ctrl_c_ends_a_stalled_download(self, tmp_path: Path, raw_server: Any) -> None:
+        asked = threading.Event()
+
+        def say(connection: socket.socket) -> None:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+            asked.set()
+            while not raw_server.ended.wait(0.05):
+                connection.sendall(b"x")
+
+        raw_server.say = say
+        (tmp_path / "list.txt").write_text(raw_server.url)
+        arguments = ["prepare", "collect", tmp_path / "list.txt", "--out", tmp_path / "out", "--allow-private"]
+        command = [sys.executable, "-m", "gramgan_plugin", *arguments, "--timeout", "5000"]
+        process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell may ignore it
+        )
+        try:
+            assert asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+            assert "Traceback" not in process.communicate()[1]
+        finally:
+            process.kill()
+
+
+def records_of_kept(out: Path) -> set[str]:
+    return {name for name, row in records(out).items() if row["result"] == "kept"}
 
 
 class TestExceptions:

@@ -38,6 +38,16 @@ class TestReadList:
         assert [where.rpartition(", ")[2] for where, _ in problems] == ["line 3", "line 4"]
         assert all("not a URL of http or https" in reason for _, reason in problems)
 
+    @pytest.mark.parametrize("header", ["", "url,source\n"])
+    def test_feature_endless_line(self, tmp_path: Path, header: str) -> None:
+        """Above what Python's csv reads."""
+        path = written(tmp_path, f"{header}http://a.org/1\n{'x' * 200_000},http://a.org/\nhttp://a.org/2\n")
+        listed, problems = read_list(path)
+        assert [entry.url for entry in listed] == ["http://a.org/1", "http://a.org/2"]
+        ((_, reason),) = problems
+        assert "longer than 8192 characters" in reason
+        assert len(reason) < 200
+
     @pytest.mark.parametrize(("text", "match"), [("", "no URL in it"), ("x", "line 1: x: not a URL")])
     def test_exception(self, tmp_path: Path, text: str, match: str) -> None:
         with pytest.raises(UserError, match=match):

@@ -336,6 +336,81 @@ class TestBombs:
         assert taken(tmp_path / "a.tar") == ({}, [("holes.png", "a sparse file")])
 
 
+def pax_tar(path: Path, records: bytes, kind: bytes = tarfile.XHDTYPE) -> Path:
+    """A tar whose second member has a PAX header of these records, as they are."""
+    header = tar_member("PaxHeaders/b.png", len(records), type=kind).tobuf()
+    members = [tar_member(name, len(PNG)).tobuf() + PNG + bytes(-len(PNG) % 512) for name in ("a.png", "b.png")]
+    path.write_bytes(members[0] + header + records + bytes(-len(records) % 512) + members[1] + bytes(1024))
+    return path
+
+
+def record(text: bytes) -> bytes:
+    """A record of a PAX header with its length."""
+    length = len(text) + 3 if len(text) < 97 else len(text) + 4
+    return b"%d %b\n" % (length, text)
+
+
+class TestHostile:
+    """Whatever tarfile and zipfile raise, it is the archive's fault."""
+
+    @pytest.mark.parametrize(
+        "records",
+        [
+            b"9" * 5000 + b" path=b.png\n",
+            record(b"GNU.sparse.map=1,x"),
+            record(b"GNU.sparse.numblocks=x") + record(b"GNU.sparse.offset=y"),
+            record(b"GNU.sparse.major=1") + record(b"GNU.sparse.minor=0") + record(b"GNU.sparse.name=b.png"),
+            record(b"GNU.sparse.size=x"),
+            record(b"size=" + b"9" * 30),
+            record(b"size=-512"),
+            record(b"path="),
+            b"-7 a=b\n",
+            b"\xff" * 40,
+        ],
+    )
+    @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE])
+    def test_feature_headers_of_pax(self, tmp_path: Path, records: bytes, kind: bytes) -> None:
+        images: list[str] = []
+        with contextlib.suppress(UserError):
+            images.extend(name for name, _ in images_in(pax_tar(tmp_path / "a.tar", records, kind)))
+        assert images[:1] == ["a.png"]
+
+    def test_exception_reason_is_short(self, tmp_path: Path) -> None:
+        path = pax_tar(tmp_path / "a.tar", b"9" * 5000 + b" path=b.png\n")
+        with pytest.raises(UserError, match=r"a\.tar: damaged, cut short or no archive: ") as raised:
+            taken(path)
+        assert len(str(raised.value).removeprefix(str(path))) < 200
+
+    def test_exception_headers_of_headers(self, tmp_path: Path) -> None:
+        name = tar_member("././@LongLink", 2, type=tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT) + bytes(512)
+        path = tmp_path / "a.tar"
+        path.write_bytes(name * 1500 + tar_member("a.png", len(PNG)).tobuf() + PNG.ljust(512, b"\0") + bytes(1024))
+        with pytest.raises(UserError, match=r"a\.tar: damaged"):
+            taken(path)
+
+    @pytest.mark.parametrize("size", [2**40, 2**62, 2**80])
+    @pytest.mark.parametrize("name", ["b.png", "notes.txt"])
+    def test_exception_member_without_end(self, tmp_path: Path, size: int, name: str) -> None:
+        """tarfile looks for what follows it by reading on, 10 kB at a time, behind the end of the file, too."""
+        header = tar_member("a.png", len(PNG)).tobuf() + PNG.ljust(512, b"\0")
+        path = tmp_path / "a.tar"
+        path.write_bytes(header + tar_member(name, size).tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+        with pytest.raises(UserError, match=r"a\.tar: "):
+            taken(path)
+
+    def test_feature_zip_member_without_a_name(self, tmp_path: Path) -> None:
+        path = write_zip(tmp_path / "a.zip", [("x", PNG), ("b.png", PNG)])
+        data = bytearray(path.read_bytes())
+        directory = data.index(b"PK\1\2")
+        data[directory + 28 : directory + 30] = bytes(2)  # the length of its name
+        del data[directory + 46]
+        end = data.index(b"PK\5\6")
+        size = int.from_bytes(data[end + 12 : end + 16], "little")
+        data[end + 12 : end + 16] = struct.pack("<I", size - 1)
+        path.write_bytes(data)
+        assert list(taken(path)[0]) == ["b.png"]
+
+
 class TestDamage:
     @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
     def test_exception_cut_short(self, archive: Path, share: float) -> None:

@@ -22,6 +22,7 @@ from gramgan_plugin.data.photos import read_photo
 from gramgan_plugin.data.prepare.benchmark_sources import find_sets
 from gramgan_plugin.data.prepare.benchmarks import default_mod_crop, prepare_benchmarks
 from gramgan_plugin.errors import UserError
+from tests.functional.matlab_reference import matlab_uint8
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 COFFEE, CHELSEA, CAMERA = skimage.data.coffee(), skimage.data.chelsea(), skimage.data.camera()
@@ -177,6 +178,30 @@ class TestPrepare:
             assert (lq["kind"], lq["from"]) == ("matlab-bicubic", "BasicSR")
             assert lq["largest_difference"] <= 1
 
+    @pytest.mark.parametrize("scale", [2, 3, 4])
+    def test_feature_edsr_lq_is_matlab_uint8(self, tmp_path: Path, scale: int) -> None:
+        source = tmp_path / "Set5"
+        for name, photo in PHOTOS.items():
+            write(source / "HR" / f"{name}.png", cut(photo, scale))
+            lq = matlab_uint8(cut(photo, scale), scale)
+            write(source / "LR_bicubic" / f"X{scale}" / f"{name}x{scale}.png", lq)
+        (report,) = prepare(source, out=tmp_path / "out", scales=(scale,))
+        assert report.kinds == {scale: "matlab-uint8, EDSR's"}
+        record = record_of(report.folder)["lq"][str(scale)]
+        assert (record["kind"], record["from"]) == ("matlab-uint8", "EDSR")
+        assert record["largest_difference"] >= 1  # from matlab-bicubic
+        assert recorded_lq(report.gt, report.lq[scale]) == "matlab-uint8, EDSR's"
+
+    @pytest.mark.parametrize("scale", [2, 3, 4])
+    def test_feature_makes_matlab_uint8(self, tmp_path: Path, scale: int) -> None:
+        source = basicsr_layout(tmp_path / "Set5")
+        (report,) = prepare(source, out=tmp_path / "out", scales=(scale,), make_lq=True, kind="matlab-uint8")
+        assert report.kinds == {scale: "matlab-uint8, made by basicsr prepare"}
+        for name, photo in PHOTOS.items():
+            expected = np.atleast_3d(matlab_uint8(cut(photo, 12), scale))
+            made = pixels(report.lq[scale] / f"{name}.png")
+            assert np.array_equal(made, np.broadcast_to(expected, made.shape))
+
     @pytest.mark.parametrize("layout", ["EDSR", "SelfExSR"])
     def test_feature_lq_of_another_kind(self, tmp_path: Path, layout: str) -> None:
         source = LAYOUTS[layout](tmp_path / "Set5")
@@ -331,7 +356,9 @@ class TestRecord:
         write(report.lq[4] / "baby.png", coarse(cut(PHOTOS["baby"], 12), 4))
         assert recorded_lq(report.gt, report.lq[4]) is None
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "gt": 3}', "\x00"])
+    @pytest.mark.parametrize(
+        "content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "gt": 3}', "\x00", "[" * 100_000]
+    )
     def test_feature_damaged(self, tmp_path: Path, content: str) -> None:
         (report,) = prepare(flat_layout(tmp_path / "Set5"), out=tmp_path / "out")
         (report.folder / "benchmark.json").write_text(content)
@@ -339,6 +366,7 @@ class TestRecord:
 
     def test_feature_text_is_data(self) -> None:
         assert "\x1b" not in describe_lq({"kind": "matlab-bicubic", "from": "\x1b[2J"})
+        assert "\x1b" not in describe_lq({"kind": "matlab-uint8", "from": "\x1b[2J"})
 
 
 class TestRealSets:
@@ -381,6 +409,9 @@ class TestCommand:
         assert f"dataroot_gt: {out / 'Set5/GTmod12'}" in printed.out
         assert f"dataroot_lq: {out / 'Set5/LRbicx4'}  (x4: matlab-bicubic, made by basicsr prepare)" in printed.out
         assert "warning: Urban100: 3 images, the set has 100" in printed.err
+        arguments = ["prepare", "benchmarks", *sources, "--out", str(tmp_path / "uint8"), "--lq", "matlab-uint8"]
+        assert main(arguments) == 0
+        assert "LRbicx4  (x4: matlab-uint8, made by basicsr prepare)" in capsys.readouterr().out
         assert main(["prepare", "benchmarks", *sources, "--out", str(out)]) == 2
         assert "exists already" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ class TestJournal:
         journal = Journal(tmp_path)
         journal.append({"done": 1})
         journal.close()
-        for torn in (b'{"done": 2', b'{"done": 2}', b"\0\0\0\0\n", b"7\n", b"\xff\n"):
+        for torn in (b'{"done": 2', b'{"done": 2}', b"\0\0\0\0\n", b"7\n", b"\xff\n", b"[" * 100_000 + b"\n"):
             whole = journal.path.read_bytes()
             journal.path.write_bytes(whole + torn)
             again = Journal(tmp_path)

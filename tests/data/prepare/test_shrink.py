@@ -5,8 +5,9 @@ import skimage.data
 import torch
 from basicsr.utils.matlab_functions import imresize
 
-from gramgan_plugin.data.prepare.shrink import shrink
-from gramgan_plugin.functional.matlab_bicubic import lq_levels
+from gramgan_plugin.data.prepare.shrink import shrink, shrink_as
+from gramgan_plugin.functional.matlab_bicubic import KINDS, MATLAB_UINT8, lq_levels
+from tests.functional.matlab_reference import matlab_uint8
 
 
 def reference(image: np.ndarray, scale: int) -> np.ndarray:
@@ -22,13 +23,25 @@ class TestShrink:
         image = image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]
         assert np.array_equal(shrink(image, scale), reference(image, scale))
 
-    @pytest.mark.parametrize("scale", [2, 4, 8])
+    @pytest.mark.parametrize("scale", [2, 3, 4, 8])
     @pytest.mark.parametrize("size", [(1, 1), (1, 40), (15, 16), (17, 33), (16, 2)])
     def test_feature_extreme_values_at_any_size(self, scale: int, size: tuple[int, int]) -> None:
         """Black and white noise overshoots most; sides of a few pixels are mirrored more than once."""
         random = np.random.RandomState(sum(size))
         image = random.choice([0, 255], (size[0] * scale, size[1] * scale, 3)).astype(np.uint8)
         assert np.array_equal(shrink(image, scale), reference(image, scale))
+
+    @pytest.mark.parametrize("scale", [2, 3, 4, 8])
+    @pytest.mark.parametrize("size", [(1, 1), (1, 13), (15, 16), (17, 33), (40, 40)])
+    def test_feature_of_uint8(self, scale: int, size: tuple[int, int]) -> None:
+        random = np.random.RandomState(sum(size))
+        noise = random.choice([0, 255], (size[0] * scale, size[1] * scale, 3)).astype(np.uint8)
+        photo = skimage.data.coffee()[: size[0] * scale, : size[1] * scale, ::-1]
+        for image in (noise, photo):
+            assert np.array_equal(shrink(image, scale, MATLAB_UINT8), matlab_uint8(image, scale))
+            plain, rounded = shrink_as(KINDS, image, scale)
+            assert np.array_equal(plain, shrink(image, scale))
+            assert np.array_equal(rounded, matlab_uint8(image, scale))
 
     @pytest.mark.parametrize("scale", [2, 4, 8])
     def test_feature_exact_halves_are_rounded_up(self, scale: int) -> None:
@@ -47,6 +60,8 @@ class TestShrink:
     def test_exception(self) -> None:
         with pytest.raises(ValueError, match="9x8 is not mod-cropped to 4"):
             shrink(np.zeros((8, 9, 3), np.uint8), 4)
+        with pytest.raises(ValueError, match="kind: one of"):
+            shrink(np.zeros((8, 8, 3), np.uint8), 4, "uint8")
 
     def test_cardinality(self) -> None:
         small = shrink(cv2.flip(np.zeros((8, 12, 3), np.uint8), 1), 4)

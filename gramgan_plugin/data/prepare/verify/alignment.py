@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gramgan_plugin.data.images import Image
-from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
+from gramgan_plugin.data.prepare.shrink import shrink_as
+from gramgan_plugin.functional.matlab_bicubic import KINDS
 
 MARGIN = 2  # LQ pixels at each border whose value depends on what a sub-image no longer shows
 SMOOTHING = 1.0  # sigma in LQ pixels: takes most of noise, aliasing and differences of sharpness out
@@ -21,6 +22,7 @@ LUMA = (0.114, 0.587, 0.299)  # BGR
 LEAST_PIXELS = 4  # of a side, after margin and smoothing
 UNLIKE = 10.0  # levels (RMS, smoothed) between two images from which they may be of different photos ...
 RESEMBLANCE = 0.75  # ... if they correlate less than this, with no convincing shift at which they do
+HALVES = 0.02  # mean difference, in levels, that other ways to round halves make; there are no other fractions to round
 MOST_ERROR = 0.3  # LQ pixels; of a convincing shift
 
 
@@ -28,16 +30,18 @@ class Measured(NamedTuple):
     """What one pair shows.
 
     Attributes:
-        kind: ``matlab`` (within 1 level of MATLAB's bicubic), ``channels`` (red and blue swapped), ``other`` (LQ has
+        kind: ``matlab`` (within 1 level of MATLAB's bicubic), ``uint8`` (that which is rounded between the passes, but
+            for halves), ``channels`` (red and blue swapped), ``other`` (LQ has
             texture where GT has none), ``unlike`` (no resemblance, neither in place nor shifted), ``flat`` (nothing
             can be told of a shift), ``fitted`` (a shift was estimated, be it none).
-        difference: mean absolute difference from MATLAB's bicubic, in levels.
+        difference: mean absolute difference from MATLAB's bicubic, in levels; of ``uint8`` from that kind of it.
         apart: RMS of the smoothed luma's difference, in levels.
         resemblance: correlation of the smoothed luma in place.
         x: how much further right LQ's content lies than GT's, in GT pixels.
         y: how much further down.
         error: standard error of the larger one.
         convincing: whether the shift explains the difference.
+        either: of ``matlab``: LQ is as near to the kind that is rounded between the passes.
     """
 
     kind: str
@@ -48,6 +52,7 @@ class Measured(NamedTuple):
     y: float = 0.0
     error: float = math.inf
     convincing: bool = False
+    either: bool = False
 
 
 class _Fit(NamedTuple):
@@ -70,12 +75,15 @@ def measure(gt: Image, lq: Image, scale: int) -> Measured:
     height, width = lq.shape[:2]
     if min(height, width) <= 2 * MARGIN:
         return Measured("flat", 0.0)
-    expected = _bicubic_levels(gt, scale)[MARGIN:-MARGIN, MARGIN:-MARGIN]
-    inner = lq[MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.int16)
-    apart = np.abs(expected - inner)
-    difference = float(apart.mean())
-    if apart.max() <= 1:
-        return Measured("matlab", difference)
+    inside = slice(MARGIN, -MARGIN)
+    expected, rounded = (made[inside, inside].astype(np.int16) for made in shrink_as(KINDS, gt, scale))
+    inner = lq[inside, inside].astype(np.int16)
+    apart, apart_rounded = np.abs(expected - inner), np.abs(rounded - inner)
+    difference, other = float(apart.mean()), float(apart_rounded.mean())
+    if apart.max() <= 1 and difference <= other:
+        return Measured("matlab", difference, either=difference == other)
+    if apart_rounded.max() <= 1 and other <= HALVES:
+        return Measured("uint8", other)
     if difference > 2 and np.abs(expected - inner[..., ::-1]).mean() < difference / 3:
         return Measured("channels", difference)
     return _measure_shift(*_window(gt, lq, scale), scale, difference)
@@ -229,9 +237,3 @@ def _starts(length: int) -> list[int]:
 
 def _luma(image: Image) -> Tensor:
     return torch.from_numpy(image @ np.array(LUMA))
-
-
-def _bicubic_levels(gt: Image, scale: int) -> NDArray[np.int16]:
-    pixels = torch.from_numpy(np.ascontiguousarray(gt)).permute(2, 0, 1)[None]  # (H, W, 3) -> (1, 3, H, W)
-    levels = (matlab_bicubic(pixels.to(torch.float32), down=scale) + 0.5).floor().clamp(0, 255)
-    return levels[0].permute(1, 2, 0).to(torch.int16).numpy()

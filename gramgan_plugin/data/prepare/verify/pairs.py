@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gramgan_plugin.data.prepare.verify.alignment import REACH, UNLIKE, Measured
 from gramgan_plugin.data.prepare.verify.database import Shape
 from gramgan_plugin.data.prepare.verify.report import Check, State
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, MATLAB_UINT8
 
 # In GT pixels. Of photos resized without shift, whatever the noise or blur, the common shift came out below a third of
 # these; the smallest shift that a wrong resampling makes is half a pixel.
@@ -49,8 +50,8 @@ def check_sizes(of: str, gt: Mapping[str, Shape], lq: Mapping[str, Shape], scale
 def judge(of: str, measured: Mapping[str, Measured], scale: int) -> Check:
     """One outcome over all pairs that were measured: each is also held against what is usual in the set."""
     check = Check(of, "downsampling")
-    kinds = Counter(pair.kind for pair in measured.values())
-    exact = kinds["matlab"] >= max(kinds["fitted"], 1)
+    kinds = _counted(measured)
+    exact = kinds["matlab"] + kinds["uint8"] >= max(kinds["fitted"], 1)
     usual = 0.0 if exact else _usual_difference(measured)
     fitted = {}
     for key, pair in measured.items():
@@ -67,6 +68,7 @@ def judge(of: str, measured: Mapping[str, Measured], scale: int) -> Check:
     check.facts = {
         "pairs": len(measured),
         "matlab_bicubic": kinds["matlab"],
+        "matlab_uint8": kinds["uint8"],
         "another_downsampling": kinds["fitted"],
         "no_shift_can_be_told": kinds["flat"] + kinds["unlike"],
         "mean_difference": difference,
@@ -82,9 +84,28 @@ def judge(of: str, measured: Mapping[str, Measured], scale: int) -> Check:
     return check
 
 
+def made_kind(measured: Mapping[str, Measured]) -> str | None:
+    """The one kind of MATLAB's bicubic that LQ is in all pairs, or None."""
+    kinds = _counted(measured)
+    for name, kind in (("matlab", MATLAB_BICUBIC), ("uint8", MATLAB_UINT8)):
+        if measured and kinds[name] == len(measured):
+            return kind
+    return None
+
+
+def _counted(measured: Mapping[str, Measured]) -> Counter[str]:
+    """How many pairs are of each kind; one that fits both of MATLAB's, as flat ones do, counts as the others do."""
+    kinds = Counter(pair.kind for pair in measured.values())
+    either = sum(pair.either for pair in measured.values())
+    if kinds["uint8"] > kinds["matlab"] - either:
+        kinds["matlab"] -= either
+        kinds["uint8"] += either
+    return kinds
+
+
 def _usual_difference(measured: Mapping[str, Measured]) -> float:
     """The median over the pairs that resemble each other, in levels; infinite if none does."""
-    usual = [pair.apart for pair in measured.values() if pair.kind in ("matlab", "fitted")]
+    usual = [pair.apart for pair in measured.values() if pair.kind in ("matlab", "uint8", "fitted")]
     if not usual:
         return 0.0 if any(pair.kind == "unlike" for pair in measured.values()) else math.inf
     return float(np.median(usual))
@@ -92,7 +113,7 @@ def _usual_difference(measured: Mapping[str, Measured]) -> float:
 
 def _is_another_photo(pair: Measured, exact: bool, usual: float) -> bool:
     """Beside pairs that are MATLAB's bicubic all that is far off is wrong; degraded ones differ and resemble anyway."""
-    if pair.kind in ("matlab", "other"):
+    if pair.kind in ("matlab", "uint8", "other"):
         return pair.kind == "other"
     if exact:
         return pair.apart >= UNLIKE and not pair.convincing
@@ -136,6 +157,8 @@ def _fine(kinds: Counter[str], difference: float) -> str:
     parts = []
     if kinds["matlab"]:
         parts.append(f"MATLAB's bicubic within 1 level in {kinds['matlab']} pairs")
+    if kinds["uint8"]:
+        parts.append(f"MATLAB's bicubic on uint8 ({MATLAB_UINT8}) within 1 level in {kinds['uint8']} pairs")
     if kinds["fitted"]:
         parts.append(f"another downsampling in {kinds['fitted']} (mean difference {difference:.2f} levels)")
     if untold := kinds["flat"] + kinds["unlike"]:

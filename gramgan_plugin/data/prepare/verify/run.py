@@ -10,7 +10,7 @@ from gramgan_plugin.data.manifest import write_manifest
 from gramgan_plugin.data.prepare.verify.alignment import Measured, measure
 from gramgan_plugin.data.prepare.verify.database import Database
 from gramgan_plugin.data.prepare.verify.names import check_names
-from gramgan_plugin.data.prepare.verify.pairs import check_sizes, guess_scale, judge
+from gramgan_plugin.data.prepare.verify.pairs import check_sizes, guess_scale, judge, made_kind
 from gramgan_plugin.data.prepare.verify.report import Check, State, Verification
 from gramgan_plugin.data.prepare.verify.targets import Target
 from gramgan_plugin.data.progress import tracked
@@ -150,8 +150,7 @@ def _facts(record: dict[str, Any] | None, pairings: Sequence[_Pairing], number: 
     if number == 0:
         return {"kind": "gt"}
     pairing = pairings[number - 1]
-    exact = all(pair.kind == "matlab" for pair in pairing.measured.values()) and pairing.measured
-    return {"kind": "lq", "scale": pairing.scale, "lq": "matlab-bicubic" if exact else "given"}
+    return {"kind": "lq", "scale": pairing.scale, "lq": made_kind(pairing.measured) or "given"}
 
 
 def _all_decode(database: Database) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.files import expanded
 
 GT = "GT.lmdb"
 LQ = re.compile(r"LQ_x(?P<scale>[1-9]\d?)\.lmdb")
@@ -37,7 +38,7 @@ def find_target(path: Path, lq: Path | None = None, scale: int | None = None) ->
     Raises:
         UserError: if it is neither, or is still being written.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if scale is not None and scale < 1:
         raise UserError(f"--scale {scale}: must be at least 1")
     if not path.is_dir():
@@ -49,7 +50,7 @@ def find_target(path: Path, lq: Path | None = None, scale: int | None = None) ->
     if (path / "data.mdb").is_file():
         if lq is None and scale is not None:
             raise UserError(f"--scale: {path} is a single LMDB; name the LQ LMDB with --lq")
-        return Target(path, path, [] if lq is None else [(lq.expanduser(), scale or _scale_of(lq))])
+        return Target(path, path, [] if lq is None else [(expanded(lq), scale or _scale_of(lq))])
     if lq is not None:
         raise UserError(f"{path}: no LMDB (a folder with data.mdb); with --lq, name the GT LMDB itself")
     if not (path / GT / "data.mdb").is_file():

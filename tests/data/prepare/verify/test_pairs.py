@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gramgan_plugin.data.prepare.verify.alignment import Measured
-from gramgan_plugin.data.prepare.verify.pairs import _words, check_sizes, guess_scale, judge
+from gramgan_plugin.data.prepare.verify.pairs import _words, check_sizes, guess_scale, judge, made_kind
 from gramgan_plugin.data.prepare.verify.report import State
 
 MATLAB = Measured("matlab", 0.001)
@@ -23,6 +23,21 @@ class TestJudge:
         assert check.text == "MATLAB's bicubic within 1 level in 7 pairs, 1 of which no shift can be told"
         assert check.facts["matlab_bicubic"] == 7
         assert check.facts["shift"] == {"x": 0.0, "y": 0.0, "error": 0.0}
+
+    def test_feature_matlab_uint8(self) -> None:
+        uint8, flat = Measured("uint8", 0.0), Measured("matlab", 0.0, either=True)
+        check = judge("a", many(*[uint8] * 7, flat), 4)
+        assert check.state is State.OK
+        assert check.text == "MATLAB's bicubic on uint8 (matlab-uint8) within 1 level in 8 pairs"
+        assert (check.facts["matlab_bicubic"], check.facts["matlab_uint8"]) == (0, 8)
+        assert made_kind(many(uint8, flat)) == "matlab-uint8"
+        assert made_kind(many(MATLAB, flat)) == made_kind(many(flat)) == "matlab-bicubic"
+        assert made_kind(many(MATLAB, uint8)) is made_kind(many(uint8, fitted(0, 0))) is made_kind({}) is None
+        both = judge("a", many(*[MATLAB] * 3, *[uint8] * 2), 4).text
+        assert both == (
+            "MATLAB's bicubic within 1 level in 3 pairs, "
+            "MATLAB's bicubic on uint8 (matlab-uint8) within 1 level in 2 pairs"
+        )
 
     def test_feature_another_downsampling_is_a_note(self) -> None:
         rng = np.random.default_rng(0)

@@ -16,7 +16,9 @@ from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.manifest import Digest, read_manifest, write_manifest
 from gramgan_plugin.data.prepare.verify import Check, State, Verification, find_target, run, verify
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.evaluation.lq_kind import lq_kind
 from tests.data.prepare.verify.lmdbs import Image, cuts, png, put, write, write_set
+from tests.functional.matlab_reference import matlab_uint8
 
 PAIRS = {scale: cuts(96, scale) for scale in (2, 4)}
 
@@ -72,6 +74,24 @@ class TestFine:
         put(prepared / "GT.lmdb", "more", b"x")
         with pytest.raises(UserError, match=r"changed since it was prepared or verified .* `basicsr prepare verify"):
             LmdbImages(prepared / "GT.lmdb")
+
+    @pytest.mark.parametrize("scale", [2, 3, 4])
+    def test_feature_matlab_uint8(self, tmp_path: Path, scale: int) -> None:
+        pairs = cuts(96, scale, matlab_uint8)
+        gray = np.full((96, 96, 3), 77, np.uint8)
+        pairs["flat"] = (gray, gray[: 96 // scale, : 96 // scale])
+        folder = write_set(tmp_path / "set", pairs, scale)
+        result = checked(folder)
+        assert result.fine
+        check = of(result, "downsampling")
+        assert check.state is State.OK
+        assert check.text == f"MATLAB's bicubic on uint8 (matlab-uint8) within 1 level in {len(pairs)} pairs"
+        record = read_manifest(folder / f"LQ_x{scale}.lmdb")
+        assert record is not None
+        assert record["lq"] == "matlab-uint8"
+        assert lq_kind({"dataroot_gt": str(folder / "GT.lmdb"), "dataroot_lq": str(folder / f"LQ_x{scale}.lmdb")}) == (
+            "matlab-uint8, made by basicsr prepare"
+        )
 
     def test_feature_no_store(self, prepared: Path) -> None:
         result = checked(prepared, store=False)
@@ -337,3 +357,39 @@ class TestTarget:
         for options, message in (({"pairs": -1}, "--pairs -1"), ({"workers": 0}, "--workers 0")):
             with pytest.raises(UserError, match=message):
                 checked(whole, **options)
+
+
+def everything(path: Path) -> dict[bytes, bytes]:
+    """All that LMDB reads of a copy, key by key."""
+    environment = lmdb.open(str(path), readonly=True, lock=False, create=False)
+    with environment.begin() as transaction:
+        found = {bytes(key): bytes(transaction.get(key)) for key in transaction.cursor().iternext(values=False)}
+    environment.close()
+    return found
+
+
+class TestFlippedBits:
+    @pytest.mark.parametrize("part", ["headers", "first 16 KB", "anywhere"])
+    def test_feature_seen_or_never_read(self, prepared: Path, tmp_path: Path, part: str) -> None:
+        """Much of a data.mdb is read by nothing: the older of its two headers, counts, free space within pages."""
+        checked(prepared)  # stores the fingerprint
+        path = prepared / "LQ_x4.lmdb"
+        whole = (path / "data.mdb").read_bytes()
+        before = everything(shutil.copytree(path, tmp_path / "before.lmdb"))
+        draw = random.Random(part)
+        seen = 0
+        for number in range(24):
+            data = bytearray(whole)
+            place = draw.randrange({"headers": 8192, "first 16 KB": 16384, "anywhere": len(data)}[part])
+            if part == "headers":
+                place = place // 4096 * 4096 + place % 152  # what follows is empty
+            data[place] ^= draw.choice((1 << draw.randrange(8), draw.randrange(1, 256)))
+            (path / "data.mdb").write_bytes(data)
+            try:
+                fine = checked(path, store=False).fine
+            except UserError:
+                fine = False
+            seen += not fine
+            if fine:
+                assert everything(shutil.copytree(path, tmp_path / f"{number}.lmdb")) == before, place
+        assert seen > 2

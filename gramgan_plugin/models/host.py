@@ -39,8 +39,10 @@ class HostFixes:
 
     It replaces ``print_network``, ``load_network`` (bare state dicts, any of the usual wrapper keys, a summary of
     what fitted, no unpickling), ``save_network`` and ``save_training_state`` (complete or not there at all; upstream
-    gives up on an error and goes on), ``setup_schedulers`` and ``get_optimizer`` (any of torch's by name; upstream
-    knows Adam and two schedules) and ``model_to_device`` (distributed on CPU too). Put it first among the bases::
+    gives up on an error and goes on), ``resume_training`` (every tensor checked, settings from the options),
+    ``update_learning_rate`` (a warm-up that reaches the full rate), ``test`` (any size of image), ``setup_schedulers``
+    and ``get_optimizer`` (any of torch's by name; upstream knows Adam and two schedules) and ``model_to_device``
+    (distributed on CPU too). Put it first among the bases::
 
         type(cls.__name__, (HostFixes, cls), {})
     """

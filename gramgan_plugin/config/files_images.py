@@ -47,11 +47,12 @@ class Stored(NamedTuple):
 
 
 class Misfit(NamedTuple):
-    """What is wrong with an image, which option leads to it, and what to do if it is the only one."""
+    """What is wrong with an image, which option leads to it, and what to do if it is the only one or one of many."""
 
     root: str
     text: str
     advice: str = ""
+    of_many: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _report(images: ImageSet, misfits: list[Misfit], checked: int, found: Findin
     left_out = "" if note == found.error else "; such images are left out"
     for root in sorted({misfit.root for misfit in misfits}):
         first, *more = (misfit for misfit in misfits if misfit.root == root)
-        count = f" ({1 + len(more):,d} of {checked:,d} images)" if more else first.advice
+        count = f" ({1 + len(more):,d} of {checked:,d} images){first.of_many}" if more else first.advice
         note(f"{images.where}.{root}", f"{first.text}{count}{left_out}")
 
 
@@ -130,10 +131,14 @@ def _misfit(
     if gt is None or images.scale is None:
         return None
     of_gt = f"{pair[0].name if pair[0] else ''}: GT of {_shown(gt)}"
+    two = ("", "; set `scale` to what they have, or take the LQ of these GT")
     if lq is not None and not _fit(gt, lq, images.scale, exactly=images.training):
-        return Misfit("dataroot_lq", f"{of_gt} is not {images.scale} times its LQ of {_shown(lq)}{_ratio(gt, lq)}")
+        return Misfit(
+            "dataroot_lq", f"{of_gt} is not {images.scale} times its LQ of {_shown(lq)}{_ratio(gt, lq)}", *two
+        )
+    small = ("; remove it", "; set a smaller gt_size")
     if images.crop is not None and min(gt) // images.scale * images.scale < images.crop:
-        return Misfit("dataroot_gt", f"{of_gt} is smaller than gt_size {images.crop}", "; remove it")
+        return Misfit("dataroot_gt", f"{of_gt} is smaller than gt_size {images.crop}", *small)
     if min(gt) < images.scale:
         return Misfit("dataroot_gt", f"{of_gt} is smaller than the scale {images.scale}", "; remove it")
     return None

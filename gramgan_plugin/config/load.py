@@ -119,4 +119,6 @@ def apply_override(options: dict[str, Any], override: str) -> None:
             where = ":".join(keys[: depth + 1])
             raise OptionError(f"{given}: there is no section '{where}'{did_you_mean(key, known)}")
         section = section[key]
-    section[keys[-1]] = parse_yaml(value.strip(), given)
+    text = value.strip()
+    # A template of names: the shell has taken the quotes that YAML wants around it.
+    section[keys[-1]] = text if text.startswith("{}") and text != "{}" else parse_yaml(text, given)

@@ -109,6 +109,7 @@ def _check_scheduler(opt: Mapping[str, Any], found: Findings) -> None:
         name = section(opt, "train", key).get("type")
         if isinstance(name, str) and name in ASKS_FOR_MORE:
             found.error(f"train.{key}.type", f"{name} asks for {ASKS_FOR_MORE[name]}, which training does not give it")
+    _check_rates(opt, found)
     if not is_whole(total):
         return
     where, kind = "train.scheduler", options.get("type")
@@ -123,6 +124,23 @@ def _check_scheduler(opt: Mapping[str, Any], found: Findings) -> None:
             steps, key = int(epochs) * int(each), "steps_per_epoch"
         if is_whole(steps) and steps < total - 1:
             found.error(f"{where}.{key}", f"the schedule ends after {steps:g} steps, train.total_iter is {total:g}")
+
+
+# Schedules of torch that set the rate by options of their own.
+OWN_RATES = {"OneCycleLR": "max_lr", "CyclicLR": "max_lr"}
+
+
+def _check_rates(opt: Mapping[str, Any], found: Findings) -> None:
+    """A rate that the schedule does not use."""
+    schedule = section(opt, "train", "scheduler")
+    key = OWN_RATES.get(str(schedule.get("type")))
+    for optimizer in ("optim_g", "optim_d"):
+        rate = section(opt, "train", optimizer).get("lr")
+        if key is not None and rate is not None and rate != schedule.get(key):
+            found.warn(
+                f"train.{optimizer}.lr",
+                f"has no effect: {schedule['type']} sets the rate by train.scheduler.{key}; change that",
+            )
 
 
 def _check_keep_best(opt: Mapping[str, Any], found: Findings) -> None:

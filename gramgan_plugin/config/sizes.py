@@ -37,7 +37,8 @@ def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
         return
     if is_whole(scale) and scale >= 1:
         if crop % scale:
-            found.error(where, f"{crop:g} is no multiple of scale {scale:g}")
+            below = crop // scale * scale
+            found.error(where, f"{crop:g} is no multiple of scale {scale:g}; take {below + scale:g} or {below:g}")
         elif section(opt, "network_g").get("type") == "RRDBNet" and scale in (1, 2) and (crop // scale) % (4 // scale):
             found.error(where, f"RRDBNet takes LQ in blocks of {4 // scale:g}; take a multiple of 4")
         else:

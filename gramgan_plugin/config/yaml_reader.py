@@ -107,7 +107,9 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}, line {mark.line + 1}" if mark else source
-        raise OptionError(f"{place}: {error.problem or error}") from error
+        line = text.splitlines()[mark.line].partition("#")[0] if mark and mark.line < len(text.splitlines()) else ""
+        quotes = "; a value that begins with { needs quotes, such as '{}x4'" if re.search(r"[:\s=]\{\}\S", line) else ""
+        raise OptionError(f"{place}: {error.problem or error}{quotes}") from error
     except RecursionError as error:
         raise OptionError(f"{source}: not readable as YAML: nested too deeply, or an anchor holds itself") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -56,16 +56,25 @@ def _gpus() -> Iterator[Finding]:
 
 
 def _cpu() -> Finding:
-    cores = usable_cores()
-    threads = f"{torch_threads()} threads for torch, {cores.count} cores for this process ({cores.why()})"
-    set_by = [f"{name}={os.environ[name]}" for name in OPENMP if name in os.environ]
-    threads += f", {' '.join(set_by)}" if set_by else ""
+    cores, threads = usable_cores(), torch_threads()
+    fact = f"{_plural(threads, 'thread')} for torch, {_plural(cores.count, 'core')} for this process ({cores.why()})"
+    given = [f"{name}={os.environ[name]}" for name in OPENMP if name in os.environ]
+    fact += f", {' '.join(given)}" if given else ""
     support = bf16_instructions()
     if support is None:
-        return ok("CPU", f"{threads}; whether it has bf16 is unknown")
-    if support:
-        return ok("CPU", f"{threads}; bf16 by {' and '.join(support)}; train.precision: auto times what is faster")
-    return ok("CPU", f"{threads}; no bf16 in hardware")
+        fact += "; whether it has bf16 is unknown"
+    else:
+        fact += f"; bf16 by {' and '.join(support)}" if support else "; no bf16 in hardware"
+    if isinstance(threads, int) and threads > cores.count:
+        cure = (
+            f"set OMP_NUM_THREADS={cores.count}" if "OMP_NUM_THREADS" in os.environ else "leave the choice to basicsr"
+        )
+        return warning("CPU", fact, "more threads than cores wait for each other", cure)
+    return ok("CPU", fact)
+
+
+def _plural(number: int | str, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _shared_memory() -> Iterator[Finding]:

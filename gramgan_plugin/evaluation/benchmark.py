@@ -8,7 +8,7 @@ import cv2
 
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.data.loaders import build_test_loaders
-from gramgan_plugin.errors import OptionError, file_errors
+from gramgan_plugin.errors import OptionError, UserError, file_errors
 from gramgan_plugin.evaluation.enlarge import ModelEnlarger, bicubic_enlarger
 from gramgan_plugin.evaluation.measure import SetResult, measure, write_image
 from gramgan_plugin.evaluation.pictures import Image, side_by_side
@@ -30,6 +30,7 @@ def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
 
     Raises:
         OptionError: if there is no test set.
+        UserError: if no image of any set can be measured, with what is wrong with the first; the results are written.
     """
     loaders = build_test_loaders(opt, "test") or build_test_loaders(opt, "val")
     if not loaders:
@@ -57,12 +58,16 @@ def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
                 stop=stop,
                 keep=keep if save else None,
             )
-            for line in result.problems():
-                logger.warning(f"{label}: {line}")
             results.append(result)
+    for line in _problems(results):
+        logger.warning(line)
     save_json({"rows": [row for result in results for row in result.rows()]}, folder / "results.json")
     with file_errors(folder / "results.md"):
         (folder / "results.md").write_text(markdown_table(results), encoding="utf-8")
+    own = [result for result in results if result.model == opt["name"]]
+    reasons = [reason for result in own for images in result.left_out.values() for reason in images.values()]
+    if reasons and not any(result.per_image for result in own):
+        raise UserError(reasons[0])
     return results
 
 
@@ -87,8 +92,18 @@ def markdown_table(results: list[SetResult]) -> str:
         lines.append(f"| {result.dataset} | {result.model} | {' | '.join(cells)} |")
     kinds = {result.dataset: result.lq for result in results}
     lines += ["", *(f"- LQ of {name}: {kind}" for name, kind in kinds.items())]
-    lines += [f"- {result.model}, {line}" for result in results for line in result.problems()]
+    lines += [f"- {line}" for line in _problems(results)]
     return "\n".join(lines) + "\n"
+
+
+def _problems(results: list[SetResult]) -> list[str]:
+    """What could not be measured, a line each; what is so of several models, once."""
+    by_line: dict[str, list[str]] = {}
+    for result in results:
+        for line in result.problems():
+            by_line.setdefault(line, []).append(result.model)
+    everyone = {result.model for result in results}
+    return [line if set(models) == everyone else f"{', '.join(models)}: {line}" for line, models in by_line.items()]
 
 
 class _Pictures:

@@ -50,6 +50,8 @@ class SetResult:
         for metric, reason in one.failed.items():
             self.left_out.setdefault(metric, {})[one.name] = reason
         self.without_gt += [metric for metric in one.without_gt if metric not in self.without_gt]
+        for metric in self.without_gt:  # of an image that cannot be read nobody knows that it has no GT
+            self.left_out.pop(metric, None)
 
     def means(self) -> dict[str, float]:
         """metric -> mean over the images that could be measured."""
@@ -68,8 +70,9 @@ class SetResult:
                 "per_image": self.per_image.get(metric, {}),
                 "lq": self.lq,
                 **({"left_out": self.left_out[metric]} if metric in self.left_out else {}),
+                **({"without_gt": True} if metric in self.without_gt else {}),
             }
-            for metric in dict.fromkeys([*self.per_image, *self.left_out])
+            for metric in dict.fromkeys([*self.per_image, *self.left_out, *self.without_gt])
         ]
 
     def problems(self) -> list[str]:
@@ -137,7 +140,7 @@ def measure(
         The values of each image. Metrics see 8-bit images in BGR, as BasicSR's do.
 
     Raises:
-        UserError: for an image that cannot be read, enlarged or measured, if ``stop`` is set or no image can.
+        UserError: for an image that cannot be read, enlarged or measured, if ``stop`` is set.
     """
     options = loader.dataset.opt  # type: ignore[attr-defined]
     result = SetResult(model, options["name"], lq=lq_kind(options))
@@ -146,9 +149,6 @@ def measure(
         if keep is not None and one.image is not None:
             keep(one.name, one.image, one.truth)
         result.add(one)
-    for metric, reasons in result.left_out.items():
-        if metric not in result.per_image:
-            raise UserError(next(iter(reasons.values())))
     return result
 
 
@@ -245,7 +245,9 @@ def metric_value(metric: str, block: Mapping[str, Any], name: str, image: Image,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of the mean of nothing
             value = float(compute(**images, **options))
-    except (AssertionError, TypeError, ValueError, cv2.error) as error:
+    except (AssertionError, TypeError, ValueError, RuntimeError, ArithmeticError, IndexError, cv2.error) as error:
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise OptionError(f"{key}: {block['type']} cannot measure {name} ({_size(image)}): {reason}") from error
     if not math.isfinite(value):

@@ -101,14 +101,17 @@ class TestSizes:
         assert _found(options) == ([], [])
         options["datasets"]["train"]["gt_size"] = 128
         (error,) = _found(options)[0]
-        assert error.endswith("000001_s001: GT of 96x96 is smaller than gt_size 128 (16 of 16 images)")
+        assert error.endswith(
+            "000001_s001: GT of 96x96 is smaller than gt_size 128 (16 of 16 images); set a smaller gt_size"
+        )
 
     @pytest.mark.parametrize("kind", PAIRED)
     def test_folders_below_gt_size(self, workdir, kind):
         _folders()
         (error,) = _found(_options(kind, "train", gt_size=68))[0]
         assert (
-            error == "datasets.train.dataroot_gt: GT/0000.png: GT of 80x64 is smaller than gt_size 68 (3 of 3 images)"
+            error == "datasets.train.dataroot_gt: GT/0000.png: GT of 80x64 is smaller than gt_size 68 (3 of 3 images); "
+            "set a smaller gt_size"
         )
         assert _found(_options(kind, "train", gt_size=64)) == ([], [])
 

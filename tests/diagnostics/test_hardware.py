@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gramgan_plugin.cpu import Cores
 from gramgan_plugin.diagnostics import Level, examine, hardware
 
 
@@ -87,6 +88,17 @@ class TestCpu:
             (finding,) = [finding for finding in hardware.devices() if finding.topic == "CPU"]
             assert words in finding.fact
             assert finding.fact.startswith("7 threads for torch")
+
+    def test_threads_and_why(self, monkeypatch):
+        monkeypatch.setattr(hardware, "usable_cores", lambda: Cores(1, 64, 1, None))
+        for threads, level in ((1, Level.OK), (2, Level.WARNING)):
+            monkeypatch.setattr(hardware, "torch_threads", lambda threads=threads: threads)
+            monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+            (finding,) = [finding for finding in hardware.devices() if finding.topic == "CPU"]
+            assert finding.level == level
+            assert "1 core for this process (the affinity mask allows 1 of 64 cores)" in finding.fact
+            assert f"OMP_NUM_THREADS={threads}" in finding.fact
+        assert finding.cure == "set OMP_NUM_THREADS=1"
 
     def test_as_torch_sees_it(self):
         torch = pytest.importorskip("torch")

@@ -151,7 +151,7 @@ def refusal(problems: Sequence[tuple[str, str]], total: int) -> UserError:
     return UserError(
         f"{len(problems)} of {total} photos cannot be used: {listed}"
         + (f"; and {more} more" if more > 0 else "")
-        + ": remove them, or pass --on-error skip"
+        + (": remove them, or pass --on-error skip" if len(problems) < total else ": none is left; see the first")
     )
 
 

@@ -25,6 +25,10 @@ MASK: dict[str, Key] = {
 ENLARGES_BY = {"RRDBNet": (1, 2, 4), "MSRResNet": (2, 3, 4)}
 
 
+# Schedules whose steps want to be told a measured value.
+ASKS_FOR_MORE = frozenset({"ReduceLROnPlateau"})
+
+
 def check_construction(component: Component, found: Findings) -> None:
     """Note what a constructor refuses.
 
@@ -48,7 +52,11 @@ def check_construction(component: Component, found: Findings) -> None:
                 constructor([weight], **options)
             else:
                 # SGD with momentum takes every schedule, also those that move momentum.
-                constructor(torch.optim.SGD([weight], lr=1.0, momentum=0.9), **options)
+                optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+                schedule = constructor(optimizer, **options)
+                optimizer.step()
+                if component.options["type"] not in ASKS_FOR_MORE:
+                    schedule.step()
         except Exception as error:  # torch's constructors raise whatever their arithmetic meets
             _refused(component, error, found)
 

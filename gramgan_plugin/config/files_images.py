@@ -131,11 +131,8 @@ def _misfit(
     if gt is None or images.scale is None:
         return None
     of_gt = f"{pair[0].name if pair[0] else ''}: GT of {_shown(gt)}"
-    two = ("", "; set `scale` to what they have, or take the LQ of these GT")
     if lq is not None and not _fit(gt, lq, images.scale, exactly=images.training):
-        return Misfit(
-            "dataroot_lq", f"{of_gt} is not {images.scale} times its LQ of {_shown(lq)}{_ratio(gt, lq)}", *two
-        )
+        return Misfit("dataroot_lq", f"{of_gt} is not {images.scale} times its LQ of {_shown(lq)}{_ratio(gt, lq)}")
     small = ("; remove it", "; set a smaller gt_size")
     if images.crop is not None and min(gt) // images.scale * images.scale < images.crop:
         return Misfit("dataroot_gt", f"{of_gt} is smaller than gt_size {images.crop}", *small)

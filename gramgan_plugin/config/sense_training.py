@@ -130,9 +130,26 @@ def _check_scheduler(opt: Mapping[str, Any], found: Findings) -> None:
 OWN_RATES = {"OneCycleLR": "max_lr", "CyclicLR": "max_lr"}
 
 
+LENGTHS = (
+    "T_max",
+    "T_0",
+    "T_mult",
+    "step_size",
+    "step_size_up",
+    "step_size_down",
+    "total_iters",
+    "total_steps",
+    "period",
+)
+
+
 def _check_rates(opt: Mapping[str, Any], found: Findings) -> None:
     """A rate that the schedule does not use."""
     schedule = section(opt, "train", "scheduler")
+    for name in LENGTHS:
+        length = schedule.get(name)
+        if is_number(length) and length < 1:
+            found.error(f"train.scheduler.{name}", f"must be at least 1, not {length:g}")
     key = OWN_RATES.get(str(schedule.get("type")))
     for optimizer in ("optim_g", "optim_d"):
         rate = section(opt, "train", optimizer).get("lr")

@@ -237,8 +237,11 @@ class GramGANModel(HostFixes, SRModel):
         self.save_training_state(epoch, current_iter)
 
     def own_state(self) -> dict[str, Any]:
-        """The gradient norms that the next ones are compared with."""
-        return {} if self.update.spikes is None else {"grad_norms": self.update.spikes.state_dict()}
+        """How the run computes, and the gradient norms that the next ones are compared with."""
+        state: dict[str, Any] = {"speed": self.speed.facts()}
+        if self.update.spikes is not None:
+            state["grad_norms"] = self.update.spikes.state_dict()
+        return state
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Put ``own_state`` back."""

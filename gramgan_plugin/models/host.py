@@ -224,7 +224,7 @@ class HostFixes:
                 group["lr"] = rate
             try:
                 scheduler.step()
-            except ValueError as error:
+            except (ValueError, ArithmeticError) as error:
                 raise TrainingStopped(
                     f"train.scheduler: {type(scheduler).__name__} has ended ({error}); make it as long as "
                     "train.total_iter, then resume"

@@ -61,7 +61,11 @@ def recorded_speed(train: Mapping[str, Any], facts: Mapping[str, Any], device: s
         facts: of ``Speed.facts``; what does not fit, or is of another type of device, is passed over.
         device: type of the present device.
     """
-    fits = facts.get("precision") in DTYPES and isinstance(facts.get("channels_last"), bool)
+    fits = (
+        isinstance(facts.get("precision"), str)
+        and facts["precision"] in DTYPES
+        and isinstance(facts.get("channels_last"), bool)
+    )
     if not fits or facts.get("device") != device:
         return dict(train)
     return {key: facts[key] if key in AUTO_KEYS and value == "auto" else value for key, value in train.items()}

@@ -23,6 +23,8 @@ from gramgan_plugin.sections import section
 POSITION = frozenset(
     {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "verbose", "T_cur", "T_i"}
 )
+# Schedules with rates of their own.
+OWN_RATES = {"OneCycleLR", "CyclicLR"}
 # More than any training takes: a schedule that is computed anew is stepped that often.
 MOST_ITERATIONS = 10**7
 # Settings of a group that come from the schedule's options, as its constructor leaves them there.
@@ -92,7 +94,9 @@ def restore_optimizers(
     lines: list[str] = []
     for number, (name, optimizer) in enumerate(optimizers.items()):
         was = _class_before(classes.get("optimizers"), number, optimizer, saved[number])
-        changes = _other_settings(optimizer, saved[number]) if was == type(optimizer).__name__ else []
+        names = {_entry(classes.get("schedulers"), number), *(type(one).__name__ for one in schedulers[number:][:1])}
+        changes = _other_settings(optimizer, saved[number], own_rates=bool(names & OWN_RATES))
+        changes = changes if was == type(optimizer).__name__ else []
         lines += _restore_moments(optimizer, saved[number], name, was, replaced=name in set(replaced))
         if changes:
             lines.append(f"{name}: {'; '.join(changes)}")
@@ -118,13 +122,13 @@ def _restore_moments(
 ) -> list[str]:
     """Load the moments; the settings stay as they are. Where they cannot be carried, the moments start fresh."""
     fresh = f"{name}: the moments start anew, since"
+    if replaced:
+        return [f"{fresh} path.ignore_resume_networks starts the network from other weights"]
     if was != type(optimizer).__name__:
         return [f"{fresh} the optimizer is {type(optimizer).__name__}, was {was}"]
     own = optimizer.state_dict()
     ids = [_list(group.get("params")) for group in saved["param_groups"]]
     if [len(group) for group in ids] != [len(group["params"]) for group in own["param_groups"]]:
-        if replaced:
-            return [f"{fresh} the network is another"]
         raise ValueError(f"{name}: the parameter groups are those of another network")
     state: dict[int, dict[str, Any]] = {}
     for group, mine, theirs in zip(optimizer.param_groups, own["param_groups"], ids, strict=True):
@@ -141,8 +145,6 @@ def _restore_moments(
                 return [f"{fresh} the state has no {missing[0]}, which {type(optimizer).__name__} needs"]
             state[number] = {key: entry[key] for key in trials[form]}
             wrong = next((key for key, value in trials[form].items() if not _alike(entry[key], value)), None)
-            if wrong is not None and replaced:
-                return [f"{fresh} the network is another"]
             if wrong is not None:
                 raise ValueError(f"{name}: {wrong} of parameter {number} does not fit it, or is not finite")
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
@@ -185,16 +187,19 @@ def _class_before(names: Any, number: int, optimizer: Optimizer, saved: Mapping[
     return own
 
 
-def _other_settings(optimizer: Optimizer, saved: Mapping[str, Any]) -> list[str]:
-    """The settings of the option file that differ from those of the state, such as ``lr: 1e-06, was 0.0001``."""
+def _other_settings(optimizer: Optimizer, saved: Mapping[str, Any], *, own_rates: bool) -> list[str]:
+    """The settings of the option file that differ from those of the state, such as ``lr: 1e-06, was 0.0001``.
+
+    ``own_rates``: the schedule, now or before, does not go by the optimizer's lr.
+    """
     found: dict[str, None] = {}
     for group, before in zip(optimizer.param_groups, saved["param_groups"], strict=False):
         scheduled = {"lr"} | ({"betas", "momentum"} if "base_momentum" in group else set())
         for key, value in group.items():
             if key in scheduled or key in ("params", "decoupled_weight_decay", *WAYS) or key not in before:
                 continue
-            # The schedule keeps the rate of the file under another name; where it has rates of its own, they count.
-            if key in OF_SCHEDULE and (key != "initial_lr" or "max_lr" in group):
+            # The schedule keeps the rate of the file under another name; some have rates of their own (max_lr).
+            if key in OF_SCHEDULE and (key != "initial_lr" or own_rates):
                 continue
             if not _equal(value, before[key]):
                 label = "lr" if key == "initial_lr" else key
@@ -204,18 +209,19 @@ def _other_settings(optimizer: Optimizer, saved: Mapping[str, Any]) -> list[str]
 
 def _other_schedule(scheduler: Any, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[str]:
     """The options of a schedule that differ from those of its state."""
-    own, found = scheduler.state_dict(), []
+    own, found, rates = scheduler.state_dict(), [], ""
     for key in sorted((own.keys() | state.keys()) - POSITION, key=str):
         if key not in own or key not in state:
             found.append("it was another schedule")
+        elif key == "base_lrs" and not _equal(own[key], state[key]):
+            rates = "another lr"
         elif not _equal(own[key], state[key]):
-            label = "lr" if key == "base_lrs" else key.lstrip("_")
-            found.append(f"{label}: {_shown(own[key])}, was {_shown(state[key])}")
+            found.append(f"{key.lstrip('_')}: {_shown(own[key])}, was {_shown(state[key])}")
     for group, before in zip(scheduler.optimizer.param_groups, groups, strict=False):
-        for key in OF_SCHEDULE[1:]:
+        for key in ("max_lr", "base_momentum", "max_momentum"):  # min_lr follows from max_lr
             if key in group and not _equal(group[key], before.get(key)):
                 found.append(f"{key}: {_shown(group[key])}, was {_shown(before.get(key))}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)) or [rates] * bool(rates)
 
 
 def _put_back(scheduler: Any, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], iteration: int) -> bool:
@@ -231,7 +237,7 @@ def _put_back(scheduler: Any, state: Mapping[str, Any], groups: Sequence[Mapping
     set_now = [{key: before[key] for key in ("lr", "betas", "momentum") if key in before} for before in groups]
     if not all(_is_finite(member) for one in set_now for value in one.values() for member in _list(value)):
         return False
-    scheduler.load_state_dict(position)
+    scheduler.load_state_dict({**own, **position})  # CyclicLR asks for keys that are no position
     for group, now in zip(scheduler.optimizer.param_groups, set_now, strict=True):
         group["lr"] = now.get("lr", group["lr"])
         if "base_momentum" in group and "momentum" in now:
@@ -248,7 +254,7 @@ def _advance(scheduler: Any, iteration: int) -> None:
         try:
             for _ in range(iteration - 1):
                 scheduler.step()
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:
             raise OptionError(
                 f"train.scheduler: {type(scheduler).__name__} ends before iteration {iteration:,d}, which the run has "
                 f"reached ({error}); make it as long as train.total_iter"
@@ -299,4 +305,6 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)

@@ -15,6 +15,8 @@ from gramgan_plugin.sections import section
 
 logger = logging.getLogger("basicsr")
 
+MOST = 10**7  # epochs, and batches in one: more than any training has
+
 
 def run_facts(opt: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded, besides the place in the data, in plain types.
@@ -67,15 +69,17 @@ def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: Tr
     """
     before = section(content, "run")
     was, now, place = section(before, "data"), facts["data"], section(before, "place")
-    if not was or not is_count(place.get("epoch")) or not is_count(place.get("batch")):
+    epoch, batch = place.get("epoch"), place.get("batch")
+    if not was or not is_count(epoch) or not is_count(batch) or max(epoch, batch) > MOST:
         return data.place(int(content["iter"]))
-    epoch, batch = place["epoch"], place["batch"]
     differences = [*_differences(was, now), *_other_seed(before.get("seed"), facts["seed"])]
     if differences:
         epoch, batch = epoch + (batch > 0), 0
         for difference in differences:
             logger.warning(f"{difference}; training goes on at the start of epoch {epoch}")
         return epoch, batch
+    if batch > data.batches_per_epoch:
+        return data.place(int(content["iter"]))
     inexact = list(_other_databases(section(before, "patch_databases"), section(facts, "patch_databases")))
     if was.get("world_size") != now["world_size"]:
         inexact.append(f"{now['world_size']} processes instead of {was.get('world_size')}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from gramgan_plugin.checkpoints.files import save_json
 from gramgan_plugin.json_record import parse_json
+from gramgan_plugin.sections import section
 from gramgan_plugin.training.resume import damage
 
 logger = logging.getLogger("basicsr")
@@ -44,10 +45,11 @@ class Checkpoints:
         self.metric: str | None = options.get("keep_best")
         self.lower = False
         self.best: float | None = None
-        self._passing: int | None = None
+        self._passing: set[int] = set()
         if not self.writes:
             return
         self._finish_what_was_cut_short()
+        self._passing = {number for number in self._numbers() if self._is_passing(number)}
         if self.metric is not None:
             metrics = (opt.get("val") or {}).get("metrics") or {}
             self.lower = (metrics.get(self.metric) or {}).get("better", "higher") == "lower"
@@ -70,10 +72,10 @@ class Checkpoints:
             return
         state = f"{self.states.name}/{iteration}.state"
         save_json({"iter": iteration, "state": state}, self.run / "latest.json")
-        if self._passing is not None:
-            self._remove(self.states / f"{self._passing}.json", self._passing)
-        self._passing = iteration if passing else None
-        if self.keep_last is not None:
+        for number in self._passing - {iteration}:
+            self._remove(self.states / f"{number}.json", number)
+        self._passing = {iteration} if passing else set()
+        if self.keep_last is not None and not passing:
             self._prune(iteration, self.keep_last)
 
     def validated(self, iteration: int, results: Mapping[str, Mapping[str, float]]) -> None:
@@ -125,8 +127,7 @@ class Checkpoints:
 
         Those of later iterations, which are there when a run goes on from an older state, neither count nor go.
         """
-        numbers = sorted(int(path.stem) for path in self.states.glob("*.json") if path.stem.isdecimal())
-        numbers = [number for number in numbers if number <= iteration]
+        numbers = [number for number in self._numbers() if number <= iteration]
         # Sizes will do: reading all files again at each save would take longer than writing one.
         whole = [n for n in numbers if damage(self.states / f"{n}.state", contents=False) is None]
         if len(whole) < keep_last:
@@ -134,6 +135,19 @@ class Checkpoints:
         for number in numbers:
             if number < whole[-keep_last]:
                 self._remove(self.states / f"{number}.json", number)
+
+    def _numbers(self) -> list[int]:
+        """The iterations of the checkpoints that have a list of their files."""
+        return sorted(int(path.stem) for path in self.states.glob("*.json") if path.stem.isdecimal())
+
+    def _is_passing(self, number: int) -> bool:
+        """Whether the checkpoint was written for a validation alone."""
+        try:
+            return (
+                section(parse_json((self.states / f"{number}.json").read_text("utf-8")), "run").get("passing") is True
+            )
+        except (OSError, ValueError):
+            return False
 
     def _remove(self, manifest: Path, number: int) -> None:
         """Remove a checkpoint: first it stops counting, then its state goes, then its networks."""

@@ -21,8 +21,8 @@ from gramgan_plugin.training.resume import (
     find_resume_state,
     is_of_run,
     load_resume_state,
+    recorded_results,
     restore,
-    was_validated,
 )
 from gramgan_plugin.training.run_folder import open_run_folder, record_data, record_run
 from gramgan_plugin.training.signals import StopRequest, stop_signals
@@ -99,10 +99,8 @@ class Run:
         self.val_loaders = build_test_loaders(opt, "val")
         self.val_freq = _whole(opt, "val", "val_freq", 5000) if opt.get("val") and self.val_loaders else 0
         device = "cuda" if opt["num_gpu"] != 0 else "cpu"
-        train = recorded_speed(opt["train"], section(content, "run", "speed"), device)
+        train = recorded_speed(opt["train"], section(content, "own", "speed"), device)
         self.model = build_model({**opt, "train": train})
-        if (speed := getattr(self.model, "speed", None)) is not None:
-            self.facts["speed"] = speed.facts()
         self.checkpoints = Checkpoints(self.model, opt)
         # The iteration finished last, and the place in the data of the batch that follows it.
         self.iteration, self.place, self.epoch = 0, (0, 0), 0
@@ -112,7 +110,10 @@ class Run:
             self.epoch = self.place[0]
         # The iteration whose checkpoint was written last, or could not be.
         self.saved = self.iteration if is_of_run(state, opt) else 0
-        self.validated = self.iteration if self.saved and self._was_validated() else 0
+        results = self._recorded_results() if self.saved else None
+        self.validated = self.iteration if results is not None else 0
+        if results is not None:  # a kill may have come before they were compared with the best
+            self.checkpoints.validated(self.iteration, results)
         self.batches: Any = self.data.batches(*self.place)  # a generator, which can be closed
         self.clock = _Clock()
         self.log = RunLog(opt, self.iteration)
@@ -199,7 +200,8 @@ class Run:
         # A process that cannot write leaves at once, and that ends the others: they wait for it.
         logger.info(f"Saving the checkpoint of iteration {self.iteration:,d}")
         self.saved = self.iteration
-        self.model.run_facts = {**self.facts, "place": {"epoch": self.place[0], "batch": self.place[1]}}
+        place = {"epoch": self.place[0], "batch": self.place[1]}
+        self.model.run_facts = {**self.facts, "place": place, **({"passing": True} if passing else {})}
         self.checkpoints.save(self.epoch, self.iteration, passing=passing)
 
     def _save_before_leaving(self) -> None:
@@ -210,9 +212,12 @@ class Run:
         except TrainingStopped as error:
             logger.warning(f"The state of iteration {self.iteration:,d} cannot be saved: {error}")
 
-    def _was_validated(self) -> bool:
+    def _recorded_results(self) -> dict[str, dict[str, float]] | None:
         datasets = [loader.dataset.opt["name"] for loader in self.val_loaders]  # type: ignore[attr-defined]
-        return bool(distributed.gather(was_validated(self.folder, self.iteration, datasets))[0])
+        found: dict[str, dict[str, float]] | None = distributed.gather(
+            recorded_results(self.folder, self.iteration, datasets) if datasets else None
+        )[0]
+        return found
 
     def _validate(self) -> None:
         if self.saved != self.iteration:  # whatever a validation meets, no training is lost by it

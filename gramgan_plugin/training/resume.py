@@ -9,7 +9,9 @@ from gramgan_plugin.checkpoints.files import describe_file, load_tensors
 from gramgan_plugin.data.progress import printable
 from gramgan_plugin.errors import UserError, shortened
 from gramgan_plugin.json_lines import read_lines
-from gramgan_plugin.json_record import MOST_BYTES, parse_json
+from gramgan_plugin.json_record import MOST_BYTES, is_count, parse_json
+from gramgan_plugin.models.restore import check_form
+from gramgan_plugin.sections import section
 
 logger = logging.getLogger("basicsr")
 
@@ -109,7 +111,7 @@ def _problem(state: Path, networks: Iterable[str]) -> str | None:
     try:
         content = load_tensors(state)
         iteration = content.get("iter") if isinstance(content, dict) else None
-        if iteration != int(state.stem):
+        if type(iteration) is not int or iteration != int(state.stem):
             return "it is not the training state of that iteration"
         paths = [state.parent.parent / "models" / f"{network}_{iteration}.pth" for network in networks]
         for path in paths:
@@ -159,18 +161,28 @@ def damage(state: Path, *, contents: bool = True) -> str | None:
     return None
 
 
-def was_validated(run: Path, iteration: int, datasets: Iterable[str]) -> bool:
-    """Whether a run's ``metrics.jsonl`` has the results of all these sets at an iteration.
+def recorded_results(run: Path, iteration: int, datasets: Iterable[str]) -> dict[str, dict[str, float]] | None:
+    """The validation results of an iteration in a run's ``metrics.jsonl``, or None unless all these sets have some.
 
-    A checkpoint is written before the validation of its iteration, and a kill may have come between the two.
+    A checkpoint is written before the validation of its iteration, and a kill may have come between the two. Results
+    from before the last start at an earlier iteration are of weights that the run has left behind.
+
+    Returns:
+        set -> metric -> mean.
     """
-    path = run / "metrics.jsonl"
+    results: dict[str, dict[str, float]] = {}
     try:
-        records = [record for _, record in read_lines(path)] if path.is_file() else []
-    except UserError:
-        return False
-    # What is read may be of any type.
-    return {*datasets} <= {str(record.get("dataset")) for record in records if record.get("iter") == iteration}
+        starts = [record for _, record in read_lines(run / "starts.jsonl")] if (run / "starts.jsonl").is_file() else []
+        before = [start for start in starts if is_count(start.get("iteration")) and start["iteration"] < iteration]
+        first = before[-1].get("metrics_lines", 0) if before else 0
+        for number, record in read_lines(run / "metrics.jsonl") if (run / "metrics.jsonl").is_file() else ():
+            values = section(record, "metrics")
+            if record.get("iter") == iteration and "dataset" in record and number > first:
+                numbers = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
+                results[str(record["dataset"])] = numbers
+    except (UserError, TypeError, OverflowError):
+        return None
+    return results if {*datasets} <= results.keys() else None
 
 
 def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +196,10 @@ def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:
     content = load_tensors(state)
     if not isinstance(content, dict) or not {"iter", "optimizers", "schedulers"} <= content.keys():
         raise UserError(f"{state}: not a training state")
+    try:
+        check_form(content)
+    except ValueError as error:
+        raise UserError(f"{state}: a damaged training state: {error}") from error
     path = opt["path"]
     models = state.parent.parent / "models"
     for network in _networks(opt):

@@ -83,8 +83,11 @@ def record_run(folder: Path, opt: dict[str, Any], iteration: int = 0) -> None:
     facts = environment(opt)
     save_json(facts, folder / "environment.json")
     if opt.get("is_train", True):
+        metrics = folder / "metrics.jsonl"
+        lines = metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+        started = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "iteration": iteration, "metrics_lines": lines}
         starts = JsonLines(folder / "starts.jsonl")
-        starts.append({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "iteration": iteration, **facts})
+        starts.append({**started, **facts})
         starts.close()
 
 

@@ -68,6 +68,21 @@ class TestOtherFiles:
             load_options(["~nouser/x"])
 
 
+class TestTemplates:
+    """`{}x4`, whose quotes the shell takes from a command line."""
+
+    def test_on_the_command_line(self):
+        options = {"datasets": {"val": {}}}
+        apply_override(options, "datasets:val:filename_tmpl={}x4")
+        apply_override(options, "datasets:val:io_backend={}")
+        assert options == {"datasets": {"val": {"filename_tmpl": "{}x4", "io_backend": {}}}}
+
+    def test_in_a_file(self, workdir):
+        (workdir / "o.yml").write_text("datasets:\n  val:\n    filename_tmpl: {}x4\n")
+        with pytest.raises(OptionError, match=r"a value that begins with \{ needs quotes, such as '\{\}x4'"):
+            load_options(["o.yml"])
+
+
 class TestOverride:
     @pytest.mark.parametrize(
         ("override", "value"),

@@ -348,3 +348,30 @@ class TestUpstreams:
     def test_errors(self, source, change, message):
         lines = _error(getattr(upstream, source)(), change)
         assert any(line.startswith(message) for line in lines), lines
+
+
+class TestSchedules:
+    @pytest.mark.parametrize(
+        ("schedule", "key"),
+        [
+            ({"type": "CosineAnnealingLR", "T_max": 0}, "T_max"),
+            ({"type": "CosineAnnealingLR", "T_max": -1}, "T_max"),
+            ({"type": "StepLR", "step_size": 0}, "step_size"),
+            ({"type": "CosineAnnealingWarmRestarts", "T_0": 0}, "T_0"),
+        ],
+    )
+    def test_a_length_of_nothing(self, tiny_options, schedule, key):
+        lines = _error(tiny_options, _set("train:scheduler", schedule))
+        assert any(line.startswith(f"train.scheduler.{key}: must be at least 1") for line in lines)
+
+    def test_a_rate_that_the_schedule_does_not_use(self, tiny_options):
+        schedule = {"type": "OneCycleLR", "max_lr": 1e-3, "total_steps": 10}
+        _set("train:scheduler", schedule)(tiny_options)
+        warnings = check_options(tiny_options)
+        assert (
+            "train.optim_g.lr: has no effect: OneCycleLR sets the rate by train.scheduler.max_lr; change that"
+            in warnings
+        )
+        for optimizer in ("optim_g", "optim_d"):
+            tiny_options["train"][optimizer]["lr"] = 1e-3
+        assert not [line for line in check_options(tiny_options) if "has no effect" in line]

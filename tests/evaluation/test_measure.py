@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from basicsr.data.single_image_dataset import SingleImageDataset
 from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils import tensor2img
 from torch.utils.data import DataLoader
@@ -96,10 +97,26 @@ class TestLeftOut:
         with pytest.raises(UserError, match=r"dot"):
             self._measure(photos)
 
-    def test_when_none_can_be_measured_that_is_an_error(self, photos):
-        huge = {"psnr": {"type": "calculate_psnr", "crop_border": 40}}
-        with pytest.raises(UserError, match="too small for crop_border"):
-            measure(bicubic_enlarger(4), photos, huge, model="x", device=torch.device("cpu"), stop=False)
+    def test_niqe_of_a_small_image(self, photos):
+        niqe = {"niqe": {"type": "calculate_niqe", "crop_border": 4}}
+        result = measure(bicubic_enlarger(4), photos, niqe, model="x", device=torch.device("cpu"), stop=False)
+        assert set(result.left_out["niqe"]) == {"dot", "cat", "torn"}, "BasicSR's NIQE wants 96 pixels"
+
+    def test_a_damaged_photo_of_a_set_without_gt(self, tmp_path):
+        for name in ("cat", "torn"):
+            cv2.imwrite(str(tmp_path / f"{name}.png"), skimage.data.chelsea()[:64, :64])
+        torn = tmp_path / "torn.png"
+        torn.write_bytes(torn.read_bytes()[:900])
+        options = {"name": "photos", "phase": "test", "type": "SingleImageDataset", "io_backend": {"type": "disk"}}
+        loader = DataLoader(SingleImageDataset(options | {"dataroot_lq": str(tmp_path)}), batch_size=1)
+        metrics = METRICS | {"niqe": {"type": "calculate_niqe", "crop_border": 4}}
+        result = measure(bicubic_enlarger(4), loader, metrics, model="x", device=torch.device("cpu"), stop=False)
+        assert set(result.per_image) == {"niqe"}
+        assert {metric: set(images) for metric, images in result.left_out.items()} == {"niqe": {"torn"}}
+        assert result.without_gt == ["psnr", "ssim"]
+        rows = {row["metric"]: row for row in result.rows()}
+        assert rows["psnr"]["mean"] is None
+        assert rows["psnr"]["without_gt"] is True
 
     def test_an_image_that_equals_gt(self, tmp_path):
         cv2.imwrite(str(tmp_path / "flat.png"), np.full((32, 32, 3), 90, np.uint8))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gramgan_plugin.checkpoints.files import describe_file
 from gramgan_plugin.evaluation.over_time import _read_values
-from gramgan_plugin.training.resume import damage, newest_checkpoint, was_validated
+from gramgan_plugin.training.resume import damage, newest_checkpoint, recorded_results
 from gramgan_plugin.training.run_folder import _holder
 from gramgan_plugin.training.wandb_log import _kept_id
 
@@ -78,8 +78,8 @@ class TestOthers:
     @pytest.mark.parametrize("line", [*DEEP, '{"iter": 1, "dataset": []}', '{"iter": 1, "dataset": {}}', "3"])
     def test_metrics(self, tmp_path, line):
         (tmp_path / "metrics.jsonl").write_text(line + '\n{"iter": 1, "dataset": "Set5", "metrics": {}}\n')
-        assert was_validated(tmp_path, 1, ["Set5"]) is ("dataset" in line)
-        assert not was_validated(tmp_path, 1, ["Set5", "Set14"])
+        assert (recorded_results(tmp_path, 1, ["Set5"]) is not None) is ("dataset" in line)
+        assert recorded_results(tmp_path, 1, ["Set5", "Set14"]) is None
 
     @pytest.mark.parametrize("text", DEEP)
     def test_small_ones(self, tmp_path, text):

@@ -454,6 +454,54 @@ class TestValidation:
         lines = [line["iter"] for line in _lines(workdir / "experiments/tiny/metrics.jsonl") if "metrics" in line]
         assert lines == [2, 4], "what the signal cut short is made up"
 
+    def test_a_kill_between_the_results_and_the_best(self, tiny_options, workdir):
+        tiny_options["logger"]["keep_best"] = "psnr"
+
+        def killed(self: Checkpoints, *arguments: object) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            patch.setattr(Checkpoints, "validated", killed)
+            _train(tiny_options)
+        best = workdir / "experiments/tiny/models/best.json"
+        assert not best.exists()
+        _train(tiny_options, auto_resume=True)
+        (value,) = (
+            line["metrics"]["psnr"] for line in _lines(workdir / "experiments/tiny/metrics.jsonl") if "metrics" in line
+        )
+        assert json.loads(best.read_text())["value"] == value
+
+    def test_results_of_weights_left_behind_do_not_count(self, tiny_options, workdir):
+        tiny_options["val"]["val_freq"] = tiny_options["train"]["total_iter"] = 3
+        _train(tiny_options)
+        run = workdir / "experiments/tiny"
+        for path in [*run.glob("training_states/3.*"), *run.glob("models/net_?_3.pth")]:
+            path.unlink()
+        tiny_options["train"]["optim_g"]["lr"] = 1e-2
+
+        def killed(self: GramGANModel) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            patch.setattr(GramGANModel, "test", killed)
+            _train(tiny_options, auto_resume=True)
+        _train(tiny_options, auto_resume=True)
+        values = [line["metrics"]["psnr"] for line in _lines(run / "metrics.jsonl") if "metrics" in line]
+        assert len(values) == 2
+        assert values[0] != values[1]
+
+    def test_a_checkpoint_for_a_validation_goes_after_a_resume_too(self, tiny_options, workdir, after):
+        tiny_options["val"]["val_freq"] = 3
+        tiny_options["train"]["total_iter"] = 6
+        tiny_options["logger"]["keep_last"] = 2
+        after(3, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Preempted):
+            _train(tiny_options)
+        states = workdir / "experiments/tiny/training_states"
+        assert (states / "3.json").exists()
+        _train(tiny_options, auto_resume=True)
+        assert sorted(path.name for path in states.glob("*.json")) == ["4.json", "6.json"]
+
 
 class TestSpikes:
     def test_the_norms_are_resumed_exactly(self, tiny_options, workdir):

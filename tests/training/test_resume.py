@@ -27,6 +27,8 @@ FACTS = {"data": DATA, "seed": 3, "torch": torch.__version__}
 class Data:
     """The place by the iteration, in epochs of 2 batches."""
 
+    batches_per_epoch = 2
+
     def place(self, iteration: int) -> tuple[int, int]:
         return divmod(iteration, 2)
 
@@ -62,6 +64,9 @@ class TestPlaceInData:
             {"iter": 9, "run": None},
             {"iter": 9, "run": {"place": {"epoch": 3}, "data": DATA}},
             {"iter": 9, "run": {"place": {"epoch": 3, "batch": 0}}},
+            {"iter": 9, "run": {"place": {"epoch": 3, "batch": -1}, "data": DATA}},
+            {"iter": 9, "run": {"place": {"epoch": 10**400, "batch": 0}, "data": DATA}},
+            {"iter": 9, "run": {"place": {"epoch": 3, "batch": 10**9}, "data": DATA}},
         ],
     )
     def test_a_state_without_facts(self, lines, content):
@@ -311,9 +316,15 @@ class TestChangedOptions:
 
     def test_a_network_of_other_widths(self, run, tiny_options):
         tiny_options["path"]["ignore_resume_networks"] = ["network_g"]
-        tiny_options["network_g"]["num_grow_ch"] = 2
-        _train(tiny_options, auto_resume=True)
-        assert "train.optim_g: the moments start anew, since the network is another" in _warnings(run)[0]
+        for width in (2, 4):  # other widths, and the same as before
+            tiny_options["network_g"]["num_grow_ch"] = width
+            tiny_options["train"]["total_iter"] += 1
+            _train(tiny_options, auto_resume=True)
+            line = "train.optim_g: the moments start anew, since path.ignore_resume_networks starts the network from"
+            assert line in _warnings(run)[-1]
+            newest = max((run / "training_states").glob("*.state"), key=lambda path: int(path.stem))
+            steps = torch.load(newest, weights_only=True)["optimizers"][0]["state"][0]["step"]
+            assert int(steps) < int(newest.stem)
 
     def test_an_optimizer_of_another_class(self, run, tiny_options):
         tiny_options["train"]["optim_g"]["type"] = "AdamW"

@@ -99,7 +99,9 @@ class TestRecordRun:
         ]
         assert all(abs(datetime.now(UTC) - datetime.fromisoformat(start["time"])).seconds < 60 for start in starts)
         latest = json.loads((tmp_path / "environment.json").read_text())
-        assert latest == {key: value for key, value in starts[-1].items() if key not in ("time", "iteration")}
+        assert latest == {
+            key: value for key, value in starts[-1].items() if key not in ("time", "iteration", "metrics_lines")
+        }
 
     def test_a_test_has_no_starts(self, tmp_path):
         record_run(tmp_path, {"is_train": False})

@@ -29,10 +29,13 @@ from gramgan_plugin.training.run_folder import open_run_folder
 
 FOLDER = Path("experiments/quickstart")
 SECONDS = 300.0  # for it all; slower machines train for fewer iterations
-OF_TESTS = 40.0  # what is left of them for tests and pictures
+OF_TESTS = 20.0  # what is left of them for tests and pictures
 OF_LOADING = 1.15  # an iteration with its share of loading, logging and validation, by one without
 L1_ITERATIONS, GRAMGAN_ITERATIONS = 1200, 500
+FEW_GRAMGAN_ITERATIONS = 300  # beside all of the L1 stage's, where not all fits: it can only be as good as its start
 LEAST_ITERATIONS = 100
+BATCH, SMALL_BATCH = 8, 4  # of the option file, and where time is short
+OF_SMALL = 0.9  # an iteration of half the batch takes a little more than half the time
 REHEARSAL = 4  # iterations that are timed
 
 Scores = dict[str, dict[str, float]]
@@ -70,9 +73,9 @@ def run_quickstart(
         gramgan = rehearse(_options("train_gramgan_sample", data, gramgan_changes(), "val"), folder / "gramgan")
         say(f"     an iteration takes {l1.seconds:.2f} s in the L1 stage, {gramgan.seconds:.2f} s in Gram-GAN's ({l1})")
         planned = plan(SECONDS - OF_TESTS - (time.perf_counter() - started), l1.seconds, gramgan.seconds)
-        iterations = planned[0] if l1_iterations is None else l1_iterations
-        say(f"2/5  Training the L1 stage on {data.sub_images} sub-images, {iterations:,} iterations")
-        _train("train_rrdb_psnr_sample", folder / "l1", data, merge(l1_changes(iterations), l1.options()))
+        iterations, batch = smaller_batches(planned[0]) if l1_iterations is None else (l1_iterations, BATCH)
+        say(f"2/5  Training the L1 stage on {data.sub_images} sub-images, {iterations:,} iterations of batch {batch}")
+        _train("train_rrdb_psnr_sample", folder / "l1", data, merge(l1_changes(iterations, batch), l1.options()))
         left = SECONDS - OF_TESTS - (time.perf_counter() - started)
         fitting = min(GRAMGAN_ITERATIONS, max(LEAST_ITERATIONS, int(left / gramgan.seconds)))
         iterations = fitting if gramgan_iterations is None else gramgan_iterations
@@ -139,7 +142,7 @@ def rehearse(options: dict[str, Any], folder: Path) -> Rehearsal:
 
 
 def plan(seconds: float, l1: float, gramgan: float) -> tuple[int, int]:
-    """Iterations of the two stages: all of them, or shortened alike to what fits.
+    """Iterations of the two stages: all of them, or what fits.
 
     Args:
         seconds: for both.
@@ -147,17 +150,38 @@ def plan(seconds: float, l1: float, gramgan: float) -> tuple[int, int]:
         gramgan: and of Gram-GAN's.
 
     >>> plan(260, 0.05, 0.13), plan(260, 0.2, 0.6)
-    ((1200, 500), (577, 240))
+    ((1200, 500), (742, 186))
     """
-    share = min(1.0, max(0.0, seconds) / (L1_ITERATIONS * l1 + GRAMGAN_ITERATIONS * gramgan))
-    return max(LEAST_ITERATIONS, int(L1_ITERATIONS * share)), max(LEAST_ITERATIONS, int(GRAMGAN_ITERATIONS * share))
+    if L1_ITERATIONS * l1 + GRAMGAN_ITERATIONS * gramgan <= seconds:
+        return L1_ITERATIONS, GRAMGAN_ITERATIONS
+    share = max(0.0, seconds) / (L1_ITERATIONS * l1 + FEW_GRAMGAN_ITERATIONS * gramgan)
+    first = min(L1_ITERATIONS, int(L1_ITERATIONS * share))
+    fitting = int((seconds - first * l1) / gramgan)
+    return max(LEAST_ITERATIONS, first), min(GRAMGAN_ITERATIONS, max(LEAST_ITERATIONS, fitting))
 
 
-def l1_changes(iterations: int | None = None) -> dict[str, Any]:
-    """What differs from the option file of the small L1 stage: its length, if another is asked for."""
-    if iterations is None:
-        return {}
-    return {"train": {"total_iter": iterations, "scheduler": {"total_steps": iterations + 1}}}
+def smaller_batches(iterations: int) -> tuple[int, int]:
+    """Iterations and batch of the L1 stage, where so many iterations of the usual batch fit.
+
+    In the same time more iterations of a smaller batch learn more: on the sample photos 679 of batch 8 end 0.40 dB
+    above bicubic, 1,358 of batch 4 0.67 dB.
+
+    >>> smaller_batches(1200), smaller_batches(679)
+    ((1200, 8), (1222, 4))
+    """
+    if iterations >= 0.8 * L1_ITERATIONS:
+        return iterations, BATCH
+    return int(OF_SMALL * iterations * BATCH / SMALL_BATCH), SMALL_BATCH
+
+
+def l1_changes(iterations: int | None = None, batch: int = BATCH) -> dict[str, Any]:
+    """What differs from the option file of the small L1 stage: its length and batch, if others are asked for."""
+    changes: dict[str, Any] = {}
+    if iterations is not None:
+        changes["train"] = {"total_iter": iterations, "scheduler": {"total_steps": iterations + 1}}
+    if batch != BATCH:
+        changes["datasets"] = {"train": {"batch_size_per_gpu": batch}}
+    return changes
 
 
 def gramgan_changes(iterations: int | None = None) -> dict[str, Any]:

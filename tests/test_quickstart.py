@@ -11,7 +11,7 @@ import gramgan_plugin.quickstart as module
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import parse_yaml
 from gramgan_plugin.errors import Preempted
-from gramgan_plugin.quickstart import gramgan_changes, l1_changes, plan, run_quickstart
+from gramgan_plugin.quickstart import gramgan_changes, l1_changes, plan, run_quickstart, smaller_batches
 
 
 @pytest.fixture
@@ -128,6 +128,16 @@ def test_as_a_command(workdir, monkeypatch):
 
 
 class TestPlan:
+    @pytest.mark.parametrize("fits", [100, 340, 679, 959, 960, 1200])
+    def test_smaller_batches_take_no_longer(self, fits):
+        iterations, batch = smaller_batches(fits)
+        assert batch in (4, 8)
+        assert iterations * batch <= fits * 8
+        assert iterations >= fits
+        assert (batch == 8) is (fits >= 960)
+        block = l1_changes(iterations, batch)
+        assert block.get("datasets", {"train": {"batch_size_per_gpu": 8}})["train"]["batch_size_per_gpu"] == batch
+
     @pytest.mark.parametrize(("l1", "gramgan"), [(0.01, 0.02), (0.05, 0.13), (0.2, 0.45), (0.5, 2.0), (9.0, 9.0)])
     def test_it_fits_or_is_as_short_as_can_be(self, l1, gramgan):
         first, second = plan(250, l1, gramgan)
@@ -135,7 +145,7 @@ class TestPlan:
         assert second <= 500
         assert first * l1 + second * gramgan <= 250 or min(first, second) == 100
         # As much as fits: with some more it would not.
-        assert (first, second) == (1200, 500) or (first + 5) * l1 + (second + 5) * gramgan > 250
+        assert (first, second) == (1200, 500) or first * l1 + (second + 2) * gramgan > 250
 
     def test_what_the_machine_does_is_measured(self, done):
         folder, said, _ = done

@@ -280,7 +280,7 @@ class TestMetrics:
         del block["dataroot_lq"]
         block |= {"dataroot_gt": str(gt), "lq": "bicubic"}
         assert main(["test", "-opt", write_options(options)]) == 3
-        assert "tiny, heldout: torn is left out of the mean of psnr" in capsys.readouterr().out
+        assert capsys.readouterr().out.count("- heldout: torn is left out of the mean of psnr") == 1
         rows = json.loads((workdir / "results/tiny/results.json").read_text())["rows"]
         assert [(row["model"], set(row["per_image"]), set(row["left_out"])) for row in rows] == [
             ("bicubic", {"whole"}, {"torn"}),

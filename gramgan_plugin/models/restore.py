@@ -23,6 +23,8 @@ from gramgan_plugin.sections import section
 POSITION = frozenset(
     {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "verbose", "T_cur", "T_i"}
 )
+# Moments that are never negative.
+SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg"}
 # Schedules with rates of their own.
 OWN_RATES = {"OneCycleLR", "CyclicLR"}
 # More than any training takes: a schedule that is computed anew is stepped that often.
@@ -145,8 +147,9 @@ def _restore_moments(
                 return [f"{fresh} the state has no {missing[0]}, which {type(optimizer).__name__} needs"]
             state[number] = {key: entry[key] for key in trials[form]}
             wrong = next((key for key, value in trials[form].items() if not _alike(entry[key], value)), None)
+            wrong = wrong or next((key for key in SQUARES & entry.keys() if bool((entry[key] < 0).any())), None)
             if wrong is not None:
-                raise ValueError(f"{name}: {wrong} of parameter {number} does not fit it, or is not finite")
+                raise ValueError(f"{name}: {wrong} of parameter {number} does not fit it, or holds impossible values")
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
     return []
 
@@ -236,6 +239,8 @@ def _put_back(scheduler: Any, state: Mapping[str, Any], groups: Sequence[Mapping
         return False
     set_now = [{key: before[key] for key in ("lr", "betas", "momentum") if key in before} for before in groups]
     if not all(_is_finite(member) for one in set_now for value in one.values() for member in _list(value)):
+        return False
+    if any(isinstance(one.get("lr"), list) or one.get("lr", 0) < 0 for one in set_now) or min(_list(rates)) < 0:
         return False
     scheduler.load_state_dict({**own, **position})  # CyclicLR asks for keys that are no position
     for group, now in zip(scheduler.optimizer.param_groups, set_now, strict=True):

@@ -200,6 +200,25 @@ class TestChanged:
             short.train(1, 6)
 
 
+class TestHandMade:
+    """States that were edited: what is impossible is refused or computed anew, never believed."""
+
+    def test_negative_squares(self):
+        content = _begun(ADAM, SCHEDULES["basicsr"]).content()
+        content["optimizers"][0]["state"][0]["exp_avg_sq"] -= 1.0
+        with pytest.raises(ValueError, match="exp_avg_sq of parameter 0 does not fit it, or holds impossible values"):
+            Model(ADAM, SCHEDULES["basicsr"]).resume_training(content)
+
+    @pytest.mark.parametrize("rate", [-5.0, [1, 2]])
+    def test_rates(self, rate):
+        content = _begun(ADAM, SCHEDULES["basicsr"]).content()
+        content["optimizers"][0]["param_groups"][0]["lr"] = rate
+        resumed = Model(ADAM, SCHEDULES["basicsr"])
+        resumed.resume_training(content)
+        expected = Model(ADAM, SCHEDULES["basicsr"]).train(1, ITERATIONS + 3)[ITERATIONS:]
+        assert resumed.train(ITERATIONS + 1, ITERATIONS + 3) == expected
+
+
 class TestWarmUp:
     """Upstream's linear warm-up never reaches the full rate where a schedule multiplies the rate before."""
 
@@ -242,7 +261,7 @@ class TestOtherNetworks:
             "text",
         ],
     )
-    def test_a_moment_that_is_none(self, moment):
+    def test_a_moment_that_no_step_leaves(self, moment):
         content = _begun(ADAM, SCHEDULES["basicsr"]).content()
         content["optimizers"][0]["state"][0]["exp_avg"] = moment
         with pytest.raises(ValueError, match="exp_avg of parameter 0"):

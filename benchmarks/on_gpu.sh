@@ -3,7 +3,7 @@
 # gram_patch_loss.py. Leaves one JSON with all of it, also of what failed.
 #
 #     benchmarks/on_gpu.sh [FILE]             # gpu.json in the working directory if none is named
-#     benchmarks/on_gpu.sh --dry-run [FILE]   # the same on the CPU, at sizes that take a minute
+#     benchmarks/on_gpu.sh --dry-run [FILE]   # the same on the CPU, at sizes that take some minutes
 set -uo pipefail
 
 dry=false

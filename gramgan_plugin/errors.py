@@ -78,17 +78,6 @@ def os_problem(error: OSError, path: str | Path | None = None) -> str | None:
     return what if name is None else f"{name}: {what}"
 
 
-def shortened(line: str, most: int = 1000) -> str:
-    """A line of at most so many characters: where it is longer, its beginning and its end.
-
-    >>> shortened("name: " + "x" * 100 + " cannot be a folder's name", 60)
-    "name: xxxxxxxxxxxxxxxxxxxxxxxx ... x cannot be a folder's name"
-    """
-    if len(line) <= most:
-        return line
-    return f"{line[: most // 2]} ... {line[-(most * 9 // 20) :]}"
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the machine's memory, or a GPU's, is used up."""
     kinds = {cls.__name__ for cls in type(error).__mro__}

@@ -21,3 +21,14 @@ def shown(value: object, longest: int = 100) -> str:
     text = str(value)
     cut = printable(text[:longest])
     return cut if len(text) <= longest and len(cut) <= longest else f"{cut[: longest - 3]}..."
+
+
+def shortened(line: str, most: int = 1000) -> str:
+    """A line of at most so many characters: where it is longer, its beginning and its end.
+
+    >>> shortened("name: " + "x" * 100 + " cannot be a folder's name", 60)
+    "name: xxxxxxxxxxxxxxxxxxxxxxxx ... x cannot be a folder's name"
+    """
+    if len(line) <= most:
+        return line
+    return f"{line[: most // 2]} ... {line[-(most * 9 // 20) :]}"

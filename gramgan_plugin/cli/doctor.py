@@ -105,7 +105,7 @@ def _option_files(arguments: argparse.Namespace) -> "Iterator[Finding]":
 
 
 def _print_report(sections: "dict[str, list[Finding]]") -> None:
-    from gramgan_plugin.cli.main import printable
+    from gramgan_plugin.text import printable
 
     for name, members in sections.items():
         print(f"{name}:")

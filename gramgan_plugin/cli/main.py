@@ -11,8 +11,7 @@ from typing import Any
 from gramgan_plugin import __version__
 from gramgan_plugin.cli.failures import explain
 from gramgan_plugin.cpu import set_openmp
-from gramgan_plugin.errors import shortened
-from gramgan_plugin.text import printable as printable
+from gramgan_plugin.text import printable, shortened
 
 # Each is a module of this package with add_parser(subparsers), which sets `run`. None imports torch before it runs.
 COMMANDS = (

@@ -64,9 +64,9 @@ def checked_options(
     """
     import basicsr  # noqa: F401  (its registries fill on import)
 
-    from gramgan_plugin.cli.main import printable
     from gramgan_plugin.config import check_all, load_options
     from gramgan_plugin.registration import load_plugins
+    from gramgan_plugin.text import printable
 
     load_plugins(arguments.plugin)
     options = load_options(arguments.opt, arguments.force_yml)

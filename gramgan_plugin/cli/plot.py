@@ -44,9 +44,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw, and print where the picture is."""
-    from gramgan_plugin.cli.main import printable
     from gramgan_plugin.evaluation.curves import read_metrics, write_csv
     from gramgan_plugin.evaluation.plots import plot_runs
+    from gramgan_plugin.text import printable
 
     files = list(dict.fromkeys(find_metrics(path) for path in arguments.runs))
     found = {label: read_metrics(file) for label, file in zip(labels(files), files, strict=True)}

@@ -9,6 +9,7 @@ from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import Key, is_number, is_whole, shown
 from gramgan_plugin.config.schema_texture import NEEDS_FILES
 from gramgan_plugin.config.sense_texture import check_values
+from gramgan_plugin.config.sense_training import ASKS_FOR_MORE
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS, LAYERS
 from gramgan_plugin.models.components import Component
 
@@ -23,10 +24,6 @@ MASK: dict[str, Key] = {
 }
 # Sides that the networks' last layers make of the first.
 ENLARGES_BY = {"RRDBNet": (1, 2, 4), "MSRResNet": (2, 3, 4)}
-
-
-# Schedules whose steps want to be told a measured value.
-ASKS_FOR_MORE = frozenset({"ReduceLROnPlateau"})
 
 
 def check_construction(component: Component, found: Findings) -> None:

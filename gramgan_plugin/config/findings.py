@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gramgan_plugin.config.keys import is_number, shown
-from gramgan_plugin.errors import OptionError, shortened
+from gramgan_plugin.errors import OptionError
 from gramgan_plugin.registration import did_you_mean
+from gramgan_plugin.text import shortened
 
 MOST = 50  # errors, and warnings, of one check; more are counted only
 LARGEST = 1e15  # no option takes more, and Adam squares gradients, in float32 up to 3e38

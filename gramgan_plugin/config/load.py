@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.config.yaml_reader import MOST_BYTES, parse_yaml
-from gramgan_plugin.errors import OptionError, shortened
+from gramgan_plugin.errors import OptionError
 from gramgan_plugin.files import expanded
 from gramgan_plugin.registration import did_you_mean
+from gramgan_plugin.text import shortened
 
 NOT_TOML = "TOML, but option files are YAML: `lr = 1e-4` is `lr: 1e-4`, `[train]` is `train:` with its keys indented"
 

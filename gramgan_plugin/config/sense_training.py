@@ -10,6 +10,7 @@ from gramgan_plugin.config.schema_datasets import WITHOUT_GT
 from gramgan_plugin.config.schema_models import LOSS_FORMS, MODELS, Model
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
+from gramgan_plugin.models.optimizers import OWN_RATES
 from gramgan_plugin.sections import section
 
 
@@ -126,10 +127,7 @@ def _check_scheduler(opt: Mapping[str, Any], found: Findings) -> None:
             found.error(f"{where}.{key}", f"the schedule ends after {steps:g} steps, train.total_iter is {total:g}")
 
 
-# Schedules of torch that set the rate by options of their own.
-OWN_RATES = {"OneCycleLR": "max_lr", "CyclicLR": "max_lr"}
-
-
+# Options of schedules that are numbers of iterations.
 LENGTHS = (
     "T_max",
     "T_0",

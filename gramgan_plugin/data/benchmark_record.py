@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.data.images import list_images
-from gramgan_plugin.data.progress import printable
 from gramgan_plugin.files import real_path
 from gramgan_plugin.functional.matlab_bicubic import KINDS, MATLAB_BICUBIC
+from gramgan_plugin.text import printable
 
 RECORD = "benchmark.json"
 FORMAT = 1

@@ -2,8 +2,8 @@
 
 from pathlib import Path, PurePosixPath
 
-from gramgan_plugin.data.progress import printable
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.text import printable
 
 LARGEST = 256 * 2**20  # bytes
 

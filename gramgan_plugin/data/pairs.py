@@ -8,10 +8,10 @@ from gramgan_plugin.data.image_list import read_image_list
 from gramgan_plugin.data.images import list_images
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.photos import PhotoError, photo_info
-from gramgan_plugin.data.progress import printable
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.files import expanded
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, MATLAB_UINT8
+from gramgan_plugin.text import printable
 
 # What the option ``lq`` can be -> the kind of LQ that is made from GT then.
 LQ_MADE = {"bicubic": MATLAB_BICUBIC, "bicubic-uint8": MATLAB_UINT8}

@@ -14,7 +14,7 @@ from typing import IO, Literal, NamedTuple
 from PIL import Image as PillowImage
 from PIL.ImageFile import ImageFile
 
-from gramgan_plugin.data.progress import printable
+from gramgan_plugin.text import printable
 
 # A damaged EXIF block makes Pillow warn; the photo is read all the same.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

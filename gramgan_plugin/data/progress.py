@@ -7,8 +7,6 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from gramgan_plugin.text import printable as printable
-
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 

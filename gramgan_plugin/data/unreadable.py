@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from gramgan_plugin.data.progress import printable
 from gramgan_plugin.data.seeded import SampleIndex, SeededDataset
 from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped, UserError
+from gramgan_plugin.text import printable
 
 MAX_UNREADABLE = 0.01  # default of datasets.train.max_unreadable
 TRIES = 10  # distinct samples that all fail: then it is not the images

@@ -22,7 +22,8 @@ from gramgan_plugin.models.optimizers import build_optimizer, scheduler_class
 from gramgan_plugin.models.padding import pad_to_multiple, side_multiple
 from gramgan_plugin.models.plain import plain
 from gramgan_plugin.models.random_state import get_random_states, set_random_states
-from gramgan_plugin.models.restore import check_form, restore_optimizers
+from gramgan_plugin.models.restore import restore_optimizers
+from gramgan_plugin.models.state_form import check_form
 from gramgan_plugin.sections import section
 from gramgan_plugin.text import printable, shown
 

@@ -14,6 +14,8 @@ from gramgan_plugin.registration import did_you_mean
 
 # Which of its ways of computing an optimizer takes is torch's business unless an option says otherwise.
 WAYS = ("fused", "foreach", "capturable", "differentiable")
+# Schedules that set the rate by an option of their own, not by the optimizer's lr: their names -> that option.
+OWN_RATES = {"OneCycleLR": "max_lr", "CyclicLR": "max_lr"}
 
 
 def build_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimizer:

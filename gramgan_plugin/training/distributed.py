@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import torch
 from torch import distributed
 
-from gramgan_plugin.errors import Preempted, UserError, shortened
+from gramgan_plugin.errors import Preempted, UserError
+from gramgan_plugin.text import shortened
 
 # What gloo, nccl and the store through which processes find each other say when one of them is gone or silent.
 _GONE = re.compile(

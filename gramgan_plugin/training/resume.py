@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.checkpoints.files import describe_file, load_tensors
-from gramgan_plugin.data.progress import printable
-from gramgan_plugin.errors import UserError, shortened
+from gramgan_plugin.errors import UserError
 from gramgan_plugin.json_lines import read_lines
 from gramgan_plugin.json_record import MOST_BYTES, is_count, parse_json
-from gramgan_plugin.models.restore import check_form
+from gramgan_plugin.models.state_form import check_form
 from gramgan_plugin.sections import section
+from gramgan_plugin.text import printable, shortened
 
 logger = logging.getLogger("basicsr")
 

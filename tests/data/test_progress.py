@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from gramgan_plugin.data.progress import printable, tracked
+from gramgan_plugin.data.progress import tracked
+from gramgan_plugin.text import printable
 
 
 class Terminal(io.StringIO):

@@ -62,8 +62,8 @@ def print_report(report: "Report") -> int:
     Returns:
         The exit code.
     """
-    from gramgan_plugin.data.progress import printable
     from gramgan_plugin.patchdb.making.info import left_out
+    from gramgan_plugin.text import printable
 
     for name, reason in report.skipped:
         print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)

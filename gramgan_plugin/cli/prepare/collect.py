@@ -160,8 +160,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_outcome(outcome: "Outcome") -> int:
     from gramgan_plugin.data.collect import REASONS
-    from gramgan_plugin.data.progress import printable
     from gramgan_plugin.errors import UserError
+    from gramgan_plugin.text import printable
 
     for name, reason in outcome.failed:
         print(f"failed {printable(name)}: {printable(reason)}", file=sys.stderr)

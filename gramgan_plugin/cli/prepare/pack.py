@@ -185,7 +185,7 @@ def _dry_run(args: argparse.Namespace, photos: "list[Photo]", options: dict[str,
 
 
 def _print_skipped(skipped: list[tuple[str, str]]) -> None:
-    from gramgan_plugin.data.progress import printable
+    from gramgan_plugin.text import printable
 
     for name, reason in skipped:
         print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)

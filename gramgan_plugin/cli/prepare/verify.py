@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
         UserError: for paths that cannot be used.
     """
     from gramgan_plugin.data.prepare.verify import find_target, verify
-    from gramgan_plugin.data.progress import printable
     from gramgan_plugin.errors import UserError
     from gramgan_plugin.files import replace_file
+    from gramgan_plugin.text import printable
 
     if args.lq is not None and len(args.paths) > 1:
         raise UserError(f"--lq: belongs to one GT LMDB, {len(args.paths)} are named; verify them one by one")

@@ -14,10 +14,11 @@ from gramgan_plugin.data.collect.sources import Archive, Entry
 from gramgan_plugin.data.photo_headers import open_regular
 from gramgan_plugin.data.photos import PhotoError
 from gramgan_plugin.data.prepare.archives import images_in
-from gramgan_plugin.data.progress import SECONDS_BETWEEN_LINES, printable, tracked
+from gramgan_plugin.data.progress import SECONDS_BETWEEN_LINES, tracked
 from gramgan_plugin.data.threads import in_order
 from gramgan_plugin.errors import UserError, os_problem
 from gramgan_plugin.files import replace_file
+from gramgan_plugin.text import printable
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from gramgan_plugin import __version__
 from gramgan_plugin.data.collect.criteria import REASONS, Criteria
 from gramgan_plugin.data.collect.measuring import thumbnail_file
 from gramgan_plugin.data.collect.records import COLLECTED, Result
-from gramgan_plugin.data.progress import printable
 from gramgan_plugin.files import replace_file
+from gramgan_plugin.text import printable
 
 REPORT = "report.html"
 LONGEST = 300  # characters of a text from outside

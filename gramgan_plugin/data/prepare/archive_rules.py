@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from gramgan_plugin.data.images import SUFFIXES
-from gramgan_plugin.data.progress import printable
 from gramgan_plugin.errors import UserError, os_problem
+from gramgan_plugin.text import printable
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 NESTED_SUFFIXES = (*ARCHIVE_SUFFIXES, ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")

@@ -14,9 +14,10 @@ from gramgan_plugin.data.photos import PhotoError, decode_photo, photo_info, rea
 from gramgan_plugin.data.prepare.benchmark_sources import SourceSet
 from gramgan_plugin.data.prepare.shrink import shrink, shrink_as
 from gramgan_plugin.data.prepare.staging import MARKER, staged_folder
-from gramgan_plugin.data.progress import printable, tracked
+from gramgan_plugin.data.progress import tracked
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.matlab_bicubic import KINDS, MATLAB_BICUBIC
+from gramgan_plugin.text import printable
 
 MADE = "made"
 WHOLE = "original"  # BasicSR's word for GT that is not cut

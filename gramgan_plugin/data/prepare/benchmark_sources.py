@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gramgan_plugin.data.images import list_images
-from gramgan_plugin.data.progress import printable
 from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.files import real_path
+from gramgan_plugin.text import printable
 
 # How many images the sets have, by the name under which papers report them.
 KNOWN_SETS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}

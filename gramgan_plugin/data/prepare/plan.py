@@ -16,9 +16,9 @@ from gramgan_plugin.data.prepare.encode import Encoding
 from gramgan_plugin.data.prepare.folders import Photo
 from gramgan_plugin.data.prepare.presets import Preset
 from gramgan_plugin.data.prepare.subimages import Window, check_grid, thinned, windows
-from gramgan_plugin.data.progress import printable
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
+from gramgan_plugin.text import printable
 
 FindLq = Callable[[str], Path]
 READERS = 8  # they wait for the disk or the network most of the time

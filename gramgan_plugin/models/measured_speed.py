@@ -23,8 +23,9 @@ logger = logging.getLogger("basicsr")
 AUTO_KEYS = ("precision", "channels_last")
 # Lower precision has to be worth it.
 LEAST_GAIN = 1.1
-ROUNDS = 3
-# A pass that takes longer is timed on one image, and on a smaller one.
+# Rounds in all, and seconds after which no further one begins.
+ROUNDS, SECONDS = 3, 2.0
+# A pass that takes longer is timed on fewer images, and on smaller ones.
 LONGEST_PASS = 0.3
 SMALLEST_SIDE = 16
 CROP = 128  # of GT, where the options name none
@@ -130,17 +131,25 @@ def time_variants(
     """Seconds that the networks' passes of one iteration take in each variant.
 
     The variants take turns, and of each the fastest round counts, so that other processes disturb all alike.
+
+    Args:
+        opt: resolved options.
+        device: where the networks are put.
+        variants: what to time.
+        clock: gives seconds.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         torch.manual_seed(0)
         passes = _passes(opt, device)
         for one in passes:
-            one.shrink(device, clock)
-        best: dict[Variant, float] = {}
-        for _ in range(ROUNDS):
+            one.take_what_is_short(device, clock)
+        start, best = clock(), dict.fromkeys(variants, float("inf"))
+        for number in range(ROUNDS):
             for variant in variants:
-                spent = sum(one.seconds(variant, device, clock) for one in passes)
-                best[variant] = min(best.get(variant, spent), spent)
+                spent = sum(one.seconds(variant, device, clock, first=number == 0) for one in passes)
+                best[variant] = min(best[variant], spent)
+            if clock() - start > SECONDS:
+                break
     return best
 
 
@@ -158,23 +167,24 @@ class _Pass:
         self.net, self.images, self.times, self.shrinks = net, images, times, shrinks
         self.whole = images.numel()
 
-    def shrink(self, device: torch.device, clock: Callable[[], float]) -> None:
-        """Take fewer and smaller images until a pass is short."""
+    def take_what_is_short(self, device: torch.device, clock: Callable[[], float]) -> None:
+        """Take as many images, and as large ones, as a short pass has: from one image on."""
+        whole, self.images = self.images, self.images[:1]
+        self._once("fp32", device, clock)  # torch prepares at the first of a kind
         while (spent := self._once("fp32", device, clock)) > LONGEST_PASS:
-            side = self.images.shape[-1]
-            if len(self.images) > 1:
-                # BatchNorm wants two values a channel, which an image has.
-                self.images = self.images[: max(1, int(len(self.images) * LONGEST_PASS / spent))]
-            elif self.shrinks and side // 2 >= SMALLEST_SIDE:
-                self.images = self.images[..., : side // 2, : side // 2]
-            else:
+            side = self.images.shape[-1] // 2
+            if not self.shrinks or side < SMALLEST_SIDE:
                 return
+            self.images = self.images[..., :side, :side]
+        side, count = self.images.shape[-1], int(LONGEST_PASS / max(spent, 1e-6))
+        self.images = whole[:count, :, :side, :side]
 
-    def seconds(self, variant: Variant, device: torch.device, clock: Callable[[], float]) -> float:
-        """Seconds for all of an iteration's passes over the whole batch."""
+    def seconds(self, variant: Variant, device: torch.device, clock: Callable[[], float], *, first: bool) -> float:
+        """Seconds for all of an iteration's passes over the whole batch; ``first`` in this variant."""
         precision, channels_last = variant
         set_layout(self.net, channels_last)
-        self._once(precision, device, clock)  # torch prepares at the first of a kind
+        if first:
+            self._once(precision, device, clock)
         return self._once(precision, device, clock) * self.times * self.whole / self.images.numel()
 
     def _once(self, precision: str, device: torch.device, clock: Callable[[], float]) -> float:

@@ -93,26 +93,51 @@ class TestTiming:
         assert all(value > 0 for value in seconds.values())
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_large_networks_are_timed_on_a_part(self, opt, monkeypatch):
-        """A clock by which each pass takes as many seconds as it has values of input / 1000."""
+    @pytest.mark.parametrize(
+        ("slow", "largest"),
+        [
+            (1e-6, (2, 16)),  # s a value: all of the batch of 2, LQ 16
+            (3e-4, (1, 16)),  # one image takes 0.23 s
+            (1e-2, (1, 16)),  # 7.7 s, and smaller than 16 none is taken
+        ],
+    )
+    def test_large_networks_are_timed_on_a_part(self, opt, monkeypatch, slow, largest):
+        """By a clock that goes on with the values that a pass takes."""
         sizes, now = [], [0.0]
         once = measured_speed._Pass._once
 
         def counted(self, precision, device, clock):
-            sizes.append(self.images.numel())
+            sizes.append(tuple(self.images.shape[i] for i in (0, -1)))
             start = clock()
             once(self, precision, device, lambda: 0.0)
-            now[0] += self.images.numel() / 1000
+            now[0] += self.images.numel() * slow
             return clock() - start
 
         monkeypatch.setattr(measured_speed._Pass, "_once", counted)
         opt = {**opt, "network_d": None}
         seconds = time_variants(opt, CPU, ALL[:2], clock=lambda: now[0])
-        whole = 2 * 3 * 16 * 16  # batch 2, LQ 16
-        assert sizes[0] == whole
-        assert sizes[-1] < whole
+        assert sizes[0] == (1, 16), "it begins with one image"
+        assert sizes[-1] == largest
         # Scaled up to the whole batch, it is as if all had been run.
-        assert seconds == {variant: pytest.approx(whole / 1000) for variant in ALL[:2]}
+        assert seconds == {variant: pytest.approx(2 * 3 * 16 * 16 * slow) for variant in ALL[:2]}
+        # Two to prepare, then for each variant one to prepare and one a round, as long as there is time.
+        assert len(sizes) == 2 + 2 * 2 + 2 * 2 * (slow < 1e-2)
+
+    def test_smaller_images(self, opt, monkeypatch):
+        sizes, now = [], [0.0]
+        once = measured_speed._Pass._once
+
+        def counted(self, precision, device, clock):
+            sizes.append(self.images.shape[-1])
+            once(self, precision, device, lambda: 0.0)
+            now[0] += self.images.shape[-1] ** 2 * 1e-3
+            return self.images.shape[-1] ** 2 * 1e-3
+
+        monkeypatch.setattr(measured_speed._Pass, "_once", counted)
+        opt["datasets"]["train"]["gt_size"] = 256
+        time_variants({**opt, "network_d": None}, CPU, ALL[:2], clock=lambda: now[0])
+        assert sizes[:4] == [64, 64, 32, 16]
+        assert set(sizes[4:]) == {16}
 
 
 class TestModel:

@@ -38,8 +38,9 @@ class GradientSpikes:
             The norm in units of its median, a scalar; 1 where it is within ``ratio`` or nothing is usual yet.
         """
         before = self.norms[name]
-        times = norm.detach() / before.nanmedian()
-        known = torch.isfinite(before).sum() >= WINDOW // 2
+        median = before.nanmedian()
+        times = norm.detach() / median
+        known = (torch.isfinite(before).sum() >= WINDOW // 2) & (median > 0)
         times = torch.where(known & (times > self.ratio), times, 1.0)
         after = torch.cat([before[1:], (norm.detach() / times).reshape(1).to(before.dtype)])
         before.copy_(torch.where(torch.isfinite(norm), after, before))

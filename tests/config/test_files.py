@@ -11,14 +11,7 @@ import pytest
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import check_all, check_files
 from gramgan_plugin.errors import OptionError
-
-
-def _problems(options: dict[str, Any], **how: Any) -> list[str]:
-    try:
-        check_files(options, **how)
-    except OptionError as error:
-        return str(error).splitlines()
-    return []
+from tests.config.problems import problems
 
 
 @pytest.fixture
@@ -48,7 +41,7 @@ class TestDataSets:
     def test_all_that_is_missing(self, own_options):
         own_options["datasets"]["train"] |= {"dataroot_gt": "no/GT.lmdb", "dataroot_lq": ["no/LQ.lmdb"]}
         own_options["datasets"]["val"]["dataroot_gt"] = "no/GT"
-        assert _problems(own_options) == [
+        assert problems(own_options) == [
             "datasets.train.dataroot_gt: no/GT.lmdb: no such folder; basicsr prepare makes it",
             "datasets.train.dataroot_lq: no/LQ.lmdb: no such folder; basicsr prepare makes it",
             "datasets.val.dataroot_gt: no/GT: no such folder",
@@ -57,7 +50,7 @@ class TestDataSets:
     def test_a_file_where_a_folder_belongs(self, own_options, workdir):
         (workdir / "file").write_text("")
         own_options["datasets"]["val"]["dataroot_gt"] = "file"
-        assert _problems(own_options) == ["datasets.val.dataroot_gt: file: not a folder"]
+        assert problems(own_options) == ["datasets.val.dataroot_gt: file: not a folder"]
 
     @pytest.mark.parametrize("kind", ["PairedSRDataset", "PairedImageDataset"])
     def test_an_lmdb_that_disagrees_with_its_list(self, own_options, workdir, kind):
@@ -67,12 +60,12 @@ class TestDataSets:
         lines = _lines(listed)
         count = len(lines)
         listed.write_text("".join(lines[1:]))
-        (problem,) = _problems(own_options)
+        (problem,) = problems(own_options)
         assert problem.startswith("datasets.train.dataroot_gt: set/GT.lmdb: meta_info.txt lists")
         assert f"lists {count - 1} keys, data.mdb has {count}; prepare it again" in problem
         # As many as there are, and one of another name.
         listed.write_text("".join(["999999_s001.png (96,96,3) 3\n", *lines[1:]]))
-        (problem,) = _problems(own_options)
+        (problem,) = problems(own_options)
         assert "lists 999999_s001, data.mdb does not hold it" in problem
 
     @pytest.mark.parametrize("kind", ["PairedSRDataset", "PairedImageDataset"])
@@ -82,33 +75,33 @@ class TestDataSets:
         _without_manifests(workdir / "set")
         listed = workdir / "set/LQ_x4.lmdb/meta_info.txt"
         listed.write_text("".join([*_lines(listed)[:1], f"{line}\n", *_lines(listed)[2:]]))
-        (problem,) = _problems(own_options)
+        (problem,) = problems(own_options)
         assert problem.startswith(
             "datasets.train.dataroot_lq: set/LQ_x4.lmdb/meta_info.txt: line 2: expected 'KEY.png ("
         )
 
     def test_images_smaller_than_the_crop(self, own_options):
         own_options["datasets"]["train"]["gt_size"] = 128
-        (problem,) = _problems(own_options)
+        (problem,) = problems(own_options)
         assert problem.startswith("datasets.train.dataroot_gt: set/GT.lmdb: 000001_s001: GT of 96x96 is smaller")
 
     def test_no_lmdb_at_all(self, own_options, workdir):
         (workdir / "set/GT.lmdb/data.mdb").unlink()
         (workdir / "set/LQ_x4.lmdb/meta_info.txt").unlink()
-        gt, lq = _problems(own_options)
+        gt, lq = problems(own_options)
         assert "set/GT.lmdb: no such LMDB" in gt
         assert "set/LQ_x4.lmdb: has no meta_info.txt" in lq
 
     def test_partners(self, own_options, workdir):
         photo = next((workdir / "set/test/GT").iterdir())
         cv2.imwrite(str(photo.with_name("another.png")), cv2.imread(str(photo)))
-        (problem,) = _problems(own_options)
+        (problem,) = problems(own_options)
         assert problem.startswith("datasets.val.dataroot_lq: GT and LQ differ: another is in set/test/GT")
 
     @pytest.mark.parametrize("key", ["val_1", "val_2"])
     def test_the_key_is_the_files(self, own_options, key):
         own_options["datasets"][key] = {**own_options["datasets"].pop("val"), "dataroot_lq": "set/GT.lmdb"}
-        (problem,) = _problems(own_options)
+        (problem,) = problems(own_options)
         assert problem.startswith(f"datasets.{key}.dataroot_lq: ")
 
     def test_keys_of_upstreams_pairs(self, own_options, workdir):
@@ -120,7 +113,7 @@ class TestDataSets:
             transaction.put(b"888888_s001", b"x")
         with (folder / "meta_info.txt").open("a") as listed:
             listed.write("888888_s001.png (24,24,3) 3\n")
-        (problem,) = _problems(own_options)
+        (problem,) = problems(own_options)
         assert "its keys are not those of GT: 888888_s001" in problem
 
     @pytest.mark.parametrize("kind", ["PairedSRDataset", "PairedImageDataset"])
@@ -132,7 +125,7 @@ class TestDataSets:
         with environment, environment.begin(write=True) as transaction:
             transaction.put(b"000001_s001", b"another image")
         changed = "datasets.train.dataroot_lq: set/LQ_x4.lmdb: changed since it was prepared or verified ("
-        (problem,) = _problems(own_options)
+        (problem,) = problems(own_options)
         assert problem.startswith(changed)
         assert problem.endswith("); run `basicsr prepare verify set/LQ_x4.lmdb`")
         for command in ("check", "train"):
@@ -142,19 +135,19 @@ class TestDataSets:
 
     def test_meta_info_file(self, own_options):
         own_options["datasets"]["val"] |= {"type": "PairedImageDataset", "meta_info_file": "no.txt"}
-        assert _problems(own_options) == ["datasets.val.meta_info_file: no.txt: no such file"]
+        assert problems(own_options) == ["datasets.val.meta_info_file: no.txt: no such file"]
 
     def test_an_empty_folder(self, own_options, workdir):
         (workdir / "empty").mkdir()
         own_options["datasets"]["val"]["dataroot_gt"] = "empty"
-        assert _problems(own_options) == ["datasets.val.dataroot_gt: empty: a folder without images"]
+        assert problems(own_options) == ["datasets.val.dataroot_gt: empty: a folder without images"]
 
 
 class TestWeights:
     def test_missing(self, own_options):
         own_options["path"] |= {"pretrain_network_g": "g.pth", "pretrain_network_d": "d.pth"}
         own_options["train"]["perceptual_opt"] = {"type": "VGGPerceptualLoss", "vgg_weights": "vgg.pth"}
-        assert _problems(own_options) == [
+        assert problems(own_options) == [
             "path.pretrain_network_g: g.pth: no such checkpoint file",
             "path.pretrain_network_d: d.pth: no such checkpoint file",
             "train.perceptual_opt.vgg_weights: vgg.pth: no such file",
@@ -162,11 +155,11 @@ class TestWeights:
 
     def test_a_run_that_goes_on_needs_no_first_weights(self, own_options, workdir):
         own_options["path"]["pretrain_network_g"] = "g.pth"
-        assert _problems(own_options, goes_on=True) == []
+        assert problems(own_options, goes_on=True) == []
         own_options["path"]["resume_state"] = "3.state"
-        assert _problems(own_options) == ["path.resume_state: 3.state: no such file"]
+        assert problems(own_options) == ["path.resume_state: 3.state: no such file"]
         own_options["path"]["ignore_resume_networks"] = ["network_g"]
-        assert len(_problems(own_options)) == 2
+        assert len(problems(own_options)) == 2
 
 
 class TestCommands:

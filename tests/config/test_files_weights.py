@@ -8,21 +8,12 @@ import torch
 from basicsr.archs import build_network
 
 from gramgan_plugin.cli.main import main
-from gramgan_plugin.config import check_files
 from gramgan_plugin.config.files_weights import check_weights
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.errors import OptionError
+from tests.config.problems import problems
 
 VGG19 = "experiments/pretrained_models/vgg19-dcbb9e9d.pth"
 PAGE = b"<!DOCTYPE html><html>Sign in</html>"
-
-
-def _problems(options: dict[str, Any], **how: Any) -> list[str]:
-    try:
-        check_files(options, **how)
-    except OptionError as error:
-        return str(error).splitlines()
-    return []
 
 
 def _weights(options: dict[str, Any], network: str = "network_g", **changed: Any) -> dict[str, torch.Tensor]:
@@ -45,7 +36,7 @@ class TestNetworks:
         torch.save({"params": _weights(tiny_options, network)}, "x.pth")
         tiny_options["path"][f"pretrain_{network}"] = "x.pth"
         before = torch.get_rng_state()
-        assert _problems(tiny_options) == []
+        assert problems(tiny_options) == []
         assert torch.equal(torch.get_rng_state(), before)
 
     @pytest.mark.parametrize(
@@ -59,14 +50,14 @@ class TestNetworks:
     def test_no_checkpoint(self, tiny_options, workdir, content, words):
         Path("g.pth").write_bytes(content)
         tiny_options["path"]["pretrain_network_g"] = "g.pth"
-        (problem,) = _problems(tiny_options)
+        (problem,) = problems(tiny_options)
         assert problem.startswith(f"path.pretrain_network_g: {words}")
 
     def test_another_network(self, tiny_options, workdir):
         torch.save(_weights(tiny_options, num_feat=16), "g.pth")
         for strict in (True, False):
             tiny_options["path"] |= {"pretrain_network_g": "g.pth", "strict_load_g": strict}
-            (problem,) = _problems(tiny_options)
+            (problem,) = problems(tiny_options)
             assert problem.startswith("path.pretrain_network_g: RRDBNet: 13 of 42 tensors fit those of g.pth; 29 of ")
             assert "of another shape: conv_first.weight (16, 3, 3, 3) for (8, 3, 3, 3)" in problem
 
@@ -75,10 +66,10 @@ class TestNetworks:
         del weights["conv_last.bias"]
         torch.save(weights, "g.pth")
         tiny_options["path"]["pretrain_network_g"] = "g.pth"
-        (problem,) = _problems(tiny_options)
+        (problem,) = problems(tiny_options)
         assert problem.endswith("(path.strict_load_g: false takes what fits)")
         tiny_options["path"]["strict_load_g"] = False
-        assert _problems(tiny_options) == []
+        assert problems(tiny_options) == []
 
     def test_a_network_that_computes_while_it_is_built(self, tiny_options, workdir):
         """On the meta device that is impossible."""
@@ -95,9 +86,9 @@ class TestNetworks:
         torch.save({"params": _weights(tiny_options)}, "fits.pth")
         torch.save({"params": _weights(tiny_options, embed_dim=24)}, "other.pth")
         tiny_options["path"]["pretrain_network_g"] = "fits.pth"
-        assert _problems(tiny_options) == []
+        assert problems(tiny_options) == []
         tiny_options["path"]["pretrain_network_g"] = "other.pth"
-        (problem,) = _problems(tiny_options)
+        (problem,) = problems(tiny_options)
         assert problem.startswith("path.pretrain_network_g: SwinIR: ")
 
     def test_a_network_that_cannot_be_built(self, tiny_options, workdir):
@@ -115,19 +106,19 @@ class TestNetworks:
         torch.save({"params": _weights(tiny_options), "params_ema": _weights(tiny_options)}, "g.pth")
         tiny_options["path"] |= {"pretrain_network_g": "g.pth", "param_key_g": "ema"}
         has = "path.param_key_g: g.pth has no weights under 'ema'; it has params, params_ema"
-        assert _problems(tiny_options) == [has]
+        assert problems(tiny_options) == [has]
         for key in ("params_ema", None):
             tiny_options["path"]["param_key_g"] = key
-            assert _problems(tiny_options) == []
+            assert problems(tiny_options) == []
 
     def test_what_a_resumed_run_does_not_read(self, tiny_options, workdir):
         Path("g.pth").write_bytes(PAGE)
         tiny_options["path"]["pretrain_network_g"] = "g.pth"
-        assert _problems(tiny_options, goes_on=True) == []
+        assert problems(tiny_options, goes_on=True) == []
         tiny_options["path"]["ignore_resume_networks"] = ["network_g"]
-        assert len(_problems(tiny_options, goes_on=True)) == 1
+        assert len(problems(tiny_options, goes_on=True)) == 1
         tiny_options["path"]["ignore_resume_networks"] = ["net_g"]
-        (problem,) = _problems(tiny_options, goes_on=True)
+        (problem,) = problems(tiny_options, goes_on=True)
         assert problem == "path.ignore_resume_networks: 'net_g' is no network; write network_g, network_d or both"
 
 
@@ -135,14 +126,14 @@ class TestResumeState:
     def test_what_is_no_state(self, tiny_options, workdir):
         torch.save({"params": _weights(tiny_options)}, "1.state")
         tiny_options["path"]["resume_state"] = "1.state"
-        assert _problems(tiny_options) == [
+        assert problems(tiny_options) == [
             "path.resume_state: 1.state: not a training state; give training_states/N.state"
         ]
         Path("1.state").write_bytes(PAGE)
-        (problem,) = _problems(tiny_options)
+        (problem,) = problems(tiny_options)
         assert problem.startswith("path.resume_state: 1.state: a web page")
         torch.save({"iter": 1, "optimizers": [], "schedulers": []}, "1.state")
-        assert _problems(tiny_options) == []
+        assert problems(tiny_options) == []
 
 
 class TestVGG:
@@ -153,26 +144,26 @@ class TestVGG:
         return tiny_options
 
     def test_layers_that_the_file_lacks(self, options):
-        (problem,) = _problems(options)
+        (problem,) = problems(options)
         assert problem.startswith("train.perceptual_opt.vgg_weights: vgg.pth: no features.12.weight (conv3_2); give")
         options["train"]["perceptual_opt"]["layer_weights"] = {"conv3_1": 1.0, "relu1_2": 0.5}
-        assert _problems(options) == []
+        assert problems(options) == []
 
     def test_features_of_the_texture_loss(self, options):
         block = options["train"]["gram_patch_opt"]
         options["train"] = {key: value for key, value in options["train"].items() if key != "perceptual_opt"}
         block["features"] = {"layer": "conv3_2", "vgg_weights": "vgg.pth"}
-        (problem,) = _problems(options)
+        (problem,) = problems(options)
         assert problem.startswith("train.gram_patch_opt.features.vgg_weights: vgg.pth: no features.12.weight")
         block["features"]["layer"] = "conv2_2"
-        assert _problems(options) == []
+        assert problems(options) == []
 
     def test_the_usual_place(self, options):
         """Which is where a page that was fetched by mistake lies, too."""
         del options["train"]["perceptual_opt"]["vgg_weights"]
         Path(VGG19).parent.mkdir(parents=True)
         Path(VGG19).write_bytes(PAGE)
-        (problem,) = _problems(options)
+        (problem,) = problems(options)
         assert problem.startswith(f"train.perceptual_opt.vgg_weights: {VGG19}: a web page")
 
     def test_upstreams_perceptual_loss_reads_all_of_it(self, options):
@@ -180,16 +171,16 @@ class TestVGG:
         options["train"]["perceptual_opt"] = {"type": "PerceptualLoss", "layer_weights": {"conv1_2": 1}}
         Path(VGG19).parent.mkdir(parents=True)
         Path(VGG19).write_bytes(PAGE)
-        (problem,) = _problems(options)
+        (problem,) = problems(options)
         assert problem.startswith(f"train.perceptual_opt: {VGG19}: a web page")
         torch.save(_vgg19(deepest=10), VGG19)
-        (problem,) = _problems(options)
+        (problem,) = problems(options)
         assert problem.startswith("train.perceptual_opt: VGG: 10 of 38 tensors fit those of")
         assert "BasicSR's PerceptualLoss reads vgg19 from there" in problem
 
     def test_a_file_of_other_shapes(self, options):
         torch.save(_vgg19(deepest=10) | {"features.0.weight": torch.zeros(64, 1, 3, 3)}, "vgg.pth")
-        (problem,) = _problems(options)
+        (problem,) = problems(options)
         assert "vgg.pth: features.0.weight is (64, 1, 3, 3), not (64, 3, 3, 3)" in problem
 
 

@@ -35,6 +35,10 @@ class TestGradientSpikes:
         assert _judge(spikes, *[1e6] * 3 * WINDOW) == [1e6] * 3 * WINDOW
         assert _judge(spikes, *[9.0] * WINDOW, *[80.0] * WINDOW) == [1.0] * 2 * WINDOW
 
+    def test_a_network_that_had_no_gradient_may_get_one(self):
+        spikes = GradientSpikes(["g"], 10.0, CPU)
+        assert _judge(spikes, *[0.0] * WINDOW, *[5.0] * WINDOW, 20.0, 200.0) == [1.0] * 2 * WINDOW + [1.0, 40.0]
+
     def test_what_is_not_finite_is_not_usual(self):
         spikes = GradientSpikes(["g"], 10.0, CPU)
         _judge(spikes, *[1.0] * WINDOW, *[math.nan, math.inf] * WINDOW)

@@ -30,7 +30,7 @@ def load_tensors(path: str | Path) -> Any:
         What was saved: dense tensors and plain data.
 
     Raises:
-        UserError: one line: if the file is missing, is no checkpoint, is damaged, or holds more than that.
+        UserError: one line: if the file is missing, damaged or something else, or holds more than that.
     """
     read_headers(path)
     name = printable(str(path))

@@ -32,7 +32,7 @@ class Fit:
         key: the key in it under which the weights stand; None for a bare state dict.
         fitting: the file's tensors that fit.
         missing, unexpected, mismatched: names in the network alone, in the file alone, and of another shape.
-        unusable: names of tensors that are no weights (bool, int8, complex, ...), with their type.
+        unusable: names of tensors of types that weights do not have (bool, int8, complex, ...), with their type.
         share: how much of the network's tensors fits, or of its values (numbers), whichever is less. Half of the
             tensors may be biases alone, and half of the values one large layer, so that each is asked for.
     """

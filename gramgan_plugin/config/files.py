@@ -42,7 +42,7 @@ def check_all(
             warn(warning)
     except OptionError as error:
         problems += str(error).splitlines()
-    if look_at_files and len(problems) <= MOST:  # of more, not all are told
+    if look_at_files and len(problems) <= MOST:  # of more, not all are reported
         try:
             for warning in check_files(_sound_part(opt, problems), is_train=is_train, goes_on=goes_on):
                 warn(warning)

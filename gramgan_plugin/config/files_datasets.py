@@ -192,7 +192,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _absent(paths: Iterable[str]) -> list[str]:
-    """Those of the paths that are no files, in their order; each folder is listed once."""
+    """Those of the paths at which no file lies, in their order; each folder is listed once."""
     listed: dict[str, set[str]] = {}
     absent = []
     for path in paths:

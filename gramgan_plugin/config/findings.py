@@ -82,7 +82,7 @@ class Findings:
 
 
 def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
-    """A copy without keys that are no text (``1:``, ``on:``), which are noted, as is a value that holds itself.
+    """A copy without keys that are numbers, flags or dates (``1:``, ``on:``), which are noted, as is a value that holds itself.
 
     Numbers above ``LARGEST``, which overflow where they are used, and texts above ``LONGEST`` are noted, and become
     null.

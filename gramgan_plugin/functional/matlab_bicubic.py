@@ -147,7 +147,7 @@ def _rounded_pass(levels: Tensor, scale: int, axis: int) -> Tensor:
     """Shrink whole levels along one axis; halves are rounded up, the result is clipped to [0, 255]."""
     weights = torch.tensor(_whole_weights(scale), dtype=levels.dtype, device=levels.device)
     length = levels.shape[axis]
-    first = -(len(weights) - scale) // 2  # of the input positions that the first output position is made of
+    first = -(len(weights) - scale) // 2  # of the input positions that go into the first output position
     last = first + (-(-length // scale) - 1) * scale + len(weights)
     around = levels.index_select(axis, symmetric_index(first, last, length, levels.device))
     taps = around.unfold(axis, len(weights), scale)  # (..., taps), the axis now of the output's length

@@ -74,7 +74,7 @@ def _put_back(scheduler: Any, state: Mapping[str, Any], groups: Sequence[Mapping
         return False
     if any(isinstance(one.get("lr"), list) or one.get("lr", 0) < 0 for one in set_now) or min(as_list(rates)) < 0:
         return False
-    scheduler.load_state_dict({**own, **position})  # CyclicLR asks for keys that are no position
+    scheduler.load_state_dict({**own, **position})  # CyclicLR asks for all keys
     for group, now in zip(scheduler.optimizer.param_groups, set_now, strict=True):
         group["lr"] = now.get("lr", group["lr"])
         if "base_momentum" in group and "momentum" in now:

@@ -1,4 +1,4 @@
-"""The form of a training state: what each of its parts has to be before anything is made of it."""
+"""The form of a training state: what each of its parts has to be before it is used."""
 
 import math
 from collections.abc import Mapping

@@ -61,5 +61,5 @@ def prepare_benchmarks(
             found[one.name] = one
     for name in found:
         check_free(out / name, overwrite)
-    writers = [SetWriter(one, scales, mod, make_lq, kind) for one in found.values()]  # all are looked at first
+    writers = [SetWriter(one, scales, mod, make_lq, kind) for one in found.values()]  # all are inspected first
     return [writer.write(out / writer.source.name, overwrite, progress) for writer in writers]

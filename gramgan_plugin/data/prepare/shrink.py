@@ -78,7 +78,7 @@ def _shrink_rows(image: Tensor, scale: int, dtype: torch.dtype) -> Tensor:
 
 
 def _begin(scale: int) -> int:
-    """The first row that the first output row is made of, whose centre lies at (scale - 1) / 2."""
+    """The first row that goes into the first output row, whose centre lies at (scale - 1) / 2."""
     return scale // 2 - 2 * scale
 
 

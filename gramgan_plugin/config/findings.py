@@ -82,10 +82,10 @@ class Findings:
 
 
 def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
-    """A copy without keys that are numbers, flags or dates (``1:``, ``on:``), which are noted, as is a value that holds itself.
+    """A copy without keys that are numbers, flags or dates (``1:``, ``on:``), which are noted.
 
-    Numbers above ``LARGEST``, which overflow where they are used, and texts above ``LONGEST`` are noted, and become
-    null.
+    A value that holds itself is noted, too. Numbers above ``LARGEST``, which overflow where they are used, and texts
+    above ``LONGEST`` are noted, and become null.
     """
     copies: dict[int, Any] = {}
 

@@ -138,7 +138,7 @@ def batches_of_basicsr(lmdbs: Path, workers: int) -> Any:
 
 def batches_of_ours(lmdbs: Path, workers: int, cache: bool) -> Any:
     """Our loader, and what the model does to its batches first."""
-    from gramgan_plugin.data import to_model_batch
+    from gramgan_plugin.data.batch import to_model_batch
 
     options = {**training_block(lmdbs, workers), "type": "PairedSRDataset", "cache": cache}
     opt = {"datasets": {"train": options}, "dist": False, "num_gpu": 1, "world_size": 1, "rank": 0, "manual_seed": 0}

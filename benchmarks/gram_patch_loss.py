@@ -32,7 +32,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gramgan_plugin.functional import candidate_set, gram_difference, gram_vectors, patch_vectors, random_theta
+from gramgan_plugin.functional import (
+    candidate_set,
+    choose_targets,
+    describe_patches,
+    gram_difference,
+    gram_vectors,
+    patch_vectors,
+    random_theta,
+)
 from gramgan_plugin.losses import GramPatchLoss
 
 PHOTOS = ("astronaut", "chelsea", "coffee")
@@ -100,7 +108,7 @@ def loop(sr: Tensor, gt: Tensor, theta: Tensor) -> Tensor:
 def ours(**options: Any) -> Loss:
     """(d) and (e)."""
     loss = GramPatchLoss(**options)
-    return lambda sr, gt, theta: loss(sr, gt, theta[:, : loss.affine_copies])
+    return lambda sr, gt, theta: loss(sr, gt, theta[:, : loss.options.affine_copies])
 
 
 LOSSES: dict[str, Loss] = {
@@ -166,13 +174,14 @@ def exactness(gt: Tensor, sr: Tensor) -> dict[str, float]:
     shares = {}
     for name, options in (("uncentred", {}), ("centred", {"center": True}), ("pixels", BEBY)):
         loss = GramPatchLoss(**options)
-        theta = random_theta(1, loss.affine_copies, 0.003, seed=(0,))
-        selection = loss.select(sr[:1], gt[:1], theta)
-        vectors = selection.candidates.describe(loss.select_by, True, loss.center)
-        x = selection.how.of_image(sr[:1], loss.patch_size)
+        theta = random_theta(1, loss.options.affine_copies, 0.003, seed=(0,))
+        by, center = loss.options.select_by, loss.options.center
+        targets = choose_targets(sr[:1], gt[:1], loss.options, theta=theta)
+        vectors = targets.candidates.describe(by, True, center)
+        x = describe_patches(sr[:1], loss.options.patch_size, by, center=center)
         query = ((x + vectors[:, : x.shape[1]]) / 2)[0].double()
         distance = torch.cdist(query, vectors[0].double(), compute_mode="donot_use_mm_for_euclid_dist")
-        found = distance.gather(1, selection.index[0, :, None])[:, 0]
+        found = distance.gather(1, targets.index[0, :, None])[:, 0]
         shares[name] = float((found <= distance.amin(dim=1) * (1 + 1e-12)).double().mean())
     return shares
 

@@ -60,7 +60,7 @@ def descend(
     optimizer = torch.optim.Adam([sr], lr=learning_rate)
     start, losses = in_patch_variance(sr.detach()), []
     for step in range(steps):
-        loss = loss_fn(sr, gt, random_theta(1, 1, loss_fn.affine_magnitude, seed=(0, step)))
+        loss = loss_fn(sr, gt, random_theta(1, 1, loss_fn.options.affine_magnitude, seed=(0, step)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -21,10 +21,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gramgan_plugin.data.prepare.sample import sample_photos
-from gramgan_plugin.functional import Selection, extract_patches, gram_difference, gram_vectors, random_theta
+from gramgan_plugin.functional import (
+    Targets,
+    choose_targets,
+    extract_patches,
+    gram_difference,
+    gram_vectors,
+    random_theta,
+)
 from gramgan_plugin.losses import GramPatchLoss
 from gramgan_plugin.patchdb.making.build import build
 from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.search import open_search
 from gramgan_plugin.patchdb.store import open_store
 
 SIDE = 192
@@ -35,9 +43,14 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 Series = tuple[list[str], dict[str, list[float]]]
 
 
+def warps(loss: GramPatchLoss) -> Tensor:
+    """The same warps for every crop."""
+    return random_theta(1, loss.options.affine_copies, loss.options.affine_magnitude, seed=(0, 0))
+
+
 def with_warps(loss: GramPatchLoss) -> Measure:
     """A texture loss whose warped copies are the same at each call."""
-    return lambda sr, gt: loss(sr, gt, random_theta(1, loss.affine_copies, loss.affine_magnitude, seed=(0, 0)))
+    return lambda sr, gt: loss(sr, gt, warps(loss))
 
 
 def texture_loss(center: bool, beta: float = 1.0) -> Measure:
@@ -110,9 +123,9 @@ def mean_share(gt: Tensor) -> float:
     return float(patches.mean(dim=2).square().sum() * 16 / patches.square().sum())
 
 
-def choose(sr: Tensor, gt: Tensor, loss: GramPatchLoss) -> Selection:
+def choose(sr: Tensor, gt: Tensor, loss: GramPatchLoss) -> Targets:
     """What L_PT chooses."""
-    return loss.select(sr, gt, random_theta(1, loss.affine_copies, loss.affine_magnitude, seed=(0, 0)))
+    return choose_targets(sr, gt, loss.options, theta=warps(loss), database=loss.database)
 
 
 def chosen(gt: Tensor, loss: GramPatchLoss, fixed: Measure) -> dict[str, float]:
@@ -124,10 +137,10 @@ def chosen(gt: Tensor, loss: GramPatchLoss, fixed: Measure) -> dict[str, float]:
         fixed: the same without one.
     """
     sr = bicubic_enlarged(gt)
-    selection = choose(sr, gt, loss)
-    shares, own = selection.kind_fractions(), selection.own_position_fraction()
-    centres = selection.candidates.centres()
-    way = (centres[selection.index[0]] - centres[: selection.index.shape[1]]).norm(dim=-1)
+    targets = choose(sr, gt, loss)
+    shares, own = targets.kind_fractions(), targets.own_position_fraction()
+    centres = targets.candidates.centres()
+    way = (centres[targets.index[0]] - centres[: targets.index.shape[1]]).norm(dim=-1)
     free = with_warps(loss)
     angle = F.cosine_similarity(gradient(sr, gt, free).flatten(), gradient(sr, gt, fixed).flatten(), dim=0)
     return {
@@ -155,7 +168,7 @@ def database_of_others(folder: Path, center: bool) -> Path:
 
 def with_database(gt: Tensor, loss: GramPatchLoss) -> list[float]:
     """The share of choices from the database, what ``chosen`` says of loss and gradient, and the loss at GT."""
-    sr, free, fixed = bicubic_enlarged(gt), with_warps(loss), one_to_one(loss.center)
+    sr, free, fixed = bicubic_enlarged(gt), with_warps(loss), one_to_one(loss.options.center)
     angle = F.cosine_similarity(gradient(sr, gt, free).flatten(), gradient(sr, gt, fixed).flatten(), dim=0)
     share = choose(sr, gt, loss).kind_fractions()["database"]
     return [share, float(free(sr, gt) / fixed(sr, gt)), float(angle), float(free(gt, gt) / free(sr, gt))]
@@ -193,7 +206,7 @@ def print_database(gts: Mapping[str, Tensor]) -> None:
             path = database_of_others(Path(folder), center)
             print(f"{name}: {open_store(path).count} patches")
             for use in ("also", "only"):
-                loss = GramPatchLoss(center=center, database=str(path), database_use=use)
+                loss = GramPatchLoss(center=center, database=open_search(path), database_use=use)
                 found = torch.tensor([with_database(gt, loss) for gt in gts.values()])
                 rows.append([f"{name}, {use}", *(f"{value:.2f}" for value in found.mean(dim=0).tolist())])
     print()
@@ -266,13 +279,13 @@ def main() -> None:
 
         losses = {name: GramPatchLoss(center=center) for name, center in CENTER.items()}
         enlarged = {photo: bicubic_enlarged(gt) for photo, gt in gts.items()}
-        selections = {
+        chosen_by = {
             photo: {name: choose(enlarged[photo], gt, loss) for name, loss in losses.items()}
             for photo, gt in gts.items()
         }
         cat = "chelsea"
-        write_examples(IMAGES / "texture_selection.png", enlarged[cat], gts[cat], selections[cat])
-        write_kinds(IMAGES / "texture_kinds.png", gts, selections)
+        write_examples(IMAGES / "texture_selection.png", enlarged[cat], gts[cat], chosen_by[cat])
+        write_kinds(IMAGES / "texture_kinds.png", gts, chosen_by)
         write_curves(IMAGES / "texture_loss.png", curves)
 
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 from torch.nn import functional as F
 
-from gramgan_plugin.functional import Selection, extract_patches
+from gramgan_plugin.functional import Targets, extract_patches
 
 plt.switch_backend("Agg")
 
@@ -23,11 +23,11 @@ SIZE = 4
 AROUND = 4  # pixels shown around a patch
 
 
-def kinds_of(selection: Selection) -> Tensor:
+def kinds_of(targets: Targets) -> Tensor:
     """(P,): each choice's place in ``KINDS``."""
-    own = torch.arange(selection.index.shape[1])
-    kind = selection.kind[0] + 1
-    kind[selection.index[0] == own] = 0
+    own = torch.arange(targets.index.shape[1])
+    kind = targets.kind[0] + 1
+    kind[targets.index[0] == own] = 0
     return kind
 
 
@@ -47,10 +47,10 @@ def place(images: tuple[Tensor, ...], index: int) -> tuple[Tensor, int, int]:
     raise ValueError("no such candidate")
 
 
-def examples(gt: Tensor, selection: Selection, each: int = 2) -> list[int]:
+def examples(gt: Tensor, targets: Targets, each: int = 2) -> list[int]:
     """Patches with texture whose choices are of different kinds: the first ``each`` of a random order for each kind."""
     contrast = extract_patches(gt, SIZE).std(dim=2).mean(dim=-1)[0]
-    kind = kinds_of(selection)
+    kind = kinds_of(targets)
     order = torch.randperm(len(kind), generator=torch.Generator().manual_seed(2))
     textured = order[contrast[order] > contrast.quantile(0.8)]
     return [int(one) for number in (1, 2, 3) for one in textured[kind[textured] == number][:each]]
@@ -67,31 +67,31 @@ def show_patch(axes: plt.Axes, image: Tensor, y: int, x: int, colour: str) -> No
     axes.set_yticks([])
 
 
-def write_examples(path: Path, sr: Tensor, gt: Tensor, selections: Mapping[str, Selection]) -> None:
+def write_examples(path: Path, sr: Tensor, gt: Tensor, chosen_by: Mapping[str, Targets]) -> None:
     """Patches of SR, GT's at the same place and what was chosen; on the left where those lie in GT."""
-    chosen = examples(gt, selections["centred"])
+    chosen = examples(gt, chosen_by["centred"])
     figure = plt.figure(figsize=(9.6, 4.4), dpi=100, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.45))
     whole = left.subplots()
     whole.imshow(pixels(gt))
     whole.set_axis_off()
     whole.set_title("GT: patch and chosen (centred)", fontsize=9)
-    grid = right.subplots(2 + len(selections), len(chosen))
-    for row, name in enumerate(["SR (bicubic)", "GT, own place", *(f"chosen,\n{name}" for name in selections)]):
+    grid = right.subplots(2 + len(chosen_by), len(chosen))
+    for row, name in enumerate(["SR (bicubic)", "GT, own place", *(f"chosen,\n{name}" for name in chosen_by)]):
         grid[row, 0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
     for column, number in enumerate(chosen):
         y, x = number // (gt.shape[3] // SIZE) * SIZE, number % (gt.shape[3] // SIZE) * SIZE
         show_patch(grid[0, column], sr, y, x, "white")
         show_patch(grid[1, column], gt, y, x, "white")
         grid[0, column].set_title(str(column + 1), fontsize=9)
-        for row, selection in enumerate(selections.values(), start=2):
-            name, colour = list(KINDS.items())[int(kinds_of(selection)[number])]
-            images = selection.candidates.images
-            show_patch(grid[row, column], *place(images, int(selection.index[0, number])), colour)
+        for row, targets in enumerate(chosen_by.values(), start=2):
+            name, colour = list(KINDS.items())[int(kinds_of(targets)[number])]
+            images = targets.candidates.images
+            show_patch(grid[row, column], *place(images, int(targets.index[0, number])), colour)
             grid[row, column].set_xlabel(name, fontsize=7)
-        centre = selections["centred"].candidates.centres()[selections["centred"].index[0, number]].tolist()
+        centre = chosen_by["centred"].candidates.centres()[chosen_by["centred"].index[0, number]].tolist()
         whole.add_patch(Rectangle((x - 0.5, y - 0.5), SIZE, SIZE, fill=False, edgecolor="white"))
-        colour = list(KINDS.values())[int(kinds_of(selections["centred"])[number])]
+        colour = list(KINDS.values())[int(kinds_of(chosen_by["centred"])[number])]
         whole.annotate(
             "", (centre[1], centre[0]), (x + 2, y + 2), arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.4}
         )
@@ -99,16 +99,16 @@ def write_examples(path: Path, sr: Tensor, gt: Tensor, selections: Mapping[str, 
     save(figure, path)
 
 
-def write_kinds(path: Path, gts: Mapping[str, Tensor], selections: Mapping[str, Mapping[str, Selection]]) -> None:
+def write_kinds(path: Path, gts: Mapping[str, Tensor], chosen_by: Mapping[str, Mapping[str, Targets]]) -> None:
     """For each photo GT and, centred and not, the kind of candidate that each patch has chosen."""
-    arms = list(next(iter(selections.values())))
+    arms = list(next(iter(chosen_by.values())))
     figure, grid = plt.subplots(len(arms) + 1, len(gts), figsize=(6.6, 7.2), dpi=100, layout="constrained")
     colours = ListedColormap(list(KINDS.values()))
     for column, (photo, gt) in enumerate(gts.items()):
         grid[0, column].imshow(pixels(gt))
         grid[0, column].set_title(photo, fontsize=9)
         for row, name in enumerate(arms, start=1):
-            kind = kinds_of(selections[photo][name]).view(gt.shape[2] // SIZE, -1)
+            kind = kinds_of(chosen_by[photo][name]).view(gt.shape[2] // SIZE, -1)
             grid[row, column].imshow(kind.numpy(), cmap=colours, vmin=-0.5, vmax=len(KINDS) - 0.5)
             grid[row, 0].set_ylabel(name, fontsize=9)
     for axes in grid.flat:

@@ -11,6 +11,13 @@ from typing import Any
 from gramgan_plugin.errors import OptionError
 
 KINDS = ("arch", "loss", "model", "dataset", "metric")
+# What this plugin adds: all that a package lists in `__all__`.
+PACKAGES = {
+    "arch": "gramgan_plugin.archs",
+    "loss": "gramgan_plugin.losses",
+    "model": "gramgan_plugin.models",
+    "dataset": "gramgan_plugin.data",
+}
 
 
 def registries() -> dict[str, Any]:
@@ -22,23 +29,10 @@ def registries() -> dict[str, Any]:
 
 def register_all() -> None:
     """Put this plugin's classes into BasicSR's registries, under their class names. Running it again is harmless."""
-    from gramgan_plugin import archs, data, losses
-    from gramgan_plugin.models.gramgan_model import GramGANModel
-
-    ours: dict[str, list[type]] = {
-        "arch": [archs.GramGANDiscriminator, archs.GramGANRealPhotoDiscriminator],
-        "loss": [
-            losses.GramPatchLoss,
-            losses.DiscPerceptualLoss,
-            losses.MaskedRaGANLoss,
-            losses.VGGPerceptualLoss,
-        ],
-        "model": [GramGANModel],
-        "dataset": [data.PairedSRDataset],
-    }
     known = registries()
-    for kind, classes in ours.items():
-        for cls in classes:
+    for kind, package in PACKAGES.items():
+        module = importlib.import_module(package)
+        for cls in (getattr(module, name) for name in module.__all__):
             if cls.__name__ not in known[kind]:
                 known[kind].register(cls)
 

@@ -8,9 +8,11 @@ import torch
 
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import resolve_options
-from gramgan_plugin.data import SampleIndex, SeededDataset, to_model_batch
+from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.data.loaders import build_dataset
-from gramgan_plugin.losses import GramPatchLoss, random_theta
+from gramgan_plugin.data.seeded import SampleIndex, SeededDataset
+from gramgan_plugin.functional import random_theta
+from gramgan_plugin.losses import GramPatchLoss
 
 CPU = torch.device("cpu")
 

@@ -94,6 +94,8 @@ def _judged(annotation: Any) -> bool:
         if Any in arguments or object in arguments:
             return False
         return any(_judged(one) for one in arguments)
+    if origin in MAPPINGS and arguments[-1:] not in ((Any,), (object,)) and not all(map(_judged, arguments)):
+        return False  # of tensors, say
     return origin is typing.Literal or (origin or annotation) in (None, *WORDS, *LISTS, *MAPPINGS)
 
 

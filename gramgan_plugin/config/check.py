@@ -89,18 +89,16 @@ def _check_top(opt: Mapping[str, Any], model: Model | None, cls: Any, found: Fin
 
 def _check_train(train: Mapping[str, Any], model: Model | None, cls: Any, found: Findings) -> None:
     if model is not None:
-        # What a newer class of the same name lists, and is not described yet, is read all the same.
-        listed = {key: Key("any", "") for key in getattr(cls, "TRAIN_KEYS", ())}
-        _check_keys(train, {**listed, **model.train}, "train", found, of="" if listed else cls.__name__)
+        _check_keys(train, model.train, "train", found, of="" if cls.__name__ == "GramGANModel" else cls.__name__)
         return
     declared = _declared(cls)
-    listed = {key: Key("any", "") for key in getattr(cls, "TRAIN_KEYS", ())}
-    listed |= {key.removeprefix("train."): Key("any", "") for key in declared or () if key.startswith("train.")}
+    listed = {key.removeprefix("train."): Key("any", "") for key in declared or () if key.startswith("train.")}
+    ours = any(base.__name__ == "GramGANModel" for base in getattr(cls, "__mro__", ()))
     for key, described in MODELS["GramGANModel"].train.items():
-        if key in listed or key in _GENERAL:
+        if ours or key in listed or key in _GENERAL:
             listed[key] = described if key == "total_iter" else replace(described, needed="")
     blocks = {key: Key("any", "") for key in train if key.endswith("_opt") or key.startswith("optim_")}
-    strict = declared is not None or hasattr(cls, "TRAIN_KEYS")
+    strict = declared is not None or ours
     _check_keys(train, listed if strict else {**blocks, **listed}, "train", found, strict=strict, cls=cls)
 
 

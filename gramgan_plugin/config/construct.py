@@ -5,12 +5,13 @@ from typing import Any
 import torch
 
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES
+from gramgan_plugin.archs.vgg19_arch import LAYERS
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import Key, is_number, is_whole, shown
 from gramgan_plugin.config.schema_texture import NEEDS_FILES
 from gramgan_plugin.config.sense_texture import check_values
 from gramgan_plugin.config.sense_training import ASKS_FOR_MORE
-from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS, LAYERS
+from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
 from gramgan_plugin.models.components import Component
 
 # These read a network's weights when they are constructed.

@@ -8,18 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from gramgan_plugin.archs.vgg19_arch import LAYERS
 from gramgan_plugin.checkpoints.headers import read_headers
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, match_weights
+from gramgan_plugin.checkpoints.vgg19 import UPSTREAM_WEIGHTS, find_vgg19_weights, vgg19_misfit
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.files import expanded
-from gramgan_plugin.losses.vgg_perceptual_loss import (
-    LAYER_WEIGHTS,
-    LAYERS,
-    UPSTREAM_WEIGHTS,
-    find_vgg19_weights,
-    vgg19_misfit,
-)
+from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.sections import section
 

@@ -157,9 +157,12 @@ def describe(
 
 @lru_cache(maxsize=256)
 def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
+    # The signature has annotations of its own where a constructor passes its options on.
+    stated = {p.name: p.annotation for p in inspect.signature(constructor).parameters.values()}
+    stated = {name: hint for name, hint in stated.items() if hint is not inspect.Parameter.empty}
     function = constructor.__init__ if isinstance(constructor, type) else constructor  # type: ignore[misc]
     try:
-        return typing.get_type_hints(function)
+        return stated | typing.get_type_hints(function)
     except Exception:  # a third party's annotations may name anything, also what is not imported
         return {}
 
@@ -169,8 +172,7 @@ def _texts(constructor: Callable[..., Any]) -> dict[str, str]:
     """The first sentence on each argument in a docstring of ours."""
     if not (getattr(constructor, "__module__", None) or "").startswith("gramgan_plugin."):
         return {}
-    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", inspect.getdoc(constructor) or "", re.DOTALL | re.MULTILINE)
-    if section is None:
-        return {}
-    entries = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w|\Z)", section[1], re.DOTALL | re.MULTILINE)
+    docs = [inspect.getdoc(one) or "" for one in (constructor, getattr(constructor, "options_class", object))]
+    sections = re.findall(r"^Args:\n(.*?)(?=^\S|\Z)", "\n".join(docs), re.DOTALL | re.MULTILINE)
+    entries = re.findall(r"^ {4}(\w+): (.*?)(?=^ {4}\w|^$|\Z)", "\n".join(sections), re.DOTALL | re.MULTILINE)
     return {name: " ".join(text.split()).removesuffix(".").replace("``", "`") for name, text in entries}

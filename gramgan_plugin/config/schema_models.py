@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gramgan_plugin.config.keys import Key
+from gramgan_plugin.steps.terms import BLOCKS, EXTRA_TERMS
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Model:
     Attributes:
         what: one line in plain words.
         train: keys of ``train``.
-        forms: block of ``train`` -> the forms of loss (see ``LOSS_FORMS``) that the model can use there.
+        forms: block of ``train`` -> the forms of loss (see ``steps.terms.FORMS``) that the model can use there.
         discriminator: ``none``, ``optional`` or ``needed``.
         top: keys of its own at the top of the file.
     """
@@ -23,22 +24,6 @@ class Model:
     forms: Mapping[str, frozenset[str]]
     discriminator: str
     top: Mapping[str, Key] = field(default_factory=dict)
-
-
-# How a loss is called and what it answers. A loss of another name is taken at its word.
-LOSS_FORMS = {
-    "L1Loss": "image",
-    "MSELoss": "image",
-    "CharbonnierLoss": "image",
-    "VGGPerceptualLoss": "image",
-    "GramPatchLoss": "patches",
-    "PerceptualLoss": "pair",
-    "GANLoss": "gan",
-    "MultiScaleGANLoss": "gan",
-    "MaskedRaGANLoss": "masked",
-    "DiscPerceptualLoss": "features",
-    "WeightedTVLoss": "other",
-}
 
 
 def _loss(what: str, needed: str = "") -> Key:
@@ -109,10 +94,9 @@ _GRAMGAN = {
     "extra_terms": Key("section", "further losses of SR and GT: a block for each, under any name", open=True),
 }
 
-_IMAGE = frozenset({"image", "patches"})
-_ANY_IMAGE = _IMAGE | {"pair"}
-_HOST_FORMS = {"pixel_opt": _IMAGE, "perceptual_opt": frozenset({"pair"})}
-_HOST_GAN_FORMS = {**_HOST_FORMS, "gan_opt": frozenset({"gan"}), "ldl_opt": _IMAGE}
+_IMAGE = frozenset({"image", "texture"})
+_HOST_FORMS = {"pixel_opt": _IMAGE, "perceptual_opt": frozenset({"image_pair"})}
+_HOST_GAN_FORMS = {**_HOST_FORMS, "gan_opt": frozenset({"logits"}), "ldl_opt": _IMAGE}
 
 
 def _round(suffix: str, which: str) -> dict[str, Key]:
@@ -148,15 +132,7 @@ MODELS: dict[str, Model] = {
     "GramGANModel": Model(
         "any sum of losses, with or without a discriminator",
         _GRAMGAN,
-        {
-            "pixel_opt": _ANY_IMAGE,
-            "perceptual_opt": _ANY_IMAGE,
-            "gram_patch_opt": frozenset({"patches"}),
-            "disc_perceptual_opt": frozenset({"features"}),
-            "gan_opt": frozenset({"gan", "masked"}),
-            "back_projection_opt": _IMAGE,
-            "extra_terms": _ANY_IMAGE,
-        },
+        {name: frozenset(block.forms) for name, block in {**BLOCKS, "extra_terms": EXTRA_TERMS}.items()},
         "optional",
     ),
     "SRModel": Model("BasicSR's: a generator alone", _COMMON, _HOST_FORMS, "none"),

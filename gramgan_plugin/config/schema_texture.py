@@ -1,7 +1,8 @@
 """Which values the texture loss's options take, as far as their annotations do not say it."""
 
 from gramgan_plugin.config.keys import Key
-from gramgan_plugin.losses.gram_patch_options import CHOICES
+from gramgan_plugin.functional.texture_options import CHOICES
+from gramgan_plugin.losses.gram_patch_loss import DATABASE_INDEXES
 
 FEATURES: dict[str, Key] = {
     "layer": Key("text", "a layer of VGG19, such as conv1_2 or relu2_1", needed="always"),
@@ -10,10 +11,11 @@ FEATURES: dict[str, Key] = {
 # Defaults and descriptions are the loss's own.
 TEXTURE: dict[str, Key] = {
     **{name: Key("text", "", choices=choices) for name, choices in CHOICES.items()},
+    "database_index": Key("text", "", choices=DATABASE_INDEXES),
     "database": Key("path", ""),
     "top_k": Key("whole", "", least=1),
     "stride": Key("whole", "", least=1),
     "features": Key("section", "", keys=FEATURES),
 }
-# The loss opens and builds these when it is constructed.
-NEEDS_FILES = frozenset({"database", "database_index", "features"})
+# What the model opens before it constructs the loss.
+NEEDS_FILES = frozenset({"database", "features"})

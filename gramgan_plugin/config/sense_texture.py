@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gramgan_plugin.archs.vgg19_arch import LAYERS, reduction
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_whole, shown
 from gramgan_plugin.config.schema_texture import FEATURES, TEXTURE
 from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.losses.vgg_layer import reduction
-from gramgan_plugin.losses.vgg_perceptual_loss import LAYERS
 from gramgan_plugin.patchdb.store import check_fits, open_store
 from gramgan_plugin.registration import did_you_mean
 from gramgan_plugin.sections import section

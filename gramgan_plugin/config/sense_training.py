@@ -7,11 +7,13 @@ from typing import Any
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number, is_whole
 from gramgan_plugin.config.schema_datasets import WITHOUT_GT
-from gramgan_plugin.config.schema_models import LOSS_FORMS, MODELS, Model
+from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.models.optimizers import OWN_RATES
+from gramgan_plugin.registration import registered
 from gramgan_plugin.sections import section
+from gramgan_plugin.steps.terms import form_of, term_mistakes
 
 
 def check_training(opt: Mapping[str, Any], model: Model | None, found: Findings) -> None:
@@ -39,7 +41,8 @@ def _check_model(opt: Mapping[str, Any], model: Model | None, found: Findings) -
         found.warn("train.optim_d", "there is no network_d that it could train")
     _check_forms(train, model, found)
     if model is MODELS["GramGANModel"]:
-        _check_gramgan(train, network_d, found)
+        for key, mistake in term_mistakes(train, bool(network_d)):
+            found.error(key, mistake)
         _check_speed(opt, found)
         return
     if model.discriminator == "needed" and not network_d:
@@ -59,9 +62,10 @@ def _check_forms(train: Mapping[str, Any], model: Model, found: Findings) -> Non
         blocks |= {f"train.extra_terms.{name}": ("extra_terms", block) for name, block in terms.items()}
     for where, (key, block) in blocks.items():
         name = section(block).get("type")
-        form = LOSS_FORMS.get(name) if isinstance(name, str) else None
+        classes = {one: cls for one, cls, _ in registered("loss")}
+        form = form_of(classes[name]) if isinstance(name, str) and name in classes else None
         if form is not None and form not in model.forms[key]:
-            fitting = [loss for loss, its_form in LOSS_FORMS.items() if its_form in model.forms[key]]
+            fitting = [one for one, cls in classes.items() if form_of(cls) in model.forms[key]]
             found.error(f"{where}.type", f"{name} cannot stand here; {' or '.join(fitting)} can")
 
 
@@ -81,18 +85,6 @@ def _check_speed(opt: Mapping[str, Any], found: Findings) -> None:
     parts, batch = train.get("accumulate", 1), section(opt, "datasets", "train").get("batch_size_per_gpu", 1)
     if is_whole(parts) and is_whole(batch) and parts >= 1 and batch % parts:
         found.error("train.accumulate", f"a batch_size_per_gpu of {batch} cannot be split into {parts} equal parts")
-
-
-def _check_gramgan(train: Mapping[str, Any], network_d: Any, found: Findings) -> None:
-    losses = [key for key in MODELS["GramGANModel"].forms if train.get(key)]
-    if not losses:
-        found.error("train", "no loss is on; give at least one block such as pixel_opt")
-    if not network_d:
-        needs = [f"train.{key}" for key in ("gan_opt", "disc_perceptual_opt") if train.get(key)]
-        if needs:
-            found.error("network_d", f"missing, but {' and '.join(needs)} {'need' if needs[1:] else 'needs'} it")
-    elif not train.get("gan_opt"):
-        found.error("train.gan_opt", "missing, so that network_d would not be trained")
 
 
 # torch's whose steps need what a plain `step()` does not bring.

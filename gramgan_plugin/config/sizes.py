@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gramgan_plugin.archs import GramGANDiscriminator, GramGANRealPhotoDiscriminator
-from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES
-from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import SMALLEST
+from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES, GramGANDiscriminator
+from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import SMALLEST, GramGANRealPhotoDiscriminator
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema_datasets import DATASETS

@@ -64,8 +64,8 @@ def sha256(file: Path) -> str:
 def unreadable_as_vgg19(file: Path) -> str | None:
     """Why a file cannot serve as VGG19's weights, down to the first layer at least, or None if it can."""
     from gramgan_plugin.checkpoints.headers import read_headers
+    from gramgan_plugin.checkpoints.vgg19 import vgg19_misfit
     from gramgan_plugin.errors import UserError
-    from gramgan_plugin.losses.vgg_perceptual_loss import vgg19_misfit
 
     try:
         return vgg19_misfit(read_headers(file), ["conv1_1"])

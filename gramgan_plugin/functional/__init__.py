@@ -9,9 +9,7 @@ from gramgan_plugin.functional.candidates import (
     random_draw,
     random_theta,
 )
-from gramgan_plugin.functional.choosing import choose
-from gramgan_plugin.functional.description import Description, describe_patches
-from gramgan_plugin.functional.gram import gram_difference, gram_matrix, gram_vectors
+from gramgan_plugin.functional.gram import describe_patches, gram_difference, gram_matrix, gram_vectors
 from gramgan_plugin.functional.nearest import Neighbourhood, nearest_candidates, nearest_several
 from gramgan_plugin.functional.patches import extract_patches, patch_centres, patch_vectors
 from gramgan_plugin.functional.precision import at_least_float32, autocast_off
@@ -20,23 +18,24 @@ from gramgan_plugin.functional.relativistic import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
-from gramgan_plugin.functional.selection import Database, Selection
-from gramgan_plugin.functional.texture import described_loss, gram_patch_loss, select_candidates
+from gramgan_plugin.functional.targets import Database, FeatureMap, Targets
+from gramgan_plugin.functional.texture import choose_targets, gram_patch_loss
+from gramgan_plugin.functional.texture_options import TextureOptions
 
 __all__ = [
     "KINDS",
     "CandidateSet",
     "Database",
-    "Description",
+    "FeatureMap",
     "Neighbourhood",
-    "Selection",
+    "Targets",
+    "TextureOptions",
     "affine_warp",
     "at_least_float32",
     "autocast_off",
     "candidate_set",
-    "choose",
+    "choose_targets",
     "describe_patches",
-    "described_loss",
     "downsampled",
     "extract_patches",
     "gram_difference",
@@ -54,5 +53,4 @@ __all__ = [
     "region_std",
     "relativistic_discriminator_loss",
     "relativistic_generator_loss",
-    "select_candidates",
 ]

@@ -1,14 +1,14 @@
 """The candidate database of a crop: GT's own patches, those of smaller GT, those of slightly warped GT."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gramgan_plugin.functional.description import Description
+from gramgan_plugin.functional.gram import describe_patches
 from gramgan_plugin.functional.patches import check_image, extract_patches, patch_centres, patch_grid
 from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 
@@ -148,14 +148,10 @@ class CandidateSet:
         grids = [patch_grid(image.shape[2], image.shape[3], self.patch_size, self.stride) for image in self.images]
         return [rows * columns for rows, columns in grids]
 
-    def samples(self, which: slice) -> "CandidateSet":
-        """The candidates of some of the samples."""
-        return replace(self, images=tuple(image[which] for image in self.images))
-
     def describe(self, by: str, normalize: bool = True, center: bool = False) -> Tensor:
-        """(N, K, D): what `describe_patches` gives for all candidates."""
-        how = Description(by, normalize, center)
-        return torch.cat([how.of_image(image, self.patch_size, self.stride) for image in self.images], dim=1)
+        """Return (N, K, D): what `describe_patches` gives for all candidates."""
+        vectors = [describe_patches(x, self.patch_size, by, normalize, center, self.stride) for x in self.images]
+        return torch.cat(vectors, dim=1)
 
     def take(self, index: Tensor) -> Tensor:
         """The pixels of some of the candidates.

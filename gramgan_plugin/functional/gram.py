@@ -7,7 +7,7 @@ the channels are and how they go together, and not where in the patch a pixel li
 from torch import Tensor
 
 from gramgan_plugin.functional.gram_kernel import GramVectors, channel_pairs
-from gramgan_plugin.functional.patches import check_image, patch_grid
+from gramgan_plugin.functional.patches import check_image, patch_grid, patch_vectors
 from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 
 
@@ -79,6 +79,37 @@ def gram_vectors(
             image, patch_size, patch_size if stride is None else stride, normalize, center
         )
     return vectors
+
+
+def describe_patches(
+    image: Tensor,
+    patch_size: int,
+    by: str,
+    normalize: bool = True,
+    center: bool = False,
+    stride: int | None = None,
+) -> Tensor:
+    """Return the vectors by which patches are compared.
+
+    Args:
+        image: (N, C, H, W).
+        patch_size: side p of a patch in pixels.
+        by: ``gram`` for Gram vectors, ``pixel`` for the pixel values.
+        normalize: for Gram vectors, divide by the pixels of the patch.
+        center: for Gram vectors, subtract each patch's mean first.
+        stride: pixels from one patch to the next; None for ``patch_size``.
+
+    Returns:
+        (N, P, C * (C + 1) / 2) for ``gram``, (N, P, p * p * C) for ``pixel``, patches in row order.
+
+    Raises:
+        ValueError: for another ``by``, or as `gram_vectors`.
+    """
+    if by == "pixel":
+        return patch_vectors(image, patch_size, stride)
+    if by != "gram":
+        raise ValueError(f"patches are compared by 'gram' or 'pixel', not by {by!r}")
+    return gram_vectors(image, patch_size, normalize, center, stride)
 
 
 def gram_difference(a: Tensor, b: Tensor, channels: int, criterion: str = "l1") -> Tensor:

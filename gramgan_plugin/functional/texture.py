@@ -1,168 +1,183 @@
-"""The patch-wise texture loss on images: which candidate each patch of SR is drawn to, and how far away it is."""
-
-from collections.abc import Callable, Sequence
+"""The patch-wise texture loss: the target of each patch of SR is chosen among candidates, then compared with it."""
 
 import torch
 from torch import Tensor
 
-from gramgan_plugin.functional.candidates import candidate_set
-from gramgan_plugin.functional.choosing import choose
-from gramgan_plugin.functional.description import Description, describe_patches
-from gramgan_plugin.functional.gram import gram_difference
-from gramgan_plugin.functional.patches import check_image
+from gramgan_plugin.functional.candidates import CandidateSet, candidate_set
+from gramgan_plugin.functional.gram import describe_patches, gram_difference
+from gramgan_plugin.functional.nearest import Neighbourhood, nearest_several
+from gramgan_plugin.functional.patches import check_image, patch_centres
 from gramgan_plugin.functional.precision import at_least_float32, autocast_off
-from gramgan_plugin.functional.selection import Database, Selection
+from gramgan_plugin.functional.targets import Database, FeatureMap, Targets
+from gramgan_plugin.functional.texture_options import TextureOptions
+from gramgan_plugin.functional.untraced import untraced
+
+# Numbers of candidates' descriptions held at a time; of a sample at least.
+DESCRIBED = 2**24
 
 
-@torch.no_grad()
-def select_candidates(
+def choose_targets(
     sr: Tensor,
     gt: Tensor,
-    theta: Tensor | None = None,
+    options: TextureOptions,
     *,
-    patch_size: int = 4,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-    select_by: str = "gram",
-    normalize: bool = True,
-    center: bool = False,
-    downsample: Sequence[int] = (2,),
-    antialias: bool = True,
-    affine_sampling: str = "bicubic",
-    stride: int | None = None,
-    radius: float | None = None,
-    top_k: int = 1,
+    theta: Tensor | None = None,
     draw: Tensor | None = None,
+    features: FeatureMap | None = None,
     database: Database | None = None,
-    database_only: bool = False,
-    embed: Callable[[Tensor], Tensor] | None = None,
-    reduction: int = 1,
     measure: bool = False,
-    chunk_size: int = 2**22,
-) -> Selection:
+) -> Targets:
     """Choose for each SR patch the candidate that is near both to it and to GT's patch at its place.
 
-    With x the description of an SR patch and y that of GT's patch there, the chosen candidate minimises
-    alpha ||p - x||^2 + beta ||p - y||^2, which is a nearest-neighbour search for (alpha x + beta y) / (alpha
-    + beta). The anchor in GT follows Beby-GAN (a decision of this project; Song et al., Gram-GAN, Sensors
-    2023, 23(4), 2098 name the SR patch only, which is ``beta=0``).
+    With x the description of an SR patch and y that of GT's patch there, the target minimises alpha ||p - x||^2 + beta
+    ||p - y||^2, which is a nearest-neighbour search for (alpha x + beta y) / (alpha + beta). The anchor in GT follows
+    Beby-GAN (a decision of this project; Song et al., Gram-GAN, Sensors 2023, 23(4), 2098 name the SR patch only, which
+    is ``beta=0``).
 
     Args:
-        sr: (N, C, H, W), to be cut into whole patches without a remainder.
-        gt: (N, C, H, W).
-        theta: (N, copies, 2, 3), the affine matrices of the warped copies; None for none.
-        patch_size: side of a patch in pixels (of the features' map, where features are compared).
-        alpha: weight of the distance to the SR patch.
-        beta: weight of the distance to the GT patch.
-        select_by: ``gram`` or ``pixel``: what the distance is measured in.
-        normalize: see `gram_vectors`.
-        center: see `gram_vectors`.
-        downsample: see `candidate_set`.
-        antialias: see `candidate_set`.
-        affine_sampling: see `candidate_set`.
-        stride: pixels from one patch to the next, of SR as of the candidates; None for ``patch_size``.
-        radius: only candidates whose centre is within so many patches of GT, downwards and sideways; None for
-            all. The database has no places.
-        top_k: of how many nearest candidates one is drawn.
-        draw: (N, P) in [0, 1), what decides in drawing; needed where ``top_k`` is above 1.
-        database: patches to choose from as well; Gram vectors only.
-        database_only: whether to choose from the database alone.
-        embed: see `candidate_set`.
-        reduction: see `candidate_set`.
-        measure: whether to measure the distances of `Selection`, too.
-        chunk_size: the most distances held in memory at a time.
+        sr: (N, C, H, W) in [0, 1]; patches must cover it without a remainder.
+        gt: (N, C, H, W) in [0, 1].
+        options: what patches are, what is compared, and what the candidates are.
+        theta: (N, affine_copies, 2, 3) of `random_theta`; None draws them from torch's default generator.
+        draw: (N, P) of `random_draw`, for ``top_k`` above 1; None draws them likewise.
+        features: compares features instead of pixels; None for pixels.
+        database: patches to choose from as well, or alone (``database_use``); Gram vectors only.
+        measure: whether to measure the distances of `Targets`, too.
 
     Returns:
-        The chosen candidates, without gradient.
+        The targets, without gradient.
 
     Raises:
-        ValueError: if the shapes do not fit, or patches do not cover SR.
+        ValueError: if shapes do not fit together or patches do not cover SR.
     """
-    check_pair(sr, gt, patch_size * reduction, None if stride is None else stride * reduction)
-    sr, gt = at_least_float32(sr, gt)
-    candidates = candidate_set(gt, theta, patch_size, downsample, antialias, affine_sampling, stride, embed, reduction)
-    how = Description(select_by, normalize, center)
-    maps = sr if embed is None else at_least_float32(embed(sr))[0]
-    return choose(
-        how.of_image(maps, patch_size, stride),
-        candidates,
-        how,
-        alpha=alpha,
-        beta=beta,
-        radius=radius,
-        top_k=top_k,
-        draw=draw,
-        database=database,
-        database_only=database_only,
-        measure=measure,
-        chunk_size=chunk_size,
-    )
+    with torch.no_grad():
+        sr, gt = _checked(sr, gt, options, features)
+        maps = sr if features is None else features(sr)
+        x = _describe(maps, options.select_by, options)
+        return _choose(x, gt, options, theta, draw, features, database, measure)
 
 
 def gram_patch_loss(
     sr: Tensor,
-    selection: Selection,
+    gt: Tensor,
+    options: TextureOptions,
     *,
-    loss_on: str = "gram",
-    criterion: str = "l1",
-    normalize: bool = True,
-    center: bool = False,
+    theta: Tensor | None = None,
+    draw: Tensor | None = None,
+    features: FeatureMap | None = None,
+    database: Database | None = None,
+    targets: Targets | None = None,
+    report: dict[str, Tensor] | None = None,
 ) -> Tensor:
-    """Mean difference between the patches of SR and the candidates chosen for them.
+    r"""Return the mean difference between the patches of SR and their targets.
+
+    With the Gram matrix G, the i-th patch :math:`e_i` of SR and its target :math:`p_i^*` (see `choose_targets`),
+
+    .. math::
+        L_{PT} = \mathrm{mean}_i |G(e_i) - G(p_i^*)|
+
+    (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098). All arithmetic is in at least float32, also under autocast.
 
     Args:
-        sr: (N, C, H, W), with gradient; where features are compared, SR's map.
-        selection: what `select_candidates` chose for this SR.
-        loss_on: ``gram``: over all C * C entries of the Gram matrices; ``pixel``: over the patches' pixels
-            (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098, can be read both ways; ``gram`` is a decision
-            of this project).
-        criterion: ``l1`` or ``mse``.
-        normalize: see `gram_vectors`.
-        center: see `gram_vectors`.
+        sr: see `choose_targets`, with gradient.
+        gt: see `choose_targets`.
+        options: see `choose_targets`.
+        theta: see `choose_targets`.
+        draw: see `choose_targets`.
+        features: see `choose_targets`.
+        database: see `choose_targets`.
+        targets: what `choose_targets` chose for these images already; nothing is searched then.
+        report: gets the `Targets.statistics`.
 
     Returns:
         A scalar in at least float32, with a gradient for ``sr`` only.
 
+    Raises:
+        ValueError: see `choose_targets`.
+
     Example:
         >>> import torch
         >>> gt = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        >>> float(gram_patch_loss(gt, select_candidates(gt, gt)))
+        >>> float(gram_patch_loss(gt, gt, TextureOptions()))
         0.0
     """
-    candidates = selection.candidates
-    with autocast_off(sr.device):
-        x = describe_patches(sr, candidates.patch_size, loss_on, normalize, center, candidates.stride)
-        return described_loss(x, selection, Description(loss_on, normalize, center), sr.shape[1], criterion)
-
-
-def described_loss(x: Tensor, selection: Selection, on: Description, channels: int, criterion: str = "l1") -> Tensor:
-    """As `gram_patch_loss`, for SR's patches described already.
-
-    Args:
-        x: (N, P, D), what ``on`` gives for SR, with gradient.
-        selection: what was chosen.
-        on: what is compared.
-        channels: C.
-        criterion: ``l1`` or ``mse``.
-
-    Returns:
-        A scalar.
-    """
+    sr, gt = _checked(sr, gt, options, features)
+    maps = sr if features is None else features(sr)
+    x = _describe(maps, options.loss_on, options)
+    if targets is None:
+        same = options.loss_on == options.select_by
+        by = x if same else _describe(maps.detach(), options.select_by, options)
+        targets = _choose(by, gt, options, theta, draw, features, database, report is not None)
+    if report is not None:
+        report.update(targets.statistics())
     with autocast_off(x.device):
         with torch.no_grad():
-            target = selection.describe(on.by, on.normalize, on.center).to(x.dtype)
-        if on.by == "gram":
-            return gram_difference(x, target, channels, criterion)
-        difference = x - target
-        return difference.square().mean() if criterion == "mse" else difference.abs().mean()
+            y = targets.describe(options.loss_on).to(x.dtype)
+        if options.loss_on == "gram":
+            return gram_difference(x, y, maps.shape[1], options.criterion)
+        return (x - y).square().mean() if options.criterion == "mse" else (x - y).abs().mean()
 
 
-def check_pair(sr: Tensor, gt: Tensor, patch_size: int, stride: int | None = None) -> None:
-    """Raise ValueError unless SR and GT have one shape and patches cover it without a remainder."""
+@untraced
+@torch.no_grad()
+def _choose(
+    x: Tensor,
+    gt: Tensor,
+    options: TextureOptions,
+    theta: Tensor | None,
+    draw: Tensor | None,
+    features: FeatureMap | None,
+    database: Database | None,
+    measure: bool,
+) -> Targets:
+    """As `choose_targets`, for SR's patches described by ``select_by`` already: x (N, P, D)."""
+    x = x.detach()
+    if options.top_k > 1 and draw is None:
+        draw = torch.rand(x.shape[:2])
+    if draw is not None and options.top_k > 1 and draw.shape != x.shape[:2]:
+        raise ValueError(f"draw: expected {tuple(x.shape[:2])} numbers, got {tuple(draw.shape)}")
+    candidates = _candidates(gt, _theta(gt, theta, options), options, features)
+    only = database is not None and options.database_use == "only"
+    allowed = None if options.radius is None else _neighbourhood(candidates, options.radius)
+    count, parts = sum(candidates.counts()), []
+    at_a_time = max(1, DESCRIBED // (count * x.shape[2]))
+    for top in range(0, len(x), at_a_time):
+        part = slice(top, top + at_a_time)
+        # GT's own patches are the anchor also where the database alone is searched.
+        images = [image[part] for image in candidates.images[: 1 if only else None]]
+        vectors = torch.cat([_describe(image, options.select_by, options) for image in images], dim=1).to(x.dtype)
+        y = vectors[:, : x.shape[1]]  # (n, K, D) -> (n, P, D): GT's patches come first
+        query = (options.alpha * x[part] + options.beta * y) / (options.alpha + options.beta)
+        found = [] if only else [nearest_several(query, vectors, options.top_k, options.chunk_size, allowed)]
+        if database is not None:
+            squared, number = database.search(query.flatten(0, 1), options.top_k)
+            shape = (*query.shape[:2], -1)
+            found.append((squared.view(shape).to(query.dtype), number.view(shape) + count))
+        index = _draw(found, options.top_k, None if draw is None else draw[part])
+        chosen = _describe_chosen(vectors, index, database, count)
+        distances = [(chosen - x[part]).norm(dim=2), (y - x[part]).norm(dim=2)] if measure else []
+        parts.append([index, chosen, *distances])
+    index, chosen, *distances = (
+        torch.cat(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)
+    )
+    return Targets(index, candidates, options, chosen, database, *distances)
+
+
+def _describe(image: Tensor, by: str, options: TextureOptions) -> Tensor:
+    return describe_patches(image, options.patch_size, by, options.normalize, options.center, options.stride)
+
+
+def _checked(sr: Tensor, gt: Tensor, options: TextureOptions, features: FeatureMap | None) -> tuple[Tensor, ...]:
+    """Return SR and GT in one dtype of at least float32.
+
+    Raises:
+        ValueError: unless they have one shape, and patches cover it without a remainder.
+    """
+    reduction = 1 if features is None else features.reduction
+    patch_size, step = options.patch_size * reduction, (options.stride or options.patch_size) * reduction
     check_image(sr, "sr")
     if sr.shape != gt.shape:
         raise ValueError(f"sr and gt must have one shape, got {tuple(sr.shape)} and {tuple(gt.shape)}")
-    step = patch_size if stride is None else stride
     # Pixels beyond the last whole patch would get no gradient.
     if any(side < patch_size or (side - patch_size) % step for side in sr.shape[2:]):
         distance = "" if step == patch_size else f", {step} px from one to the next"
@@ -171,3 +186,58 @@ def check_pair(sr: Tensor, gt: Tensor, patch_size: int, stride: int | None = Non
             f"sr of {sr.shape[2]}x{sr.shape[3]} px cannot be cut into whole patches of {patch_size} px{distance}; "
             f"choose a crop size that is {advice}"
         )
+    return at_least_float32(sr, gt)
+
+
+def _theta(gt: Tensor, theta: Tensor | None, options: TextureOptions) -> Tensor:
+    shape = (gt.shape[0], options.affine_copies, 2, 3)
+    if theta is None:
+        return torch.eye(2, 3) + options.affine_magnitude * torch.randn(shape)
+    if theta.shape != shape:
+        raise ValueError(f"theta: expected shape {shape}, got {tuple(theta.shape)}")
+    return theta
+
+
+def _candidates(gt: Tensor, theta: Tensor, options: TextureOptions, features: FeatureMap | None) -> CandidateSet:
+    return candidate_set(
+        gt,
+        theta,
+        options.patch_size,
+        options.downsample,
+        options.antialias,
+        options.affine_sampling,
+        options.stride,
+        features,
+        1 if features is None else features.reduction,
+    )
+
+
+def _neighbourhood(candidates: CandidateSet, radius: float) -> Neighbourhood:
+    height, width = candidates.images[0].shape[2:]
+    centres = patch_centres(height, width, candidates.patch_size, height, width, candidates.stride)
+    return Neighbourhood(centres, candidates.centres(), radius * candidates.patch_size)
+
+
+def _draw(found: list[tuple[Tensor, Tensor]], top_k: int, draw: Tensor | None) -> Tensor:
+    """(N, P): of the nearest ones of each source, (N, P, k) each, the nearest of all or one of the nearest."""
+    squared, index = found[0]
+    if len(found) > 1:
+        squared, index = (torch.cat(column, dim=2) for column in zip(*found, strict=True))
+        # Stable: of equally near ones a candidate of the crop.
+        squared, order = squared.sort(dim=2, stable=True)
+        index = index.gather(2, order)
+    if top_k == 1:
+        return index[:, :, 0]
+    assert draw is not None
+    there = torch.isfinite(squared[:, :, :top_k]).sum(dim=2).clamp(min=1)
+    rank = (draw.to(squared) * there).long().minimum(there - 1)
+    return index.gather(2, rank[:, :, None])[:, :, 0]
+
+
+def _describe_chosen(vectors: Tensor, index: Tensor, database: Database | None, count: int) -> Tensor:
+    """(N, P, D): the descriptions of the candidates of these numbers; those from ``count`` on are the database's."""
+    own = index.clamp(max=vectors.shape[1] - 1)[..., None].expand(-1, -1, vectors.shape[2])
+    if database is None:
+        return vectors.gather(1, own)
+    theirs = database.grams((index - count).clamp(min=0)).to(vectors)
+    return torch.where((index >= count)[..., None], theirs, vectors.gather(1, own))

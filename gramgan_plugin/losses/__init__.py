@@ -1,9 +1,8 @@
-"""Loss modules: thin classes over `gramgan_plugin.functional`; they know no training step."""
+"""Loss modules: thin classes over `gramgan_plugin.functional`; they know no training step and open no file."""
 
-from gramgan_plugin.functional.candidates import random_theta
 from gramgan_plugin.losses.disc_perceptual_loss import DiscPerceptualLoss
 from gramgan_plugin.losses.gram_patch_loss import GramPatchLoss
 from gramgan_plugin.losses.masked_ragan_loss import MaskedRaGANLoss
 from gramgan_plugin.losses.vgg_perceptual_loss import VGGPerceptualLoss
 
-__all__ = ["DiscPerceptualLoss", "GramPatchLoss", "MaskedRaGANLoss", "VGGPerceptualLoss", "random_theta"]
+__all__ = ["DiscPerceptualLoss", "GramPatchLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"]

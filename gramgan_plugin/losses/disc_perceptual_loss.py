@@ -32,6 +32,8 @@ class DiscPerceptualLoss(nn.Module):
         0.25
     """
 
+    form = "features"
+
     def __init__(
         self,
         loss_weight: float = 1.0,

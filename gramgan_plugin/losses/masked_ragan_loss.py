@@ -87,6 +87,8 @@ class MaskedRaGANLoss(nn.Module):
         0.6931
     """
 
+    form = "gan"
+
     def __init__(
         self,
         loss_weight: float = 0.005,

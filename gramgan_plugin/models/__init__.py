@@ -1,13 +1,18 @@
 """BasicSR's model classes around the training step; needs basicsr."""
 
-# First of all: when basicsr has been imported, the registration asks for modules of this package, which must not
-# be half imported then.
-import basicsr  # noqa: F401
+from typing import Any
 
-# isort: split
-from gramgan_plugin.models.build import build_model
-from gramgan_plugin.models.gramgan_model import GramGANModel
-from gramgan_plugin.models.host import HostFixes
-from gramgan_plugin.models.lr_schedulers import CosineRestartWarmupLR
+__all__ = ["GramGANModel"]
 
-__all__ = ["CosineRestartWarmupLR", "GramGANModel", "HostFixes", "build_model"]
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(name)
+    from gramgan_plugin.models.gramgan_model import GramGANModel
+
+    return GramGANModel
+
+
+# Before any module of this package: once basicsr is imported, the registration asks for `GramGANModel`, and the module
+# that has it must not be half imported then.
+import basicsr  # noqa: E402, F401

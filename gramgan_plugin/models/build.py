@@ -4,8 +4,8 @@ from copy import deepcopy
 from typing import Any
 from urllib.error import URLError
 
+from gramgan_plugin.checkpoints.vgg19 import UPSTREAM_WEIGHTS
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.losses.vgg_perceptual_loss import UPSTREAM_WEIGHTS
 from gramgan_plugin.models.host import HostFixes
 from gramgan_plugin.registration import lookup
 

@@ -4,7 +4,8 @@ import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
 from torch import nn
 
-from gramgan_plugin.archs import GramGANDiscriminator, GramGANRealPhotoDiscriminator
+from gramgan_plugin.archs.gramgan_discriminator_arch import GramGANDiscriminator
+from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import GramGANRealPhotoDiscriminator
 
 # Known to run in channels-last.
 CHANNELS_LAST = (RRDBNet, GramGANDiscriminator, GramGANRealPhotoDiscriminator)

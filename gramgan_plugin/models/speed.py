@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._functorch import config as functorch
 
 from gramgan_plugin.errors import OptionError
@@ -37,20 +37,12 @@ class Precision:
         self.name, self.device = name, device
         self.dtype = DTYPES[name]
         self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
-        self._one = torch.ones((), device=device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context for forward passes."""
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
-
-    def scale(self, parts: int = 1) -> Tensor | float:
-        """What the loss of one of ``parts`` equal parts of a batch is multiplied with before backward."""
-        if self.scaler is None:
-            return 1.0 / parts
-        scale: Tensor = self.scaler.scale(self._one) / parts  # stays on the device
-        return scale
 
 
 class Compilation:

@@ -1,187 +1,159 @@
-"""One iteration: the generator's half and the discriminator's half. Each runs backward; neither steps an optimizer."""
+"""One iteration of training, from top to bottom: the networks' passes, the terms, both backward passes, the update."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from gramgan_plugin.steps.terms import Adversarial, Batch, DiscPerceptualTerm, Pass, Term
+from gramgan_plugin.functional.precision import at_least_float32
+from gramgan_plugin.steps.step_state import Batch, StepState
+from gramgan_plugin.steps.terms import Adversarial, Term
+from gramgan_plugin.steps.update import Update
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
-class Looks(NamedTuple):
-    """What D made of (masked) GT and SR, with the graph back to D's parameters: logits (N, ...)."""
+class GANStep:
+    """Trains G and D for one iteration: ``step(batch, iteration)``.
 
-    real: Tensor
-    fake: Tensor
-
-
-class Generated(NamedTuple):
-    """What the generator's half leaves.
-
-    Attributes:
-        sr: (N, C, H, W), detached, in at least float32.
-        log: scalars on the device.
-        looks: D's answers for the discriminator's half, if they were asked for.
-    """
-
-    sr: Tensor
-    log: dict[str, Tensor]
-    looks: Looks | None
-
-
-def generator_step(
-    net_g: nn.Module,
-    net_d: nn.Module | None,
-    terms: Sequence[Term],
-    batch: Batch,
-    mask: Tensor | None = None,
-    *,
-    keep_looks: bool = False,
-    diagnose: bool = False,
-    autocast: Autocast = nullcontext,
-    scale: Tensor | float = 1.0,
-) -> Generated:
-    """Run G, sum the terms and run backward into G's parameters.
-
-    D runs once over SR and once over GT, and both passes serve the adversarial and the perceptual term. D's
-    parameters get no gradient. Since D does not change between the two halves of an iteration, its answers can serve
-    the second half as well: ``keep_looks`` then spares it two of its four passes.
+    D runs once over GT and once over SR. Both passes serve G's terms, and D's own loss as well, since D does not change
+    between the two. Only where a pass cannot serve both is D run again: where ``share_passes`` is off, or where a term
+    reads D with BatchNorm's running statistics.
 
     Args:
         net_g: generator, in train mode.
         net_d: discriminator, in train mode, or None for training without one.
-        terms: what to sum; at least one.
-        batch: LQ and GT.
-        mask: (N, 1, H, W) of 0 and 1, put on SR and GT before D sees them, or None.
-        keep_looks: build D's graph in these passes and hand it out for ``discriminator_step``. Not possible where
-            the perceptual term reads D by BatchNorm's running statistics: ``looks`` is None then.
-        diagnose: also measure what takes more work: each term's gradient at SR (a backward through each term), the
-            candidates chosen, the contrast of SR, the share of pixels that D sees.
+        terms: the losses that are summed for G; at least one.
+        adversarial: D's loss and the mask; None without a discriminator.
+        update: the optimizers' step.
         autocast: makes the context in which forward passes run.
-        scale: what the sum is multiplied with before backward, such as a gradient scaler's factor. The log is
-            without it.
-
-    Returns:
-        SR, the log and D's answers. The log has each term's weighted value under its key (``l_g_pix``) and, with
-        ``diagnose``, the L2 norm of its gradient at SR (``grad_g_pix``), ``sr_contrast``, ``mask_share`` and what
-        the terms report.
+        accumulate: into how many equal parts a batch is split, which are run one after the other.
+        net_d_iters: G is trained on every so many-th iteration, D on all.
+        net_d_init_iters: D is trained alone in so many iterations at first.
+        diagnose_every: on every so many-th iteration the log also has what takes more work; 0 for never.
+        share_passes: whether D's loss may use the terms' passes (a compiled backward pass can't leave out D's weights).
     """
-    with autocast():
-        sr = net_g(batch.lq)
-        sr = sr.to(torch.promote_types(sr.dtype, torch.float32))
-    # The terms' graph ends here, so that D's part of it can outlive G's.
-    leaf = sr.detach().requires_grad_()
-    shared = keep_looks and net_d is not None and not _reads_running_statistics(terms)
-    report: dict[str, Tensor] | None = {} if diagnose else None
-    with autocast(), nullcontext() if shared else _frozen(net_d):
-        step, looks = _see(net_d, leaf, batch, mask, terms, shared, report)
-        values = {term.key: term(step) for term in terms}
-    log = {key: value.detach() for key, value in values.items()}
-    if report is not None:
-        for key, value in values.items():
-            log[key.replace("l_", "grad_", 1)] = _gradient_norm(value, leaf, scale)
-        log |= report | _diagnose(leaf.detach(), batch.gt, mask)
-    total = torch.stack([value.reshape(()) for value in values.values()]).sum() * scale
-    (gradient,) = torch.autograd.grad(total, leaf, retain_graph=shared)
-    del step, values, total  # and with them the graphs of all terms but D's, before G's backward needs the memory
-    sr.backward(gradient)
-    return Generated(sr.detach(), log, looks)
+
+    def __init__(
+        self,
+        net_g: nn.Module,
+        net_d: nn.Module | None,
+        terms: Sequence[Term],
+        adversarial: Adversarial | None,
+        update: Update,
+        *,
+        autocast: Autocast = nullcontext,
+        accumulate: int = 1,
+        net_d_iters: int = 1,
+        net_d_init_iters: int = 0,
+        diagnose_every: int = 0,
+        share_passes: bool = True,
+    ) -> None:
+        self.net_g, self.net_d, self.terms, self.adversarial, self.update = net_g, net_d, terms, adversarial, update
+        self.autocast, self.accumulate = autocast, accumulate
+        self.net_d_iters, self.net_d_init_iters, self.diagnose_every = net_d_iters, net_d_init_iters, diagnose_every
+        self.taps = tuple(tap for term in terms for tap in term.taps)
+        self.running = any(term.running_statistics for term in terms)
+        self.share_passes = share_passes and net_d is not None and not self.running
+
+    def __call__(self, batch: Batch, iteration: int) -> StepState:
+        """Run an iteration: one optimizer step of G (unless it is D's turn alone) and one of D, or none of either.
+
+        Args:
+            batch: LQ and GT.
+            iteration: 1-based.
+
+        Returns:
+            SR, detached, and the log (scalars on the device): each term's weighted value (``l_g_pix``); ``l_d_real``
+            and ``l_d_fake`` (the halves of D's loss), ``out_d_real`` and ``out_d_fake`` (mean logits), ``d_accuracy``
+            (the share of logits on the right side of the other kind's mean); ``grad_norm_g`` and ``grad_norm_d``. Every
+            ``diagnose_every`` iterations also the L2 norm of each term's gradient at SR (``grad_g_pix``),
+            ``sr_contrast``, ``mask_share`` and what the terms report.
+        """
+        self.update.begin()  # zero gradients
+        parts = batch.parts(self.accumulate)
+        states = []
+        for number, part in enumerate(parts, start=1):
+            with self._average_gradients(number == len(parts)):
+                states.append(self._forward_backward(part, iteration))
+        state = _join(batch, states)
+        # The sum of SR is as good as all of it: finite unless a value is not, or is beyond any use.
+        values = {"SR": state.sr.sum()} | {key: value for key, value in state.log.items() if key.startswith("l_")}
+        state.log |= self.update.finish(values, iteration)  # both networks step, or neither
+        return state
+
+    def trains_generator(self, iteration: int) -> bool:
+        """Return whether G is trained on an iteration (1-based)."""
+        alone = self.net_d is None
+        return alone or (iteration % self.net_d_iters == 0 and iteration > self.net_d_init_iters)
+
+    def _forward_backward(self, batch: Batch, iteration: int) -> StepState:
+        """Leave gradients of G and D; return what was computed on the way."""
+        trains_g, scale = self.trains_generator(iteration), self.update.scale(self.accumulate)
+        mask = None if self.adversarial is None else self.adversarial.mask(batch.gt, batch.lq)  # (N, 1, H, W)
+        with self.autocast(), torch.set_grad_enabled(trains_g):
+            (sr,) = at_least_float32(self.net_g(batch.lq))  # (N, C, h, w) -> (N, C, H, W)
+        # The terms' graph begins anew at SR, so that D's part of it can outlive G's backward pass.
+        state = StepState(batch, sr.detach().requires_grad_(trains_g), mask)
+        if trains_g:
+            if self.diagnose_every and iteration % self.diagnose_every == 0:
+                state.report = {}
+            with self.autocast(), nullcontext() if self.share_passes else _frozen(self.net_d):
+                self._discriminate(state)
+                values = {term.key: term(state) for term in self.terms}
+            state.log = {key: value.detach() for key, value in values.items()} | _diagnose(state, values, scale)
+            total = torch.stack([value.reshape(()) for value in values.values()]).sum() * scale
+            (gradient,) = torch.autograd.grad(total, state.sr, retain_graph=self.share_passes)
+            # Free the graphs of all terms but D's, before G's backward pass needs the memory.
+            del values, total
+            state.features_gt = state.features_sr = {}
+            sr.backward(gradient)
+        if self.net_d is not None and self.adversarial is not None:
+            with self.autocast():
+                if not (trains_g and self.share_passes):
+                    state.logits_gt = self.net_d(state.masked(batch.gt))
+                    state.logits_sr = self.net_d(state.masked(sr.detach()))  # nothing reaches G
+                l_real, l_fake = self.adversarial.discriminator(*state.logits())
+            ((l_real + l_fake) * scale).backward()
+            state.log |= {"l_d_real": l_real.detach(), "l_d_fake": l_fake.detach(), **_accuracy(state)}
+        return StepState(batch, sr.detach(), log=state.log)
+
+    def _discriminate(self, state: StepState) -> None:
+        """Run D over GT and over SR, with the features that the terms read; GT's pass has no graph unless shared."""
+        if self.net_d is None:
+            return
+        # A foreign discriminator has no taps, and needs none where no term reads features.
+        taps = {"taps": self.taps} if self.taps else {}
+        with _batchnorm_running(self.net_d) if self.running else nullcontext():
+            with torch.set_grad_enabled(self.share_passes):
+                out_gt = self.net_d(state.masked(state.batch.gt), **taps)
+            out_sr = self.net_d(state.masked(state.sr), **taps)
+        state.logits_gt, state.features_gt = out_gt if taps else (out_gt, {})
+        state.logits_sr, state.features_sr = out_sr if taps else (out_sr, {})
+
+    @contextmanager
+    def _average_gradients(self, now: bool) -> Iterator[None]:
+        """Average gradients over processes in this part's backward passes, which the last part's do, or not yet."""
+        with ExitStack() as stack:
+            for net in (self.net_g, self.net_d):
+                if not now and isinstance(net, DistributedDataParallel):
+                    stack.enter_context(net.no_sync())
+            yield
 
 
-def discriminator_step(
-    net_d: nn.Module,
-    adversarial: Adversarial,
-    sr: Tensor,
-    gt: Tensor,
-    mask: Tensor | None = None,
-    *,
-    looks: Looks | None = None,
-    autocast: Autocast = nullcontext,
-    scale: Tensor | float = 1.0,
-) -> dict[str, Tensor]:
-    """Run D over GT and over SR, each by its own batch statistics, and run backward into D's parameters.
-
-    Args:
-        net_d: discriminator, in train mode.
-        adversarial: the loss.
-        sr: (N, C, H, W) without graph; nothing reaches G.
-        gt: (N, C, H, W).
-        mask: as in ``generator_step``.
-        looks: D's answers from ``generator_step``, if D has not changed since; D is then not run again.
-        autocast: as in ``generator_step``.
-        scale: as in ``generator_step``.
-
-    Returns:
-        ``l_d_real`` and ``l_d_fake``, the halves that were summed; ``out_d_real`` and ``out_d_fake``, the mean
-        logits; ``d_accuracy``, the share of answers on the right side of the other kind's mean. Scalars on the
-        device.
-    """
-    with autocast():
-        if looks is None:
-            looks = Looks(net_d(_masked(gt, mask)), net_d(_masked(sr.detach(), mask)))
-        l_real, l_fake = adversarial.discriminator(looks.real, looks.fake)
-    ((l_real + l_fake) * scale).backward()
-    real, fake = looks.real.detach().float(), looks.fake.detach().float()
-    right = (real > fake.mean()).float().mean() + (fake < real.mean()).float().mean()
-    return {
-        "l_d_real": l_real.detach(),
-        "l_d_fake": l_fake.detach(),
-        "out_d_real": real.mean(),
-        "out_d_fake": fake.mean(),
-        "d_accuracy": right / 2,
-    }
-
-
-def combine_logs(logs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The log of a batch from those of its equal parts: means, and for gradients at SR the norm over all parts."""
-    number = len(logs)
-    if number == 1:
-        return dict(logs[0])
-    combined = {}
-    for key in logs[0]:
-        values = torch.stack([log[key] for log in logs])
-        # Each part's loss counts 1 / number, and so does its gradient.
-        combined[key] = values.norm() / number if key.startswith("grad_") else values.mean()
-    return combined
-
-
-def _see(
-    net_d: nn.Module | None,
-    sr: Tensor,
-    batch: Batch,
-    mask: Tensor | None,
-    terms: Sequence[Term],
-    shared: bool,
-    report: dict[str, Tensor] | None,
-) -> tuple[Pass, Looks | None]:
-    """What D makes of SR and GT, with the features that the terms want, for the terms and for D's own half."""
-    if net_d is None:
-        return Pass(batch, sr, report=report), None
-    taps = tuple(tap for term in terms if isinstance(term, DiscPerceptualTerm) for tap in term.loss.taps)
-    with _batchnorm_running(net_d) if _reads_running_statistics(terms) else nullcontext():
-        with torch.set_grad_enabled(shared):
-            real, real_features = _look(net_d, _masked(batch.gt, mask), taps)
-        fake, fake_features = _look(net_d, _masked(sr, mask), taps)
-    constants = {name: value.detach() for name, value in real_features.items()}
-    step = Pass(batch, sr, real.detach(), fake, constants, fake_features, report)
-    return step, Looks(real, fake) if shared else None
-
-
-def _look(net_d: nn.Module, image: Tensor, taps: tuple[str | int, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-    # A foreign discriminator has no taps, and needs none where L_DP is off.
-    return net_d(image, taps=taps) if taps else (net_d(image), {})
-
-
-def _masked(image: Tensor, mask: Tensor | None) -> Tensor:
-    return image if mask is None else image * mask
-
-
-def _reads_running_statistics(terms: Sequence[Term]) -> bool:
-    return any(term.loss.bn == "running" for term in terms if isinstance(term, DiscPerceptualTerm))
+def _diagnose(state: StepState, values: dict[str, Tensor], scale: Tensor | float) -> dict[str, Tensor]:
+    """Return what an iteration that diagnoses logs besides the terms: nothing in the others."""
+    if state.report is None:
+        return {}
+    found = {key.replace("l_", "grad_", 1): _gradient_norm(value, state.sr, scale) for key, value in values.items()}
+    found |= state.report
+    sr, gt = state.sr.detach().flatten(1), state.batch.gt.flatten(1).float()
+    found["sr_contrast"] = (sr.std(dim=1) / gt.std(dim=1).clamp_min(1e-3)).mean()
+    if state.mask is not None:
+        found["mask_share"] = state.mask.float().mean()
+    return found
 
 
 def _gradient_norm(value: Tensor, sr: Tensor, scale: Tensor | float) -> Tensor:
@@ -192,18 +164,27 @@ def _gradient_norm(value: Tensor, sr: Tensor, scale: Tensor | float) -> Tensor:
     return sr.new_zeros(()) if gradient is None else gradient.norm() / scale
 
 
-def _diagnose(sr: Tensor, gt: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-    """The mean over images of SR's standard deviation by GT's, and the share of pixels that the mask keeps."""
-    deviation = sr.flatten(1).std(dim=1) / gt.flatten(1).float().std(dim=1).clamp_min(1e-3)
-    found = {"sr_contrast": deviation.mean()}
-    if mask is not None:
-        found["mask_share"] = mask.float().mean()
-    return found
+def _accuracy(state: StepState) -> dict[str, Tensor]:
+    real, fake = (logits.detach().float() for logits in state.logits())
+    right = (real > fake.mean()).float().mean() + (fake < real.mean()).float().mean()
+    return {"out_d_real": real.mean(), "out_d_fake": fake.mean(), "d_accuracy": right / 2}
+
+
+def _join(batch: Batch, states: list[StepState]) -> StepState:
+    """Join the equal parts of a batch: SR; means of the logs, and for gradients at SR the norm over all parts."""
+    number, log = len(states), {}
+    if number == 1:
+        return states[0]
+    for key in states[0].log:
+        values = torch.stack([state.log[key] for state in states])
+        # Each part's loss counts 1 / number, and so does its gradient.
+        log[key] = values.norm() / number if key.startswith("grad_") else values.mean()
+    return StepState(batch, torch.cat([state.sr for state in states]), log=log)
 
 
 @contextmanager
 def _frozen(net: nn.Module | None) -> Iterator[None]:
-    """No gradients for the parameters of ``net`` while G trains through it."""
+    """Compute no gradients for the parameters of ``net`` while G trains through it."""
     parameters = [p for p in net.parameters() if p.requires_grad] if net is not None else []
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -216,7 +197,7 @@ def _frozen(net: nn.Module | None) -> Iterator[None]:
 
 @contextmanager
 def _batchnorm_running(net: nn.Module) -> Iterator[None]:
-    """BatchNorm by its running statistics, which stay as they are."""
+    """Use BatchNorm's running statistics, which stay as they are."""
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     for norm in norms:
         norm.eval()

@@ -1,13 +1,14 @@
 """The end of an iteration: gradients are measured, clipped, and all optimizers step, or none does."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
-from gramgan_plugin.steps.spikes import GradientSpikes
+from gramgan_plugin.steps.spikes import GradientSpikes, LossPeak
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,26 @@ class Skipped:
     held_back_from: int = 0
     times_median: float = 0.0
 
-    def held_back_line(self) -> str:
-        """The steps held back, in words."""
-        steps = f"{self.held_back} step{'s' if self.held_back > 1 else ''}"
-        return (
-            f"{steps} held back since the last log: from iteration {self.held_back_from:,}, with gradient norms of up "
-            f"to {self.times_median:.0f} times the running median (train.max_grad_ratio)"
-        )
+    def lines(self, finds_scale: bool) -> Iterator[tuple[int, str]]:
+        """Yield what to report: the logging level and the line.
+
+        Args:
+            finds_scale: whether a gradient scaler tries factors, so that skipped steps are expected.
+        """
+        if self.held_back:
+            steps = f"{self.held_back} step{'s' if self.held_back > 1 else ''}"
+            yield (
+                logging.WARNING,
+                f"{steps} held back since the last log: from iteration {self.held_back_from:,}, with gradient norms of "
+                f"up to {self.times_median:.0f} times the running median (train.max_grad_ratio)",
+            )
+        if self.count:
+            yield logging.INFO if finds_scale and self.first.startswith("grad_norm") else logging.WARNING, str(self)
+
+    def log(self) -> dict[str, float]:
+        """Return ``skipped_steps`` and ``held_back_steps``, if any were."""
+        counts = {"skipped_steps": float(self.count), "held_back_steps": float(self.held_back)}
+        return {key: count for key, count in counts.items() if count}
 
     def __str__(self) -> str:
         steps = f"{self.count} step{'s' if self.count > 1 else ''}"
@@ -87,10 +101,19 @@ class Update:
         # Counted on the device: steps skipped, the present run of them, the longest, first iteration, first thing.
         self._counts = torch.zeros(5, dtype=torch.int64, device=device)
         self.spikes = GradientSpikes(self.optimizers, max_grad_ratio, device) if max_grad_ratio else None
+        self.peak = LossPeak(device)
+        self._one = torch.ones((), device=device)
         # Steps held back, the first of them, the largest norm by its median.
         self._held_back = torch.zeros(3, dtype=torch.float64, device=device)
         self._names: list[str] = []
         self._numbers: dict[tuple[str, ...], Tensor] = {}
+
+    def scale(self, parts: int = 1) -> Tensor | float:
+        """Return what the loss of one of ``parts`` equal parts of a batch is multiplied by before backward."""
+        if self.scaler is None:
+            return 1.0 / parts
+        scale: Tensor = self.scaler.scale(self._one) / parts  # stays on the device
+        return scale
 
     def begin(self) -> None:
         """Before an iteration's forward passes: no gradients, and buffers as they are to be if it fails."""
@@ -126,6 +149,9 @@ class Update:
         if self.scaler is not None and active:
             self.scaler.update()
         self._buffers.restore(self.found_inf)
+        content = [values["l_g_pix"]] if "l_g_pix" in values else [values[key] for key in values if key[:4] == "l_g_"]
+        if content:
+            self.peak.note(torch.stack([loss.detach().reshape(()) for loss in content]).sum(), iteration)
         return norms
 
     def report(self) -> Skipped:

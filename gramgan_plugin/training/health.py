@@ -242,5 +242,5 @@ def _gap(log: Values) -> float | None:
 
 def _block(name: str) -> str:
     """The option block of the term that logs ``l_g_NAME``."""
-    blocks = {key: block for block, (key, _) in BLOCKS.items()}
+    blocks = {block.key: name for name, block in BLOCKS.items()}
     return blocks.get(f"l_g_{name}", f"extra_terms.{name}")

@@ -301,7 +301,7 @@ class TestMetrics:
 
 class TestMemory:
     def _step_that(self, monkeypatch, error_of) -> None:
-        from gramgan_plugin.models import GramGANModel
+        from gramgan_plugin.models.gramgan_model import GramGANModel
 
         monkeypatch.setattr(GramGANModel, "optimize_parameters", lambda self, iteration: error_of())
 

@@ -12,9 +12,9 @@ import pytest
 import skimage.data
 
 from gramgan_plugin.cli.prepare import add_parser
-from gramgan_plugin.data import PairedSRDataset
 from gramgan_plugin.data.images import decode
 from gramgan_plugin.data.lmdb_images import LmdbImages
+from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
 from gramgan_plugin.data.prepare.shrink import shrink
 from gramgan_plugin.data.prepare.verify import find_target, verify
 from gramgan_plugin.errors import UserError

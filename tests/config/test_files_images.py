@@ -20,7 +20,7 @@ from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import check_files
 from gramgan_plugin.config.files_images import Deadline, ImageSet, Stored, check_images
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.data import PairedSRDataset
+from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
 from gramgan_plugin.errors import OptionError, UserError
 
 UPSTREAM = {"io_backend": {"type": "disk"}, "use_hflip": False, "use_rot": False}

@@ -11,7 +11,7 @@ from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import check_files, check_options
 from gramgan_plugin.config.json_schema import json_schema
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.losses import GramPatchLoss
+from gramgan_plugin.models.loss_building import build_loss
 from gramgan_plugin.patchdb.making.build import build
 from gramgan_plugin.patchdb.making.settings import Settings
 from gramgan_plugin.patchdb.manifest import Definition
@@ -189,10 +189,11 @@ class TestDatabase:
         assert line.startswith(f"{WHERE}.database: the images have 1 channels, ")
 
     def test_the_check_is_the_losses_own(self, database):
-        """What the file check refuses, the loss refuses, too, and what it takes the loss takes."""
-        GramPatchLoss(center=True, database=str(database))
+        """What the file check refuses, building the loss refuses, too, and what it takes is built."""
+        block = {"type": "GramPatchLoss", "database": str(database)}
+        build_loss(WHERE, {**block, "center": True})
         with pytest.raises(OptionError, match=r"gram_patch_opt\.center"):
-            GramPatchLoss(center=False, database=str(database))
+            build_loss(WHERE, {**block, "center": False})
 
     def test_missing_feature_weights(self, tiny_options, workdir):
         _with(tiny_options, features={"layer": "conv1_2", "vgg_weights": "vgg.pth"})

@@ -71,7 +71,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"datasets:train:dataroot_lq": DROP}, "datasets.train.dataroot_lq: missing; give a path, or `lq: bicubic`"),
     ({"network_g": DROP}, "network_g: missing"),
     ({"network_g:num_in_ch": DROP}, "network_g.num_in_ch: missing; RRDBNet needs it"),
-    ({"network_d": DROP}, "network_d: missing, but train.gan_opt and train.disc_perceptual_opt need it"),
+    ({"network_d": DROP}, "network_d: missing, but train.disc_perceptual_opt and train.gan_opt need it"),
     ({"train:total_iter": DROP}, "train.total_iter: missing"),
     ({"train:optim_g": DROP}, "train.optim_g: missing"),
     ({"train:optim_g:lr": DROP}, "train.optim_g.lr: missing; Adam needs it"),

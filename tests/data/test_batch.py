@@ -4,7 +4,7 @@ import skimage.data
 import torch
 from basicsr.utils.matlab_functions import imresize
 
-from gramgan_plugin.data import to_model_batch
+from gramgan_plugin.data.batch import to_model_batch
 from tests.functional.matlab_reference import matlab_uint8
 
 CPU = torch.device("cpu")

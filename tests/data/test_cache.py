@@ -10,10 +10,11 @@ import skimage.data
 import torch
 from torch.utils.data import DataLoader
 
-from gramgan_plugin.data import PairedSRDataset, cache
+from gramgan_plugin.data import cache
 from gramgan_plugin.data.cache import ImageCache, ImageSizeError, available_memory
 from gramgan_plugin.data.images import encode_png
 from gramgan_plugin.data.lmdb_images import META_INFO, LmdbWriter
+from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
 from gramgan_plugin.data.prepare.pack import Report
 from gramgan_plugin.data.seeded import SampleIndex, SeededDataset
 from gramgan_plugin.errors import OptionError, UserError

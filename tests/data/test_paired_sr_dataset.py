@@ -13,10 +13,10 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
-from gramgan_plugin.data import PairedSRDataset, to_model_batch
+from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.data.images import encode_png, read_image
 from gramgan_plugin.data.lmdb_images import LmdbWriter
-from gramgan_plugin.data.paired_sr_dataset import KNOWN, _turned
+from gramgan_plugin.data.paired_sr_dataset import KNOWN, PairedSRDataset, _turned
 from gramgan_plugin.data.photos import read_photo
 from gramgan_plugin.data.prepare.pack import Report
 from gramgan_plugin.data.prepare.shrink import shrink

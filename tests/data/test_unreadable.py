@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 
 from gramgan_plugin.config import resolve_options
 from gramgan_plugin.config.schema_datasets import LOADER
-from gramgan_plugin.data import SampleIndex, SeededDataset
 from gramgan_plugin.data.lmdb_images import LmdbImages, LmdbWriter
 from gramgan_plugin.data.loaders import TrainingData
+from gramgan_plugin.data.seeded import SampleIndex, SeededDataset
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE, TRIES, SkippingDataset, Unreadable, UnreadableImages, collate
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.registration import registries

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from gramgan_plugin.checkpoints import vgg19
 from gramgan_plugin.diagnostics import Level, weights
-from gramgan_plugin.losses import vgg_perceptual_loss
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def _save(path) -> None:
 class TestVGG19:
     def test_the_places_are_those_of_the_loss(self):
         """They stand here again, since that module imports torch, which may be what is broken."""
-        assert vgg_perceptual_loss.UPSTREAM_WEIGHTS == weights.UPSTREAM_PLACE
+        assert vgg19.UPSTREAM_WEIGHTS == weights.UPSTREAM_PLACE
         assert str(weights.hub_cache()).startswith(torch.hub.get_dir())
 
     def test_to_be_fetched(self, cache):

@@ -11,7 +11,7 @@ from basicsr.metrics import calculate_psnr, calculate_ssim
 from basicsr.utils import tensor2img
 from torch.utils.data import DataLoader
 
-from gramgan_plugin.data import PairedSRDataset
+from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.evaluation.enlarge import bicubic_enlarger
 from gramgan_plugin.evaluation.measure import measure, to_uint8, write_image

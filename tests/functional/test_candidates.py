@@ -158,7 +158,6 @@ class TestCandidateSet:
         for n in range(2):
             for i in range(3):
                 assert torch.equal(taken[n, i].flatten(), pixels[n, index[n, i]])
-        assert candidates.samples(slice(1, 2)).take(index[1:]).equal(taken[1:])
 
     def test_stride(self):
         candidates = candidate_set(photo(16), None, 4, (2,), stride=2)

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gramgan_plugin.functional import (
     Neighbourhood,
+    TextureOptions,
+    choose_targets,
     describe_patches,
     gram_vectors,
     nearest,
@@ -20,7 +22,6 @@ from gramgan_plugin.functional import (
     nearest_several,
     nearest_tree,
     random_theta,
-    select_candidates,
 )
 from gramgan_plugin.functional.nearest_dense import search_by_differences
 from gramgan_plugin.functional.nearest_products import search_by_products
@@ -268,8 +269,10 @@ class TestAsOnAGpu:
         sr = torch.nn.functional.avg_pool2d(photo, 5, 1, 2)
         theta = random_theta(1, 1, 0.003, (0,))
         with Operations() as operations:
-            selection = select_candidates(sr, photo, theta, top_k=2, draw=torch.rand(1, 576), measure=True)
-            selection.statistics()
+            targets = choose_targets(
+                sr, photo, TextureOptions(top_k=2), theta=theta, draw=torch.rand(1, 576), measure=True
+            )
+            targets.statistics()
         assert "_local_scalar_dense" not in operations.names
         assert "nonzero" not in operations.names
 

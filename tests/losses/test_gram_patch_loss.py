@@ -1,3 +1,6 @@
+import inspect
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import skimage.data
@@ -6,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from gramgan_plugin.functional import extract_patches, gram_matrix, random_draw, random_theta
+from gramgan_plugin.functional import TextureOptions, extract_patches, gram_matrix, random_draw, random_theta
 from gramgan_plugin.losses import GramPatchLoss
-from tests.losses.gram_patch_reference import reference
+from tests.losses.gram_patch_reference import opened, reference, targets_of
 
 BEBY = {
     "patch_size": 3,
@@ -67,7 +70,7 @@ def photo_pair(size: int = 64):
 
 
 def theta_for(loss: GramPatchLoss, n: int = 2) -> torch.Tensor:
-    return random_theta(n, loss.affine_copies, loss.affine_magnitude, seed=(0,))
+    return random_theta(n, loss.options.affine_copies, loss.options.affine_magnitude, seed=(0,))
 
 
 def draw_for(loss: GramPatchLoss, gt: torch.Tensor) -> torch.Tensor:
@@ -88,7 +91,7 @@ class TestGramPatchLoss:
         sr, gt = images(channels)
         theta, draw = theta_for(loss), draw_for(loss, gt)
         expected, index = reference(sr, gt, theta, loss, draw)
-        assert np.array_equal(loss.select(sr, gt, theta, draw).index.numpy(), index)
+        assert np.array_equal(targets_of(loss, sr, gt, theta, draw).index.numpy(), index)
         np.testing.assert_allclose(float(loss(sr, gt, theta, draw=draw)), expected, rtol=1e-9)
 
     @settings(max_examples=25, deadline=None)
@@ -127,9 +130,10 @@ class TestGramPatchLoss:
         sr, gt = torch.rand(shape, generator=generator, dtype=torch.float64)
         theta, draw = theta_for(loss, 1), draw_for(loss, gt)
         # The reference makes each copy; one that holds no patch adds nothing to it either.
-        loss.downsample = tuple(factor for factor in downsample if min(shape[3:]) >= factor)
+        made = [factor for factor in downsample if min(shape[3:]) >= factor]
+        loss.options = replace(loss.options, downsample=made)
         expected, index = reference(sr, gt, theta, loss, draw)
-        assert np.array_equal(loss.select(sr, gt, theta, draw).index.numpy(), index)
+        assert np.array_equal(targets_of(loss, sr, gt, theta, draw).index.numpy(), index)
         np.testing.assert_allclose(float(loss(sr, gt, theta, draw=draw)), expected, rtol=1e-9, atol=1e-12)
 
     @pytest.mark.parametrize("options", [{}, {"center": True}, {"stride": 2, "center": True}, BEBY], ids=str)
@@ -138,7 +142,7 @@ class TestGramPatchLoss:
         sr, gt = (x[:, :, :48, :48] for x in photo_pair())
         theta = theta_for(loss, 1)
         expected, index = reference(sr.double(), gt.double(), theta, loss)
-        assert np.mean(loss.select(sr, gt, theta).index.numpy() == index) > 0.99
+        assert np.mean(targets_of(loss, sr, gt, theta).index.numpy() == index) > 0.99
         np.testing.assert_allclose(float(loss(sr, gt, theta)), expected, rtol=1e-3)
 
     def test_perfect_sr(self):
@@ -154,7 +158,7 @@ class TestGramPatchLoss:
     def test_cardinality(self, shape):
         sr, gt = torch.rand(shape), torch.rand(shape)
         loss = GramPatchLoss()
-        assert loss.select(sr, gt).index.shape == (shape[0], shape[2] // 4 * (shape[3] // 4))
+        assert targets_of(loss, sr, gt).index.shape == (shape[0], shape[2] // 4 * (shape[3] // 4))
         assert loss(sr, gt).shape == ()
 
     @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -182,7 +186,7 @@ class TestGramPatchLoss:
     )
     def test_gradcheck(self, options):
         loss = GramPatchLoss(**options)
-        size = 2 * loss.patch_size
+        size = 2 * loss.options.patch_size
         sr, gt = images(2, size, n=1)
         theta, draw = theta_for(loss, 1), draw_for(loss, gt)
         assert torch.autograd.gradcheck(lambda x: loss(x, gt, theta, draw=draw), sr.requires_grad_())
@@ -254,7 +258,7 @@ class TestGramPatchLoss:
         try:
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
-                found.append(loss.select(sr, gt, theta).index)
+                found.append(targets_of(loss, sr, gt, theta).index)
         finally:
             torch.set_num_threads(before)
         assert torch.equal(found[0], found[1])
@@ -266,14 +270,14 @@ class TestGramPatchLoss:
         report = {}
         value = loss(sr, gt, report=report)
         assert torch.equal(value, loss(sr, gt))
-        chosen = loss.select(sr, gt, measure=True)
+        chosen = targets_of(loss, sr, gt, measure=True)
         assert list(report) == ["original", "downsampled", "affine", "distance", "one_to_one"]
         x, y = (gram_matrix(extract_patches(image, 4), center=True) for image in (sr, gt))
         target = gram_matrix(chosen.candidates.take(chosen.index), center=True)
         torch.testing.assert_close(report["distance"], (x - target).norm(dim=(2, 3)).mean())
         torch.testing.assert_close(report["one_to_one"], (x - y).norm(dim=(2, 3)).mean())
         assert report["distance"] < report["one_to_one"]
-        assert loss.select(sr, gt).distance is None
+        assert targets_of(loss, sr, gt).distance is None
 
     def test_chunk_size(self):
         sr, gt = photo_pair()
@@ -320,10 +324,10 @@ class TestGramPatchLoss:
             ({"affine_copies": -1}, "affine_copies"),
             ({"stride": 0}, "stride: expected 1 to patch_size, which is 4, got 0"),
             ({"stride": 5}, "stride: expected 1 to patch_size, which is 4, got 5"),
-            ({"top_k": 0}, "top_k must be at least 1"),
+            ({"top_k": 0}, "top_k: must be at least 1"),
             ({"database_use": "never"}, "database_use: expected one of also, only"),
             ({"database_index": "tree"}, "database_index: expected one of auto, kdtree"),
-            ({"database": "x", "select_by": "pixel"}, "select_by: a database is searched by gram, not by pixel"),
+            ({"database": object(), "select_by": "pixel"}, "select_by: a database is searched by gram, not by pixel"),
             ({"features": {}}, "features: expected `layer` and perhaps `vgg_weights`, got nothing"),
             ({"features": {"layer": "conv1_2", "depth": 1}}, "features: expected `layer`"),
             ({"features": {"layer": "conv9_9"}}, "features: expected a layer of VGG19, such as conv1_2, got 'conv9_9'"),
@@ -331,7 +335,21 @@ class TestGramPatchLoss:
     )
     def test_bad_options(self, options, message):
         with pytest.raises(ValueError, match=message):
-            GramPatchLoss(**options)
+            opened(**options)
+
+    def test_it_opens_no_file(self):
+        with pytest.raises(ValueError, match="database: the loss opens no file"):
+            GramPatchLoss(database="x")
+        with pytest.raises(ValueError, match="features: the loss opens no file"):
+            GramPatchLoss(features={"layer": "conv1_2"})
+
+    def test_signature(self):
+        """Each option has a name of its own, for help() and for the check of option files."""
+        parameters = inspect.signature(GramPatchLoss).parameters
+        assert [field.name for field in fields(TextureOptions)] == list(parameters)[4:]
+        assert list(parameters)[:4] == ["loss_weight", "features", "database", "database_index"]
+        assert parameters["radius"].default is None
+        assert parameters["alpha"].annotation is float
 
     def test_exception(self):
         loss = GramPatchLoss()
@@ -351,10 +369,10 @@ class TestGramPatchLoss:
             loss(torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8), torch.zeros(1, 1, 2, 3))
 
 
-class TestSelection:
+class TestTargets:
     def test_kinds(self):
         sr, gt = photo_pair()
-        selection = GramPatchLoss().select(sr, gt, random_theta(1, 1, 0.003, (0,)))
+        selection = targets_of(GramPatchLoss(), sr, gt, random_theta(1, 1, 0.003, (0,)))
         index = selection.index.numpy()
         bounds = [256, 256 + 64, 256 + 64 + 256]  # 16 x 16 patches of GT, 8 x 8 of x1/2, 16 x 16 warped
         expected = np.digitize(index, bounds)
@@ -366,7 +384,7 @@ class TestSelection:
 
     def test_perfect_sr_chooses_its_own_position(self):
         sr, gt = images()
-        selection = GramPatchLoss().select(gt, gt)
+        selection = targets_of(GramPatchLoss(), gt, gt)
         assert selection.own_position_fraction() == 1
         assert selection.kind_fractions() == {"original": 1, "downsampled": 0, "affine": 0}
         assert not selection.index.requires_grad
@@ -374,7 +392,7 @@ class TestSelection:
 
     def test_describe(self):
         sr, gt = images()
-        selection = GramPatchLoss(affine_copies=0).select(sr, gt)
+        selection = targets_of(GramPatchLoss(affine_copies=0), sr, gt)
         pixels, chosen = selection.candidates.describe("pixel"), selection.describe("pixel")
         for n in range(2):
             for i in range(36):

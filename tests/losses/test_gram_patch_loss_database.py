@@ -9,11 +9,11 @@ import torch
 
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional import extract_patches, random_draw, random_theta
-from gramgan_plugin.losses import GramPatchLoss
 from gramgan_plugin.patchdb.manifest import Definition
 from gramgan_plugin.patchdb.writing import write_store
-from gramgan_plugin.steps.terms import Batch, GramPatchTerm, Pass
-from tests.losses.gram_patch_reference import reference
+from gramgan_plugin.steps.step_state import Batch, StepState
+from gramgan_plugin.steps.terms import TextureTerm
+from tests.losses.gram_patch_reference import opened, reference, targets_of
 
 PHOTOS = ("astronaut", "chelsea")
 
@@ -63,12 +63,12 @@ class TestDatabase:
     )
     def test_feature(self, make, options):
         folder, patches = make(options.get("center", False), options.get("patch_size", 4))
-        loss = GramPatchLoss(database=folder, affine_magnitude=0.02, **options)
+        loss = opened(database=folder, affine_magnitude=0.02, **options)
         sr, gt = pair()
         theta = random_theta(2, 1, 0.02, (0,))
         draw = random_draw(2, loss.patches_in(gt), (0,))
         expected, index = reference(sr, gt, theta, loss, draw, database=patches)
-        selection = loss.select(sr, gt, theta, draw)
+        selection = targets_of(loss, sr, gt, theta, draw)
         # The database's Gram vectors are float32: neighbours whose distances differ by less than that may differ.
         assert np.mean(selection.index.numpy() == index) > 0.99
         np.testing.assert_allclose(float(loss(sr, gt, theta, draw=draw)), expected, rtol=1e-4)
@@ -85,14 +85,14 @@ class TestDatabase:
     def test_of_equally_near_ones_the_crops_is_taken(self, make):
         folder, _ = make()
         gt = photo("chelsea", 36, 60, 204)  # whose patches are in the database
-        selection = GramPatchLoss(database=folder).select(gt.float(), gt.float())
+        selection = targets_of(opened(database=folder), gt.float(), gt.float())
         assert selection.own_position_fraction() > 0.99
 
     def test_gradcheck(self, make):
         folder, _ = make(center=True)
         sr, gt = (image[..., :8, :8].contiguous() for image in pair(1))
         for options in ({}, {"loss_on": "pixel"}, {"database_use": "only", "criterion": "mse"}):
-            loss = GramPatchLoss(database=folder, center=True, **options)
+            loss = opened(database=folder, center=True, **options)
             theta = random_theta(1, 1, 0.003, (0,))
             assert torch.autograd.gradcheck(
                 lambda x, loss=loss, theta=theta: loss(x, gt, theta), sr.requires_grad_(), fast_mode=True
@@ -102,12 +102,12 @@ class TestDatabase:
         """What is drawn depends on seed, iteration and sample; the shares are logged."""
         folder, _ = make()
         sr, gt = (image.float() for image in pair())
-        term = GramPatchTerm("l_g_gram", GramPatchLoss(database=folder, top_k=5))
+        term = TextureTerm("l_g_gram", opened(database=folder, top_k=5))
         values = []
         for iteration in (1, 1, 2):
             batch = Batch(lq=gt[..., ::4, ::4], gt=gt, iteration=iteration)
             report = {}
-            values.append(term(Pass(batch, sr, report=report)))
+            values.append(term(StepState(batch, sr, report=report)))
             shares = [report[f"gram_{kind}"] for kind in ("original", "downsampled", "affine", "database")]
             assert sum(shares).item() == pytest.approx(1)
             assert shares[-1] > 0
@@ -117,7 +117,7 @@ class TestDatabase:
 
     def test_copy(self, make):
         folder, _ = make()
-        loss, (sr, gt) = GramPatchLoss(database=folder, affine_copies=0), pair()
+        loss, (sr, gt) = opened(database=folder, affine_copies=0), pair()
         assert torch.equal(deepcopy(loss)(sr, gt), loss(sr, gt))
         assert not loss.state_dict()
 
@@ -125,18 +125,18 @@ class TestDatabase:
         folder, _ = make()
         sr, gt = pair()
         sr[0, 0, 0, 0] = float("nan")
-        loss = GramPatchLoss(database=folder, top_k=2)
+        loss = opened(database=folder, top_k=2)
         assert not torch.isfinite(loss(sr, gt))
 
     def test_exception(self, make, tmp_path):
         folder, _ = make()
         with pytest.raises(OptionError, match=r"gram_patch_opt\.center: true"):
-            GramPatchLoss(database=folder, center=True)
+            opened(database=folder, center=True)
         with pytest.raises(OptionError, match=r"gram_patch_opt\.patch_size: 6"):
-            GramPatchLoss(database=folder, patch_size=6)
+            opened(database=folder, patch_size=6)
         with pytest.raises(UserError, match="no such patch database"):
-            GramPatchLoss(database=str(tmp_path / "none.patchdb"))
+            opened(database=str(tmp_path / "none.patchdb"))
         with pytest.raises(ValueError, match=r"top_k: 300, but .* has 162 patches"):
-            GramPatchLoss(database=folder, top_k=300)
-        with pytest.raises(OptionError, match="the images have 1 channels"):
-            GramPatchLoss(database=folder)(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+            opened(database=folder, top_k=300)
+        with pytest.raises(ValueError, match=r"expected \(M, 6\), got \(4, 1\)"):
+            opened(database=folder)(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from gramgan_plugin.archs.vgg19_arch import VGG19Layer
+from gramgan_plugin.checkpoints.vgg19 import load_vgg19
 from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.functional import choosing, describe_patches, random_draw, random_theta
-from gramgan_plugin.losses import GramPatchLoss
-from gramgan_plugin.losses.vgg_layer import VGGLayer
+from gramgan_plugin.functional import describe_patches, random_draw, random_theta, texture
 from gramgan_plugin.patchdb.manifest import Definition, Features
 from gramgan_plugin.patchdb.writing import write_store
-from tests.losses.gram_patch_reference import reference
+from tests.losses.gram_patch_reference import opened, reference, targets_of
 from tests.vgg_reference import embedding, write_weights
 
 
@@ -41,22 +41,22 @@ class TestFeatures:
         ids=str,
     )
     def test_feature(self, weights, layer, options):
-        loss = GramPatchLoss(features={"layer": layer, "vgg_weights": str(weights)}, **options).double()
+        loss = opened(features={"layer": layer, "vgg_weights": str(weights)}, **options).double()
         sr, gt = images()
-        theta = random_theta(2, loss.affine_copies, loss.affine_magnitude, (0,))
+        theta = random_theta(2, loss.options.affine_copies, loss.options.affine_magnitude, (0,))
         expected, index = reference(sr, gt, theta, loss, embed=embedding(weights, layer))
-        assert np.array_equal(loss.select(sr, gt, theta).index.numpy(), index)
+        assert np.array_equal(targets_of(loss, sr, gt, theta).index.numpy(), index)
         np.testing.assert_allclose(float(loss(sr, gt, theta)), expected, rtol=1e-9)
 
     def test_many_patches_in_float32(self, weights):
         """Searched by products of 2080 dimensions: exact in terms of the Gram matrices compared."""
-        loss = GramPatchLoss(features={"layer": "conv1_2", "vgg_weights": str(weights)}, patch_size=2)
+        loss = opened(features={"layer": "conv1_2", "vgg_weights": str(weights)}, patch_size=2)
         sr, gt = images(48, 1, torch.float32)
         theta = random_theta(1, 1, 0.003, (0,))
-        selection = loss.select(sr, gt, theta)
+        selection = targets_of(loss, sr, gt, theta)
         vectors = selection.candidates.describe("gram").double()[0]  # (K, D)
         with torch.no_grad():
-            x = loss._by.of_image(loss.features(sr), 2)[0].double()
+            x = describe_patches(loss.features(sr), 2, "gram")[0].double()
         query = ((x.float() + vectors[: len(x)].float()) / 2).double()
         assert query.shape == (576, 2080)
         squared = torch.stack([(vectors - row).square().sum(dim=1) for row in query[::16]])
@@ -69,12 +69,12 @@ class TestFeatures:
     )
     def test_gradcheck(self, weights, options):
         features = {"layer": "conv1_2", "vgg_weights": str(weights)}
-        loss = GramPatchLoss(features=features, patch_size=2, affine_copies=0, downsample=[], **options).double()
+        loss = opened(features=features, patch_size=2, affine_copies=0, downsample=[], **options).double()
         sr, gt = images(4, 1)
         assert torch.autograd.gradcheck(lambda x: loss(x, gt), sr.requires_grad_(), fast_mode=True)
 
     def test_gradient_reaches_sr_alone(self, weights):
-        loss = GramPatchLoss(features={"layer": "conv1_2", "vgg_weights": str(weights)})
+        loss = opened(features={"layer": "conv1_2", "vgg_weights": str(weights)})
         sr, gt = (x.requires_grad_() for x in images(dtype=torch.float32))
         loss(sr, gt).backward()
         assert (sr.grad.abs().sum(dim=1) > 0).all()
@@ -82,7 +82,7 @@ class TestFeatures:
         assert all(p.grad is None and not p.requires_grad for p in loss.parameters())
 
     def test_network_runs_once_for_sr(self, weights):
-        loss = GramPatchLoss(features={"layer": "conv1_1", "vgg_weights": str(weights)}, downsample=[])
+        loss = opened(features={"layer": "conv1_1", "vgg_weights": str(weights)}, downsample=[])
         seen = []
         loss.features.register_forward_pre_hook(lambda module, args: seen.append(args[0].requires_grad))
         sr, gt = images(dtype=torch.float32)
@@ -91,13 +91,13 @@ class TestFeatures:
 
     def test_described_a_sample_at_a_time(self, weights, monkeypatch):
         """What is held of the candidates' Gram vectors is bounded, whatever the batch."""
-        monkeypatch.setattr(choosing, "DESCRIBED", 2000)
-        loss = GramPatchLoss(features={"layer": "conv1_1", "vgg_weights": str(weights)})
+        monkeypatch.setattr(texture, "DESCRIBED", 2000)
+        loss = opened(features={"layer": "conv1_1", "vgg_weights": str(weights)})
         sr, gt = images(n=3)
         seen = []
-        original = choosing.nearest_several
+        original = texture.nearest_several
         monkeypatch.setattr(
-            choosing, "nearest_several", lambda q, c, *rest: seen.append(len(c)) or original(q, c, *rest)
+            texture, "nearest_several", lambda q, c, *rest: seen.append(len(c)) or original(q, c, *rest)
         )
         theta = random_theta(3, 1, 0.003, (0,))
         whole = loss.double()(sr, gt, theta)
@@ -107,12 +107,12 @@ class TestFeatures:
 
     def test_autocast(self, weights):
         """The network may run in bfloat16, as where it serves the perceptual loss; Gram matrices do not."""
-        loss = GramPatchLoss(features={"layer": "conv1_2", "vgg_weights": str(weights)})
+        loss = opened(features={"layer": "conv1_2", "vgg_weights": str(weights)})
         sr, gt = images(dtype=torch.float32)
         theta = random_theta(2, 1, 0.003, (0,))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value = loss(sr, gt, theta)
-            maps = loss.features.network.extract(sr)["conv1_2"]
+            maps = loss.features.network(sr)["conv1_2"]
         assert maps.dtype == torch.bfloat16
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, loss(sr, gt, theta), rtol=0.1, atol=0)
@@ -128,7 +128,7 @@ class TestFeatures:
     )
     def test_database(self, weights, tmp_path, layer, options):
         """Against features of the database's patches computed in float64."""
-        network = VGGLayer(layer, str(weights))
+        network = VGG19Layer(layer, load_vgg19(weights, [layer]))
         size = options.get("patch_size", 4)
         features = Features(layer, network.weights_sha256(), network.channels, network.reduction, network.margin)
         definition = Definition(size, center=options.get("center", False), features=features)
@@ -141,23 +141,23 @@ class TestFeatures:
         grams = describe_patches(inner.permute(0, 3, 1, 2), size, "gram", center=definition.center)[:, 0]
         write_store(tmp_path / "f", [levels], len(levels), definition, [grams.float().numpy()])
         given = {"features": {"layer": layer, "vgg_weights": str(weights)}, "database_index": "flat", **options}
-        loss = GramPatchLoss(database=str(tmp_path / "f"), **given).double()
-        theta, draw = random_theta(2, 1, loss.affine_magnitude, (0,)), random_draw(2, loss.patches_in(gt), (0,))
+        loss = opened(database=str(tmp_path / "f"), **given).double()
+        theta, draw = random_theta(2, 1, loss.options.affine_magnitude, (0,)), random_draw(2, loss.patches_in(gt), (0,))
         expected, index = reference(sr, gt, theta, loss, draw, embedding(weights, layer), inner.numpy())
-        assert (index >= sum(loss.select(sr, gt, theta, draw).candidates.counts())).any(), "some from the database"
-        assert np.mean(loss.select(sr, gt, theta, draw).index.numpy() == index) == 1
+        assert (index >= sum(targets_of(loss, sr, gt, theta, draw).candidates.counts())).any(), "some from the database"
+        assert np.mean(targets_of(loss, sr, gt, theta, draw).index.numpy() == index) == 1
         np.testing.assert_allclose(float(loss(sr, gt, theta, draw=draw)), expected, rtol=1e-6)
         with pytest.raises(ValueError, match="loss_on: a database has Gram matrices of features, not the features"):
-            GramPatchLoss(database=str(tmp_path / "f"), **{**given, "loss_on": "pixel"})
+            opened(database=str(tmp_path / "f"), **{**given, "loss_on": "pixel"})
         with pytest.raises(OptionError, match=r"features: null, but .* was built with \{layer: "):
-            GramPatchLoss(database=str(tmp_path / "f"), **{**given, "features": None})
+            opened(database=str(tmp_path / "f"), **{**given, "features": None})
 
     def test_exception(self, weights, tmp_path):
         with pytest.raises(UserError, match=r"features\.7\.weight"):
-            GramPatchLoss(features={"layer": "conv2_2", "vgg_weights": str(weights)})
+            opened(features={"layer": "conv2_2", "vgg_weights": str(weights)})
         with pytest.raises(UserError, match=r"missing\.pth: cannot be read"):
-            GramPatchLoss(features={"layer": "conv1_2", "vgg_weights": str(tmp_path / "missing.pth")})
-        loss = GramPatchLoss(features={"layer": "conv2_1", "vgg_weights": str(weights)})
+            opened(features={"layer": "conv1_2", "vgg_weights": str(tmp_path / "missing.pth")})
+        loss = opened(features={"layer": "conv2_1", "vgg_weights": str(weights)})
         with pytest.raises(ValueError, match="features are those of images"):
             loss(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16))
         with pytest.raises(ValueError, match="12x12 px cannot be cut into whole patches of 8 px"):

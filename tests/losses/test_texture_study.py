@@ -10,6 +10,7 @@ import scipy.ndimage
 import torch
 
 from gramgan_plugin.losses import GramPatchLoss
+from gramgan_plugin.patchdb.search import open_search
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -100,8 +101,8 @@ class TestStudy:
 
     def test_with_a_database(self, study, gt, tmp_path):
         path = study.database_of_others(tmp_path, center=True)
-        only = study.with_database(gt, GramPatchLoss(center=True, database=str(path), database_use="only"))
-        also = study.with_database(gt, GramPatchLoss(center=True, database=str(path), database_use="also"))
+        only = study.with_database(gt, GramPatchLoss(center=True, database=open_search(path), database_use="only"))
+        also = study.with_database(gt, GramPatchLoss(center=True, database=open_search(path), database_use="also"))
         assert only[0] == 1
         assert 0.3 < also[0] < 1
         assert also[3] == 0, "GT's own patches keep the minimum at GT"
@@ -110,25 +111,25 @@ class TestStudy:
     def test_pictures(self, study, gt, tmp_path):
         pictures = importlib.import_module("texture_study_pictures")
         sr = study.bicubic_enlarged(gt)
-        selections = {name: study.choose(sr, gt, GramPatchLoss(center=center)) for name, center in study.CENTER.items()}
-        pictures.write_examples(tmp_path / "a.png", sr, gt, selections)
-        pictures.write_kinds(tmp_path / "b.png", {"one": gt, "two": gt}, {"one": selections, "two": selections})
+        chosen_by = {name: study.choose(sr, gt, GramPatchLoss(center=center)) for name, center in study.CENTER.items()}
+        pictures.write_examples(tmp_path / "a.png", sr, gt, chosen_by)
+        pictures.write_kinds(tmp_path / "b.png", {"one": gt, "two": gt}, {"one": chosen_by, "two": chosen_by})
         pictures.write_curves(tmp_path / "c.png", {name: (["0", "1"], {"loss": [0.0, 1.0]}) for name in "xy"})
         for path in sorted(tmp_path.glob("*.png")):
             with PIL.Image.open(path) as image:
                 assert image.getcolors(256) is not None
 
     def test_a_candidates_place(self, study, gt):
-        """The patch cut out of the candidates' images is the one that the selection has."""
+        """The patch cut out of the candidates' images is the one that the targets have."""
         pictures = importlib.import_module("texture_study_pictures")
-        selection = study.choose(study.bicubic_enlarged(gt), gt, GramPatchLoss())
-        pixels = selection.describe("pixel")[0]
+        targets = study.choose(study.bicubic_enlarged(gt), gt, GramPatchLoss())
+        pixels = targets.describe("pixel")[0]
         for number in (0, 100, 333, 575):
-            image, y, x = pictures.place(selection.candidates.images, int(selection.index[0, number]))
+            image, y, x = pictures.place(targets.candidates.images, int(targets.index[0, number]))
             patch = image[0, :, y : y + 4, x : x + 4].permute(1, 2, 0).flatten()
             torch.testing.assert_close(patch, pixels[number])
-        kinds = pictures.kinds_of(selection)
-        assert int((kinds == 0).sum()) == round(selection.own_position_fraction() * 576)
+        kinds = pictures.kinds_of(targets)
+        assert int((kinds == 0).sum()) == round(targets.own_position_fraction() * 576)
 
     def test_shipped_pictures_are_small(self):
         for name in ("selection", "kinds", "loss"):

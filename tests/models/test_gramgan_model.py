@@ -9,7 +9,9 @@ from basicsr.models.esrgan_model import ESRGANModel
 from gramgan_plugin.config import resolve_options
 from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
-from gramgan_plugin.models import GramGANModel, HostFixes, build_model
+from gramgan_plugin.models.build import build_model
+from gramgan_plugin.models.gramgan_model import GramGANModel
+from gramgan_plugin.models.host import HostFixes
 from gramgan_plugin.steps.update import Skipped
 
 
@@ -212,10 +214,13 @@ class TestGramGANModel:
         monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
         assert model.get_current_log() == {"l_g_pix": 3.0, "l_d_real": 4.0}
 
-    def test_what_a_batch_knows(self, tiny_options, workdir):
+    def test_what_a_batch_knows(self, tiny_options, workdir, monkeypatch):
         model = build_model(_resolved(tiny_options) | {"rank": 1, "world_size": 3, "manual_seed": 11})
         model.feed_data({"gt": torch.rand(2, 3, 64, 64), "lq": torch.rand(2, 3, 16, 16)})
-        batch = model._batch(5)
+        seen, step = [], model.step
+        monkeypatch.setattr(model, "step", lambda batch, iteration: seen.append(batch) or step(batch, iteration))
+        model.optimize_parameters(5)
+        (batch,) = seen
         assert (batch.iteration, batch.manual_seed, batch.first_index, batch.stride) == (5, 11, 1, 3)
 
     def test_without_an_average(self, tiny_options, workdir):
@@ -269,7 +274,7 @@ class TestGramGANModel:
             if iteration == 2:
                 assert model.get_current_log()["skipped_steps"] == 2
         with pytest.raises(
-            TrainingStopped, match=r"^train.max_nonfinite: 3 iterations in a row took no step.* l_g_pix"
+            TrainingStopped, match=r"^train.max_nonfinite: 3 iterations in a row were skipped.* l_g_pix"
         ):
             model.get_current_log()
         assert all(torch.equal(before[key], value) for key, value in _weights(model.net_g).items())
@@ -507,7 +512,7 @@ class TestGramGANModel:
                 model.feed_data(next(data)[-1])
                 model.optimize_parameters(iteration)
             logs.append(model.get_current_log())
-            assert model.net_d.bn1_0.num_batches_tracked == (8 if option else 4), "looks shared if not compiled"
+            assert model.net_d.bn1_0.num_batches_tracked == (8 if option else 4), "passes shared if not compiled"
             counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
             model.save(0, 1)
             del model.net_g_ema  # which is not compiled
@@ -532,7 +537,10 @@ class TestGramGANModel:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda o: o.pop("network_d"), "network_d: missing, but train.gan_opt"),
+            (
+                lambda o: o.pop("network_d"),
+                "network_d: missing, but train.disc_perceptual_opt and train.gan",
+            ),
             (lambda o: o["train"].pop("gan_opt"), "train.gan_opt: missing"),
             (
                 lambda o: o["train"]["disc_perceptual_opt"].update(taps=[5, 11]),

@@ -12,7 +12,7 @@ from basicsr.models.base_model import BaseModel
 from torch import nn
 
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
-from gramgan_plugin.models import HostFixes
+from gramgan_plugin.models.host import HostFixes
 from gramgan_plugin.models.optimizers import scheduler_class
 from gramgan_plugin.models.plain import plain
 

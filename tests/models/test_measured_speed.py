@@ -144,7 +144,7 @@ class TestModel:
     def test_the_run_computes_as_chosen(self, opt, figures):
         figures(1.0, 0.5, 0.9, 0.9)
         model = build_model(opt)
-        assert (model.precision.name, model.speed.channels_last) == ("fp32", True)
+        assert (model.speed.precision, model.speed.channels_last) == ("fp32", True)
         assert model.net_g.conv_first.weight.is_contiguous(memory_format=torch.channels_last)
 
     def test_auto_is_the_run_that_names_the_choice(self, tiny_options, workdir, figures):

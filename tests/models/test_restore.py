@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gramgan_plugin.errors import OptionError, TrainingStopped
-from gramgan_plugin.models import HostFixes
+from gramgan_plugin.models.host import HostFixes
 
 ITERATIONS = 7
 ADAM = {"type": "Adam", "lr": 1e-3, "betas": [0.9, 0.99]}

@@ -16,7 +16,6 @@ class TestPrecision:
         with precision.autocast():
             assert (weight @ weight).dtype == (dtype or torch.float32)
         assert (precision.scaler is not None) == (name == "fp16")
-        assert float(precision.scale(4)) == (65536 if name == "fp16" else 1) / 4
 
     def test_exception(self):
         with pytest.raises(OptionError, match=r"^train.precision: 'fp8' is not one of fp32, bf16, fp16, auto$"):

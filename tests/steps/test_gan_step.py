@@ -12,18 +12,19 @@ from basicsr.utils.matlab_functions import imresize
 from torch import Tensor, nn
 
 from gramgan_plugin.archs import GramGANDiscriminator
-from gramgan_plugin.functional import extract_patches, gram_matrix, random_theta
+from gramgan_plugin.functional import choose_targets, extract_patches, gram_matrix, random_theta
 from gramgan_plugin.losses import DiscPerceptualLoss, GramPatchLoss, MaskedRaGANLoss
-from gramgan_plugin.steps import (
-    Batch,
-    Pass,
+from gramgan_plugin.steps.gan_step import GANStep
+from gramgan_plugin.steps.step_state import Batch, StepState
+from gramgan_plugin.steps.terms import (
+    AdversarialTerm,
+    BackProjectionTerm,
     Relativistic,
+    TextureTerm,
     build_terms,
-    combine_logs,
-    discriminator_step,
-    generator_step,
+    term_mistakes,
 )
-from gramgan_plugin.steps.terms import BackProjectionTerm, GramPatchTerm
+from gramgan_plugin.steps.update import Update
 
 TAPS = ("conv1_0", "conv3_0")
 
@@ -79,25 +80,47 @@ def terms() -> Any:
     return build_terms({key.split(".")[1]: {"type": "x"} for key in losses}, lambda key, block: losses[key])
 
 
-class TestGeneratorStep:
+def run(
+    net_g: nn.Module,
+    net_d: nn.Module | None,
+    terms: list[Any],
+    batch: Batch,
+    *,
+    diagnose: bool = False,
+    scaler: torch.amp.GradScaler | None = None,
+    adversarial: Any = None,
+    **options: Any,
+) -> StepState:
+    """Run one iteration that leaves gradients in the networks, and their weights as they are."""
+    nets = {"g": net_g} | ({"d": net_d} if net_d is not None else {})
+    optimizers = {name: torch.optim.SGD(net.parameters(), lr=0.0) for name, net in nets.items()}
+    if adversarial is None and net_d is not None:
+        adversarial = next(term.loss for term in terms if isinstance(term, AdversarialTerm))
+    update = Update(optimizers, nets, scaler=scaler)
+    step = GANStep(net_g, net_d, terms, adversarial, update, diagnose_every=int(diagnose), **options)
+    return step(batch, batch.iteration)
+
+
+def grads(*nets: nn.Module) -> list[Tensor]:
+    return [p.grad.clone() for net in nets for p in net.parameters()]
+
+
+class TestGeneratorsHalf:
     def test_each_term_reaches_sr_and_g(self, nets, terms, batch):
-        net_g, net_d = nets
-        mask = terms[-1].loss.mask(batch.gt)
-        sr, log, _ = generator_step(net_g, net_d, terms, batch, mask, diagnose=True)
+        state = run(*nets, terms, batch, diagnose=True)
         keys = ["pix", "gram", "dp", "gan"]
         first = [f"l_g_{k}" for k in keys] + [f"grad_g_{k}" for k in keys]
-        assert list(log)[: len(first)] == first
-        assert all(log[f"grad_g_{k}"] > 0 for k in keys)
-        assert not sr.requires_grad
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net_g.parameters())
-        assert not any(value.requires_grad for value in log.values())
+        assert list(state.log)[: len(first)] == first
+        assert all(state.log[f"grad_g_{k}"] > 0 for k in keys)
+        assert not state.sr.requires_grad
+        assert all(gradient.abs().sum() > 0 for gradient in grads(nets[0]))
+        assert not any(value.requires_grad for value in state.log.values())
 
     def test_values_and_gradient_against_the_losses_themselves(self, nets, terms, batch):
         net_g, net_d = nets
-        mask = terms[-1].loss.mask(batch.gt)
-        _, log, _ = generator_step(net_g, net_d, terms, batch, mask, diagnose=True)
-        got = [p.grad.clone() for p in net_g.parameters()]
-        net_g.zero_grad()
+        state = run(net_g, net_d, terms, batch, diagnose=True)
+        got, mask = grads(net_g), terms[-1].loss.mask(batch.gt)
+        assert 0 < mask.mean() < 1
 
         sr = net_g(batch.lq)
         real, real_features = net_d(batch.gt * mask, taps=TAPS)
@@ -115,47 +138,24 @@ class TestGeneratorStep:
             / 2,
         }
         for key, value in expected.items():
-            assert log[f"l_g_{key}"].item() == pytest.approx(value.item(), rel=1e-5)
+            assert state.log[f"l_g_{key}"].item() == pytest.approx(value.item(), rel=1e-5)
             (gradient,) = torch.autograd.grad(value, sr, retain_graph=True)
-            assert log[f"grad_g_{key}"].item() == pytest.approx(gradient.norm().item(), rel=1e-4)
+            assert state.log[f"grad_g_{key}"].item() == pytest.approx(gradient.norm().item(), rel=1e-4)
         gradients = torch.autograd.grad(sum(expected.values()), list(net_g.parameters()))
         for one, other in zip(got, gradients, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
-    def test_d_looks_once_at_sr_and_once_at_gt(self, nets, terms, batch):
-        net_g, net_d = nets
-        spy = Spy(net_d)
-        mask = terms[-1].loss.mask(batch.gt)
-        generator_step(net_g, spy, terms, batch, mask, diagnose=True)
-        assert [call["grad"] for call in spy.calls] == [False, True], "GT without a graph, then SR with one"
-        assert not any(call["trains"] for call in spy.calls), "no memory for gradients of weights"
-        assert torch.equal(spy.calls[0]["x"], batch.gt * mask)
-        assert 0 < mask.mean() < 1
-        assert all(call["taps"] == TAPS for call in spy.calls)
-
-    def test_d_gets_no_gradient_and_stays_trainable(self, nets, terms, batch):
-        net_g, net_d = nets
-        generator_step(net_g, net_d, terms, batch)
-        assert all(p.grad is None and p.requires_grad for p in net_d.parameters())
-        net_d.conv0_0.weight.requires_grad_(False)
-        generator_step(net_g, net_d, terms, batch)
-        assert [name for name, p in net_d.named_parameters() if not p.requires_grad] == ["conv0_0.weight"]
-
     def test_measuring_gradients_changes_nothing(self, nets, terms, batch):
-        net_g, net_d = nets
         gradients = []
         for measured in (False, True):
-            net_g.zero_grad()
-            generator_step(net_g, net_d, terms, batch, diagnose=measured)
-            gradients.append([p.grad.clone() for p in net_g.parameters()])
+            run(*nets, terms, batch, diagnose=measured)
+            gradients.append(grads(*nets))
         assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
     def test_what_is_reported(self, nets, terms, batch):
-        net_g, net_d = nets
-        mask = terms[-1].loss.mask(batch.gt)
-        sr, log, _ = generator_step(net_g, net_d, terms, batch, mask, diagnose=True)
+        sr, log = (state := run(*nets, terms, batch, diagnose=True)).sr, state.log
         theta = random_theta(2, 1, 0.003, seed=(3, 7))
-        chosen = GramPatchLoss(center=True).select(sr, batch.gt, theta)
+        chosen = choose_targets(sr, batch.gt, terms[1].loss.options, theta=theta)
         for kind, share in chosen.kind_fractions().items():
             assert log[f"gram_{kind}"].item() == pytest.approx(share)
         assert "gram_database" not in log
@@ -163,53 +163,53 @@ class TestGeneratorStep:
         target = gram_matrix(chosen.candidates.take(chosen.index).double(), center=True)
         assert log["gram_distance"].item() == pytest.approx((x - target).norm(dim=(2, 3)).mean().item(), rel=1e-5)
         assert log["gram_one_to_one"].item() == pytest.approx((x - y).norm(dim=(2, 3)).mean().item(), rel=1e-5)
-        assert log["mask_share"].item() == pytest.approx(mask.double().mean().item())
+        assert log["mask_share"].item() == pytest.approx(terms[-1].loss.mask(batch.gt).double().mean().item())
         spread = [sr[n].double().numpy().std(ddof=1) / batch.gt[n].double().numpy().std(ddof=1) for n in range(2)]
         assert log["sr_contrast"].item() == pytest.approx(np.mean(spread), rel=1e-5)
-        assert "sr_contrast" not in generator_step(net_g, net_d, terms, batch, mask).log
+        assert "sr_contrast" not in run(*nets, terms, batch).log
 
-    def test_scale(self, nets, terms, batch):
-        """A gradient scaler's factor is in G's gradients and nowhere else."""
-        net_g, net_d = nets
-        _, log, _ = generator_step(net_g, net_d, terms, batch, diagnose=True)
-        gradients = [p.grad.clone() for p in net_g.parameters()]
-        net_g.zero_grad()
-        _, scaled, _ = generator_step(net_g, net_d, terms, batch, diagnose=True, scale=torch.tensor(1024.0))
-        for key, value in log.items():
-            torch.testing.assert_close(scaled[key], value, rtol=1e-4, atol=1e-9)
-        for p, gradient in zip(net_g.parameters(), gradients, strict=True):
-            torch.testing.assert_close(p.grad, 1024 * gradient, rtol=1e-4, atol=1e-6)
+    def test_how_often_it_is_reported(self, nets, batch):
+        net_g = nets[0]
+        update = Update({"g": torch.optim.SGD(net_g.parameters(), lr=0.0)}, {"g": net_g})
+        term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss())
+        step = GANStep(net_g, None, term, None, update, diagnose_every=3)
+        assert ["grad_g_pix" in step(batch, iteration).log for iteration in (1, 2, 3, 6)] == [False, False, True, True]
 
     def test_batchnorm_by_running_statistics(self, nets, batch):
         net_g, net_d = nets
         net_d(torch.rand(4, 3, 64, 64))  # move the running statistics
         before = {name: value.clone() for name, value in net_d.named_buffers()}
-        loss = DiscPerceptualLoss(taps=TAPS, bn="running")
-        term = build_terms({"disc_perceptual_opt": {"type": "x"}}, lambda key, block: loss)
-        _, log, looks = generator_step(net_g, net_d, term, batch, keep_looks=True)
-        assert looks is None, "D's own half reads BatchNorm otherwise"
-        assert all(torch.equal(before[name], value) for name, value in net_d.named_buffers())
+        losses = {"disc_perceptual_opt": DiscPerceptualLoss(taps=TAPS, bn="running"), "gan_opt": MaskedRaGANLoss()}
+        terms = build_terms({key: {"type": "x"} for key in losses}, lambda key, block: losses[key.split(".")[1]])
+        spy = Spy(net_d)
+        expected = [1, 1]  # what D's own half adds to the counters, and nothing of the terms' passes
+        mask = losses["gan_opt"].mask(batch.gt)
+        with torch.no_grad():
+            net_d.eval()
+            _, sr = net_d(net_g(batch.lq) * mask, taps=TAPS)
+            _, gt = net_d(batch.gt * mask, taps=TAPS)
+            net_d.train()
+        log = run(net_g, spy, terms, batch).log
+        assert len(spy.calls) == 4, "D's own half reads BatchNorm otherwise"
+        counted = {name: int(value - before[name]) for name, value in net_d.named_buffers() if "num_batches" in name}
+        assert set(counted.values()) == {sum(expected)}
         assert all(module.training for module in net_d.modules())
-        net_d.eval()
-        _, sr = net_d(net_g(batch.lq), taps=TAPS)
-        _, gt = net_d(batch.gt, taps=TAPS)
         assert log["l_g_dp"].item() == pytest.approx(
             sum((sr[t] - gt[t]).square().mean().item() for t in TAPS), rel=1e-5
         )
 
-    def test_without_a_discriminator(self, nets, batch):
-        term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss())
-        _, log, _ = generator_step(nets[0], None, term, batch)
-        assert list(log) == ["l_g_pix"]
-
     def test_a_batchnorm_that_is_held_stays_so(self, nets, batch):
         net_g, net_d = nets
         net_d.bn1_0.eval()
-        loss = DiscPerceptualLoss(taps=TAPS, bn="running")
-        generator_step(
-            net_g, net_d, build_terms({"disc_perceptual_opt": {"type": "x"}}, lambda key, block: loss), batch
-        )
+        losses = {"disc_perceptual_opt": DiscPerceptualLoss(taps=TAPS, bn="running"), "gan_opt": MaskedRaGANLoss()}
+        terms = build_terms({key: {"type": "x"} for key in losses}, lambda key, block: losses[key.split(".")[1]])
+        run(net_g, net_d, terms, batch)
         assert not net_d.bn1_0.training
+        assert net_d.bn1_1.training
+
+    def test_without_a_discriminator(self, nets, batch):
+        term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss())
+        assert list(run(nets[0], None, term, batch).log) == ["l_g_pix", "grad_norm_g"]
 
     def test_terms_that_do_not_reach_sr(self, nets, batch):
         class Constant(nn.Module):
@@ -223,110 +223,59 @@ class TestGeneratorStep:
         losses = {"pixel_opt": L1Loss(), "a": Constant(False), "b": Constant(True)}
         blocks = {"pixel_opt": {"type": "x"}, "extra_terms": {"a": {"type": "x"}, "b": {"type": "x"}}}
         terms = build_terms(blocks, lambda key, block: losses[key.split(".")[-1]])
-        log = generator_step(nets[0], None, terms, batch, diagnose=True).log
+        log = run(nets[0], None, terms, batch, diagnose=True).log
         assert [log[f"l_g_{key}"].item() for key in "ab"] == [3, 3]
         assert [log[f"grad_g_{key}"].item() for key in "ab"] == [0, 0]
         assert log["grad_g_pix"] > 0
 
     def test_contrast_beside_a_flat_gt(self, nets, batch):
         term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss())
-        flat = replace(batch, gt=torch.full_like(batch.gt, 0.5))
-        sr, log, _ = generator_step(nets[0], None, term, flat, diagnose=True)
-        expected = np.mean([image.double().numpy().std(ddof=1) / 1e-3 for image in sr])
-        assert log["sr_contrast"].item() == pytest.approx(expected, rel=1e-5)
+        state = run(nets[0], None, term, replace(batch, gt=torch.full_like(batch.gt, 0.5)), diagnose=True)
+        expected = np.mean([image.double().numpy().std(ddof=1) / 1e-3 for image in state.sr])
+        assert state.log["sr_contrast"].item() == pytest.approx(expected, rel=1e-5)
 
     def test_losses_stay_in_float32_under_autocast(self, nets, terms, batch):
-        net_g, net_d = nets
-        seen = []
+        seen, in_d = [], []
         terms[1].loss.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
-        sr, log, _ = generator_step(
-            net_g, net_d, terms, batch, autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16)
-        )
-        assert sr.dtype == torch.float32
+        nets[1].conv0_0.register_forward_hook(lambda net, args, out: in_d.append(out.dtype))
+        state = run(*nets, terms, batch, autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+        assert state.sr.dtype == torch.float32
         assert seen == [torch.float32]
-        assert all(value.dtype == torch.float32 for value in log.values())
+        assert in_d == [torch.bfloat16] * 2
+        assert all(value.dtype == torch.float32 for value in state.log.values())
 
 
-class TestDiscriminatorStep:
-    def test_nothing_reaches_g(self, nets, batch):
-        net_g, net_d = nets
-        sr = net_g(batch.lq)
-        spy = Spy(net_d)
-        log = discriminator_step(spy, MaskedRaGANLoss(), sr, batch.gt)
-        assert all(p.grad is None for p in net_g.parameters())
-        assert len(spy.calls) == 2
-        assert not any(call["reaches"] for call in spy.calls), "no graph reaches back to the images"
-        assert all(p.grad is not None for p in net_d.parameters())
-        assert list(log) == ["l_d_real", "l_d_fake", "out_d_real", "out_d_fake", "d_accuracy"]
+class TestDiscriminatorsHalf:
+    def test_two_passes_serve_both_halves(self, nets, terms, batch):
+        spy = Spy(nets[1])
+        run(nets[0], spy, terms, batch, diagnose=True)
+        assert [(call["grad"], call["trains"], call["taps"]) for call in spy.calls] == [(True, True, TAPS)] * 2
+        mask = terms[-1].loss.mask(batch.gt)
+        assert torch.equal(spy.calls[0]["x"], batch.gt * mask)
+        assert torch.equal(spy.calls[1]["x"], nets[0](batch.lq).detach() * mask)
 
-    def test_values_and_gradient(self, nets, batch):
-        net_d, gt, sr = nets[1].double(), batch.gt.double(), nets[0](batch.lq).detach().double()
-        log = discriminator_step(net_d, MaskedRaGANLoss(), sr, gt)
-        got = [p.grad.clone() for p in net_d.parameters()]
-        net_d.zero_grad()
-        real, fake = net_d(gt), net_d(sr)
-        l_real = -torch.log(torch.sigmoid(real - fake.mean().detach())).mean() / 2
-        l_fake = -torch.log(1 - torch.sigmoid(fake - real.mean().detach())).mean() / 2
-        (l_real + l_fake).backward()
-        assert log["l_d_real"].item() == pytest.approx(l_real.item(), rel=1e-5)
-        assert log["l_d_fake"].item() == pytest.approx(l_fake.item(), rel=1e-5)
-        for one, p in zip(got, net_d.parameters(), strict=True):
-            torch.testing.assert_close(one, p.grad, rtol=1e-9, atol=1e-12)
+    def test_passes_that_are_not_shared(self, nets, terms, batch):
+        """G's half then needs no memory for gradients of D's weights, and nothing of D's half reaches G."""
+        spy = Spy(nets[1])
+        run(nets[0], spy, terms, batch, diagnose=True, share_passes=False)
+        assert [(call["grad"], call["trains"], call["reaches"]) for call in spy.calls] == [
+            (False, False, False),
+            (True, False, True),
+            (True, True, False),
+            (True, True, False),
+        ]
+        net_d = nets[1]
+        net_d.conv0_0.weight.requires_grad_(False)
+        run(*nets, terms, batch, share_passes=False)
+        assert [name for name, p in net_d.named_parameters() if not p.requires_grad] == ["conv0_0.weight"]
 
-    def test_accuracy(self):
-        class Answers(nn.Module):
-            def forward(self, x: Tensor) -> Tensor:
-                return x.flatten(1)[:, :1] * torch.ones((), requires_grad=True)
-
-        gt, sr = torch.tensor([3.0, 1.0, 0.0, 4.0]), torch.tensor([2.0, 0.0, -1.0, 1.0])
-        log = discriminator_step(
-            Answers(), MaskedRaGANLoss(mask=None), sr[:, None, None, None], gt[:, None, None, None]
-        )
-        # The mean of SR's is 0.5, which 3 of GT's 4 are above; that of GT's is 2, which 3 of SR's 4 are below.
-        assert log["d_accuracy"].item() == 0.75
-        assert (log["out_d_real"].item(), log["out_d_fake"].item()) == (2, 0.5)
-
-    def test_scale(self, nets, batch):
-        net_d, sr = nets[1], nets[0](batch.lq).detach()
-        log = discriminator_step(net_d, MaskedRaGANLoss(), sr, batch.gt)
-        gradients = [p.grad.clone() for p in net_d.parameters()]
-        net_d.zero_grad()
-        scaled = discriminator_step(net_d, MaskedRaGANLoss(), sr, batch.gt, scale=1024.0)
-        assert {key: value.item() for key, value in scaled.items()} == pytest.approx(
-            {key: value.item() for key, value in log.items()}, rel=1e-5
-        )
-        for p, gradient in zip(net_d.parameters(), gradients, strict=True):
-            torch.testing.assert_close(p.grad, 1024 * gradient, rtol=1e-4, atol=1e-5)
-
-    def test_autocast(self, nets, batch):
-        net_d, seen = nets[1], []
-        net_d.conv0_0.register_forward_hook(lambda net, args, out: seen.append(out.dtype))
-        discriminator_step(
-            net_d,
-            MaskedRaGANLoss(),
-            nets[0](batch.lq),
-            batch.gt,
-            autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-        )
-        assert seen == [torch.bfloat16] * 2
-
-
-class TestSharedLooks:
-    """D's two answers serve both halves of an iteration."""
-
-    def test_same_gradients_from_two_looks_as_from_four(self, nets, terms, batch):
-        net_g, net_d = nets
-        mask, loss = terms[-1].loss.mask(batch.gt), terms[-1].loss
+    def test_same_gradients_from_two_passes_as_from_four(self, nets, terms, batch):
         results = []
-        for keep in (False, True):
-            net_g.zero_grad(set_to_none=True)
-            net_d.zero_grad(set_to_none=True)
-            spy = Spy(net_d)
-            sr, log, looks = generator_step(net_g, spy, terms, batch, mask, keep_looks=keep, diagnose=True)
-            assert all(p.grad is None for p in net_d.parameters()), "G's half leaves nothing in D"
-            log |= discriminator_step(spy, loss, sr, batch.gt, mask, looks=looks)
-            assert len(spy.calls) == (2 if keep else 4)
-            results.append((log, [p.grad.clone() for net in nets for p in net.parameters()]))
+        for shares in (False, True):
+            spy = Spy(nets[1])
+            log = run(nets[0], spy, terms, batch, diagnose=True, share_passes=shares).log
+            assert len(spy.calls) == (2 if shares else 4)
+            results.append((log, grads(*nets)))
         (log, gradients), (shared_log, shared_gradients) = results
         assert log.keys() == shared_log.keys()
         for key, value in log.items():
@@ -335,22 +284,78 @@ class TestSharedLooks:
         for one, other in zip(gradients, shared_gradients, strict=True):
             torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-7)
 
-    def test_full_gradient_through_the_means(self, nets, terms, batch):
-        """With detach_mean off, D's loss reaches GT's graph through the mean, too."""
-        net_g, net_d = nets
-        loss = MaskedRaGANLoss(detach_mean=False)
-        gradients = []
-        for keep in (False, True):
-            net_d.zero_grad(set_to_none=True)
-            sr, _, looks = generator_step(net_g, net_d, terms, batch, keep_looks=keep)
-            discriminator_step(net_d, loss, sr, batch.gt, looks=looks)
-            gradients.append([p.grad.clone() for p in net_d.parameters()])
-        for one, other in zip(*gradients, strict=True):
-            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-7)
+    @pytest.mark.parametrize("shares", [False, True])
+    @pytest.mark.parametrize("detach_mean", [False, True])
+    def test_values_and_gradient(self, nets, batch, shares, detach_mean):
+        """D's gradient is that of its own loss; G's loss leaves nothing in it."""
+        nets = [net.double() for net in nets]
+        batch = replace(batch, lq=batch.lq.double(), gt=batch.gt.double())
+        terms = build_terms({"gan_opt": {"type": "x"}}, lambda key, block: MaskedRaGANLoss(detach_mean=detach_mean))
+        state = run(*nets, terms, batch, share_passes=shares)
+        got, log, mask = grads(nets[1]), state.log, terms[0].loss.mask(batch.gt)
+        nets[1].zero_grad()
+        real, fake = nets[1](batch.gt * mask), nets[1](state.sr * mask)
+        mean_fake, mean_real = (x.mean().detach() if detach_mean else x.mean() for x in (fake, real))
+        l_real = -torch.log(torch.sigmoid(real - mean_fake)).mean() / 2
+        l_fake = -torch.log(1 - torch.sigmoid(fake - mean_real)).mean() / 2
+        (l_real + l_fake).backward()
+        assert log["l_d_real"].item() == pytest.approx(l_real.item(), rel=1e-5)
+        assert log["l_d_fake"].item() == pytest.approx(l_fake.item(), rel=1e-5)
+        for one, p in zip(got, nets[1].parameters(), strict=True):
+            torch.testing.assert_close(one, p.grad, rtol=1e-6, atol=1e-10)
 
-    def test_without_a_discriminator(self, nets, batch):
-        term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss())
-        assert generator_step(nets[0], None, term, batch, keep_looks=True).looks is None
+    def test_accuracy(self, batch):
+        class Identity(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(()))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return x.flatten(1)[:, :1] * self.weight
+
+        gt, sr = torch.tensor([3.0, 1.0, 0.0, 4.0]), torch.tensor([2.0, 0.0, -1.0, 1.0])
+        images = Batch(sr[:, None, None, None], gt[:, None, None, None], iteration=1)
+        terms = build_terms({"gan_opt": {"type": "x"}}, lambda key, block: MaskedRaGANLoss(mask=None))
+        log = run(Identity(), Identity(), terms, images).log
+        # The mean of SR's is 0.5, which 3 of GT's 4 are above; that of GT's is 2, which 3 of SR's 4 are below.
+        assert log["d_accuracy"].item() == 0.75
+        assert (log["out_d_real"].item(), log["out_d_fake"].item()) == (2, 0.5)
+
+    @pytest.mark.parametrize(("iters", "init", "trained"), [(2, 0, [2, 4]), (1, 3, [4]), (2, 2, [4])])
+    def test_its_turn_alone(self, nets, terms, batch, iters, init, trained):
+        for iteration in range(1, 5):
+            spy = Spy(nets[1])
+            log = run(
+                nets[0],
+                spy,
+                terms,
+                replace(batch, iteration=iteration),
+                diagnose=True,
+                net_d_iters=iters,
+                net_d_init_iters=init,
+            ).log
+            both = iteration in trained
+            assert ("l_g_pix" in log, "grad_g_pix" in log, "l_d_real" in log) == (both, both, True)
+            assert all((p.grad is not None) == both for p in nets[0].parameters())
+            assert all(p.grad is not None for p in nets[1].parameters())
+            assert [call["reaches"] for call in spy.calls] == [False, both]
+
+
+class TestScale:
+    """A gradient scaler's factor is in the passes' gradients, and neither in the log nor in what the optimizers see."""
+
+    @pytest.mark.parametrize("shares", [False, True])
+    def test_feature(self, nets, terms, batch, shares):
+        log = run(*nets, terms, batch, diagnose=True, share_passes=shares).log
+        gradients, seen = grads(*nets), []
+        nets[1].conv0_0.weight.register_hook(lambda gradient: seen.append(gradient.norm()))
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        scaled = run(*nets, terms, batch, diagnose=True, share_passes=shares, scaler=scaler).log
+        for key, value in log.items():
+            torch.testing.assert_close(scaled[key], value, rtol=1e-4, atol=1e-9)
+        for one, other in zip(grads(*nets), gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+        assert seen[0].item() == pytest.approx(1024 * nets[1].conv0_0.weight.grad.norm().item(), rel=1e-3)
 
 
 class TestParts:
@@ -366,17 +371,16 @@ class TestParts:
             batch.parts(number)
 
     def test_parts_give_the_whole_batchs_gradient_and_log(self, nets, batch):
-        net_g, _ = nets
         losses = {"pixel_opt": L1Loss(), "gram_patch_opt": GramPatchLoss(center=True)}
         terms = build_terms({key: {"type": "x"} for key in losses}, lambda key, block: losses[key.split(".")[1]])
-        _, whole, _ = generator_step(net_g, None, terms, batch, diagnose=True)
-        expected = [p.grad.clone() for p in net_g.parameters()]
-        net_g.zero_grad()
-        logs = [generator_step(net_g, None, terms, p, diagnose=True, scale=0.5).log for p in batch.parts(2)]
-        for key, value in combine_logs(logs).items():
-            torch.testing.assert_close(value, whole[key], rtol=1e-4, atol=1e-8)
-        for p, gradient in zip(net_g.parameters(), expected, strict=True):
-            torch.testing.assert_close(p.grad, gradient, rtol=1e-4, atol=1e-7)
+        whole = run(nets[0], None, terms, batch, diagnose=True)
+        expected = grads(nets[0])
+        parts = run(nets[0], None, terms, batch, diagnose=True, accumulate=2)
+        torch.testing.assert_close(parts.sr, whole.sr, rtol=1e-5, atol=1e-6)
+        for key, value in whole.log.items():
+            torch.testing.assert_close(parts.log[key], value, rtol=1e-4, atol=1e-8)
+        for one, other in zip(grads(nets[0]), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
 class TestTerms:
@@ -393,7 +397,7 @@ class TestTerms:
         assert ours.mask(real) is None
 
     def test_back_projection(self, batch):
-        value = BackProjectionTerm("l_g_bp", nn.L1Loss())(Pass(batch, batch.gt))
+        value = BackProjectionTerm("l_g_bp", nn.L1Loss())(StepState(batch, batch.gt))
         down = [imresize(gt.permute(1, 2, 0).numpy().astype(np.float64), 0.25) for gt in batch.gt]
         lq = batch.lq.permute(0, 2, 3, 1).numpy()
         assert value.item() == pytest.approx(np.abs(np.stack(down) - lq).mean(), abs=1e-6)
@@ -406,11 +410,11 @@ class TestTerms:
                 seen.append(torch.cat([theta.flatten(1), options["draw"]], dim=1))
                 return super().forward(sr, gt, theta, **options)
 
-        term = GramPatchTerm("l_g_gram", Record(top_k=2))
+        term = TextureTerm("l_g_gram", Record(top_k=2))
         other = {"first_index": 1, "stride": 5}
         for changes in ({}, {}, {"iteration": 8}, {"manual_seed": 4}, {"first_index": 1}, other, {"first_index": 6}):
             values = {"lq": batch.lq, "gt": batch.gt, "iteration": 7, "manual_seed": 3, "first_index": 0} | changes
-            term(Pass(Batch(**values), batch.gt))
+            term(StepState(Batch(**values), batch.gt))
         assert torch.equal(seen[0], seen[1])
         assert not torch.equal(seen[0], seen[2])
         assert not torch.equal(seen[0], seen[3])
@@ -428,7 +432,7 @@ class TestTerms:
 
         for parts, expected in (((torch.tensor(2.0), None), 2.0), ((torch.tensor(2.0), torch.tensor(3.0)), 5.0)):
             (term,) = build_terms({"perceptual_opt": {"type": "x"}}, lambda key, block, p=parts: Two(*p))
-            assert term(Pass(batch, batch.gt)).item() == expected
+            assert term(StepState(batch, batch.gt)).item() == expected
 
     def test_extra_terms_and_blocks_that_are_off(self):
         built = build_terms(
@@ -436,3 +440,18 @@ class TestTerms:
             lambda key, block: nn.L1Loss(),
         )
         assert [term.key for term in built] == ["l_g_edges"]
+
+    @pytest.mark.parametrize(
+        ("blocks", "has_d", "expected"),
+        [
+            ([], False, ["train"]),
+            (["pixel_opt"], False, []),
+            (["pixel_opt"], True, ["train.gan_opt"]),
+            (["pixel_opt", "gan_opt"], True, []),
+            (["gan_opt", "disc_perceptual_opt"], False, ["network_d"]),
+            (["disc_perceptual_opt"], True, ["train.gan_opt"]),
+        ],
+    )
+    def test_what_blocks_lack(self, blocks, has_d, expected):
+        train = {block: {"type": "x"} for block in blocks} | {"extra_terms": None}
+        assert [key for key, _ in term_mistakes(train, has_d)] == expected

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gramgan_plugin.steps import Update
 from gramgan_plugin.steps.spikes import WINDOW, GradientSpikes, LossPeak
+from gramgan_plugin.steps.update import Update
 
 CPU = torch.device("cpu")
 
@@ -87,7 +87,7 @@ class TestHeldBack:
         report = updates[0].report()
         assert (report.held_back, report.held_back_from, report.count, report.longest) == (1, 45, 0, 0)
         assert report.times_median == pytest.approx(1000 * math.sqrt(3) / statistics.median_low(norms[:44]), rel=1e-5)
-        assert "1 step held back since the last log: from iteration 45" in report.held_back_line()
+        assert "1 step held back since the last log: from iteration 45" in next(report.lines(finds_scale=False))[1]
         assert updates[0].report().held_back == 0
 
     def test_clipping_sees_the_gradient_that_is_left(self):

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from gramgan_plugin.steps import Update
-from gramgan_plugin.steps.update import decides_on_device
+from gramgan_plugin.steps.update import Update, decides_on_device
 
 FUSED = {"lr": 0.1, "fused": True}
 
@@ -256,3 +255,11 @@ class TestDecidesOnDevice:
         assert not decides_on_device(torch.optim.SGD(parameters, momentum=0.9, **FUSED))
         groups = [{"params": parameters[:1], "fused": True}, {"params": parameters[1:], "fused": False}]
         assert not decides_on_device(torch.optim.Adam(groups))
+
+
+class TestScale:
+    def test_feature(self):
+        net = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for scaler, scale in ((None, 1), (torch.amp.GradScaler("cpu", init_scale=65536.0), 65536)):
+            assert float(Update({"g": optimizer}, {"g": net}, scaler=scaler).scale(4)) == scale / 4

@@ -15,8 +15,8 @@ from basicsr.models.sr_model import SRModel
 from torch.utils.data import DataLoader
 
 from gramgan_plugin.config import check_options, resolve_options
-from gramgan_plugin.data import PairedSRDataset
 from gramgan_plugin.data.loaders import build_test_loaders
+from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.evaluation.enlarge import in_tiles
 from gramgan_plugin.evaluation.measure import SetResult

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gramgan_plugin.archs.vgg19_arch import LAYERS, VGG19Layer
+from gramgan_plugin.checkpoints.vgg19 import load_vgg19
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.gram import gram_vectors
-from gramgan_plugin.losses.vgg_layer import VGGLayer
-from gramgan_plugin.losses.vgg_perceptual_loss import LAYERS
 from gramgan_plugin.patchdb.making.reservoir import ROWS_AT_ONCE
 from gramgan_plugin.patchdb.manifest import Definition, Features
 from gramgan_plugin.patchdb.moments import LEVELS, gram_rows, moments
@@ -29,7 +29,7 @@ class GramDescription:
         layer: of its features; None for pixels.
     """
 
-    def __init__(self, definition: Definition, layer: VGGLayer | None = None) -> None:
+    def __init__(self, definition: Definition, layer: VGG19Layer | None = None) -> None:
         self.definition = definition
         self.layer = layer
         self.at_once = ROWS_AT_ONCE
@@ -81,7 +81,7 @@ def description_of_features(definition: Definition, layer: str, vgg_weights: str
     """
     if layer not in LAYERS:
         raise UserError(f"--features {layer}: VGG19 has no such layer; its layers are {', '.join(LAYERS)}")
-    network = VGGLayer(layer, vgg_weights)
+    network = VGG19Layer(layer, load_vgg19(vgg_weights, [layer]))
     margin = -(-network.margin // network.reduction) * network.reduction
     features = Features(layer, network.weights_sha256(), network.channels, network.reduction, margin)
     return GramDescription(replace(definition, features=features), network)

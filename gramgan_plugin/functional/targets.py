@@ -1,4 +1,4 @@
-"""Which candidate was chosen for each patch of SR, and what that choice is like."""
+"""What a patch of SR is compared with: the chosen candidates, and where candidates come from besides the crop."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from gramgan_plugin.functional.candidates import DATABASE, KINDS, CandidateSet
-from gramgan_plugin.functional.description import Description
+from gramgan_plugin.functional.gram import gram_matrix
+from gramgan_plugin.functional.gram_kernel import upper_triangle
+from gramgan_plugin.functional.texture_options import TextureOptions
 
 
 class Database(Protocol):
@@ -23,24 +25,37 @@ class Database(Protocol):
         """(...,) -> patches (..., p, p, C) in [0, 1]."""
 
 
+class FeatureMap(Protocol):
+    """What a comparison of features asks of a network; a ``VGG19Layer`` is one.
+
+    Attributes:
+        reduction: pixels of the image to one of the map, each way.
+    """
+
+    reduction: int
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] -> (N, C, H / reduction, W / reduction)."""
+
+
 @dataclass(frozen=True)
-class Selection:
+class Targets:
     """The candidate chosen for each patch of SR.
 
     Attributes:
         index: (N, P), int64: the crop's candidates first, then the database's patches.
         candidates: the crop's candidates; numbered also where only the database was searched.
-        how: what was compared.
-        chosen: (N, P, D), the chosen candidates' descriptions.
+        options: what was compared, and how.
+        chosen: (N, P, D), the targets' descriptions by ``options.select_by``.
         database: the database that was searched as well, or None.
-        distance: (N, P), the distance of the descriptions of SR's patch and the chosen candidate (the Frobenius
-            distance of Gram matrices), where measuring was asked for.
+        distance: (N, P), the distance of the descriptions of SR's patch and its target (the Frobenius distance of Gram
+            matrices), where measuring was asked for.
         one_to_one: (N, P), the distance to GT's patch at the same place, likewise.
     """
 
     index: Tensor
     candidates: CandidateSet
-    how: Description
+    options: TextureOptions
     chosen: Tensor
     database: Database | None = None
     distance: Tensor | None = None
@@ -53,7 +68,7 @@ class Selection:
 
     @property
     def kind(self) -> Tensor:
-        """(N, P), int64: the chosen candidates' indices in `KINDS`."""
+        """(N, P), int64: the targets' indices in `KINDS`."""
         kinds = self.candidates.kind()
         if self.database is None:
             return kinds[self.index]
@@ -66,17 +81,17 @@ class Selection:
         return KINDS[: DATABASE + (self.database is not None)]
 
     def kind_fractions(self) -> dict[str, float]:
-        """The fraction of patches that chose a candidate of each kind; the fractions sum to 1."""
+        """Return the fraction of patches whose target is of each kind; the fractions sum to 1."""
         counts = torch.bincount(self.kind.flatten(), minlength=len(KINDS)).tolist()
         return {name: counts[number] / self.index.numel() for number, name in enumerate(self.kinds)}
 
     def own_position_fraction(self) -> float:
-        """The fraction of patches that chose GT's patch at their own place."""
+        """Return the fraction of patches whose target is GT's patch at their own place."""
         own = torch.arange(self.index.shape[1], device=self.index.device)  # GT's patches come first, in order
         return float((self.index == own).double().mean())
 
     def statistics(self) -> dict[str, Tensor]:
-        """What is worth logging, as scalars on the device: nothing waits for it.
+        """Return what is worth logging, as scalars on the device: nothing waits for it.
 
         Returns:
             The share of each kind under its name and, where measured, ``distance`` and ``one_to_one``, the means.
@@ -88,15 +103,16 @@ class Selection:
                 found[name] = values.mean()
         return found
 
-    def describe(self, by: str, normalize: bool = True, center: bool = False) -> Tensor:
-        """(N, P, D): what `describe_patches` gives for the chosen candidates."""
-        how = Description(by, normalize, center)
-        if how == self.how:
+    def describe(self, by: str) -> Tensor:
+        """Return (N, P, D): what `describe_patches` gives for the targets."""
+        if by == self.options.select_by:
             return self.chosen
-        return how.of_patches(self.patches())
+        if by == "pixel":
+            return self.patches().flatten(2)
+        return upper_triangle(gram_matrix(self.patches(), self.options.normalize, self.options.center))
 
     def patches(self) -> Tensor:
-        """(N, P, p * p, C): the chosen candidates' pixels."""
+        """Return (N, P, p * p, C): the targets' pixels."""
         if self.database is None:
             return self.candidates.take(self.index)
         number = self.database_index

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gramgan_plugin.losses.vgg_layer import VGGLayer
-from gramgan_plugin.losses.vgg_perceptual_loss import BLOCKS, LAYERS
+from gramgan_plugin.archs.vgg19_arch import BLOCKS, LAYERS, VGG19Layer
+from gramgan_plugin.checkpoints.vgg19 import load_vgg19
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def positive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("layer", ["conv1_1", "relu1_2", "conv2_1", "conv2_2", "conv3_1", "relu3_4", "conv4_1"])
 def test_what_it_sees(positive: Path, layer: str) -> None:
     """A brighter pixel at the margin's edge reaches the middle of the map, one beyond does not."""
-    network = VGGLayer(layer, str(positive))
+    network = VGG19Layer(layer, load_vgg19(positive, [layer]))
     plain = torch.ones(1, 3, 112, 112)
     middle = 56 // network.reduction
     maps = network(plain)
@@ -53,10 +53,10 @@ def test_weights_sha256(positive: Path, tmp_path: Path) -> None:
     """Of the layers down to this one, whatever else is in the file, and of their values."""
     state = torch.load(positive, weights_only=True)
     torch.save({name: value for name, value in state.items() if name.startswith("features.0.")}, tmp_path / "short.pth")
-    own = VGGLayer("conv1_1", str(positive)).weights_sha256()
-    assert VGGLayer("relu1_1", str(tmp_path / "short.pth")).weights_sha256() == own
+    own = VGG19Layer("conv1_1", load_vgg19(positive, ["conv1_1"])).weights_sha256()
+    assert VGG19Layer("relu1_1", load_vgg19(tmp_path / "short.pth", ["relu1_1"])).weights_sha256() == own
     assert len(own) == 64
-    assert VGGLayer("conv1_2", str(positive)).weights_sha256() != own
+    assert VGG19Layer("conv1_2", load_vgg19(positive, ["conv1_2"])).weights_sha256() != own
     state["features.0.bias"][3] = 1e-7
     torch.save(state, tmp_path / "other.pth")
-    assert VGGLayer("conv1_1", str(tmp_path / "other.pth")).weights_sha256() != own
+    assert VGG19Layer("conv1_1", load_vgg19(tmp_path / "other.pth", ["conv1_1"])).weights_sha256() != own

@@ -1,0 +1,113 @@
+"""The weights of VGG19: where they are kept, and whether a file has them."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gramgan_plugin.archs.vgg19_arch import BLOCKS, LAYERS
+from gramgan_plugin.checkpoints.files import load_tensors
+from gramgan_plugin.checkpoints.finite import first_non_finite
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.text import printable, shown
+
+WEIGHTS_NAME = "vgg19-dcbb9e9d.pth"
+UPSTREAM_WEIGHTS = Path("experiments/pretrained_models") / WEIGHTS_NAME
+_ADVICE = f"give VGG19 weights with torchvision's key names (features.0.weight), such as {WEIGHTS_NAME}"
+
+
+def load_vgg19(path: str | Path | None, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Load VGG19's weights down to the deepest of some layers.
+
+    Args:
+        path: a file with torchvision's key names (``features.0.weight``); None takes
+            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` where it exists, else torchvision's weights through
+            torch.hub's cache.
+        layers: names such as ``conv2_2``; at least one.
+
+    Returns:
+        Tensors by torchvision's key names.
+
+    Raises:
+        UserError: if the weights cannot be had, lack a layer that is needed, or are not finite.
+    """
+    layers = list(layers)
+    file = Path(path) if path is not None else UPSTREAM_WEIGHTS if UPSTREAM_WEIGHTS.is_file() else _fetch()
+    name = printable(str(file))
+    try:
+        content = load_tensors(file)
+    except UserError as error:
+        why = str(error).removeprefix(f"{name}: ")
+        raise UserError(f"{name}: cannot be read as VGG19 weights: {why}; {_ADVICE}") from error
+    problem = vgg19_misfit(content, layers)
+    if problem is not None:
+        raise UserError(f"{name}: {problem}")
+    deepest = max(LAYERS[layer] for layer in layers)
+    convs = [place for layer, place in LAYERS.items() if layer.startswith("conv") and place <= deepest]
+    weights = {key: content[key] for place in convs for key in (f"features.{place}.weight", f"features.{place}.bias")}
+    bad = first_non_finite(weights, "")
+    if bad is not None:
+        raise UserError(f"{name}: {bad} holds values that are not finite; {_ADVICE}")
+    return weights
+
+
+def vgg19_misfit(weights: object, layers: Iterable[str]) -> str | None:
+    """Return why a checkpoint's content cannot serve as VGG19's weights down to these layers, or None if it can.
+
+    Args:
+        weights: what ``load_tensors`` or ``read_headers`` returned.
+        layers: names such as ``conv2_2``.
+    """
+    channels, place = 3, 0
+    deepest = max(LAYERS[layer] for layer in layers)
+    for width, convs in BLOCKS:
+        for _ in range(convs):
+            for kind, shape in (("weight", (width, channels, 3, 3)), ("bias", (width,))):
+                name = f"features.{place}.{kind}"
+                value = weights.get(name) if isinstance(weights, Mapping) else None
+                if not isinstance(value, Tensor):
+                    layer = next(layer for layer, number in LAYERS.items() if number == place)
+                    return f"no {name} ({layer}); {_ADVICE}"
+                if tuple(value.shape) != shape:
+                    return f"{name} is {tuple(value.shape)}, not {shape}; {_ADVICE}"
+                if not value.is_floating_point():
+                    return f"{name} is {str(value.dtype).removeprefix('torch.')}, not float; {_ADVICE}"
+            if place + 2 > deepest:
+                return None
+            channels, place = width, place + 2
+        place += 1
+    return None
+
+
+def find_vgg19_weights() -> Path | None:
+    """Return the VGG19 weights that this machine has already, or None: nothing is fetched.
+
+    Looked for in the order of `load_vgg19`: where BasicSR keeps them, under the working directory, and in torch.hub's
+    cache.
+    """
+    return next((path for path in (UPSTREAM_WEIGHTS, hub_weights()) if path.is_file()), None)
+
+
+def hub_weights() -> Path:
+    """Return where torch.hub keeps torchvision's weights once they are fetched."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
+
+
+def _fetch() -> Path:
+    """Return the file in torch.hub's cache, fetched if it is not there."""
+    file = hub_weights()
+    if file.is_file():
+        return file
+    from torchvision.models import VGG19_Weights
+
+    url = VGG19_Weights.IMAGENET1K_V1.url
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), hash_prefix=WEIGHTS_NAME.rpartition("-")[2].removesuffix(".pth"))
+    except Exception as error:  # no network, no disk space, another file there: the remedy is the same
+        raise UserError(
+            f"VGG19 weights: cannot fetch {url} ({type(error).__name__}: {shown(error)}); "
+            f"fetch it elsewhere and put it at {UPSTREAM_WEIGHTS}, or set vgg_weights to a file"
+        ) from error
+    return file

@@ -1,0 +1,49 @@
+"""Losses from their option blocks, and whether D has the features that they read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from gramgan_plugin.errors import OptionError
+from gramgan_plugin.models.resources import open_resources
+from gramgan_plugin.registration import lookup
+from gramgan_plugin.steps.terms import Term
+
+
+def build_loss(key: str, block: Mapping[str, Any]) -> nn.Module:
+    """Build the loss that an option block names.
+
+    Args:
+        key: where the block stands, for messages.
+        block: ``type`` and its arguments.
+
+    Raises:
+        OptionError: if no such loss is registered, or it does not take these arguments.
+    """
+    options = dict(block)
+    cls = lookup("loss", options.pop("type", None), f"{key}.type")
+    try:
+        return cls(**open_resources(cls, options))
+    except (TypeError, ValueError, NotImplementedError, AssertionError) as error:
+        raise OptionError(f"{key}: {cls.__name__}: {error}") from error
+
+
+def check_taps(terms: Sequence[Term], net_d: Any) -> None:
+    """Check that D gives the features that terms read.
+
+    Raises:
+        OptionError: if not.
+    """
+    for term in terms:
+        if not term.taps:
+            continue
+        if not hasattr(net_d, "resolve_taps"):
+            raise OptionError(
+                f"network_d: {type(net_d).__name__} does not give its features, which train.disc_perceptual_opt reads; "
+                "use GramGANDiscriminator, or take that block out"
+            )
+        try:
+            net_d.resolve_taps(term.taps)
+        except ValueError as error:
+            raise OptionError(f"train.disc_perceptual_opt.taps: {error}") from error

@@ -40,7 +40,7 @@ def test_help_loads_no_torch():
         "import gramgan_plugin, basicsr",
         "import gramgan_plugin.models, basicsr",
         "import gramgan_plugin.steps, basicsr",
-        "import gramgan_plugin.training",
+        "import gramgan_plugin.training.loop",
         "import gramgan_plugin.compat; gramgan_plugin.compat.provide_functional_tensor(); import basicsr",
         # Before the plugin, with the module that BasicSR misses provided by hand.
         "import sys, torchvision.transforms.functional as f\n"

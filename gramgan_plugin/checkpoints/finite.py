@@ -1,4 +1,4 @@
-"""No checkpoint holds a value that is not finite."""
+"""Find values that are not finite, and refuse to save them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,11 +10,11 @@ from gramgan_plugin.errors import TrainingStopped
 
 
 def refuse_non_finite(content: Any, path: Path) -> None:
-    """Raise before something that is not finite is written.
+    """Raise an error if a value that is not finite would be saved.
 
     Args:
         content: tensors in nested dicts and lists. Plain numbers pass: a schedule may hold an infinite one.
-        path: where it was to be written.
+        path: the file, for the message.
 
     Raises:
         TrainingStopped: naming the first such tensor.
@@ -23,12 +23,12 @@ def refuse_non_finite(content: Any, path: Path) -> None:
     if bad is not None:
         raise TrainingStopped(
             f"{path}: not written, since {bad} holds values that are not finite; the checkpoints before it are as they "
-            "were: go on from the newest with --auto_resume and a lower learning rate, or train.clip_grad_norm_g"
+            "were: resume from the newest with --auto_resume and a lower learning rate, or train.clip_grad_norm_g"
         )
 
 
 def first_non_finite(value: Any, name: str = "") -> str | None:
-    """Where in nested dicts and lists the first tensor stands that is not finite, or None.
+    """Return the path to the first tensor in nested dicts and lists that is not finite, or None.
 
     >>> import torch
     >>> first_non_finite({"params": {"a": torch.ones(2), "b": [torch.tensor([1.0, float("nan")])]}})

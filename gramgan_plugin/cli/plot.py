@@ -9,7 +9,7 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.files import expanded
 
 if TYPE_CHECKING:
-    from gramgan_plugin.evaluation.curves import Metrics
+    from gramgan_plugin.training.curves import Metrics
 
 FILE = "metrics.jsonl"
 RUNS = Path("experiments")
@@ -44,9 +44,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw, and print where the picture is."""
-    from gramgan_plugin.evaluation.curves import read_metrics, write_csv
-    from gramgan_plugin.evaluation.plots import plot_runs
     from gramgan_plugin.text import printable
+    from gramgan_plugin.training.curves import read_metrics, write_csv
+    from gramgan_plugin.training.plots import plot_runs
 
     files = list(dict.fromkeys(find_metrics(path) for path in arguments.runs))
     found = {label: read_metrics(file) for label, file in zip(labels(files), files, strict=True)}
@@ -109,7 +109,7 @@ def _selected(found: "dict[str, Metrics]", patterns: list[str]) -> "dict[str, Me
     Raises:
         UserError: if a pattern means none.
     """
-    from gramgan_plugin.evaluation.curves import Metrics, matching
+    from gramgan_plugin.training.curves import Metrics, matching
 
     names = list(dict.fromkeys(name for metrics in found.values() for name in metrics.by_name()))
     wanted: set[str] = set()

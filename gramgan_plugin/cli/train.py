@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train."""
     opt = read_options(arguments, is_train=True)
-    from gramgan_plugin.training import train
+    from gramgan_plugin.training.loop import train
 
     train(opt)
     return 0

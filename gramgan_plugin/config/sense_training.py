@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from gramgan_plugin.checkpoints.restore_schedules import OWN_RATES
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number, is_whole
 from gramgan_plugin.config.schema_datasets import WITHOUT_GT
 from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
-from gramgan_plugin.models.optimizers import OWN_RATES
 from gramgan_plugin.registration import registered
 from gramgan_plugin.sections import section
 from gramgan_plugin.steps.terms import form_of, term_mistakes

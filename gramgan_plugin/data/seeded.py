@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from gramgan_plugin.checkpoints.rng import preserve_rng
+
 # First element of the spawn key, so that an epoch's order and a sample's augmentation never share a stream.
 ORDER_STREAM, SAMPLE_STREAM = 0, 1
 
@@ -142,14 +144,9 @@ class SeededDataset(Dataset[Any]):
 def _seeded(manual_seed: int, epoch: int, position: int) -> Iterator[None]:
     """Seed the three global generators for the length of a block."""
     words = np.random.SeedSequence(manual_seed, spawn_key=(SAMPLE_STREAM, epoch, position)).generate_state(8)
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
+    with preserve_rng():
         random.seed(words[:4].tobytes())
         np.random.seed(words[4:6])
         # Not torch.manual_seed, which would seed the accelerators of the training process, too.
         torch.default_generator.manual_seed(int(words[6]) << 31 | int(words[7]) >> 1)
         yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])

@@ -6,7 +6,7 @@ from typing import Any
 
 import cv2
 
-from gramgan_plugin.checkpoints.files import save_json
+from gramgan_plugin.checkpoints.tensor_files import save_json
 from gramgan_plugin.data.loaders import build_test_loaders
 from gramgan_plugin.errors import OptionError, UserError, file_errors
 from gramgan_plugin.evaluation.enlarge import ModelEnlarger, bicubic_enlarger

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from gramgan_plugin.checkpoints.files import save_json
+from gramgan_plugin.checkpoints.tensor_files import save_json
 from gramgan_plugin.errors import OptionError, file_errors
 from gramgan_plugin.evaluation.measure import Measured, metric_value, to_uint8, write_image
 from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled

@@ -6,7 +6,7 @@ from urllib.error import URLError
 
 from gramgan_plugin.checkpoints.vgg19 import UPSTREAM_WEIGHTS
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.models.host import HostFixes
+from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.registration import lookup
 
 

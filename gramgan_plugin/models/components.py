@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.models.optimizers import optimizer_class, scheduler_class
+from gramgan_plugin.models.optim import optimizer_class, scheduler_class
 from gramgan_plugin.registration import lookup
 
 # What the caller of a metric gives, and what BasicSR's bookkeeping reads.

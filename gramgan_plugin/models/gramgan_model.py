@@ -13,10 +13,11 @@ from torch import nn
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.errors import OptionError, TrainingStopped
 from gramgan_plugin.losses.vgg_perceptual_loss import VGGPerceptualLoss
-from gramgan_plugin.models.host import HostFixes
+from gramgan_plugin.models.basicsr_fixes import HostFixes
+from gramgan_plugin.models.compilation import Compilation
 from gramgan_plugin.models.loss_building import build_loss, check_taps
 from gramgan_plugin.models.measured_speed import choose_speed
-from gramgan_plugin.models.speed import Compilation, Precision
+from gramgan_plugin.models.mixed_precision import Precision
 from gramgan_plugin.sections import section
 from gramgan_plugin.steps.gan_step import GANStep
 from gramgan_plugin.steps.step_state import Batch

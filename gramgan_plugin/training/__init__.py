@@ -1,5 +1,1 @@
-"""The loop around a model: run folder, data order, resume, logs, validation. Any BasicSR model class trains in it."""
-
-from gramgan_plugin.training.loop import train
-
-__all__ = ["train"]
+"""The loop around a model: run folder, data order, logs, validation. Any BasicSR model class trains in it."""

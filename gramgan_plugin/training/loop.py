@@ -6,6 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from gramgan_plugin.checkpoints.resume import find_resume_state, is_of_run, load_resume_state, restore
+from gramgan_plugin.checkpoints.retain import Checkpoints
+from gramgan_plugin.checkpoints.rng import preserve_rng
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.data.loaders import TrainingData, build_test_loaders
 from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped
@@ -13,18 +16,10 @@ from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.measured_speed import recorded_speed
 from gramgan_plugin.sections import section
 from gramgan_plugin.training import distributed
-from gramgan_plugin.training.facts import place_in_data, recorded_seed, run_facts
-from gramgan_plugin.training.keep import Checkpoints
 from gramgan_plugin.training.logs import RunLog, run_logging
-from gramgan_plugin.training.reproducible import own_randomness, seed_everything, torch_settings
-from gramgan_plugin.training.resume import (
-    find_resume_state,
-    is_of_run,
-    load_resume_state,
-    recorded_results,
-    restore,
-)
-from gramgan_plugin.training.run_folder import open_run_folder, record_data, record_run
+from gramgan_plugin.training.provenance import place_in_data, recorded_seed, run_facts
+from gramgan_plugin.training.reproducible import seed_everything, torch_settings
+from gramgan_plugin.training.run_folder import open_run_folder, record_data, record_run, recorded_results
 from gramgan_plugin.training.signals import StopRequest, stop_signals
 from gramgan_plugin.training.together import together
 from gramgan_plugin.training.validation import validate
@@ -44,7 +39,7 @@ def train(opt: dict[str, Any]) -> None:
         Preempted: if a signal has asked the run to stop; its state is saved.
     """
     with distributed.joined(opt["launcher"], use_gpus=opt["num_gpu"] > 0) as (opt["rank"], opt["world_size"]):
-        # Rank 0 alone looks, and draws the seed where none is given: the others must not come to another answer.
+        # Rank 0 alone searches, and draws the seed where none is given, so that all processes have the same.
         first, found = opt["rank"] == 0, list[tuple[int, str]]()
 
         def report(level: int, line: str) -> None:  # there is no log yet
@@ -53,9 +48,9 @@ def train(opt: dict[str, Any]) -> None:
         state, opt["manual_seed"] = distributed.gather(
             (find_resume_state(opt, report) if first else None, opt["manual_seed"])
         )[0]
-        folder, goes_on = Path(opt["path"]["experiments_root"]), is_of_run(state, opt)
+        folder, resumed = Path(opt["path"]["experiments_root"]), is_of_run(state, opt)
         with (
-            open_run_folder(folder, keep=goes_on, report=report) if first else nullcontext(),
+            open_run_folder(folder, keep=resumed, report=report) if first else nullcontext(),
             run_logging(folder / "train.log", opt["rank"]),
             torch_settings(opt),
             stop_signals(tell=first) as request,
@@ -74,8 +69,8 @@ class Run:
 
     Args:
         opt: resolved options, with ``rank`` and ``world_size``.
-        state: the training state to go on from.
-        request: where a signal leaves word.
+        state: the training state to resume from.
+        request: records the signal that asks the run to stop.
     """
 
     def __init__(self, opt: dict[str, Any], state: Path | None, request: StopRequest) -> None:
@@ -222,7 +217,8 @@ class Run:
     def _validate(self) -> None:
         if self.saved != self.iteration:  # whatever a validation meets, no training is lost by it
             self._save(passing=True)
-        with own_randomness(self.model.device):
+        # A model that draws numbers in validation, too, must not train differently with another val.val_freq.
+        with preserve_rng(self.model.device):
             results = validate(
                 self.model, self.val_loaders, self.iteration, self.opt, self.log, self._stop_between_images
             )

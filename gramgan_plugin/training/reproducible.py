@@ -1,4 +1,4 @@
-"""What makes one seed one run: seeding, and torch's switches for the length of a run."""
+"""Seeding, and torch's global settings for the length of a run, so that one seed gives one run."""
 
 import logging
 import os
@@ -22,25 +22,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-@contextmanager
-def own_randomness(device: torch.device) -> Iterator[None]:
-    """Put all generators back to where they were when a block, such as a validation, is done.
-
-    Otherwise a model that draws numbers in validation, too, would train differently with another ``val.val_freq``, or
-    after a stop between a checkpoint and its validation.
-    """
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    of_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        if of_device is not None:
-            torch.cuda.set_rng_state(of_device, device)
 
 
 @contextmanager

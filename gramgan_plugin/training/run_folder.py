@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from gramgan_plugin.checkpoints.files import save_json
+from gramgan_plugin.checkpoints.tensor_files import save_json
 from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.files import replace_file
-from gramgan_plugin.json_lines import JsonLines
-from gramgan_plugin.json_record import parse_json
+from gramgan_plugin.json_lines import JsonLines, read_lines
+from gramgan_plugin.json_record import is_count, parse_json
 from gramgan_plugin.models.components import with_defaults
+from gramgan_plugin.sections import section
 from gramgan_plugin.yaml_writer import yaml_text
 
 logger = logging.getLogger("basicsr")
@@ -48,9 +49,9 @@ def open_run_folder(folder: Path, *, keep: bool, report: Callable[[int, str], ob
 
     Args:
         folder: ``experiments/NAME`` or ``results/NAME``.
-        keep: go on in a folder that is there (resume). Otherwise it is renamed to ``NAME_archived_TIME``, as
-            upstream does, and a new one is made.
-        report: takes a level of ``logging`` and the line that says so.
+        keep: use a folder that exists (resume). Otherwise it is renamed to ``NAME_archived_TIME``, as upstream does,
+            and a new one is made.
+        report: called with a level of ``logging`` and a line where the folder is renamed.
 
     Yields:
         The folder, with its lock held.
@@ -71,13 +72,13 @@ def record_run(folder: Path, opt: dict[str, Any], iteration: int = 0) -> None:
     """Write what is needed to repeat the run: ``options.yml`` and ``environment.json``.
 
     The options are resolved and have the defaults of networks, losses, optimizers, schedule and metrics, too. A run
-    that goes on may do so elsewhere: both files tell of its latest start, and ``starts.jsonl`` has a line for each
+    may be resumed on another machine: both files describe its latest start, and ``starts.jsonl`` has a line for each
     start of training.
 
     Args:
         folder: the run's.
         opt: resolved options.
-        iteration: the iteration that it goes on from; 0 for one that begins.
+        iteration: the iteration that it is resumed from; 0 for a new run.
     """
     replace_file(folder / "options.yml", yaml_text(with_defaults(opt)).encode())
     facts = environment(opt)
@@ -99,6 +100,30 @@ def record_data(folder: Path, facts: Mapping[str, Any]) -> None:
         facts: of ``TrainingData.facts``.
     """
     save_json(dict(facts), folder / "data.json")
+
+
+def recorded_results(run: Path, iteration: int, datasets: Iterable[str]) -> dict[str, dict[str, float]] | None:
+    """Return the validation results of an iteration in a run's ``metrics.jsonl``, or None unless all sets have some.
+
+    A checkpoint is written before the validation of its iteration, and the run may have been killed between the two.
+    Results from before the last start at an earlier iteration belong to weights that the run no longer has.
+
+    Returns:
+        set -> metric -> mean.
+    """
+    results: dict[str, dict[str, float]] = {}
+    try:
+        starts = [record for _, record in read_lines(run / "starts.jsonl")] if (run / "starts.jsonl").is_file() else []
+        before = [start for start in starts if is_count(start.get("iteration")) and start["iteration"] < iteration]
+        first = before[-1].get("metrics_lines", 0) if before else 0
+        for number, record in read_lines(run / "metrics.jsonl") if (run / "metrics.jsonl").is_file() else ():
+            values = section(record, "metrics")
+            if record.get("iter") == iteration and "dataset" in record and number > first:
+                numbers = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
+                results[str(record["dataset"])] = numbers
+    except (UserError, TypeError, OverflowError):
+        return None
+    return results if {*datasets} <= results.keys() else None
 
 
 def environment(opt: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.checkpoints.files import save_json
+from gramgan_plugin.checkpoints.tensor_files import save_json
 from gramgan_plugin.errors import OptionError, Preempted
 from gramgan_plugin.json_record import parse_json
 

@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional as F
 
 from gramgan_plugin.archs import GramGANDiscriminator, GramGANRealPhotoDiscriminator
+from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.models.build import build_model
-from gramgan_plugin.models.host import HostFixes
 
 
 def image(height: int, width: int | None = None, n: int = 2, channels: int = 3, seed: int = 0) -> torch.Tensor:

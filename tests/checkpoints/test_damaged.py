@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from gramgan_plugin.checkpoints.files import load_tensors
 from gramgan_plugin.checkpoints.state_dicts import copy_weights, find_state_dict, match_weights
+from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.errors import UserError
 
 Archive = list[tuple[str, bytes]]

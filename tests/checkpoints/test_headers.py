@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from gramgan_plugin.checkpoints.files import load_tensors
 from gramgan_plugin.checkpoints.headers import LEGACY_MAGIC, read_headers
+from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.errors import UserError
 
 # A folder with checkpoints fetched elsewhere, such as realesr-animevideov3.pth.

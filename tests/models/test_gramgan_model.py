@@ -11,7 +11,7 @@ from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.gramgan_model import GramGANModel
-from gramgan_plugin.models.host import HostFixes
+from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.steps.update import Skipped
 
 

@@ -13,7 +13,7 @@ from basicsr.models.base_model import BaseModel
 from torch import nn
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.models.host import HostFixes
+from gramgan_plugin.models.basicsr_fixes import HostFixes
 
 # A folder with checkpoints fetched elsewhere, such as realesr-animevideov3.pth.
 FETCHED = Path(os.environ.get("GRAMGAN_TEST_WEIGHTS", "none"))

@@ -7,7 +7,7 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models import measured_speed
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.measured_speed import choose_speed, fastest, recorded_speed, time_variants
-from gramgan_plugin.training import train
+from gramgan_plugin.training.loop import train
 
 CPU = torch.device("cpu")
 ALL = [("fp32", False), ("fp32", True), ("bf16", False), ("bf16", True)]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gramgan_plugin.checkpoints.files import describe_file
+from gramgan_plugin.checkpoints.resume import damage, newest_checkpoint
+from gramgan_plugin.checkpoints.tensor_files import describe_file
 from gramgan_plugin.evaluation.over_time import _read_values
-from gramgan_plugin.training.resume import damage, newest_checkpoint, recorded_results
-from gramgan_plugin.training.run_folder import _holder
+from gramgan_plugin.training.run_folder import _holder, recorded_results
 from gramgan_plugin.training.wandb_log import _kept_id
 
 DEEP = ("[" * 100_000, '{"files":' * 100_000)

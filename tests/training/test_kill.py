@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from gramgan_plugin.training.resume import damage, newest_checkpoint
+from gramgan_plugin.checkpoints.resume import damage, newest_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds; the machine may be busy
@@ -52,7 +52,7 @@ class StuckModel(GramGANModel):
 FORKS = """
 import json, os, sys
 import gramgan_plugin, basicsr
-import gramgan_plugin.training
+import gramgan_plugin.training.loop
 from gramgan_plugin.cli.main import main
 
 for line in sys.stdin:

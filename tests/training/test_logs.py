@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.evaluation.curves import read_metrics
 from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.training import logs
+from gramgan_plugin.training.curves import read_metrics
 from gramgan_plugin.training.logs import RunLog, for_the_line, images_per_iteration, run_logging
 
 SECONDS = {"time": 0.5, "data_time": 0.01}

@@ -12,14 +12,15 @@ import cv2
 import pytest
 import torch
 
+from gramgan_plugin.checkpoints.resume import damage, newest_checkpoint
+from gramgan_plugin.checkpoints.retain import Checkpoints
 from gramgan_plugin.config import resolve_options
 from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped, UserError
 from gramgan_plugin.models.gramgan_model import GramGANModel
-from gramgan_plugin.training import distributed, train
-from gramgan_plugin.training.keep import Checkpoints
+from gramgan_plugin.training import distributed
 from gramgan_plugin.training.logs import RunLog
-from gramgan_plugin.training.resume import damage, newest_checkpoint
+from gramgan_plugin.training.loop import train
 
 
 def _train(options: dict[str, Any], **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gramgan_plugin.cli.failures import explain
-from gramgan_plugin.training.reproducible import own_randomness, seed_everything, torch_settings
+from gramgan_plugin.training.reproducible import seed_everything, torch_settings
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -48,20 +48,6 @@ class TestSeedEverything:
 
     def test_the_largest_seed_of_the_last_rank(self):
         seed_everything(2**32 - 1 + 7)
-
-
-class TestOwnRandomness:
-    def test_feature(self):
-        def draw() -> list[float]:
-            # Normal numbers, which come in pairs of which one is kept.
-            return [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.randn(()).item()]
-
-        seed_everything(0)
-        draw()
-        with pytest.raises(KeyError), own_randomness(torch.device("cpu")):  # noqa: PT012
-            inside = draw()
-            raise KeyError
-        assert draw() == inside
 
 
 class TestTorchSettings:

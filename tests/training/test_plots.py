@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.evaluation import plots
-from gramgan_plugin.evaluation.curves import Metrics
-from gramgan_plugin.evaluation.plots import plot_losses, plot_runs
+from gramgan_plugin.training import plots
+from gramgan_plugin.training.curves import Metrics
+from gramgan_plugin.training.plots import plot_losses, plot_runs
 
 LINES = (
     '{"iter": 10, "lr": 0.1, "l_g_pix": 0.5, "grad_g_pix": 2.0}\n'

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoint files: nothing is unpickled, nothing is left half written."""
+"""Read and write files of tensors, without running code from them and without leaving them half written."""
 
 import hashlib
 import json
@@ -17,20 +17,21 @@ from gramgan_plugin.text import printable
 
 # torch's zip writer reports a full disk as a RuntimeError.
 TORCH_WRITE_ERROR = re.compile(r"PytorchStreamWriter|inline_container|unexpected pos")
-# What its allocator says.
+# Messages of torch's allocator.
 NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory")
 
 
 def load_tensors(path: str | Path) -> Any:
-    """Read a file written by ``torch.save``, on the CPU, without running any code that it may hold.
+    """Read a file written by ``torch.save`` to the CPU, without running any code that it may contain.
 
-    What the file declares is compared with its size before anything is allocated, see ``read_headers``.
+    The sizes that it declares are compared with the size of the file before anything is allocated, see
+    ``read_headers``.
 
     Returns:
         What was saved: dense tensors and plain data.
 
     Raises:
-        UserError: one line: if the file is missing, damaged or something else, or holds more than that.
+        UserError: one line: if the file is missing, damaged or of another kind, or contains anything else.
     """
     read_headers(path)
     name = printable(str(path))
@@ -46,10 +47,10 @@ def load_tensors(path: str | Path) -> Any:
 
 
 def save_tensors(data: Any, path: str | Path) -> None:
-    """``torch.save`` to a temporary name beside ``path``, fsync, rename.
+    """Write a file by ``torch.save``: to a temporary name beside ``path``, then fsync and rename.
 
     Raises:
-        UserError: if it cannot be written (a full disk, no permission); what stood at ``path`` before is untouched.
+        UserError: if it cannot be written (a full disk, no permission); an older file at ``path`` stays as it was.
     """
     path = Path(path)
     with _Replacing(path) as temporary, temporary.open("wb") as stream:

@@ -1,4 +1,4 @@
-"""What a checkpoint records of its run, and where a run goes on in the data if some of it is no longer so."""
+"""The facts that a checkpoint records of its run, and the place in the data from which a run is resumed."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ from gramgan_plugin.sections import section
 
 logger = logging.getLogger("basicsr")
 
-MOST = 10**7  # epochs, and batches in one: more than any training has
+MOST = 10**7  # more epochs, and more batches in one, than any training has
 
 
 def run_facts(opt: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded, besides the place in the data, in plain types.
+    """Return what a checkpoint records of a run, without the place in the data, in plain types.
 
     Args:
         opt: resolved options.
@@ -31,7 +31,7 @@ def run_facts(opt: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]
 
 
 def patch_databases(opt: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Which patch databases the loss terms use, by option, as ``patchdb.store.database_facts`` describes them.
+    """Return the facts of each patch database that a loss term uses, by option, see ``patchdb.store.database_facts``.
 
     Raises:
         UserError: if one cannot be opened.
@@ -47,17 +47,17 @@ def patch_databases(opt: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def recorded_seed(content: Mapping[str, Any]) -> int | None:
-    """The seed of the run that wrote a training state, or None if it does not tell."""
+    """Return the seed of the run that wrote a training state, or None if the state has none."""
     seed = section(content, "run").get("seed")
     return seed if is_count(seed) and seed < 2**32 else None
 
 
 def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: TrainingData) -> tuple[int, int]:
-    """Where in the data a resumed run goes on; a warning for each thing that is not as it was.
+    """Return the place in the data from which a run is resumed, and warn about each thing that has changed.
 
     With the same data, batch and seed it is the recorded place, and the run becomes what it would have been without
-    a stop. Otherwise that place means nothing, and it is the start of the first epoch that had not begun. A state
-    that records no place (upstream's) goes by its iteration.
+    a stop. Otherwise it is the start of the first epoch that had not begun. For a state that records no place
+    (upstream's) it is computed from the iteration.
 
     Args:
         content: of the training state.
@@ -94,7 +94,7 @@ def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: Tr
 
 
 def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What is not as it was of the data and how it is put into batches, one line each."""
+    """Yield a line for each change of the data and of how it is put into batches."""
     if was.get("images") != now["images"]:
         yield f"datasets.train: {now['images']} images, were {was.get('images')}: this run has learnt from other data"
     else:

@@ -1,4 +1,4 @@
-"""Pictures of runs' curves. matplotlib is imported when one is drawn."""
+"""Draw the curves of runs. matplotlib is imported when a picture is drawn."""
 
 import io
 import math
@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.evaluation.curves import Curve, Metrics, read_metrics, smoothed
 from gramgan_plugin.files import replace_file
+from gramgan_plugin.training.curves import Curve, Metrics, read_metrics, smoothed
 
 FORMATS = (".png", ".svg", ".pdf")
 MOST_PANELS = 100
-FEW_POINTS = 30  # so few are marked: a line between two says little, and one alone shows nothing
+FEW_POINTS = 30  # so few are marked: one alone would not be seen as a line
 
 
 class Panel(NamedTuple):
-    """What belongs into one coordinate system: title, the keys (globs), and whether the axis is logarithmic."""
+    """One coordinate system: its title, the keys of its curves (globs), and whether its axis is logarithmic."""
 
     title: str
     keys: tuple[str, ...]
     logarithmic: bool = False
 
 
-# In this order. Validation stands after the losses, and what fits none of them gets a panel of its own.
+# In this order. Validation is drawn after the losses, and a curve that fits no panel gets one of its own.
 LOSSES = (Panel("G's losses", ("l_g_*",), True), Panel("D's losses", ("l_d_*",), True), Panel("losses", ("l_*",), True))
 PANELS = (
     Panel("learning rate", ("lr",)),
@@ -67,15 +67,15 @@ def plot_losses(runs: Mapping[str, Path], out: Path) -> None:
 
 
 def plot_runs(runs: Mapping[str, Metrics], out: Path, window: int = 1) -> int:
-    """Draw one run's curves, those of a kind in one panel; or several runs, a panel a curve and a colour a run.
+    """Draw one run's curves, related ones in one panel; or several runs, a panel for each curve, a colour for each run.
 
     Args:
         runs: label -> its curves.
         out: the picture: .png, .svg or .pdf.
-        window: draw training's curves as means over so many points, with the points themselves behind them.
+        window: draw training's curves as means over this many points, with the points themselves behind them.
 
     Returns:
-        How many panels there are.
+        The number of panels.
 
     Raises:
         UserError: if there is nothing to draw, or the picture cannot be written.
@@ -109,7 +109,7 @@ def _of_one(metrics: Metrics) -> list[tuple[str, bool, list[Line]]]:
 
 
 def _of_several(runs: Mapping[str, Metrics]) -> list[tuple[str, bool, list[Line]]]:
-    """A panel for each curve that any run has, in the order in which one run's would stand."""
+    """Return a panel for each curve that any run has, in the order of ``_of_one``."""
     curves = {label: metrics.by_name() for label, metrics in runs.items()}
     names = dict.fromkeys(name for own in curves.values() for name in own)
     validated = {f"{dataset} {metric}" for metrics in runs.values() for dataset, metric in metrics.validation}
@@ -170,5 +170,5 @@ def _draw_line(axes: Any, line: Line, colour: str, window: int) -> None:
 
 
 def _words(text: str) -> str:
-    """Names come out of files: a dollar in them is no mathematics, and a line has an end."""
+    """Return text from files so that it is drawn as it stands: on one line, with no dollar read as mathematics."""
     return "".join(char if char.isprintable() else "?" for char in text).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest N, the best, and a pointer to the latest."""
+"""Save checkpoints and retain the newest N and the best, with a pointer to the latest."""
 
 import logging
 import math
@@ -8,30 +8,30 @@ from pathlib import Path, PurePosixPath
 from statistics import fmean
 from typing import Any
 
-from gramgan_plugin.checkpoints.files import save_json
+from gramgan_plugin.checkpoints.resume import damage
+from gramgan_plugin.checkpoints.tensor_files import save_json
 from gramgan_plugin.json_record import parse_json
 from gramgan_plugin.sections import section
-from gramgan_plugin.training.resume import damage
 
 logger = logging.getLogger("basicsr")
 
-# A checkpoint on its way out: it no longer counts, and its list of files tells what is left to remove.
+# The list of a checkpoint that is being removed: it no longer counts, and its remaining files are removed as well.
 REMOVING = re.compile(r"\.(\d+)\.json\.removing")
-# What a killed process has left of a file that it was writing, see `checkpoints.files`.
+# What a killed process leaves of a file that it was writing, see `checkpoints.tensor_files`.
 UNFINISHED = re.compile(r"\.[\w.-]+\.(state|json|pth)\.tmp-\d+")
 
 
 class Checkpoints:
-    """Saves a run's checkpoints and removes those that ``logger.keep_last`` and ``logger.keep_best`` do not keep.
+    """Save a run's checkpoints and remove those that ``logger.keep_last`` and ``logger.keep_best`` do not keep.
 
-    Only files of this run's own checkpoints are ever removed, as their ``N.json`` lists them. Beside them stand
+    Only files of this run's own checkpoints are ever removed, as their ``N.json`` lists them. Also written are
     ``latest.json`` (``{"iter": N, "state": "training_states/N.state"}``) in the run's folder and, with
     ``keep_best``, ``models/best.json`` (``{"iter", "metric", "value", "sets"}``) and the networks as
-    ``models/net_*_best.pth``. Every process has one of these; only rank 0's writes.
+    ``models/net_*_best.pth``. Every process has an instance; only that of rank 0 writes.
 
     Args:
         model: what is saved.
-        opt: resolved options; the run's folder is held by this process.
+        opt: resolved options; this process holds the lock of the run's folder.
     """
 
     def __init__(self, model: Any, opt: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ class Checkpoints:
         self._passing: set[int] = set()
         if not self.writes:
             return
-        self._finish_what_was_cut_short()
+        self._clean_up()
         self._passing = {number for number in self._numbers() if self._is_passing(number)}
         if self.metric is not None:
             metrics = (opt.get("val") or {}).get("metrics") or {}
@@ -61,7 +61,7 @@ class Checkpoints:
         Args:
             epoch: for the state.
             iteration: for the state and the names.
-            passing: it is removed once there is a later one.
+            passing: remove it once there is a later one.
 
         Raises:
             TrainingStopped: if a weight or a moment is not finite; what was saved before is untouched.
@@ -79,11 +79,11 @@ class Checkpoints:
             self._prune(iteration, self.keep_last)
 
     def validated(self, iteration: int, results: Mapping[str, Mapping[str, float]]) -> None:
-        """Keep the networks as the best so far, if they are.
+        """Save the networks as the best so far, if they are.
 
         Args:
             iteration: of the validation.
-            results: set -> metric -> mean over its images. What is compared is the mean over the sets.
+            results: set -> metric -> mean over its images. The mean over the sets is compared.
         """
         if self.metric is None or not self.writes:
             return
@@ -95,7 +95,7 @@ class Checkpoints:
         if not math.isfinite(value) or not self._is_better(value):
             return
         self.model.save(-1, "best")
-        # Last: until it is written, the value to beat is the older one.
+        # Written last: until then the older value is the one to compare with.
         record = {"iter": iteration, "metric": self.metric, "value": value, "sets": sets}
         save_json(record, self.models / "best.json")
         before = "" if self.best is None else f", before {self.best:.4f}"
@@ -125,10 +125,10 @@ class Checkpoints:
     def _prune(self, iteration: int, keep_last: int) -> None:
         """Remove the checkpoints before the ``keep_last`` newest whole ones.
 
-        Those of later iterations, which are there when a run goes on from an older state, neither count nor go.
+        Those of later iterations, which exist when a run is resumed from an older state, neither count nor are removed.
         """
         numbers = [number for number in self._numbers() if number <= iteration]
-        # Sizes will do: reading all files again at each save would take longer than writing one.
+        # Sizes suffice: reading all files again at each save would take longer than writing one.
         whole = [n for n in numbers if damage(self.states / f"{n}.state", contents=False) is None]
         if len(whole) < keep_last:
             return
@@ -137,11 +137,11 @@ class Checkpoints:
                 self._remove(self.states / f"{number}.json", number)
 
     def _numbers(self) -> list[int]:
-        """The iterations of the checkpoints that have a list of their files."""
+        """Return the iterations of the checkpoints that have a list of their files."""
         return sorted(int(path.stem) for path in self.states.glob("*.json") if path.stem.isdecimal())
 
     def _is_passing(self, number: int) -> bool:
-        """Whether the checkpoint was written for a validation alone."""
+        """Return whether the checkpoint was written for a validation alone."""
         try:
             return (
                 section(parse_json((self.states / f"{number}.json").read_text("utf-8")), "run").get("passing") is True
@@ -150,7 +150,7 @@ class Checkpoints:
             return False
 
     def _remove(self, manifest: Path, number: int) -> None:
-        """Remove a checkpoint: first it stops counting, then its state goes, then its networks."""
+        """Remove a checkpoint: first its list is renamed, so that it no longer counts, then its files are removed."""
         removing = self.states / f".{number}.json.removing"
         try:
             networks = self._networks(manifest, number)
@@ -159,11 +159,11 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
             removing.unlink()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            # What cannot be removed takes room, but is no reason to end a run.
+            # It takes up space, but that is no reason to end a run.
             logger.warning(f"{manifest}: this checkpoint cannot be removed ({error})")
 
     def _networks(self, manifest: Path, number: int) -> list[Path]:
-        """The networks that a checkpoint's list names; a name that is not as this run gives them is left alone."""
+        """Return the networks that a checkpoint's list names, without names that this run would not have given."""
         listed = parse_json(manifest.read_text(encoding="utf-8"))["files"]
         folder, ending = self.models.name, f"_{number}.pth"
         parts = [PurePosixPath(name).parts for name in listed]
@@ -171,8 +171,8 @@ class Checkpoints:
             self.models / name[1] for name in parts if len(name) == 2 and name[0] == folder and name[1].endswith(ending)
         ]
 
-    def _finish_what_was_cut_short(self) -> None:
-        """Remove what a killed run has left: half-written files, and checkpoints that it was removing."""
+    def _clean_up(self) -> None:
+        """Remove what a killed run leaves: half-written files, and the rest of checkpoints that it was removing."""
         for folder in (self.run, self.states, self.models):
             for path in folder.iterdir() if folder.is_dir() else ():
                 if UNFINISHED.fullmatch(path.name) and not path.is_symlink():

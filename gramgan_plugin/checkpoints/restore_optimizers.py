@@ -1,8 +1,8 @@
-"""Putting a saved training state into the optimizers and schedules of a run whose options may have changed since.
+"""Restore optimizers and schedules from a training state, also where the options have changed since it was saved.
 
-What the option file says holds. The state brings what no file can: the optimizers' moments, and where a schedule is.
-Every tensor and number of it is checked before torch sees it, since the fused optimizers trust the shapes of their
-state and would read and write beyond it.
+Settings are those of the option file; from the state come the optimizers' moments and the positions of the schedules.
+Every tensor and number of it is checked before torch uses it: the fused optimizers trust the shapes of their state
+and would read and write beyond it.
 """
 
 import inspect
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gramgan_plugin.models.optimizers import OWN_RATES, WAYS
-from gramgan_plugin.models.restore_schedule import restore_schedule, same_setting, shown_setting
-from gramgan_plugin.models.state_form import as_list, is_finite, is_list_of
+from gramgan_plugin.checkpoints.restore_schedules import OWN_RATES, restore_schedule, same_setting, shown_setting
+from gramgan_plugin.checkpoints.state_form import as_list, is_finite, is_list_of
 from gramgan_plugin.sections import section
 
+# Settings that choose how an optimizer computes, not what.
+IMPLEMENTATION_FLAGS = ("fused", "foreach", "capturable", "differentiable")
 # Moments that are never negative.
 SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg"}
 # Settings of a group that come from the schedule's options, as its constructor leaves them there.
@@ -31,10 +32,10 @@ def restore_optimizers(
     *,
     replaced: Iterable[str] = (),
 ) -> list[str]:
-    """Carry moments and schedules over; where options have changed since, the present ones hold.
+    """Restore moments and schedules; settings are the present ones.
 
-    A schedule whose options are as they were is put where it was, bit for bit. One whose options have changed is
-    stepped from its start to the iteration reached.
+    A schedule whose options are as they were is restored bit for bit. One whose options have changed is stepped from
+    its start to the iteration reached.
 
     Args:
         optimizers: as built from the options, with their schedules; by the name of their option block
@@ -44,7 +45,7 @@ def restore_optimizers(
         replaced: names of the optimizers whose network starts from other weights than those of the state.
 
     Returns:
-        A line for each thing that is not as it was, for the log.
+        A line for the log for each thing that has changed.
 
     Raises:
         ValueError: if the state is of other networks or damaged.
@@ -75,7 +76,7 @@ def restore_optimizers(
 def _restore_moments(
     optimizer: Optimizer, saved: Mapping[str, Any], name: str, was: str, *, replaced: bool
 ) -> list[str]:
-    """Load the moments; the settings stay as they are. Where they cannot be carried, the moments start fresh."""
+    """Restore the moments, or return why they start anew: another optimizer or network. Settings are not changed."""
     fresh = f"{name}: the moments start anew, since"
     if replaced:
         return [f"{fresh} path.ignore_resume_networks starts the network from other weights"]
@@ -108,8 +109,8 @@ def _restore_moments(
 
 
 def _state_after_a_step(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-    """What this optimizer keeps for a parameter of this shape: found by a step on zeros, on the CPU."""
-    accepted = inspect.signature(type(optimizer)).parameters.keys() - {"params", *WAYS}
+    """Return what this optimizer keeps for a parameter of this shape, found by a step on zeros, on the CPU."""
+    accepted = inspect.signature(type(optimizer)).parameters.keys() - {"params", *IMPLEMENTATION_FLAGS}
     settings = {key: value for key, value in group.items() if key in accepted}
     trial = torch.zeros(parameter.shape, dtype=parameter.dtype, requires_grad=True)
     trial.grad = torch.zeros_like(trial)
@@ -119,7 +120,7 @@ def _state_after_a_step(optimizer: Optimizer, group: Mapping[str, Any], paramete
 
 
 def _alike(value: Any, expected: Any) -> bool:
-    """Whether a saved value can stand where ``expected`` stood after a step."""
+    """Return whether a saved value has the form of ``expected``, and a value that a step can leave."""
     if not isinstance(expected, Tensor):
         return value is None if expected is None else is_finite(value)
     if isinstance(value, Tensor):
@@ -132,7 +133,7 @@ def _alike(value: Any, expected: Any) -> bool:
 
 
 def _class_before(names: Any, number: int, optimizer: Optimizer, saved: Mapping[str, Any]) -> str:
-    """The class that wrote a state; the present one where nothing tells it apart."""
+    """Return the name of the class that wrote a state; the present one's if the state does not show it."""
     name = _entry(names, number)
     if name is not None:
         return name
@@ -144,15 +145,19 @@ def _class_before(names: Any, number: int, optimizer: Optimizer, saved: Mapping[
 
 
 def _other_settings(optimizer: Optimizer, saved: Mapping[str, Any], *, own_rates: bool) -> list[str]:
-    """The settings of the option file that differ from those of the state, such as ``lr: 1e-06, was 0.0001``.
+    """Return the settings that differ from those of the state, such as ``lr: 1e-06, was 0.0001``.
 
-    ``own_rates``: the schedule, now or before, does not go by the optimizer's lr.
+    ``own_rates``: the schedule, now or before, sets rates of its own and not the optimizer's lr.
     """
     found: dict[str, None] = {}
     for group, before in zip(optimizer.param_groups, saved["param_groups"], strict=False):
         scheduled = {"lr"} | ({"betas", "momentum"} if "base_momentum" in group else set())
         for key, value in group.items():
-            if key in scheduled or key in ("params", "decoupled_weight_decay", *WAYS) or key not in before:
+            if (
+                key in scheduled
+                or key in ("params", "decoupled_weight_decay", *IMPLEMENTATION_FLAGS)
+                or key not in before
+            ):
                 continue
             # The schedule keeps the rate of the file under another name; some have rates of their own (max_lr).
             if key in OF_SCHEDULE and (key != "initial_lr" or own_rates):

@@ -1,13 +1,15 @@
-"""Putting a schedule back to where a training state has it, or stepping it there under other options."""
+"""Restore a schedule from a training state, or step it to the same iteration under other options."""
 
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gramgan_plugin.checkpoints.state_form import as_list, is_finite, is_list_of
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.models.state_form import as_list, is_finite, is_list_of
 
-# Where a schedule is, not what it is; the other keys of its state come from its options.
+# Schedules that set the rate by an option of their own, not by the optimizer's lr: their names -> that option.
+OWN_RATES = {"OneCycleLR": "max_lr", "CyclicLR": "max_lr"}
+# Keys of a schedule's state that say where it is; the others come from its options.
 POSITION = frozenset(
     {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "verbose", "T_cur", "T_i"}
 )
@@ -16,7 +18,7 @@ POSITION = frozenset(
 def restore_schedule(
     scheduler: Any, was: str, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], iteration: int
 ) -> str | None:
-    """Put a schedule to where it is after ``iteration`` iterations of training.
+    """Set a schedule to where it is after ``iteration`` iterations of training.
 
     Args:
         scheduler: as built from the options, not stepped yet.
@@ -26,15 +28,15 @@ def restore_schedule(
         iteration: reached, at least 0.
 
     Returns:
-        None where the options are as they were: it is bit for bit where it was. Otherwise, for the log, what differs
-        and what the rate now is.
+        None where the options are as they were: the schedule is restored bit for bit. Otherwise a line for the log:
+        what differs, and the present rate.
 
     Raises:
         OptionError: if the schedule ends before that iteration.
     """
     name = type(scheduler).__name__
     changes = [f"{name}, was {was}"] if was != name else _other_options(scheduler, state, groups)
-    if not changes and _put_back(scheduler, state, groups, iteration):
+    if not changes and _restore_exactly(scheduler, state, groups, iteration):
         return None
     _advance(scheduler, iteration)
     rates = ", ".join(f"{group['lr']:.3e}" for group in scheduler.optimizer.param_groups)
@@ -43,7 +45,7 @@ def restore_schedule(
 
 
 def _other_options(scheduler: Any, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The options of a schedule that differ from those of its state."""
+    """Return the options of a schedule that differ from those of its state, as text."""
     own, found, rates = scheduler.state_dict(), [], ""
     for key in sorted((own.keys() | state.keys()) - POSITION, key=str):
         if key not in own or key not in state:
@@ -59,8 +61,10 @@ def _other_options(scheduler: Any, state: Mapping[str, Any], groups: Sequence[Ma
     return list(dict.fromkeys(found)) or [rates] * bool(rates)
 
 
-def _put_back(scheduler: Any, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], iteration: int) -> bool:
-    """Put a schedule of unchanged options where it was; False if the state is not of this iteration."""
+def _restore_exactly(
+    scheduler: Any, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], iteration: int
+) -> bool:
+    """Restore a schedule of unchanged options; return False if the state is not of this iteration."""
     own = scheduler.state_dict()
     position = {key: state[key] for key in (POSITION & own.keys() & state.keys()) - {"verbose"}}
     rates = state.get("_last_lr")
@@ -85,9 +89,9 @@ def _put_back(scheduler: Any, state: Mapping[str, Any], groups: Sequence[Mapping
 
 
 def _advance(scheduler: Any, iteration: int) -> None:
-    """Step a fresh schedule as often as training does up to an iteration: not before the first."""
+    """Step a fresh schedule as often as training does up to an iteration: not before the first one."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch misses the optimizer's steps
+        warnings.simplefilter("ignore")  # torch warns that the optimizer took no step
         try:
             for _ in range(iteration - 1):
                 scheduler.step()
@@ -99,7 +103,7 @@ def _advance(scheduler: Any, iteration: int) -> None:
 
 
 def same_setting(own: Any, saved: Any) -> bool:
-    """Whether two settings are the same; a saved one may be anything."""
+    """Return whether two settings are the same; a saved one may be of any type."""
     if isinstance(own, Mapping):
         same = isinstance(saved, Mapping) and own.keys() == saved.keys()
         return same and all(same_setting(own[key], saved[key]) for key in own)
@@ -110,7 +114,7 @@ def same_setting(own: Any, saved: Any) -> bool:
 
 
 def shown_setting(value: Any) -> str:
-    """A setting as a message shows it, in at most 60 characters."""
+    """Return a setting as text for a message, in at most 60 characters."""
     value = list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 60 else f"{text[:55]}..."

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gramgan_plugin.models.random_state import get_random_states, set_random_states
+from gramgan_plugin.checkpoints.rng import get_rng_states, preserve_rng, set_rng_states
 
 CPU = torch.device("cpu")
 
@@ -20,20 +20,20 @@ class TestRandomStates:
         np.random.seed(2)
         torch.manual_seed(3)
         _draw()  # an odd number of normal numbers from each: the other of the pair is kept
-        states = get_random_states(CPU)
+        states = get_rng_states(CPU)
         torch.save(states, tmp_path / "states")
         expected = [_draw(), _draw()]
-        set_random_states(torch.load(tmp_path / "states", weights_only=True), CPU)
+        set_rng_states(torch.load(tmp_path / "states", weights_only=True), CPU)
         assert [_draw(), _draw()] == expected
 
     def test_without_a_half_pair(self):
         random.seed(1)
         np.random.seed(2)
-        states = get_random_states(CPU)
+        states = get_rng_states(CPU)
         expected = _draw()
         random.gauss(0, 1)
         np.random.randn()
-        set_random_states(states, CPU)
+        set_rng_states(states, CPU)
         assert _draw()[:4] == expected[:4]
 
     def test_exception(self):
@@ -41,11 +41,27 @@ class TestRandomStates:
         np.random.set_bit_generator(np.random.PCG64(1))
         try:
             with pytest.raises(ValueError, match=r"^numpy\.random draws from PCG64; only its own MT19937"):
-                get_random_states(CPU)
+                get_rng_states(CPU)
         finally:
             np.random.set_bit_generator(own)
 
     def test_a_process_that_was_not_there_keeps_its_own(self):
         before = random.getstate()
-        set_random_states([], CPU)
+        set_rng_states([], CPU)
         assert random.getstate() == before
+
+
+class TestPreserveRng:
+    def test_feature(self):
+        def draw() -> list[float]:
+            # Normal numbers, which come in pairs of which one is kept.
+            return [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.randn(()).item()]
+
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        draw()
+        with pytest.raises(KeyError), preserve_rng(CPU):  # noqa: PT012
+            inside = draw()
+            raise KeyError
+        assert draw() == inside

@@ -1,29 +1,30 @@
-"""Finding the checkpoint to go on from, and putting a model back to where it was."""
+"""Find the checkpoint to resume from, read it, and restore a model from it."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.checkpoints.files import describe_file, load_tensors
+from gramgan_plugin.checkpoints.restore_optimizers import restore_optimizers
+from gramgan_plugin.checkpoints.rng import set_rng_states
+from gramgan_plugin.checkpoints.save import Trained
+from gramgan_plugin.checkpoints.state_form import check_form
+from gramgan_plugin.checkpoints.tensor_files import describe_file, load_tensors
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.json_lines import read_lines
-from gramgan_plugin.json_record import MOST_BYTES, is_count, parse_json
-from gramgan_plugin.models.state_form import check_form
+from gramgan_plugin.json_record import MOST_BYTES, parse_json
 from gramgan_plugin.sections import section
 from gramgan_plugin.text import printable, shortened
 
 logger = logging.getLogger("basicsr")
 
-
 Report = Callable[[int, str], object]  # as logging.Logger.log
 
 
 def find_resume_state(opt: dict[str, Any], report: Report = logger.log) -> Path | None:
-    """The training state to resume from, or None for a fresh start.
+    """Return the training state to resume from, or None for a fresh start.
 
-    ``--auto_resume`` takes the newest whole checkpoint of the run, passing over damaged ones with a warning; where
-    the run has none, or without ``--auto_resume``, ``path.resume_state`` may name one.
+    ``--auto_resume`` takes the newest whole checkpoint of the run and skips damaged ones with a warning; where the
+    run has none, or without ``--auto_resume``, ``path.resume_state`` may name one.
 
     Args:
         opt: resolved options.
@@ -61,10 +62,10 @@ def find_resume_state(opt: dict[str, Any], report: Report = logger.log) -> Path 
 
 
 def newest_checkpoint(folder: Path, report: Report = logger.log, networks: Iterable[str] = ()) -> Path | None:
-    """The newest ``N.state`` in ``folder`` whose files are all there and, as far as can be seen, as they were written.
+    """Return the newest ``N.state`` in ``folder`` whose files match their ``N.json``, or None.
 
-    Upstream's checkpoints have no ``N.json`` to compare them with, nor have those that lost it in copying: they are
-    taken unverified if they can be read.
+    Upstream's checkpoints have no ``N.json``, nor have those that lost it in copying: they are taken unverified if
+    they can be read.
 
     Args:
         folder: the run's ``training_states``.
@@ -72,8 +73,8 @@ def newest_checkpoint(folder: Path, report: Report = logger.log, networks: Itera
         networks: those that a checkpoint without ``N.json`` needs, such as ``net_g``.
 
     Raises:
-        UserError: if a training state that can be read lacks a network: an older one is not resumed from, since the
-            run would overwrite it.
+        UserError: if a training state that can be read lacks a network. An older one is not taken instead, since the
+            run would overwrite the newer one.
     """
     for state in _states(folder):
         problem = _problem(state, networks)
@@ -86,26 +87,26 @@ def newest_checkpoint(folder: Path, report: Report = logger.log, networks: Itera
 
 
 def is_of_run(state: Path | None, opt: dict[str, Any]) -> bool:
-    """Whether a state lies in the run's own folder, so that the run goes on; from any other a new run starts."""
+    """Return whether a state is in the run's own folder, so that the run is resumed; any other starts a new run."""
     return state is not None and state.parent.resolve() == Path(opt["path"]["training_states"]).resolve()
 
 
 def _networks(opt: dict[str, Any]) -> list[str]:
-    """The networks that come from a checkpoint, by the beginning of their files' names."""
+    """Return the networks that are loaded from a checkpoint, by the first part of their files' names: ``net_g``."""
     kept = opt["path"].get("ignore_resume_networks") or []
     names = [key for key in opt if key.startswith("network_") and opt[key] and key not in kept]
     return [f"net_{name.removeprefix('network_')}" for name in names]
 
 
 def _states(folder: Path) -> list[Path]:
-    """The training states in a folder, the newest first; not those that are being removed."""
+    """Return the training states in a folder, the newest first, without those that are being removed."""
     states = [path for path in folder.glob("*.state") if path.stem.isdecimal() and len(path.stem) < 20]
     states = [path for path in states if not (folder / f".{path.stem}.json.removing").exists()]
     return sorted(states, key=lambda path: int(path.stem), reverse=True)
 
 
 def _problem(state: Path, networks: Iterable[str]) -> str | None:
-    """What keeps a checkpoint from being resumed from, or None."""
+    """Return why a checkpoint cannot be resumed from, or None if it can."""
     if state.with_suffix(".json").exists():
         return damage(state)
     try:
@@ -133,11 +134,11 @@ def _unverified(state: Path) -> str:
 
 
 def damage(state: Path, *, contents: bool = True) -> str | None:
-    """What is wrong with the checkpoint of ``state``, or None if its files match their recorded size and SHA-256.
+    """Return what is wrong with a checkpoint, or None if its files match the sizes and SHA-256 in its ``N.json``.
 
     Args:
-        state: ``N.state``; ``N.json`` beside it has the list.
-        contents: read the files; otherwise their sizes are all that is compared.
+        state: ``N.state``; ``N.json`` is beside it.
+        contents: read the files; otherwise only their sizes are compared.
     """
     manifest = state.with_suffix(".json")
     try:
@@ -159,30 +160,6 @@ def damage(state: Path, *, contents: bool = True) -> str | None:
         except OSError as error:
             return f"{shown} cannot be read: {error.strerror}"
     return None
-
-
-def recorded_results(run: Path, iteration: int, datasets: Iterable[str]) -> dict[str, dict[str, float]] | None:
-    """The validation results of an iteration in a run's ``metrics.jsonl``, or None unless all these sets have some.
-
-    A checkpoint is written before the validation of its iteration, and a kill may have come between the two. Results
-    from before the last start at an earlier iteration are of weights that the run has left behind.
-
-    Returns:
-        set -> metric -> mean.
-    """
-    results: dict[str, dict[str, float]] = {}
-    try:
-        starts = [record for _, record in read_lines(run / "starts.jsonl")] if (run / "starts.jsonl").is_file() else []
-        before = [start for start in starts if is_count(start.get("iteration")) and start["iteration"] < iteration]
-        first = before[-1].get("metrics_lines", 0) if before else 0
-        for number, record in read_lines(run / "metrics.jsonl") if (run / "metrics.jsonl").is_file() else ():
-            values = section(record, "metrics")
-            if record.get("iter") == iteration and "dataset" in record and number > first:
-                numbers = {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
-                results[str(record["dataset"])] = numbers
-    except (UserError, TypeError, OverflowError):
-        return None
-    return results if {*datasets} <= results.keys() else None
 
 
 def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +190,12 @@ def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:
 
 
 def restore(model: Any, content: dict[str, Any], state: Path) -> int:
-    """Put optimizers and schedules back, and return the iteration reached.
+    """Restore a model by its ``resume_training``, and return the iteration reached.
+
+    Args:
+        model: of any class, BasicSR's too.
+        content: what ``load_resume_state`` returned.
+        state: its file, for messages.
 
     Raises:
         UserError: if the state is of a run with other networks or optimizers, or damaged.
@@ -225,3 +207,32 @@ def restore(model: Any, content: dict[str, Any], state: Path) -> int:
             f"{state}: does not fit these options' optimizers or schedule, or is damaged: {error}"
         ) from error
     return int(content["iter"])
+
+
+def restore_training_state(model: Trained, content: Mapping[str, Any]) -> None:
+    """Restore what ``save_training_state`` wrote, under the options that the model was built with.
+
+    Settings of optimizers and schedules are those of the options; what differs from the state's is logged, see
+    ``restore_optimizers``. Optimizers stay in the form (fused, foreach) in which they were built. Upstream's states,
+    which have less, are taken as well.
+
+    Raises:
+        ValueError: if the state is of other networks, or damaged.
+        OptionError: if a schedule has ended before the iteration of the state.
+    """
+    check_form(content)
+    blocks = {id(value): key.removeprefix("optimizer_") for key, value in vars(model).items() if "optimizer_" in key}
+    letters = [blocks.get(id(optimizer), str(number)) for number, optimizer in enumerate(model.optimizers)]
+    kept = model.opt["path"].get("ignore_resume_networks") or []
+    for line in restore_optimizers(
+        {f"train.optim_{letter}": optimizer for letter, optimizer in zip(letters, model.optimizers, strict=True)},
+        model.schedulers,
+        content,
+        replaced=[f"train.optim_{letter}" for letter in letters if f"network_{letter}" in kept],
+    ):
+        logger.warning(line)
+    if model.scaler is not None and content.get("scaler"):
+        model.scaler.load_state_dict(content["scaler"])
+    model.load_own_state(section(content, "own"))
+    if content.get("random"):
+        set_rng_states(content["random"], model.device)

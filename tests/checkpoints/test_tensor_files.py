@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gramgan_plugin.checkpoints.files import describe_file, load_tensors, save_json, save_tensors
+from gramgan_plugin.checkpoints.tensor_files import describe_file, load_tensors, save_json, save_tensors
 from gramgan_plugin.errors import UserError
 
 

@@ -11,10 +11,10 @@ from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.models.base_model import BaseModel
 from torch import nn
 
+from gramgan_plugin.checkpoints.save import plain
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
-from gramgan_plugin.models.host import HostFixes
-from gramgan_plugin.models.optimizers import scheduler_class
-from gramgan_plugin.models.plain import plain
+from gramgan_plugin.models.basicsr_fixes import HostFixes
+from gramgan_plugin.models.optim import scheduler_class
 
 
 class _Model(HostFixes, BaseModel):

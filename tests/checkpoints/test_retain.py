@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gramgan_plugin.checkpoints.files import describe_file, save_json
+from gramgan_plugin.checkpoints.resume import newest_checkpoint
+from gramgan_plugin.checkpoints.retain import Checkpoints
+from gramgan_plugin.checkpoints.tensor_files import describe_file, save_json
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.training.keep import Checkpoints
-from gramgan_plugin.training.resume import newest_checkpoint
 
 
 class Model:

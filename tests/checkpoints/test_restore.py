@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gramgan_plugin.errors import OptionError, TrainingStopped
-from gramgan_plugin.models.host import HostFixes
+from gramgan_plugin.models.basicsr_fixes import HostFixes
 
 ITERATIONS = 7
 ADAM = {"type": "Adam", "lr": 1e-3, "betas": [0.9, 0.99]}
@@ -63,7 +63,7 @@ class Model(HostFixes, BaseModel):
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds, in the types that a file of tensors gives."""
-        from gramgan_plugin.models.plain import plain
+        from gramgan_plugin.checkpoints.save import plain
 
         return {
             "epoch": 0,
@@ -277,12 +277,12 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def states() -> list[tuple[str, dict[str, Any]]]:
-    from gramgan_plugin.models.random_state import get_random_states
+    from gramgan_plugin.checkpoints.rng import get_rng_states
 
     states = []
     for name in ("basicsr", "cycle"):
         content = _begun(ADAM, SCHEDULES[name]).content()
-        content["random"] = get_random_states(torch.device("cpu"))
+        content["random"] = get_rng_states(torch.device("cpu"))
         content["scaler"] = {"scale": 8.0, "growth_factor": 2.0}
         states.append((name, content))
     return states

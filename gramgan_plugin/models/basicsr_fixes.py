@@ -1,4 +1,4 @@
-"""What BasicSR's ``BaseModel`` does badly, mended in one mixin that goes before any model class of the host."""
+"""A mixin before any of BasicSR's model classes, with fixes of its loading, saving, schedules and devices."""
 
 import inspect
 import logging
@@ -8,28 +8,22 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from basicsr.utils.dist_util import get_dist_info
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
-from gramgan_plugin.checkpoints.files import describe_file, load_tensors, save_json, save_tensors
-from gramgan_plugin.checkpoints.finite import refuse_non_finite
+from gramgan_plugin.checkpoints.resume import restore_training_state
+from gramgan_plugin.checkpoints.save import save_networks, save_training_state
 from gramgan_plugin.checkpoints.state_dicts import copy_weights, find_state_dict, match_weights
+from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models.layout import set_layout
-from gramgan_plugin.models.optimizers import build_optimizer, scheduler_class
+from gramgan_plugin.models.optim import build_optimizer, scheduler_class
 from gramgan_plugin.models.padding import pad_to_multiple, side_multiple
-from gramgan_plugin.models.plain import plain
-from gramgan_plugin.models.random_state import get_random_states, set_random_states
-from gramgan_plugin.models.restore import restore_optimizers
-from gramgan_plugin.models.state_form import check_form
-from gramgan_plugin.sections import section
 from gramgan_plugin.text import printable, shown
 
 logger = logging.getLogger("basicsr")
 
-CHECKPOINT_FORMAT = 1
 # What newer releases of torch call it.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if _NEW_NAME else "broadcast_buffers"
@@ -39,8 +33,8 @@ class HostFixes:
     """Mixin over ``basicsr.models.base_model.BaseModel``: loading, saving, optimizers, schedulers and devices.
 
     It replaces ``print_network``, ``load_network`` (bare state dicts, any of the usual wrapper keys, a summary of
-    what fitted, no unpickling), ``save_network`` and ``save_training_state`` (complete or not there at all; upstream
-    gives up on an error and goes on), ``resume_training`` (every tensor checked, settings from the options),
+    what fitted, no unpickling), ``save_network`` and ``save_training_state`` (whole or not at all; upstream
+    continues after an error), ``resume_training`` (every tensor checked, settings from the options),
     ``update_learning_rate`` (a warm-up that reaches the full rate), ``test`` (any size of image), ``setup_schedulers``
     and ``get_optimizer`` (any of torch's by name; upstream knows Adam and two schedules) and ``model_to_device``
     (distributed on CPU too). Put it first among the bases::
@@ -54,10 +48,8 @@ class HostFixes:
     schedulers: list[Any]
     lq: torch.Tensor
     output: torch.Tensor
-    # What a model without one has: a gradient scaler is for fp16.
-    scaler: torch.amp.GradScaler | None = None
-
-    # What the loop wants recorded in each checkpoint: numbers, strings, lists and dicts.
+    scaler: torch.amp.GradScaler | None = None  # for fp16
+    # What the loop records in each checkpoint: numbers, strings, lists and dicts.
     run_facts: Mapping[str, Any] = MappingProxyType({})
 
     def print_network(self, net: nn.Module) -> None:
@@ -76,15 +68,15 @@ class HostFixes:
             load_path: a ``.pth`` file: BasicSR's (``params``, ``params_ema``) or a bare state dict.
             strict: refuse a file that does not fit tensor for tensor. Otherwise what fits is taken, if that is at
                 least half of the network.
-            param_key: the key that is asked for. Where the option file asks for it (``path.param_key_g``), the file
-                has to have it; where a model does by itself (``params_ema`` for the average), what it has is taken,
-                with a warning. None for no preference.
+            param_key: the key to load. If the option file names it (``path.param_key_g``), the weights file has to
+                have it; if the model asks by itself (``params_ema`` for the average), another key is taken with a
+                warning. None for no preference.
 
         Raises:
             UserError: if the file cannot be read, has not the key, or does not fit, or a weight is not finite.
         """
         path = self.opt.get("path") or {}
-        # Models pass on what stands in the options, or a default, without saying which.
+        # Models pass a key of the options or a default, and do not say which.
         prefix = "pretrain_network_"
         named = (key.removeprefix(prefix) for key in path if key.startswith(prefix) and path[key] == load_path)
         letter = next(named, "g")
@@ -116,102 +108,41 @@ class HostFixes:
         """
         nets = net if isinstance(net, list) else [net]
         keys = param_key if isinstance(param_key, list) else [param_key]
-        weights = {key: _bare(one).state_dict() for one, key in zip(nets, keys, strict=True)}
         label = "latest" if current_iter == -1 else current_iter
         path = Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth"
-        refuse_non_finite(weights, path)  # on every process, so that all of them stop for the same reason
-        if get_dist_info()[0] != 0:
-            return
-        on_host = {
-            key: {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-            for key, state in weights.items()
-        }
-        save_tensors(on_host, path)
+        save_networks({key: _bare(one) for one, key in zip(nets, keys, strict=True)}, path)
         self.__dict__.setdefault("_saved_networks", {})[path] = current_iter
 
     def save_training_state(self, epoch: int, current_iter: int | str) -> None:
-        """Write ``training_states/N.state``, then ``N.json``, which makes the checkpoint of iteration N count.
+        """Write the training state and the list of a checkpoint's files, see ``checkpoints.save``.
 
-        The state has the optimizers, the schedules, the gradient scaler, the random states of all processes and
-        ``run_facts``. ``N.json`` has each file's size and SHA-256, so that a damaged checkpoint is found before it
-        is used. Every process has to call this. For -1 and for a name such as ``best``, which are for networks
-        alone, nothing is written.
+        For -1 and for a name such as ``best``, which are for networks alone, nothing is written.
 
         Raises:
-            TrainingStopped: if a number is not finite; nothing is written then.
+            TrainingStopped: if a moment of an optimizer is not finite; nothing is written then.
             UserError: if it cannot be written.
         """
         if current_iter == -1 or isinstance(current_iter, str):
             return
-        folder = Path(self.opt["path"]["training_states"])
-        state = folder / f"{current_iter}.state"
-        refuse_non_finite({"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}, state)
-        random_states = get_random_states(self.device)
-        if get_dist_info()[0] != 0:
-            return
-        content = {
-            "epoch": int(epoch),
-            "iter": int(current_iter),
-            "optimizers": [plain(optimizer.state_dict()) for optimizer in self.optimizers],
-            "schedulers": [plain(scheduler.state_dict()) for scheduler in self.schedulers],
-            "classes": {
-                "optimizers": [type(optimizer).__name__ for optimizer in self.optimizers],
-                "schedulers": [type(scheduler).__name__ for scheduler in self.schedulers],
-            },
-            "scaler": plain(self.scaler.state_dict()) if self.scaler is not None else None,
-            "own": plain(self.own_state()),
-            "random": random_states,
-            "run": plain(self.run_facts),
-        }
-        save_tensors(content, state)
+        state = Path(self.opt["path"]["training_states"]) / f"{current_iter}.state"
         saved = self.__dict__.get("_saved_networks", {})
-        files = [state, *(path for path, iteration in saved.items() if iteration == current_iter)]
-        manifest = {
-            "format": CHECKPOINT_FORMAT,
-            "iter": int(current_iter),
-            "run": plain(self.run_facts),
-            "files": {f"{path.parent.name}/{path.name}": describe_file(path) for path in files},
-        }
-        save_json(manifest, folder / f"{current_iter}.json")
+        networks = [path for path, iteration in saved.items() if iteration == current_iter]
+        save_training_state(self, state, int(epoch), int(current_iter), networks)
         saved.clear()
 
     def resume_training(self, resume_state: dict[str, Any]) -> None:
-        """Put back what ``save_training_state`` wrote, under the options that the model was built with.
-
-        Settings of optimizers and schedules are those of the options; what differs from the state's is logged, see
-        ``gramgan_plugin.models.restore``. Optimizers stay in the form (fused, foreach) in which they were built.
-        Upstream's states, which have less, are taken as well.
-
-        Raises:
-            ValueError: if the state is of other networks, or damaged.
-            OptionError: if a schedule has ended before the iteration of the state.
-        """
-        check_form(resume_state)
-        blocks = {id(value): key.removeprefix("optimizer_") for key, value in vars(self).items() if "optimizer_" in key}
-        letters = [blocks.get(id(optimizer), str(number)) for number, optimizer in enumerate(self.optimizers)]
-        kept = self.opt["path"].get("ignore_resume_networks") or []
-        for line in restore_optimizers(
-            {f"train.optim_{x}": optimizer for x, optimizer in zip(letters, self.optimizers, strict=True)},
-            self.schedulers,
-            resume_state,
-            replaced=[f"train.optim_{x}" for x in letters if f"network_{x}" in kept],
-        ):
-            logger.warning(line)
-        if self.scaler is not None and resume_state.get("scaler"):
-            self.scaler.load_state_dict(resume_state["scaler"])
-        self.load_own_state(section(resume_state, "own"))
-        if resume_state.get("random"):
-            set_random_states(resume_state["random"], self.device)
+        """Restore what ``save_training_state`` wrote, see ``checkpoints.resume.restore_training_state``."""
+        restore_training_state(self, resume_state)
 
     def own_state(self) -> dict[str, Any]:
-        """What a model class keeps from one iteration to the next besides networks, optimizers and schedules."""
+        """Return what a model class keeps between iterations besides networks, optimizers and schedules."""
         return {}
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Put back what ``own_state`` gave; an older state has nothing of it.
+        """Restore what ``own_state`` returned; {} for an older state.
 
         Raises:
-            ValueError: if it is something else.
+            ValueError: if ``state`` is of another form.
         """
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
@@ -253,11 +184,11 @@ class HostFixes:
         self.output = self.output[..., : scale * lq.shape[-2], : scale * lq.shape[-1]]
 
     def get_optimizer(self, optim_type: str, params: Iterable[Any], lr: float, **kwargs: Any) -> Optimizer:
-        """Any optimizer of ``torch.optim`` by its class name, in its fastest form, see ``build_optimizer``."""
+        """Return an optimizer of ``torch.optim`` by its class name, see ``build_optimizer``."""
         return build_optimizer(optim_type, params, lr=lr, **kwargs)
 
     def setup_schedulers(self) -> None:
-        """One scheduler an optimizer, from ``train.scheduler``: ours, BasicSR's, or any of torch's by class name."""
+        """Build a scheduler for each optimizer, from ``train.scheduler``: ours, BasicSR's, or any of torch's."""
         options = dict(self.opt["train"]["scheduler"])
         name = options.pop("type")
         build = scheduler_class(name)
@@ -270,14 +201,14 @@ class HostFixes:
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Move a network to the model's device, wrapped for training on several devices as the options say.
 
-        With ``train.channels_last`` the networks that are known to run in that layout get it. Any other is handed
-        its input in the usual one: upstream's discriminators, for one, call ``view`` on their features.
+        With ``train.channels_last`` the networks that are known to run in that layout get it. Any other gets its
+        input in the usual one: upstream's discriminators, for example, call ``view`` on their features.
         """
         net = net.to(self.device)
         if (self.opt.get("train") or {}).get("channels_last", False) and not set_layout(net, channels_last=True):
             net.register_forward_pre_hook(_contiguous_input)
         if self.opt["dist"]:
-            if self.device.type == "cuda":  # on CPUs there is none
+            if self.device.type == "cuda":  # there is none for CPUs
                 net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
             options: dict[str, Any] = {
                 "device_ids": [torch.cuda.current_device()] if self.device.type == "cuda" else None,

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.evaluation.curves import matching, read_metrics, smoothed, write_csv
+from gramgan_plugin.training.curves import matching, read_metrics, smoothed, write_csv
 
 LINES = (
     '{"iter": 10, "epoch": 0, "lr": 0.1, "l_g_pix": 0.5, "grad_g_pix": 2.0}\n'

@@ -1,4 +1,4 @@
-"""What a run's metrics.jsonl holds, as curves. Imports neither torch nor matplotlib."""
+"""Read the curves in a run's metrics.jsonl. Imports neither torch nor matplotlib."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from gramgan_plugin.files import replace_file
 from gramgan_plugin.json_lines import read_lines
 from gramgan_plugin.json_record import is_count
 
-Curve = list[tuple[int, float]]  # (iteration, value), by iteration; a value that was no number is nan
+Curve = list[tuple[int, float]]  # (iteration, value), by iteration; a value that is not finite is nan
 MOST_ITERATIONS = 10**15
 LARGEST = 1e100  # the arithmetic of axes overflows long before a float does
 NO_CURVES = ("iter", "epoch", "dataset", "metrics")
@@ -30,21 +30,21 @@ class Metrics(NamedTuple):
     validation: dict[tuple[str, str], Curve]
 
     def by_name(self) -> dict[str, Curve]:
-        """All curves under one name each, those of validation under ``SET METRIC``."""
+        """Return all curves by name, those of validation as ``SET METRIC``."""
         return self.training | {f"{dataset} {metric}": curve for (dataset, metric), curve in self.validation.items()}
 
 
 def read_metrics(path: Path) -> Metrics:
-    """The curves in a run's metrics.jsonl.
+    """Return the curves in a run's metrics.jsonl.
 
     Where a resumed run has an iteration twice, the later line counts. A last line that is cut short, by a kill or
-    because the run is writing it, is passed over.
+    because the run is writing it, is skipped.
 
     Args:
         path: the file.
 
     Raises:
-        UserError: if the file is missing or a line of it is none of metrics.
+        UserError: if the file is missing, or a line of it is not one of metrics.
     """
     training: dict[str, dict[int, float]] = {}
     validation: dict[tuple[str, str], dict[int, float]] = {}
@@ -65,7 +65,7 @@ def read_metrics(path: Path) -> Metrics:
 
 
 def smoothed(curve: Curve, window: int) -> Curve:
-    """The mean over ``window`` points around each, fewer at the ends, so that nothing is moved sideways.
+    """Return a curve of means over the ``window`` points around each point, fewer at the ends.
 
     >>> smoothed([(10, 0.0), (20, 3.0), (30, 6.0), (40, 0.0)], 3)
     [(10, 1.5), (20, 3.0), (30, 3.0), (40, 3.0)]
@@ -101,7 +101,7 @@ def write_csv(runs: Mapping[str, Mapping[str, Curve]], out: Path) -> None:
 
 
 def matching(names: Sequence[str], pattern: str) -> list[str]:
-    """The curves that a pattern of the command line means: by name, by glob, or a validation metric of any set."""
+    """Return the names that match a pattern: a name, a glob, or a validation metric of any set."""
     return [name for name in names if fnmatchcase(name, pattern) or name.partition(" ")[2] == pattern]
 
 
@@ -110,5 +110,5 @@ def _is_a_value(value: Any) -> bool:
 
 
 def _number(value: float | None) -> float:
-    """``value``; nan for what is not finite, which is written as null, and for what no picture can show."""
+    """Return ``value``, or nan for null, which stands for a non-finite value, and for what is too large to draw."""
     return float("nan") if value is None or not abs(value) <= LARGEST else float(value)

@@ -1,4 +1,4 @@
-"""The form of a training state: what each of its parts has to be before it is used."""
+"""Check the form of a training state before it is used."""
 
 import math
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ MOST_ITERATIONS = 10**7
 
 
 def check_form(content: Any) -> None:
-    """Check that a training state has the parts of one, each in its form.
+    """Check that a training state has all its parts, each of the right type.
 
     Raises:
-        ValueError: naming the first part that is not, and what it should be.
+        ValueError: naming the first part that is wrong, and what it should be.
     """
     _require(isinstance(content, Mapping), "it is no mapping")
     for key in ("iter", "epoch"):
@@ -55,17 +55,17 @@ def _require(holds: bool, otherwise: str) -> None:
 
 
 def as_list(value: Any) -> list[Any]:
-    """The members of a list or tuple; of anything else, itself alone."""
+    """Return the members of a list or tuple, or a list of the value itself if it is neither."""
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def is_list_of(value: Any, kind: Any) -> bool:
-    """Whether a value is a list or tuple of members of a type or types."""
+    """Return whether a value is a list or tuple of members of a type or types."""
     return isinstance(value, list | tuple) and all(isinstance(member, kind) for member in value)
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a finite number, no bool; whole ones of at most 63 bits."""
+    """Return whether a value is a finite number and no bool; whole numbers may have at most 63 bits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)

@@ -1,0 +1,142 @@
+"""Optimizers and learning-rate schedules by the names that they have in an option file."""
+
+import inspect
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from basicsr.models import lr_scheduler as basicsr_schedulers
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from gramgan_plugin.checkpoints.restore_optimizers import IMPLEMENTATION_FLAGS
+from gramgan_plugin.errors import OptionError
+from gramgan_plugin.registration import did_you_mean
+
+
+def build_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimizer:
+    """Build an optimizer of ``torch.optim`` by its class name, fused where torch has that for the parameters' device.
+
+    The fused implementation is one pass over the weights where others take several; torch never chooses it by default.
+
+    Args:
+        name: class name.
+        params: parameters, or groups of them.
+        options: its arguments; if one of them chooses the implementation (``fused``, ``foreach``, ...), it is kept.
+
+    Raises:
+        OptionError: if torch has no such optimizer.
+    """
+    cls = optimizer_class(name, "train.optim")
+    given = list(params)
+    if "fused" in inspect.signature(cls).parameters and not any(
+        options.get(flag) is not None for flag in IMPLEMENTATION_FLAGS
+    ):
+        try:
+            fused: Optimizer = cls(given, **options, fused=True)
+            return fused
+        except RuntimeError:  # not for this device or type of weights
+            pass
+    optimizer: Optimizer = cls(given, **options)
+    return optimizer
+
+
+def optimizer_class(name: str, key: str) -> Any:
+    """Return the optimizer class of ``torch.optim`` of a name.
+
+    Raises:
+        OptionError: if there is none; the message begins with ``key``, the path of the option.
+    """
+    known = {
+        member: cls
+        for member, cls in vars(torch.optim).items()
+        if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
+    }
+    if name not in known:
+        raise OptionError(f"{key}: torch has no optimizer '{name}'{did_you_mean(name, known)}")
+    return known[name]
+
+
+def scheduler_class(name: str) -> Any:
+    """Return the class of a learning-rate schedule, by the name it has in an option file.
+
+    Raises:
+        OptionError: if there is none of that name.
+    """
+    known = known_schedulers()
+    if name not in known:
+        raise OptionError(f"train.scheduler.type: no schedule named '{name}'{did_you_mean(name, known)}")
+    return known[name]
+
+
+def known_schedulers() -> Mapping[str, Any]:
+    """Return the learning-rate schedules that an option file can name: ours, BasicSR's and torch's."""
+    torch_schedulers = {
+        key: cls
+        for key, cls in vars(torch.optim.lr_scheduler).items()
+        if isinstance(cls, type) and issubclass(cls, torch.optim.lr_scheduler.LRScheduler) and not key.startswith("_")
+    }
+    return torch_schedulers | {
+        # Upstream trains with its restartable version under both names.
+        "MultiStepLR": basicsr_schedulers.MultiStepRestartLR,
+        "MultiStepRestartLR": basicsr_schedulers.MultiStepRestartLR,
+        "CosineAnnealingRestartLR": basicsr_schedulers.CosineAnnealingRestartLR,
+        "CosineRestartWarmupLR": CosineRestartWarmupLR,
+    }
+
+
+class CosineRestartWarmupLR(LRScheduler):
+    r"""Cosine decay with restarts, each cycle beginning with a linear warm-up.
+
+    With :math:`t` = (iteration - 1) mod ``period``, :math:`w` = ``warmup_iter`` and :math:`b` the optimizer's lr:
+
+    .. math::
+        \mathrm{lr} = b\,\frac{t + 1}{w} \;\;(t < w), \qquad
+        \mathrm{lr} = m + (b - m)\,\frac{1 + \cos(\pi (t - w) / (P - w))}{2} \;\;(t \ge w)
+
+    where :math:`m` = ``eta_min`` and :math:`P` = ``period``. It repeats without end, so that the training may be
+    made longer.
+    Cosine decay with a restart every 200k iterations and warm-up is the schedule of Song et al., Gram-GAN, Sensors
+    2023, 23(4), 2098; the length of the warm-up, that it comes after restarts too, and the floor are decisions of
+    this project.
+
+    Args:
+        optimizer: its groups' ``lr`` is the peak.
+        period: iterations from one restart to the next.
+        warmup_iter: iterations of warm-up in each cycle, less than ``period``; 0 for none.
+        eta_min: the floor that the cosine approaches.
+        last_epoch: as in torch; the number of steps taken, less one, when resuming by hand.
+
+    Raises:
+        ValueError: if ``warmup_iter`` is not in [0, period).
+
+    >>> import torch
+    >>> optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1e-4)
+    >>> schedule = CosineRestartWarmupLR(optimizer, period=200000, warmup_iter=2000, eta_min=1e-7)
+    >>> f"{optimizer.param_groups[0]['lr']:.1e}"  # iteration 1
+    '5.0e-08'
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        period: int,
+        warmup_iter: int = 0,
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0 <= warmup_iter < period:
+            raise ValueError(f"warmup_iter must be at least 0 and less than period ({period}), not {warmup_iter}")
+        self.period = int(period)
+        self.warmup_iter = int(warmup_iter)
+        self.eta_min = float(eta_min)
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Return the learning rate of each parameter group at the current step."""
+        t = self.last_epoch % self.period
+        if t < self.warmup_iter:
+            return [base * (t + 1) / self.warmup_iter for base in self.base_lrs]  # type: ignore[misc]
+        share = (1 + math.cos(math.pi * (t - self.warmup_iter) / (self.period - self.warmup_iter))) / 2
+        return [self.eta_min + (base - self.eta_min) * share for base in self.base_lrs]  # type: ignore[misc]

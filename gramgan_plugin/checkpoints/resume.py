@@ -7,7 +7,6 @@ from typing import Any
 
 from gramgan_plugin.checkpoints.restore_optimizers import restore_optimizers
 from gramgan_plugin.checkpoints.rng import set_rng_states
-from gramgan_plugin.checkpoints.save import Trained
 from gramgan_plugin.checkpoints.state_form import check_form
 from gramgan_plugin.checkpoints.tensor_files import describe_file, load_tensors
 from gramgan_plugin.errors import UserError
@@ -190,12 +189,7 @@ def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:
 
 
 def restore(model: Any, content: dict[str, Any], state: Path) -> int:
-    """Restore a model by its ``resume_training``, and return the iteration reached.
-
-    Args:
-        model: of any class, BasicSR's too.
-        content: what ``load_resume_state`` returned.
-        state: its file, for messages.
+    """Restore a model by its ``resume_training`` from the content of a training state; return its iteration.
 
     Raises:
         UserError: if the state is of a run with other networks or optimizers, or damaged.
@@ -209,12 +203,16 @@ def restore(model: Any, content: dict[str, Any], state: Path) -> int:
     return int(content["iter"])
 
 
-def restore_training_state(model: Trained, content: Mapping[str, Any]) -> None:
+def restore_training_state(model: Any, content: Mapping[str, Any]) -> None:
     """Restore what ``save_training_state`` wrote, under the options that the model was built with.
 
     Settings of optimizers and schedules are those of the options; what differs from the state's is logged, see
     ``restore_optimizers``. Optimizers stay in the form (fused, foreach) in which they were built. Upstream's states,
     which have less, are taken as well.
+
+    Args:
+        model: of any class with ``HostFixes``.
+        content: of the training state.
 
     Raises:
         ValueError: if the state is of other networks, or damaged.

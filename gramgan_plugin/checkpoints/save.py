@@ -2,31 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import distributed, nn
-from torch.optim import Optimizer
 
 from gramgan_plugin.checkpoints.finite import refuse_non_finite
 from gramgan_plugin.checkpoints.rng import get_rng_states
 from gramgan_plugin.checkpoints.tensor_files import describe_file, save_json, save_tensors
 
 CHECKPOINT_FORMAT = 1
-
-
-class Trained(Protocol):
-    """A model in training: what its training state is taken from and restored to."""
-
-    opt: dict[str, Any]
-    device: torch.device
-    optimizers: list[Optimizer]
-    schedulers: list[Any]
-    scaler: torch.amp.GradScaler | None
-    run_facts: Mapping[str, Any]
-
-    def own_state(self) -> dict[str, Any]: ...
-    def load_own_state(self, state: Mapping[str, Any]) -> None: ...
 
 
 def save_networks(nets: Mapping[str, nn.Module], path: Path) -> None:
@@ -43,14 +28,12 @@ def save_networks(nets: Mapping[str, nn.Module], path: Path) -> None:
     weights = {key: net.state_dict() for key, net in nets.items()}
     refuse_non_finite(weights, path)
     if _is_first():
-        on_host = {
-            key: {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-            for key, state in weights.items()
-        }
-        save_tensors(on_host, path)
+        save_tensors(
+            {key: {name: w.cpu().contiguous() for name, w in one.items()} for key, one in weights.items()}, path
+        )
 
 
-def save_training_state(model: Trained, state: Path, epoch: int, iteration: int, networks: Iterable[Path]) -> None:
+def save_training_state(model: Any, state: Path, epoch: int, iteration: int, networks: Iterable[Path]) -> None:
     """Write ``N.state``, then ``N.json`` beside it, without which the checkpoint does not count.
 
     The state has the optimizers, the schedules, the gradient scaler, the random states of all processes and
@@ -58,7 +41,7 @@ def save_training_state(model: Trained, state: Path, epoch: int, iteration: int,
     has to call this; rank 0 writes.
 
     Args:
-        model: what is saved.
+        model: of any class with ``HostFixes``.
         state: ``N.state``.
         epoch: of the iteration.
         iteration: N.
@@ -68,14 +51,15 @@ def save_training_state(model: Trained, state: Path, epoch: int, iteration: int,
         TrainingStopped: if a moment of an optimizer is not finite; nothing is written then.
         UserError: if it cannot be written.
     """
-    refuse_non_finite({"optimizers": [optimizer.state_dict() for optimizer in model.optimizers]}, state)
+    optimizers = [optimizer.state_dict() for optimizer in model.optimizers]
+    refuse_non_finite({"optimizers": optimizers}, state)
     rng_states = get_rng_states(model.device)
     if not _is_first():
         return
     content = {
         "epoch": epoch,
         "iter": iteration,
-        "optimizers": [optimizer.state_dict() for optimizer in model.optimizers],
+        "optimizers": optimizers,
         "schedulers": [scheduler.state_dict() for scheduler in model.schedulers],
         "classes": {
             "optimizers": [type(optimizer).__name__ for optimizer in model.optimizers],

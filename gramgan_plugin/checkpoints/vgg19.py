@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gramgan_plugin.archs.vgg19_arch import BLOCKS, LAYERS
-from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.checkpoints.finite import first_non_finite
+from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.text import printable, shown
 

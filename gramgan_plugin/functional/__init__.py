@@ -18,9 +18,9 @@ from gramgan_plugin.functional.relativistic import (
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
-from gramgan_plugin.functional.targets import Database, FeatureMap, Targets
 from gramgan_plugin.functional.texture import choose_targets, gram_patch_loss
 from gramgan_plugin.functional.texture_options import TextureOptions
+from gramgan_plugin.functional.texture_targets import Database, FeatureMap, Targets
 
 __all__ = [
     "KINDS",

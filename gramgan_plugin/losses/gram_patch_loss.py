@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gramgan_plugin.functional.candidates import random_draw, random_theta
 from gramgan_plugin.functional.patches import patch_grid
-from gramgan_plugin.functional.targets import Database, FeatureMap, Targets
 from gramgan_plugin.functional.texture import gram_patch_loss
 from gramgan_plugin.functional.texture_options import TextureOptions
+from gramgan_plugin.functional.texture_targets import Database, FeatureMap, Targets
 
 DATABASE_INDEXES = ("auto", "kdtree", "flat", "ivf", "hnsw")
 

@@ -9,9 +9,9 @@ from basicsr.models.esrgan_model import ESRGANModel
 from gramgan_plugin.config import resolve_options
 from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
+from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.gramgan_model import GramGANModel
-from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.steps.update import Skipped
 
 

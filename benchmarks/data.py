@@ -37,9 +37,9 @@ import torch
 
 from gramgan_plugin.cli.main import main as basicsr
 from gramgan_plugin.data.loaders import TrainingData
-from gramgan_plugin.data.prepare.sample import sample_photos
-from gramgan_plugin.data.prepare.subimages import offsets
 from gramgan_plugin.functional.matlab_bicubic import lq_levels
+from gramgan_plugin.prepare.sample import sample_photos
+from gramgan_plugin.prepare.subimages import offsets
 
 SCALE, WIDTH, HEIGHT, TILE = 4, 2040, 1356, 300
 CROP, STEP = 480, 240

@@ -348,7 +348,7 @@ def feature_network(weights: Path | None) -> Callable[[Tensor], Tensor]:
 def read_photos(folder: Path | None) -> list[Tensor]:
     """(1, 3, H, W) RGB in [0, 1] each."""
     if folder is None:
-        from gramgan_plugin.data.prepare.sample import sample_photos
+        from gramgan_plugin.prepare.sample import sample_photos
 
         paths = [path for _, path in sample_photos()]
     else:

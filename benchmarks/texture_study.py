@@ -20,7 +20,6 @@ from texture_descent import PHOTOS, bicubic_enlarged, photo_crop
 from torch import Tensor
 from torch.nn import functional as F
 
-from gramgan_plugin.data.prepare.sample import sample_photos
 from gramgan_plugin.functional import (
     Targets,
     choose_targets,
@@ -34,6 +33,7 @@ from gramgan_plugin.patchdb.making.build import build
 from gramgan_plugin.patchdb.manifest import Definition
 from gramgan_plugin.patchdb.search import open_search
 from gramgan_plugin.patchdb.store import open_store
+from gramgan_plugin.prepare.sample import sample_photos
 
 SIDE = 192
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"

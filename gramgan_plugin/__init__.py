@@ -7,7 +7,9 @@ plugin's networks, losses, models and datasets with BasicSR.
 
 from wrapt import register_post_import_hook
 
-__version__ = "0.1.0"
+from gramgan_plugin.version import __version__
+
+__all__ = ["__version__"]
 
 
 def _provide_functional_tensor(module: object) -> None:

@@ -10,12 +10,9 @@ import cv2
 import numpy as np
 import torch
 
-from gramgan_plugin.checkpoints.tensor_files import save_json
 from gramgan_plugin.checkpoints.vgg19 import find_vgg19_weights
 from gramgan_plugin.config import check_options, load_options, resolve_options
 from gramgan_plugin.config.load import merge
-from gramgan_plugin.data.prepare.pack import Report
-from gramgan_plugin.data.prepare.sample import prepare_sample
 from gramgan_plugin.errors import Preempted
 from gramgan_plugin.evaluation.benchmark import run_benchmark
 from gramgan_plugin.evaluation.measure import write_image
@@ -23,10 +20,13 @@ from gramgan_plugin.evaluation.pictures import side_by_side
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.measured_speed import Speed
+from gramgan_plugin.prepare.pack import Report
+from gramgan_plugin.prepare.sample import prepare_sample
 from gramgan_plugin.training.logs import run_logging
 from gramgan_plugin.training.loop import train
 from gramgan_plugin.training.plots import plot_losses
 from gramgan_plugin.training.run_folder import open_run_folder
+from gramgan_plugin.utils.io import save_json
 
 FOLDER = Path("experiments/quickstart")
 SECONDS = 300.0  # for it all; slower machines train for fewer iterations

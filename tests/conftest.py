@@ -1,13 +1,18 @@
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
 import pytest
+import skimage.data
 import torch
 import yaml
 
 import gramgan_plugin  # noqa: F401  (sets the hooks that make `import basicsr` work; before anything of basicsr)
+
+if TYPE_CHECKING:
+    from gramgan_plugin.prepare.pack import Report
 
 # The tests' networks are tiny: more threads only get in each other's way.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -21,11 +26,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
+def write_photo(path: Path, image: np.ndarray) -> None:
+    """Write an RGB array as a file of the suffix's format; the name may be any."""
+    ok, data = cv2.imencode(path.suffix, image[..., ::-1])
+    assert ok
+    path.write_bytes(data.tobytes())
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos whose sides are no multiples of 4."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_photo(folder / "chelsea.png", skimage.data.chelsea()[:203, :330])
+    write_photo(folder / "émile.png", skimage.data.astronaut()[:165, 100:341])
+    write_photo(folder / "coffee.png", skimage.data.coffee()[50:221, 200:397])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> "Report":
+    """Sub-images of two of them; the third, coffee, is held out."""
+    from gramgan_plugin.prepare.folders import folder_photos
+    from gramgan_plugin.prepare.pack import prepare_photos
+    from gramgan_plugin.prepare.plan import Settings
+    from gramgan_plugin.prepare.presets import Preset
+
+    out = tmp_path_factory.mktemp("prepared") / "set"
+    settings = Settings(4, Preset(96, 64, 0))
+    return prepare_photos(folder_photos(photo_folder), out, settings, hold_out=["coffee"], progress=False)
+
+
 @pytest.fixture(scope="session")
 def sample_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set of real photos: LMDBs of 96-pixel sub-images, and one held-out photo, cut to 96 pixels."""
-    from gramgan_plugin.data.prepare.pack import prepare_photos
-    from gramgan_plugin.data.prepare.sample import sample_photos
+    from gramgan_plugin.prepare.pack import prepare_photos
+    from gramgan_plugin.prepare.plan import Settings
+    from gramgan_plugin.prepare.presets import Preset
+    from gramgan_plugin.prepare.sample import sample_photos
 
     source = tmp_path_factory.mktemp("photos")
     photos = dict(sample_photos())
@@ -36,8 +73,7 @@ def sample_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare_photos(
         [(path.name, path) for path in source.iterdir()],
         out,
-        crop_size=96,
-        step=96,
+        Settings(4, Preset(96, 96, 0)),
         hold_out=("astronaut",),
         progress=False,
     )

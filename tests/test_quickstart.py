@@ -9,9 +9,9 @@ import torch
 
 import gramgan_plugin.quickstart as module
 from gramgan_plugin.cli.main import main
-from gramgan_plugin.config import parse_yaml
 from gramgan_plugin.errors import Preempted
 from gramgan_plugin.quickstart import gramgan_changes, l1_changes, plan, run_quickstart, smaller_batches
+from gramgan_plugin.utils.yaml_io import parse_yaml
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from gramgan_plugin.checkpoints.inert_pickle import (
     load_inert,
 )
 from gramgan_plugin.errors import UserError, os_problem
-from gramgan_plugin.text import printable, shown
+from gramgan_plugin.utils.text import printable, shown
 
 # A training state of 10,000 tensors has 2 MB of these.
 MOST_PICKLE = 2**23

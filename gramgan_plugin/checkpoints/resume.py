@@ -8,11 +8,11 @@ from typing import Any
 from gramgan_plugin.checkpoints.restore_optimizers import restore_optimizers
 from gramgan_plugin.checkpoints.rng import set_rng_states
 from gramgan_plugin.checkpoints.state_form import check_form
-from gramgan_plugin.checkpoints.tensor_files import describe_file, load_tensors
+from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.json_record import MOST_BYTES, parse_json
 from gramgan_plugin.sections import section
-from gramgan_plugin.text import printable, shortened
+from gramgan_plugin.utils.io import MOST_BYTES, describe_file, parse_json
+from gramgan_plugin.utils.text import printable, shortened
 
 logger = logging.getLogger("basicsr")
 

@@ -9,9 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from gramgan_plugin.checkpoints.resume import damage
-from gramgan_plugin.checkpoints.tensor_files import save_json
-from gramgan_plugin.json_record import parse_json
 from gramgan_plugin.sections import section
+from gramgan_plugin.utils.io import parse_json, save_json
 
 logger = logging.getLogger("basicsr")
 

@@ -9,7 +9,8 @@ from torch import distributed, nn
 
 from gramgan_plugin.checkpoints.finite import refuse_non_finite
 from gramgan_plugin.checkpoints.rng import get_rng_states
-from gramgan_plugin.checkpoints.tensor_files import describe_file, save_json, save_tensors
+from gramgan_plugin.checkpoints.tensor_files import save_tensors
+from gramgan_plugin.utils.io import describe_file, save_json
 
 CHECKPOINT_FORMAT = 1
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gramgan_plugin.checkpoints.formats import recognise_format
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.text import printable, shown
+from gramgan_plugin.utils.text import printable, shown
 
 # Wrappers that training frameworks put around a state dict, in the order in which they are tried when no key is
 # asked for.

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gramgan_plugin.json_record import is_count
+from gramgan_plugin.utils.io import is_count
 
 # More than any training takes: a schedule that is computed anew is stepped that often.
 MOST_ITERATIONS = 10**7

@@ -10,7 +10,7 @@ from gramgan_plugin.archs.vgg19_arch import BLOCKS, LAYERS
 from gramgan_plugin.checkpoints.finite import first_non_finite
 from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.text import printable, shown
+from gramgan_plugin.utils.text import printable, shown
 
 WEIGHTS_NAME = "vgg19-dcbb9e9d.pth"
 UPSTREAM_WEIGHTS = Path("experiments/pretrained_models") / WEIGHTS_NAME

@@ -25,9 +25,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, and print that all is well."""
-    options = checked_options(arguments, look_at_files=not arguments.no_files)
+    options = checked_options(arguments, with_files=not arguments.no_files)
     from gramgan_plugin.config.flat import write_flat
-    from gramgan_plugin.text import printable
+    from gramgan_plugin.utils.text import printable
 
     print(f"{printable(', '.join(arguments.opt))}: no mistakes found")
     if arguments.resolve is not None:

@@ -13,7 +13,7 @@ from gramgan_plugin.cli.options import add_plugin_argument
 from gramgan_plugin.errors import OptionError, UserError
 
 if TYPE_CHECKING:
-    from gramgan_plugin.diagnostics import Finding
+    from gramgan_plugin.diagnostics.diagnosis import Finding
 
 BAD_INPUT = 2
 
@@ -60,30 +60,35 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _examine(arguments: argparse.Namespace) -> "dict[str, list[Finding]]":
-    from gramgan_plugin import diagnostics
+    from gramgan_plugin.diagnostics import hardware, software, storage, weights
+    from gramgan_plugin.diagnostics.diagnosis import examine
 
     checks: dict[str, Callable[[], Iterable[Finding]]] = {
-        "software": diagnostics.packages,
-        "devices": diagnostics.devices,
-        "weights": diagnostics.vgg19,
-        "disks": diagnostics.working_directory,
-        "runs": diagnostics.runs,
+        "software": software.packages,
+        "devices": hardware.devices,
+        "weights": weights.vgg19,
+        "disks": storage.working_directory,
+        "runs": storage.runs,
     }
     if arguments.opt:
         checks["options"] = lambda: _option_files(arguments)
-    sections = {name: diagnostics.examine(name, check) for name, check in checks.items()}
+    sections = {name: examine(name, check) for name, check in checks.items()}
     return {name: members for name, members in sections.items() if members}
 
 
 def _option_files(arguments: argparse.Namespace) -> "Iterator[Finding]":
     """What is wrong with the option files, and on what their data and weights lie."""
-    from gramgan_plugin.diagnostics import dataroots, named_weights, ok, problem, warning
+    from gramgan_plugin.diagnostics.diagnosis import ok, problem, warning
+    from gramgan_plugin.diagnostics.storage import dataroots
+    from gramgan_plugin.diagnostics.weights import named_weights
 
     try:
         import basicsr  # noqa: F401  (its registries fill on import)
 
-        from gramgan_plugin.config import check_files, check_options, load_options
-        from gramgan_plugin.registration import load_plugins
+        from gramgan_plugin.config.check import check_options
+        from gramgan_plugin.config.file_checks import check_files
+        from gramgan_plugin.config.load import load_options
+        from gramgan_plugin.registries import load_plugins
     except Exception as error:  # whatever is wrong with it stands under `software`
         fact = f"not examined: {type(error).__name__}: {error}"
         yield problem("option file", fact, "its check needs BasicSR", "mend the packages first")
@@ -105,7 +110,7 @@ def _option_files(arguments: argparse.Namespace) -> "Iterator[Finding]":
 
 
 def _print_report(sections: "dict[str, list[Finding]]") -> None:
-    from gramgan_plugin.text import printable
+    from gramgan_plugin.utils.text import printable
 
     for name, members in sections.items():
         print(f"{name}:")

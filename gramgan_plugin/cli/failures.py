@@ -1,8 +1,9 @@
-"""Which exceptions are the user's to mend, and the line that tells them. Imports nothing heavy."""
+"""Which exceptions the user can mend, and the line that reports them. Imports nothing heavy."""
 
 import re
 
 from gramgan_plugin.errors import UserError, is_out_of_memory, os_problem
+from gramgan_plugin.utils.text import first_line
 
 LESS_MEMORY = {
     "train": "lower datasets.train.batch_size_per_gpu or gt_size, or set train.precision: bf16",
@@ -28,7 +29,7 @@ def explain(error: BaseException, command: str) -> list[str] | None:
     """
     if isinstance(error, UserError):
         return str(error).splitlines()
-    line = _first_line(error)
+    line = _message(error)
     if is_out_of_memory(error):
         advice = LESS_MEMORY.get(command, "close other programs")
         return [f"out of memory ({line}); {advice}"]
@@ -54,9 +55,9 @@ def explain(error: BaseException, command: str) -> list[str] | None:
     return None
 
 
-def _first_line(error: BaseException) -> str:
-    """What an error says, in one line; of one from a loading process, what it said there."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    if lines[0].startswith("Caught ") and "DataLoader worker process" in lines[0]:
-        return re.sub(r"^[\w.]+: ", "", lines[-1])
-    return lines[0].rstrip(". ")
+def _message(error: BaseException) -> str:
+    """Return an error's message in one line; of one from a loading process, its message there."""
+    line = first_line(error)
+    if line.startswith("Caught ") and "DataLoader worker process" in line:
+        return re.sub(r"^[\w.]+: ", "", str(error).strip().splitlines()[-1])
+    return line.rstrip(". ")

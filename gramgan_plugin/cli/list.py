@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print names with their package, or one name with its options."""
     import basicsr  # noqa: F401  (its registries fill on import)
 
-    from gramgan_plugin.registration import load_plugins, lookup, registered
+    from gramgan_plugin.registries import load_plugins, lookup, registered
 
     load_plugins(arguments.plugin)
     if arguments.name:

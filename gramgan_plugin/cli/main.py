@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from gramgan_plugin import __version__
 from gramgan_plugin.cli.failures import explain
-from gramgan_plugin.cpu import set_openmp
-from gramgan_plugin.text import printable, shortened
+from gramgan_plugin.utils.system import set_openmp
+from gramgan_plugin.utils.text import printable, shortened
+from gramgan_plugin.version import __version__
 
 # Each is a module of this package with add_parser(subparsers), which sets `run`. None imports torch before it runs.
 COMMANDS = (

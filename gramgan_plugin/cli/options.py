@@ -50,33 +50,34 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def checked_options(
-    arguments: argparse.Namespace, *, is_train: bool | None = None, look_at_files: bool = True
+    arguments: argparse.Namespace, *, is_train: bool | None = None, with_files: bool = True
 ) -> dict[str, Any]:
     """The merged options of a command line, once they are found right; warnings go to stderr.
 
     Args:
         arguments: with ``opt``, ``force_yml`` and ``plugin``.
         is_train: whether they are to train; None takes it from whether they have a section ``train``.
-        look_at_files: whether the files and folders named have to be there.
+        with_files: whether the files and folders named have to be there.
 
     Raises:
         OptionError: one line a problem.
     """
     import basicsr  # noqa: F401  (its registries fill on import)
 
-    from gramgan_plugin.config import check_all, load_options
-    from gramgan_plugin.registration import load_plugins
-    from gramgan_plugin.text import printable
+    from gramgan_plugin.config.file_checks import check_all
+    from gramgan_plugin.config.load import load_options
+    from gramgan_plugin.registries import load_plugins
+    from gramgan_plugin.utils.text import printable
 
     load_plugins(arguments.plugin)
     options = load_options(arguments.opt, arguments.force_yml)
-    goes_on = getattr(arguments, "auto_resume", False)
+    resumed = getattr(arguments, "auto_resume", False)
 
     def warn(line: str) -> None:
         if os.environ.get("RANK", "0") == "0":  # of several processes one is enough
             print(f"basicsr {arguments.command}: warning: {printable(line)}", file=sys.stderr)
 
-    check_all(options, warn, is_train=is_train, look_at_files=look_at_files, goes_on=goes_on)
+    check_all(options, warn, is_train=is_train, with_files=with_files, resumed=resumed)
     return options
 
 
@@ -87,7 +88,7 @@ def read_options(arguments: argparse.Namespace, *, is_train: bool) -> dict[str, 
         OptionError: one line a problem.
     """
     options = checked_options(arguments, is_train=is_train)
-    from gramgan_plugin.config import resolve_options
+    from gramgan_plugin.config.resolve import resolve_options
 
     return resolve_options(
         options,

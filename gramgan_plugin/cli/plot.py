@@ -1,12 +1,12 @@
 """``basicsr plot RUN [RUN ...]``: curves of a run, or of several to compare."""
 
 import argparse
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import expanded
+from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.text import did_you_mean
 
 if TYPE_CHECKING:
     from gramgan_plugin.training.curves import Metrics
@@ -44,9 +44,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw, and print where the picture is."""
-    from gramgan_plugin.text import printable
     from gramgan_plugin.training.curves import read_metrics, write_csv
     from gramgan_plugin.training.plots import plot_runs
+    from gramgan_plugin.utils.text import printable
 
     files = list(dict.fromkeys(find_metrics(path) for path in arguments.runs))
     found = {label: read_metrics(file) for label, file in zip(labels(files), files, strict=True)}
@@ -82,13 +82,12 @@ def find_metrics(run: Path) -> Path:
             hint = f"; there are runs in it: {', '.join(below)}" if below else "; has training started there?"
             raise UserError(f"{folder}: no {FILE} in it{hint}")
     known = sorted(path.parent.name for path in RUNS.glob(f"*/{FILE}"))
-    near = difflib.get_close_matches(run.name, known, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known[:10])}" if known else ""
+    hint = did_you_mean(run.name, known, f"; there are {', '.join(known[:10])}" if known else "")
     raise UserError(f"{run}: no such run, here or in {RUNS}/{hint}")
 
 
 def labels(files: list[Path]) -> list[str]:
-    """A label for each run: its folder's name, or as much of the path as tells them apart.
+    """A label for each run: its folder's name, or as much of the path as distinguishes them.
 
     >>> labels([Path("experiments/a/metrics.jsonl"), Path("experiments/b/metrics.jsonl")])
     ['a', 'b']
@@ -116,9 +115,8 @@ def _selected(found: "dict[str, Metrics]", patterns: list[str]) -> "dict[str, Me
     for pattern in patterns:
         matched = matching(names, pattern)
         if not matched:
-            near = difflib.get_close_matches(pattern, names, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-            raise UserError(f"--metrics {pattern}: no such curve; {hint}")
+            hint = did_you_mean(pattern, names, f"; there are {', '.join(names)}")
+            raise UserError(f"--metrics {pattern}: no such curve{hint}")
         wanted.update(matched)
     return {
         label: Metrics(

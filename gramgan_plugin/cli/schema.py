@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from gramgan_plugin.config.json_schema import json_schema
     from gramgan_plugin.config.options_page import options_page
-    from gramgan_plugin.registration import load_plugins
+    from gramgan_plugin.registries import load_plugins
 
     load_plugins(arguments.plugin)
     if arguments.markdown:

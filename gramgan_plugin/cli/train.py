@@ -1,8 +1,8 @@
 """Train a model from an option file.
 
 A signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) lets it finish the iteration, save its state and exit with code
-75; the same command with --auto_resume goes on from there. A second Ctrl-C ends it at once. Code 4: it has stopped
-itself, for values that are no numbers or too many unreadable images. Code 2: bad input, or a disk that is full.
+75; the same command with --auto_resume resumes it. A second Ctrl-C ends it at once. Code 4: it has stopped
+itself, for non-finite values or too many unreadable images. Code 2: bad input, or a disk that is full.
 """
 
 import argparse

@@ -1,10 +1,9 @@
 """Option files: reading, merging, overriding, checking, and filling in what a run needs."""
 
 from gramgan_plugin.config.check import check_options
-from gramgan_plugin.config.files import check_all, check_files
+from gramgan_plugin.config.file_checks import check_all, check_files
 from gramgan_plugin.config.load import find_option_file, load_options
 from gramgan_plugin.config.resolve import resolve_options
-from gramgan_plugin.config.yaml_reader import parse_yaml
 
 __all__ = [
     "check_all",
@@ -12,6 +11,5 @@ __all__ = [
     "check_options",
     "find_option_file",
     "load_options",
-    "parse_yaml",
     "resolve_options",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from gramgan_plugin.config.consistency import check_sense
 from gramgan_plugin.config.construct import check_construction
 from gramgan_plugin.config.findings import Findings, with_text_keys
 from gramgan_plugin.config.foreign_words import hints, mistaken_type
@@ -12,10 +13,9 @@ from gramgan_plugin.config.parameters import parameters_of
 from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT, with_names_of_today
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR
 from gramgan_plugin.config.schema_models import MODELS, Model
-from gramgan_plugin.config.sense import check_sense
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component, components
-from gramgan_plugin.registration import lookup
+from gramgan_plugin.registries import lookup
 from gramgan_plugin.sections import section
 
 
@@ -25,7 +25,7 @@ def check_options(opt: Mapping[str, Any], *, is_train: bool | None = None) -> li
     Networks, losses, metrics, optimizers and schedules are checked against their constructors' named parameters (a
     ``**kwargs`` does not make a misspelt option right); datasets and models against what ``schema_datasets`` and
     ``schema_models`` declare, a third party's against its class attribute ``Options``, a mapping from keys
-    (``train.NAME`` for those under ``train``) to descriptions. No file is looked at, see ``check_files``.
+    (``train.NAME`` for those under ``train``) to descriptions. No file is opened, see ``check_files``.
 
     Args:
         opt: options as ``load_options`` or ``resolve_options`` give them.

@@ -6,13 +6,14 @@ import torch
 
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES
 from gramgan_plugin.archs.vgg19_arch import LAYERS
+from gramgan_plugin.config.consistency_texture import check_values
+from gramgan_plugin.config.consistency_training import ASKS_FOR_MORE
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.config.keys import Key, is_number, is_whole, shown
+from gramgan_plugin.config.keys import Key, is_number, is_whole
 from gramgan_plugin.config.schema_texture import NEEDS_FILES
-from gramgan_plugin.config.sense_texture import check_values
-from gramgan_plugin.config.sense_training import ASKS_FOR_MORE
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
 from gramgan_plugin.models.components import Component
+from gramgan_plugin.utils.text import shown_value
 
 # These read a network's weights when they are constructed.
 WITH_WEIGHTS = frozenset({"VGGPerceptualLoss", "PerceptualLoss"})
@@ -31,7 +32,7 @@ def check_construction(component: Component, found: Findings) -> None:
     """Note what a constructor refuses.
 
     Losses of this package and of BasicSR, optimizers and schedules are constructed, over a network of one weight;
-    of networks and VGG losses the values are looked at.
+    of networks and VGG losses the values are checked.
 
     Args:
         component: a block whose keys and types are right.
@@ -103,7 +104,7 @@ def _check_layers(component: Component, name: str, options: dict[str, Any], foun
 
         kind = str(options.get("vgg_type", "vgg19"))
         if kind.removesuffix("_bn") not in NAMES:
-            found.error(f"{component.where}.vgg_type", f"expected one of {', '.join(NAMES)}, not {shown(kind)}")
+            found.error(f"{component.where}.vgg_type", f"expected one of {', '.join(NAMES)}, not {shown_value(kind)}")
             return
         # Its l2 calls torch.nn.L2loss, which there is not.
         known, criteria, named = set(NAMES[kind.removesuffix("_bn")]), ("l1", "fro"), {}
@@ -111,7 +112,7 @@ def _check_layers(component: Component, name: str, options: dict[str, Any], foun
     where = f"{component.where}.layer_weights"
     weights = options.get("layer_weights", {})
     if isinstance(weights, str) and weights not in named:
-        found.error(where, f"expected {', '.join(named)} or a section of layers, not {shown(weights)}")
+        found.error(where, f"expected {', '.join(named)} or a section of layers, not {shown_value(weights)}")
     elif isinstance(weights, dict):
         if not weights and "layer_weights" in options:
             found.error(where, "names no layer")
@@ -119,10 +120,11 @@ def _check_layers(component: Component, name: str, options: dict[str, Any], foun
             if layer not in known:
                 found.unknown(where, layer, known)
             elif not is_number(weight):
-                found.error(f"{where}.{layer}", f"expected a number, not {shown(weight)}")
+                found.error(f"{where}.{layer}", f"expected a number, not {shown_value(weight)}")
     if options.get("criterion", "l1") not in criteria:
         found.error(
-            f"{component.where}.criterion", f"expected one of {', '.join(criteria)}, not {shown(options['criterion'])}"
+            f"{component.where}.criterion",
+            f"expected one of {', '.join(criteria)}, not {shown_value(options['criterion'])}",
         )
 
 
@@ -130,7 +132,9 @@ def _check_network(component: Component, constructor: Any, options: dict[str, An
     name = constructor.__name__
     if name == "GramGANDiscriminator" and options.get("input_size", 192) not in STAGES:
         sizes = ", ".join(map(str, STAGES))
-        found.error(f"{component.where}.input_size", f"expected one of {sizes}, not {shown(options['input_size'])}")
+        found.error(
+            f"{component.where}.input_size", f"expected one of {sizes}, not {shown_value(options['input_size'])}"
+        )
     if name == "VGGStyleDiscriminator" and options.get("input_size", 128) not in (128, 256):
         found.error(
             f"{component.where}.input_size",

@@ -7,14 +7,15 @@ from typing import Any
 
 from gramgan_plugin.config.files_images import Deadline, ImageSet, Stored, check_images
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.config.keys import is_whole, shown
+from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema_datasets import DATASETS
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.pairs import find_pairs, template_hint
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import expanded
 from gramgan_plugin.sections import section
+from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.text import shown_value
 
 ROOTS = ("dataroot_gt", "dataroot_lq")
 LISTS = ("meta_info_file", "meta_info")
@@ -165,7 +166,7 @@ def _pairs_of_list(block: Mapping[str, Any], key: str, where: str, found: Findin
         if block["type"] == "RealESRGANPairedDataset":
             both = line.strip().split(", ")
             if len(both) != 2:
-                found.error(at, f"{path}: line {number}: expected 'GT, LQ', not {shown(line.strip())}")
+                found.error(at, f"{path}: line {number}: expected 'GT, LQ', not {shown_value(line.strip())}")
                 return []
             gt, lq = both
         else:

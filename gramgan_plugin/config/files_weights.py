@@ -14,18 +14,18 @@ from gramgan_plugin.checkpoints.state_dicts import find_state_dict, match_weight
 from gramgan_plugin.checkpoints.vgg19 import UPSTREAM_WEIGHTS, find_vgg19_weights, vgg19_misfit
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import expanded
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.sections import section
+from gramgan_plugin.utils.io import expanded
 
 
-def check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> None:
+def check_weights(opt: Mapping[str, Any], resumed: bool, found: Findings) -> None:
     """Note weights and training states that are missing, unreadable or of another network.
 
     Args:
         opt: options whose values are right, in today's names.
-        goes_on: whether the run resumes a checkpoint, whose networks then count and not ``pretrain_network_*``.
+        resumed: whether the run resumes a checkpoint, whose networks then count and not ``pretrain_network_*``.
         found: takes the errors and warnings.
     """
     paths = section(opt, "path")
@@ -38,7 +38,7 @@ def check_weights(opt: Mapping[str, Any], goes_on: bool, found: Findings) -> Non
             found.error("path.ignore_resume_networks", f"{network!r} is no network; write network_g, network_d or both")
     for key, path in paths.items():
         network = key.removeprefix("pretrain_")
-        unread = (goes_on or state) and network not in keep
+        unread = (resumed or state) and network not in keep
         if network != key and path and opt.get(network) and not unread:
             _check_network(network, expanded(path), opt, found)
     for where, block in _vgg_blocks(section(opt, "train")):

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gramgan_plugin.config.keys import is_number, shown
+from gramgan_plugin.config.keys import is_number
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.registration import did_you_mean
-from gramgan_plugin.text import shortened
+from gramgan_plugin.utils.text import did_you_mean, shortened, shown_value
 
 MOST = 50  # errors, and warnings, of one check; more are counted only
 LARGEST = 1e15  # no option takes more, and Adam squares gradients, in float32 up to 3e38
@@ -58,9 +57,8 @@ class Findings:
             self.error(where, f"unknown option{of and f' of {of}'}; {self.hints[where]}")
             return
         names = list(known)
-        hint = did_you_mean(key, names)
-        if "did you mean" not in hint:
-            hint = f"; there are {', '.join(names)}" if len(names) <= 8 else "; `basicsr schema --markdown` lists all"
+        there_are = f"; there are {', '.join(names)}" if len(names) <= 8 else "; `basicsr schema --markdown` lists all"
+        hint = did_you_mean(key, names, there_are)
         self.error(where, f"unknown option{of and f' of {of}'}{hint}")
 
     def raise_errors(self) -> list[str]:
@@ -91,10 +89,10 @@ def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
 
     def copy(value: Any, path: str, above: tuple[int, ...]) -> Any:
         if is_number(value) and abs(value) > LARGEST:
-            found.error(path, f"must be at most {LARGEST:g}, not {shown(value)}")
+            found.error(path, f"must be at most {LARGEST:g}, not {shown_value(value)}")
             return None
         if isinstance(value, str) and len(value) > LONGEST:
-            found.error(path, f"must be at most {LONGEST} characters, not {shown(value)} of {len(value):,d}")
+            found.error(path, f"must be at most {LONGEST} characters, not {shown_value(value)} of {len(value):,d}")
             return None
         if not isinstance(value, Mapping | list | tuple):
             return value
@@ -108,11 +106,11 @@ def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
             result: Any = {}
             for key, member in value.items():
                 if isinstance(key, str) and len(key) > LONGEST:
-                    found.error(path or "options", f"unknown option {shown(key)} of {len(key):,d} characters")
+                    found.error(path or "options", f"unknown option {shown_value(key)} of {len(key):,d} characters")
                 elif isinstance(key, str):
                     result[key] = copy(member, f"{path}.{key}" if path else key, above)
                 else:
-                    found.error(path or str(key), f"the key {shown(key)} is not text; put it in quotes")
+                    found.error(path or str(key), f"the key {shown_value(key)} is not text; put it in quotes")
         else:
             result = [copy(member, path, above) for member in value]
         copies[id(value)] = result

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.config.yaml_reader import parse_yaml
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.yaml_writer import yaml_text
+from gramgan_plugin.utils.io import replace_file
+from gramgan_plugin.utils.yaml_io import parse_yaml, yaml_text
 
 HEADER = "# Written by `basicsr check --resolve`: option files merged, overrides applied.\n"
 
@@ -31,10 +31,6 @@ def write_flat(options: Mapping[str, Any], path: Path) -> None:
     text = flat_yaml(options)
     if parse_yaml(text, str(path)) != options:
         raise UserError(f"{path}: these options cannot be written so that they read the same")
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    if not path.parent.is_dir():  # not made here: the name may be mistyped
+        raise UserError(f"{path}: cannot be written: no such folder; make it, or choose another name")
+    replace_file(path, text.encode())

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gramgan_plugin.config.keys import is_whole, shown
-from gramgan_plugin.registration import did_you_mean, registered
+from gramgan_plugin.config.keys import is_whole
+from gramgan_plugin.registries import registered
 from gramgan_plugin.sections import section
+from gramgan_plugin.utils.text import did_you_mean, shown_value
 
 Hint = str | Callable[[Any, Mapping[str, Any]], str]  # or a function of (value, the whole options)
 
@@ -100,7 +101,7 @@ def mistaken_type(kind: str, name: Any, where: str) -> str | None:
     """What is wrong with the name of a class, where more can be said than that nothing is registered under it.
 
     Args:
-        kind: as ``registration.lookup`` takes it.
+        kind: as ``registries.lookup`` takes it.
         name: the name.
         where: the block that it stands in: a discriminator belongs under ``network_d``, and none under ``network_g``.
 
@@ -119,14 +120,12 @@ def mistaken_type(kind: str, name: Any, where: str) -> str | None:
     what = "discriminator" if judges else kind
     here = TYPES.get(kind, {}).get(name.lower())
     if here is not None and judges in (None, _judges(here)):
-        return f"no {what} named {shown(name)} is registered; here it is '{here}'"
+        return f"no {what} named {shown_value(name)} is registered; here it is '{here}'"
     if judges is None:
         return None
     fitting = sorted(one for one in known if _judges(one) == judges)
-    hint = did_you_mean(name, fitting)
-    if judges and "did you mean" not in hint:
-        hint = f"; there are {', '.join(fitting)}"
-    return f"no {what} named {shown(name)} is registered{hint}"
+    hint = did_you_mean(name, fitting, *([f"; there are {', '.join(fitting)}"] if judges else []))
+    return f"no {what} named {shown_value(name)} is registered{hint}"
 
 
 def networks(where: str) -> list[str]:

@@ -19,7 +19,7 @@ from gramgan_plugin.config.schema_texture import TEXTURE
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.models.optim import known_schedulers
-from gramgan_plugin.registration import registered
+from gramgan_plugin.registries import registered
 
 Schema = dict[str, Any]
 

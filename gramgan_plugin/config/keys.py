@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+from gramgan_plugin.utils.text import shown_value
+
 
 @dataclass(frozen=True)
 class Key:
@@ -43,32 +45,17 @@ class Key:
             return None
         words, fits = KINDS[self.kind][:2]
         if not fits(value):
-            return f"expected {words}, not {shown(value)}{_hint(self.kind, value)}"
+            return f"expected {words}, not {shown_value(value)}{_hint(self.kind, value)}"
         members = value if isinstance(value, list) else [value]
         for member in members:
             if self.choices and member not in self.choices:
-                return f"expected one of {', '.join(map(str, self.choices))}, not {shown(member)}"
+                return f"expected one of {', '.join(map(str, self.choices))}, not {shown_value(member)}"
         for number in members:
             if self.least is not None and number < self.least:
-                return f"must be at least {self.least:g}, not {shown(number)}"
+                return f"must be at least {self.least:g}, not {shown_value(number)}"
             if self.below is not None and number >= self.below:
-                return f"must be less than {self.below:g}, not {shown(number)}"
+                return f"must be less than {self.below:g}, not {shown_value(number)}"
         return None
-
-
-def shown(value: Any) -> str:
-    """A value as messages show it, in at most some 60 characters.
-
-    >>> shown("x" * 100)
-    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
-    """
-    if isinstance(value, Mapping):
-        return "a section"
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # a list that holds itself; an integer of thousands of digits
-        return f"this {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:55]}..."
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -6,11 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.config.yaml_reader import MOST_BYTES, parse_yaml
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.files import expanded
-from gramgan_plugin.registration import did_you_mean
-from gramgan_plugin.text import shortened
+from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.text import did_you_mean, shortened
+from gramgan_plugin.utils.yaml_io import MOST_BYTES, parse_yaml
 
 NOT_TOML = "TOML, but option files are YAML: `lr = 1e-4` is `lr: 1e-4`, `[train]` is `train:` with its keys indented"
 

@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from gramgan_plugin.config import annotations
-from gramgan_plugin.config.keys import KINDS, Key, is_number, shown
+from gramgan_plugin.config.keys import KINDS, Key, is_number
 from gramgan_plugin.models.components import Component
+from gramgan_plugin.utils.text import shown_value
 
 # BasicSR annotates nothing. What its parameters of these names mean, wherever they stand.
 UPSTREAM: dict[str, Key] = {
@@ -93,14 +94,14 @@ class Parameter:
         if self.annotation is not None:
             if annotations.fits(self.annotation, value, whole_floats=self.whole_floats):
                 return None
-            return f"expected {annotations.words(self.annotation)}, not {shown(value)}"
+            return f"expected {annotations.words(self.annotation)}, not {shown_value(value)}"
         if value is None and (self.default is None or isinstance(self.default, str)):
             return None
         if value is None and self.asks_for:
             return f"expected {self.asks_for}, not null"
         if self.key is not None:
             if self.key.kind == "whole" and isinstance(value, float) and not self.whole_floats:
-                return f"expected a whole number without a point, not {shown(value)}"
+                return f"expected a whole number without a point, not {shown_value(value)}"
             if self.key.kind == "flag" and type(value) is int and value in (0, 1):
                 return None
             return self.key.mistake(value)
@@ -118,7 +119,7 @@ class Parameter:
             plain = isinstance(value, list)
         else:
             return None
-        return None if plain else f"expected {self.asks_for}, not {shown(value)}"
+        return None if plain else f"expected {self.asks_for}, not {shown_value(value)}"
 
 
 def parameters_of(component: Component) -> dict[str, Parameter]:

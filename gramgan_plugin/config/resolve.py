@@ -6,12 +6,13 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.config.keys import Key, is_whole, shown
+from gramgan_plugin.config.keys import Key, is_whole
 from gramgan_plugin.config.schema import SECTIONS, TOP, with_names_of_today
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR
 from gramgan_plugin.config.schema_models import MODELS
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.files import expanded
+from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.text import shown_value
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # file systems take 255, and some names get an ending
 # Real-ESRGAN's option files have a data set DF2K+OST.
@@ -57,7 +58,7 @@ def resolve_options(
     opt["dist"] = launcher != "none"
     opt["launcher"] = launcher
     opt["num_gpu"] = _count_gpus(opt.get("num_gpu", "auto"))
-    # A run that goes on takes the seed that was drawn when it began.
+    # A resumed run takes the seed that was drawn when it began.
     opt["manual_seed_drawn"] = opt.get("manual_seed") is None
     if opt["manual_seed_drawn"]:
         opt["manual_seed"] = random.SystemRandom().randint(1, 10000)
@@ -80,7 +81,7 @@ def check_name(name: Any, key: str, plain: re.Pattern[str] = NAME) -> None:
         OptionError: if it isn't.
     """
     if not isinstance(name, str) or not plain.match(name):
-        raise OptionError(f"{key}: {shown(name)} {NOT_A_NAME}")
+        raise OptionError(f"{key}: {shown_value(name)} {NOT_A_NAME}")
 
 
 def _count_gpus(asked: Any) -> int:
@@ -90,7 +91,7 @@ def _count_gpus(asked: Any) -> int:
     if asked == "auto":
         return present
     if isinstance(asked, bool) or not isinstance(asked, int) or asked < 0:
-        raise OptionError(f"num_gpu: expected auto or a number of GPUs (0 for the CPU), not {shown(asked)}")
+        raise OptionError(f"num_gpu: expected auto or a number of GPUs (0 for the CPU), not {shown_value(asked)}")
     if asked > present:
         raise OptionError(f"num_gpu: {asked} asked for, {present} found; `num_gpu: auto` takes what there is")
     return asked

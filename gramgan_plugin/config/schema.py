@@ -46,7 +46,7 @@ PATH: dict[str, Key] = {
     "param_key_d": Key("text", "which weights of that file, as param_key_g"),
     "strict_load_d": Key("flag", "as strict_load_g", default=True),
     "resume_state": Key("path", "a training state to go on from; --auto_resume finds the newest"),
-    "ignore_resume_networks": Key("texts", "networks that keep their pretrain_network_* when a run goes on"),
+    "ignore_resume_networks": Key("texts", "networks that keep their pretrain_network_* when a run is resumed"),
 }
 
 VAL: dict[str, Key] = {
@@ -93,7 +93,7 @@ LOGGER: dict[str, Key] = {
         "Weights & Biases; needs its package: pip install wandb",
         keys={
             "project": Key("text", "project that the run is sent to; null for none"),
-            "resume_id": Key("text", "id of a run there to go on with; a run that goes on here finds its own"),
+            "resume_id": Key("text", "id of a run there to resume; a run resumed here finds its own"),
         },
     ),
 }
@@ -106,7 +106,7 @@ DIST_PARAMS: dict[str, Key] = {
 
 SECTIONS: dict[str, dict[str, Key]] = {"path": PATH, "val": VAL, "logger": LOGGER, "dist_params": DIST_PARAMS}
 
-# A run's recorded options.yml has these, too. They are worked out anew.
+# A run's recorded options.yml has these, too. They are computed anew.
 WORKED_OUT = {
     "": frozenset(
         {"is_train", "auto_resume", "dist", "launcher", "rank", "world_size", "root_path", "manual_seed_drawn"},

@@ -5,14 +5,14 @@ from typing import Any
 
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES, GramGANDiscriminator
 from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import SMALLEST, GramGANRealPhotoDiscriminator
+from gramgan_plugin.config.consistency_texture import check_texture
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema_datasets import DATASETS
-from gramgan_plugin.config.sense_texture import check_texture
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.losses.masked_ragan_loss import MASKS
 from gramgan_plugin.models.components import Component
-from gramgan_plugin.registration import lookup
+from gramgan_plugin.registries import lookup
 from gramgan_plugin.sections import section
 
 # Discriminators of a fixed input size -> the size where none is given.

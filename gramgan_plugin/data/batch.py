@@ -17,7 +17,7 @@ def to_model_batch(batch: dict[str, Any], device: torch.device) -> dict[str, Any
     uint8 images cross to the device as bytes and become floats there. Without ``lq``, LQ is the MATLAB
     bicubic of ``gt`` by ``1 / scale``, rounded to 8 bits; when the batch has ``gt_margin``, GT has that many
     pixels of context on every side, which serve the downsampling and are then cut from both. ``lq_kind`` names
-    another of ``lq_levels``' kinds; ``gt_transposed`` tells in which images rows and columns of the photo have changed
+    another of ``lq_levels``' kinds; ``gt_transposed`` says in which images rows and columns of the photo have changed
     places, as that matters then. All four are dropped once used, so running this on its own result changes nothing.
 
     Args:
@@ -85,7 +85,7 @@ def _one_text(value: str | Sequence[str], name: str) -> str:
 
 
 def _one_int(value: Any, name: str) -> int:
-    """The int of a whole batch, which collation has turned into a tensor of N equal ones."""
+    """Return the int of a whole batch, which collation has turned into a tensor of N equal ones."""
     values = {int(v) for v in torch.as_tensor(value).flatten().tolist()}
     if len(values) != 1:
         raise ValueError(f"{name}: one value for the whole batch is needed, got {sorted(values)}")

@@ -1,34 +1,30 @@
 """``benchmark.json`` beside a benchmark set's folders: where its images come from, and of which kind its LQ is."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.data.images import list_images
-from gramgan_plugin.files import real_path
 from gramgan_plugin.functional.matlab_bicubic import KINDS, MATLAB_BICUBIC
-from gramgan_plugin.text import printable
+from gramgan_plugin.utils.io import MOST_BYTES, file_sha256, parse_json, real_path
+from gramgan_plugin.utils.text import printable
 
 RECORD = "benchmark.json"
 FORMAT = 1
 OTHER = "other"
-MOST_BYTES = 2**20
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 over the image files of a folder, as ``sha256sum * | sha256sum`` gives it there (``LC_ALL=C``)."""
+    """Return the SHA-256 over the image files of a folder, as ``sha256sum * | sha256sum`` gives it (``LC_ALL=C``)."""
     names = sorted(list_images(folder), key=lambda name: name.encode("utf-8", "surrogateescape"))
     whole = hashlib.sha256()
     for name in names:
-        with (folder / name).open("rb") as file:
-            one = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{one}  {name}\n".encode("utf-8", "surrogateescape"))
+        whole.update(f"{file_sha256(folder / name)}  {name}\n".encode("utf-8", "surrogateescape"))
     return whole.hexdigest()
 
 
 def describe_lq(record: dict[str, Any]) -> str:
-    """The kind of LQ in words.
+    """Return the kind of LQ in words.
 
     Example:
         >>> describe_lq({"kind": "other", "from": "flat folder", "largest_difference": 12, "mean_difference": 0.912})
@@ -49,7 +45,7 @@ def describe_lq(record: dict[str, Any]) -> str:
 
 
 def recorded_lq(gt: Path, lq: Path) -> str | None:
-    """What ``benchmark.json`` says of the LQ in a folder.
+    """Return what ``benchmark.json`` says of the LQ in a folder.
 
     Args:
         gt: the folder of GT.
@@ -61,11 +57,11 @@ def recorded_lq(gt: Path, lq: Path) -> str | None:
     path = real_path(lq).parent / RECORD
     try:
         with path.open("rb") as file:
-            record = json.loads(file.read(MOST_BYTES))
+            record = parse_json(file.read(MOST_BYTES))
         if record["format"] != FORMAT or real_path(gt) != path.parent / record["gt"]["folder"]:
             return None
         (found,) = (one for one in record["lq"].values() if one["folder"] == real_path(lq).name)
         return describe_lq(found) if found["sha256"] == folder_digest(lq) else None
     # None, or nothing that was written here.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None

@@ -1,4 +1,4 @@
-"""What a training set consists of, in so few numbers that a run can tell on resume whether it is the same."""
+"""What a training set consists of, in so few numbers that a resumed run can check whether it is the same."""
 
 import hashlib
 import os
@@ -11,13 +11,13 @@ import lmdb
 
 from gramgan_plugin.data.images import SUFFIXES
 from gramgan_plugin.data.lmdb_environment import META_INFO, extent
-from gramgan_plugin.data.manifest import changed_since, read_manifest
+from gramgan_plugin.data.lmdb_manifest import changed_since, read_manifest
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import expanded
 from gramgan_plugin.sections import section
+from gramgan_plugin.utils.io import expanded
 
 NAMES_OF_ROOTS = ("dataroot", "meta_info")
-# How samples are loaded and called, not what they are; the batch and the enlargement are told apart from these.
+# How samples are loaded and called, not what they are; the batch and the enlargement are recorded apart from these.
 WITHOUT_EFFECT = frozenset(
     (
         "name",
@@ -46,7 +46,7 @@ def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
     Only names, sizes and lists are read, so 100,000 images take about a second, and a copy of the data in another
     place is the same data: neither paths nor times count. An LMDB that was prepared or verified by ``basicsr prepare``
     has the fingerprint of its content in its manifest: where both sides have one, packing again or compacting changes
-    nothing, and other images under the same keys are told. What cannot be shown: in a folder, an image replaced by one
+    nothing, and other images under the same keys are detected. Not detected: in a folder, an image replaced by one
     of the same name and size in bytes; in an LMDB, images replaced behind LMDB's back; in one without a manifest, a
     new LMDB with the same list and as many pages, and compacting it with ``mdb_copy -c`` counts as a change.
 
@@ -57,7 +57,7 @@ def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``roots``: for each such option a list of what stands there, by ``kind``: an ``lmdb`` (``meta_info``, the
         SHA-256 of its list; ``entries``, ``bytes`` and ``transactions``, see ``extent``; ``content``, where its
-        manifest tells), a ``folder`` (``files``, the number of its images with those in subfolders; ``bytes``;
+        manifest says), a ``folder`` (``files``, the number of its images with those in subfolders; ``bytes``;
         ``names``, the SHA-256 of their relative paths and sizes), a ``file`` (``bytes``; ``content``, a SHA-256).
         ``options``: numbers, flags and texts.
     """
@@ -78,9 +78,9 @@ def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two fingerprints of a training set, a line each; no lines if it is the same.
+    """Return what differs between two fingerprints of a training set, a line each; no lines if it is the same.
 
-    What one of the two does not tell is not compared, but for options.
+    What one of the two does not state is not compared, but for options.
 
     Example:
         >>> changes({"options": {"gt_size": 128}}, {"options": {"gt_size": 192, "use_rot": True}})
@@ -105,7 +105,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """The first of the differences between what stood at a root and what stands there, the plainest first."""
+    """Return the first of the differences between what stood at a root and what stands there, the plainest first."""
     if old["kind"] != new["kind"]:
         return f"{_KINDS[new['kind']]}, was {_KINDS[old['kind']]}"
     same_images = new["kind"] == "lmdb" and "content" in new and old.get("content") == new["content"]
@@ -134,7 +134,7 @@ def _is_root(name: str) -> bool:
 
 
 def _root(path: Path) -> dict[str, Any] | None:
-    """What stands at a path; None if nothing does, or it cannot be read, which others tell."""
+    """Return what stands at a path; None if nothing does, or it cannot be read, which others report."""
     with suppress(OSError):
         if (path / "data.mdb").is_file():
             return _lmdb(path)
@@ -151,7 +151,7 @@ def _lmdb(path: Path) -> dict[str, Any]:
         found["meta_info"] = _content(path / META_INFO)
     with suppress(lmdb.Error):
         found |= extent(path)
-    with suppress(lmdb.Error, UserError):  # reading it will tell
+    with suppress(lmdb.Error, UserError):  # reading it will report it
         record = read_manifest(path)
         if record is not None and changed_since(record, path) is None:
             found["content"] = record["content"]
@@ -185,7 +185,7 @@ def _images(folder: str | Path, prefix: bytes, above: set[tuple[int, int]]) -> I
 
 
 def _content(path: Path) -> str:
-    """SHA-256 of a file, of its first and last MiB if it is large."""
+    """Return the SHA-256 of a file, of its first and last MiB if it is large."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         if path.stat().st_size <= WHOLE_FILE:
@@ -199,7 +199,7 @@ def _content(path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """An option as a checkpoint can hold it; None for what cannot be compared, and for texts that are paths."""
+    """Return an option as a checkpoint can hold it; None for what cannot be compared, and for texts that are paths."""
     if isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):

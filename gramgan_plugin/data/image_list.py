@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.text import printable
+from gramgan_plugin.utils.text import printable
 
 LARGEST = 256 * 2**20  # bytes
 
@@ -11,7 +11,7 @@ LARGEST = 256 * 2**20  # bytes
 def read_image_list(path: Path) -> list[str]:
     """Return the names in a list as BasicSR's scripts write it: ``0001_s001.png (480,480,3)`` on each line.
 
-    What follows a blank and an opening bracket is not read; empty lines are passed over.
+    What follows a blank and an opening bracket is not read; empty lines are skipped.
 
     Args:
         path: a text file in UTF-8.

@@ -60,7 +60,7 @@ def mod_crop(image: Image, scale: int) -> Image:
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[str]:
-    """Names of the image files in a folder, relative to it, with ``/``, sorted; hidden files are left out."""
+    """Return the names of the image files in a folder, relative to it, with ``/``, sorted; no hidden files."""
     found = folder.rglob("*") if recursive else folder.iterdir()
     relative = (path.relative_to(folder) for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(path.as_posix() for path in relative if not any(part.startswith(".") for part in path.parts))

@@ -8,12 +8,12 @@ from pathlib import Path
 import lmdb
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import real_path
+from gramgan_plugin.utils.io import real_path
 
 META_INFO = "meta_info.txt"
 
 # lmdb refuses to open a path twice in one process, so the readers of a process share its environment.
-# After a fork the parent's environment must not be used any more: the process id tells.
+# After a fork the parent's environment must not be used any more: the process id shows it.
 _environments: "weakref.WeakValueDictionary[str, lmdb.Environment]" = weakref.WeakValueDictionary()
 _environments_pid = os.getpid()
 _lock = threading.Lock()
@@ -44,7 +44,7 @@ def open_environment(path: Path) -> lmdb.Environment:
 
 
 def extent(path: Path) -> dict[str, int]:
-    """How much an LMDB holds, from its first two pages: ``entries``, ``bytes`` in use, ``transactions`` written so far.
+    """Return how much an LMDB holds, by its first two pages: ``entries``, ``bytes`` in use, ``transactions``.
 
     Raises:
         lmdb.Error: see ``open_environment``.
@@ -58,7 +58,7 @@ def extent(path: Path) -> dict[str, int]:
 
 
 def check_whole(path: Path, environment: lmdb.Environment) -> int:
-    """The number of entries; a file that was cut short is refused.
+    """Return the number of entries; a file that was cut short is refused.
 
     LMDB maps the file into memory, and the system kills a process that reads behind its end.
 
@@ -73,5 +73,5 @@ def check_whole(path: Path, environment: lmdb.Environment) -> int:
 
 
 def bytes_in_use(environment: lmdb.Environment) -> int:
-    """Bytes of an LMDB's file up to its last page in use."""
+    """Return the bytes of an LMDB's file up to its last page in use."""
     return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])

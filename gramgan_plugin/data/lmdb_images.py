@@ -9,7 +9,7 @@ from typing import Any
 import lmdb
 
 from gramgan_plugin.data.lmdb_environment import META_INFO, check_whole, open_environment
-from gramgan_plugin.data.manifest import Digest, check_manifest, write_manifest
+from gramgan_plugin.data.lmdb_manifest import Digest, check_manifest, write_manifest
 from gramgan_plugin.errors import UserError
 
 _SIDE = r"[1-9]\d{0,8}"
@@ -85,7 +85,7 @@ class LmdbWriter:
         os.fsync(self._meta.fileno())
 
     def state(self) -> dict[str, Any]:
-        """What another writer needs to go on from here; plain JSON."""
+        """Return what another writer needs to resume from here; plain JSON."""
         return {
             "entries": self._environment.stat()["entries"],
             "meta_info": self._meta.tell(),
@@ -135,7 +135,7 @@ class LmdbImages:
             )
 
     def read(self, key: str) -> bytes:
-        """The file's bytes under a key.
+        """Return the file's bytes under a key.
 
         Raises:
             UserError: if there is none, or the LMDB is damaged.
@@ -152,7 +152,7 @@ class LmdbImages:
         return bytes(data)
 
     def disagreement(self, most: int = 10_000) -> str | None:
-        """How ``meta_info.txt`` and ``data.mdb`` differ, in words, or None; no image is read.
+        """Return how ``meta_info.txt`` and ``data.mdb`` differ, in words, or None; no image is read.
 
         Args:
             most: up to so many keys are looked up, spread evenly over all.

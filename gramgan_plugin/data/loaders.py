@@ -13,13 +13,14 @@ from gramgan_plugin.data.seeded import SampleIndex, SeededDataset, SeededSampler
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE, Batch, SkippingDataset, UnreadableImages, collate
 from gramgan_plugin.data.workers import Lifeline
 from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.registration import lookup
+from gramgan_plugin.registries import lookup
+from gramgan_plugin.utils.text import first_line
 
 _SYSTEM_ERROR = re.compile(r"\[Errno (?P<number>\d+)\] (?P<what>[^:]*)(?:: '(?P<file>.*)')?$")
 
 
 def build_dataset(key: str, options: dict[str, Any]) -> Dataset[Any]:
-    """A dataset from its option block.
+    """Return a dataset from its option block.
 
     Raises:
         OptionError: if its type is unknown, or a key it needs is missing.
@@ -31,7 +32,7 @@ def build_dataset(key: str, options: dict[str, Any]) -> Dataset[Any]:
     except KeyError as error:
         raise OptionError(f"datasets.{key}: {cls.__name__} needs the key {error}") from error
     except (FileNotFoundError, NotADirectoryError, AssertionError, ValueError) as error:
-        raise OptionError(f"datasets.{key}: {str(error).splitlines()[0]}") from error
+        raise OptionError(f"datasets.{key}: {first_line(error)}") from error
 
 
 class TrainingData:
@@ -96,7 +97,7 @@ class TrainingData:
         return self._from(epoch + batch // self.batches_per_epoch, batch % self.batches_per_epoch)
 
     def facts(self) -> dict[str, Any]:
-        """What decides the order and content of the batches, besides the seed, in plain types; for the checkpoints."""
+        """Return what decides order and content of the batches besides the seed, in plain types; for checkpoints."""
         return {
             "images": self.size,
             "batch": self.batch_size * self.sampler.num_replicas,  # of all processes
@@ -115,7 +116,7 @@ class TrainingData:
 
     def _loaded(self, epoch: int, batch: int) -> Iterator[Batch]:
         lifeline = Lifeline()
-        # One iterator for all epochs, so that loading goes on over their ends.
+        # One iterator for all epochs, so that loading continues over their ends.
         loader = iter(
             DataLoader(
                 self.dataset,
@@ -131,10 +132,10 @@ class TrainingData:
         try:
             yield from loader
         except (UserError, OSError) as error:
-            told = _told_by_a_worker(error)
-            if told is error:
+            original = _from_a_worker(error)
+            if original is error:
                 raise
-            raise told from error
+            raise original from error
         finally:
             del loader  # the last reference: its workers end in good order
             lifeline.cut()
@@ -148,8 +149,8 @@ class TrainingData:
             epoch, batch = epoch + 1, 0
 
 
-def _told_by_a_worker(error: UserError | OSError) -> UserError | OSError:
-    """The error itself; from a worker process its message comes wrapped in that process's traceback."""
+def _from_a_worker(error: UserError | OSError) -> UserError | OSError:
+    """Return the error itself; from a worker process its message comes wrapped in that process's traceback."""
     lines = str(error).strip().splitlines()
     if not lines or "DataLoader worker process" not in lines[0]:
         return error
@@ -161,7 +162,7 @@ def _told_by_a_worker(error: UserError | OSError) -> UserError | OSError:
 
 
 def build_test_loaders(opt: dict[str, Any], phase: str) -> list[DataLoader[Any]]:
-    """A loader of single images for each dataset whose key begins with ``phase`` (``val``, ``test``), in key order."""
+    """Return loaders of single images for the datasets of a phase (``val``, ``test``), in the order of their keys."""
     loaders = []
     for key, options in sorted(opt["datasets"].items()):
         if options["phase"] == phase:

@@ -1,6 +1,5 @@
 """Pairs of GT and LQ images for training and validation, as 8-bit tensors."""
 
-import difflib
 import random
 from typing import Any
 
@@ -9,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gramgan_plugin.data.cache import ImageCache, ImageSizeError
 from gramgan_plugin.data.fingerprint import WITHOUT_EFFECT
+from gramgan_plugin.data.image_cache import ImageCache, ImageSizeError
 from gramgan_plugin.data.images import Image, decode, mod_crop
 from gramgan_plugin.data.pairs import LQ_MADE, FolderImages, Pair, Source, find_pairs, option
 from gramgan_plugin.data.photos import PhotoError, decode_photo
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
+from gramgan_plugin.utils.text import did_you_mean
 
 # Read here; the loaders read those without effect on the samples.
 KNOWN = WITHOUT_EFFECT | {
@@ -46,7 +46,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             ``use_hflip``, ``use_rot`` (true by default); ``io_backend`` (``type: lmdb | disk``, by default what the
             path ends in), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only), ``meta_info_file`` (lists
             the GT images that count), ``color`` (``y``: luma alone; ``rgb`` by default), ``cache`` (keep decoded
-            images in memory, see :class:`gramgan_plugin.data.cache.ImageCache`; false by default).
+            images in memory, see :class:`gramgan_plugin.data.image_cache.ImageCache`; false by default).
 
     Raises:
         OptionError: if an option is missing, wrong or not known here, or GT and LQ do not have the same names.
@@ -173,7 +173,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         return random.randint(0, lq_height - side), random.randint(0, lq_width - side)
 
     def _draw_turn(self) -> tuple[bool, bool, bool]:
-        """Whether to flip horizontally, vertically, and to transpose: drawn in upstream's order."""
+        """Return whether to flip horizontally, vertically, and to transpose: drawn in upstream's order."""
         hflip = bool(self.opt.get("use_hflip", True)) and random.random() < 0.5
         rot = bool(self.opt.get("use_rot", True))
         vflip = rot and random.random() < 0.5
@@ -194,9 +194,8 @@ def _check_known(opt: dict[str, Any]) -> None:
     """
     for key, value in opt.items():
         if value is not None and key not in KNOWN:
-            near = difflib.get_close_matches(str(key), KNOWN, 1)
-            hint = f"did you mean '{near[0]}'?" if near else "remove it"
-            raise OptionError(f"{option(opt, key)}: {NOT_HERE.get(key, 'not known to PairedSRDataset')}; {hint}")
+            hint = did_you_mean(key, KNOWN, "; remove it")
+            raise OptionError(f"{option(opt, key)}: {NOT_HERE.get(key, 'not known to PairedSRDataset')}{hint}")
 
 
 def _read(source: Source, key: str, manage_colours: bool) -> Image:

@@ -9,9 +9,9 @@ from gramgan_plugin.data.images import list_images
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.photos import PhotoError, photo_info
 from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.files import expanded
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, MATLAB_UINT8
-from gramgan_plugin.text import printable
+from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.text import printable
 
 # What the option ``lq`` can be -> the kind of LQ that is made from GT then.
 LQ_MADE = {"bicubic": MATLAB_BICUBIC, "bicubic-uint8": MATLAB_UINT8}
@@ -42,7 +42,7 @@ class FolderImages:
             raise _not_there(path, absent, len(self.files))
 
     def read(self, key: str) -> bytes:
-        """The bytes of a file, by its path as in :meth:`names`."""
+        """Return the bytes of a file, by its path as in :meth:`names`."""
         return Path(key).read_bytes()
 
     def names(self, wanted: Collection[str] | None = None) -> dict[str, str]:
@@ -101,7 +101,7 @@ class Pair(NamedTuple):
 
 
 def find_pairs(opt: dict[str, Any]) -> list[Pair]:
-    """All pairs that a dataset's options name, in the order of the roots, then of the names or as they are listed.
+    """Return all pairs that a dataset's options name, in the order of the roots, then of names or as listed.
 
     Args:
         opt: ``phase``, ``dataroot_gt``, ``dataroot_lq`` or ``lq``, ``meta_info_file``, ``io_backend``,
@@ -130,7 +130,7 @@ def find_pairs(opt: dict[str, Any]) -> list[Pair]:
 
 
 def template_hint(gt: Collection[str], lq: Collection[str]) -> str:
-    """The ``filename_tmpl`` by which each GT image has a partner, as the end of a message; empty if there is none.
+    """Return the ``filename_tmpl`` by which each GT image has a partner, as the end of a message; or "".
 
     Args:
         gt: names without suffixes.
@@ -148,7 +148,7 @@ def template_hint(gt: Collection[str], lq: Collection[str]) -> str:
 
 
 def option(opt: dict[str, Any], key: str) -> str:
-    """The full path of a dataset's option, as a user finds it in the option file."""
+    """Return the full path of a dataset's option, as a user finds it in the option file."""
     return f"datasets.{opt.get('phase', 'train')}.{key}"
 
 
@@ -168,7 +168,7 @@ def _pairs_of(opt: dict[str, Any], gt_root: Path, lq_root: Path) -> list[Pair]:
 
 
 def _gt(opt: dict[str, Any], root: Path) -> tuple[Source, dict[str, str]]:
-    """The GT of a root, and its keys by name: sorted, or those that ``meta_info_file`` lists, in its order."""
+    """Return the GT of a root, and its keys by name: sorted, or those that ``meta_info_file`` lists, in its order."""
     listed = _listed(opt)
     gt = _source(opt, "dataroot_gt", root, "{}", listed)
     if listed is None:

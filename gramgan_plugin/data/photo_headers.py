@@ -14,7 +14,7 @@ from typing import IO, Literal, NamedTuple
 from PIL import Image as PillowImage
 from PIL.ImageFile import ImageFile
 
-from gramgan_plugin.text import printable
+from gramgan_plugin.utils.text import first_line, printable
 
 # A damaged EXIF block makes Pillow warn; the photo is read all the same.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -80,7 +80,7 @@ class Header(NamedTuple):
 
 
 def read_header(file: IO[bytes], max_pixels: int) -> Header:
-    """Open an image file and look at its header.
+    """Open an image file and read its header.
 
     Args:
         file: open at its begin; it stays in use for the pixels.
@@ -124,13 +124,13 @@ def faults_of_file() -> Iterator[None]:
 
 
 def _reason_of(error: Exception) -> str:
-    """Why a parser gave up, in words."""
+    """Return why a parser gave up, in words."""
     if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE):
         return f"cannot be read: {error.strerror}"
-    text = printable((str(error).strip().splitlines() or [""])[0])[:LONGEST_REASON]
+    text = printable(first_line(error))[:LONGEST_REASON]
     if "unknown pixel mode" in text:  # TIFF: floating-point colours, for one
         return "samples of a kind that is not read; save it with 8 or 16 bits"
-    return "cut short" if "truncated" in text.lower() else f"damaged: {text or type(error).__name__}"
+    return "cut short" if "truncated" in text.lower() else f"damaged: {text}"
 
 
 def _open(file: IO[bytes], start: bytes) -> ImageFile:
@@ -160,7 +160,7 @@ def _form_of(start: bytes) -> tuple[str, str]:
 
 
 def _needs(file: IO[bytes], start: bytes) -> int:
-    """How long the file must be by its first bytes: WebP tells its length, TIFF where its directory lies."""
+    """Return how long the file must be by its first bytes: WebP states its length, TIFF where its directory lies."""
     if start[:4] == b"RIFF":
         return 8 + int.from_bytes(start[4:8], "little")
     if start[:4] not in (b"II*\0", b"MM\0*"):

@@ -31,7 +31,7 @@ def check_jpeg_whole(data: bytes) -> None:
 
 
 def checked_png(data: bytes) -> bytes:
-    """The file without chunks that pixels do not need, for libpng writes its complaints about those to stderr.
+    """Return the file without chunks that pixels do not need, for libpng writes its complaints about those to stderr.
 
     One with EXIF's orientation stays, if its checksum is right.
 
@@ -61,7 +61,7 @@ _TIFF_TAGS = frozenset((*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 284
 
 
 def plain_tiff(data: bytes) -> bytes:
-    """The file with a first directory of only what pixels need: OpenCV reports every other tag on stderr.
+    """Return the file with a first directory of only what pixels need: OpenCV reports every other tag on stderr.
 
     Args:
         data: a TIFF. A BigTIFF is returned as it is.

@@ -38,7 +38,7 @@ _READ = ("1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK", "I;16", "I;16B", "I", *_
 
 
 class PhotoInfo(NamedTuple):
-    """What a header tells.
+    """What a header says.
 
     Attributes:
         width: in pixels as displayed, hence turned as EXIF says.
@@ -56,7 +56,7 @@ class PhotoInfo(NamedTuple):
 
 
 def photo_info(photo: Path | bytes, max_pixels: int = MAX_PIXELS) -> PhotoInfo:
-    """Look at a photo's header; no pixel is decoded.
+    """Read a photo's header; no pixel is decoded.
 
     Args:
         photo: the file's path, or its bytes.
@@ -81,7 +81,7 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
 
 
 def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
-    """The file of a photo, once its header and length show that it may be one.
+    """Return the file of a photo, once its header and length show that it may be one.
 
     Raises:
         PhotoError: as :func:`read_photo`.
@@ -189,7 +189,7 @@ def _managed(pixels: Image, header: Header) -> Image:
 
 
 def _pillow(header: Header) -> Image:
-    """All that is out of the ordinary, at Pillow's speed."""
+    """Decode all that OpenCV does not read right, at Pillow's speed."""
     image = header.image
     image.load()
     if image.mode.startswith("I"):
@@ -200,7 +200,7 @@ def _pillow(header: Header) -> Image:
 
 
 def _without_alpha(image: PillowImage.Image, header: Header) -> PillowImage.Image:
-    """In mode L, RGB or CMYK."""
+    """Return the image in mode L, RGB or CMYK."""
     if header.key is not None:  # a gray level or colour of PNG that means transparent
         samples = np.atleast_3d(np.asarray(image.convert("L") if image.mode == "1" else image))
         key = np.array(header.key) * (255 // (2**header.bits - 1))

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, default_collate
 
 from gramgan_plugin.data.seeded import SampleIndex, SeededDataset
 from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped, UserError
-from gramgan_plugin.text import printable
+from gramgan_plugin.utils.text import first_line, printable
 
 MAX_UNREADABLE = 0.01  # default of datasets.train.max_unreadable
 TRIES = 10  # distinct samples that all fail: then it is not the images
@@ -88,7 +88,7 @@ class SkippingDataset(Dataset[Sample]):
         return len(self.dataset)
 
     def __getitem__(self, sample: SampleIndex) -> Sample:
-        """The sample, or its replacement.
+        """Return the sample, or its replacement.
 
         Raises:
             Exception: the first sample's own error, if ``TRIES`` distinct samples (or all there are) fail.
@@ -163,7 +163,7 @@ class UnreadableImages:
 
 
 def is_about_an_image(error: Exception) -> bool:
-    """Whether what a dataset raised may be the fault of an image, and not of options, code, memory or space."""
+    """Return whether what a dataset raised may be the fault of an image, and not of options, code, memory or space."""
     cause: BaseException | None = error
     while cause is not None:  # our own datasets raise a UserError from what they met
         if isinstance(cause, _NOT_AN_IMAGE) or (isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE):
@@ -175,7 +175,7 @@ def is_about_an_image(error: Exception) -> bool:
 
 
 def described(error: Exception, dataset: Any, index: int) -> str:
-    """The name of the image that a dataset could not read, and the reason, in one printable line."""
+    """Return the name of the image that a dataset could not read, and the reason, in one printable line."""
     if isinstance(error, UserError):
         return printable(str(error))
     name, reason = _name(dataset, index), _upstream_reason(error)
@@ -183,13 +183,12 @@ def described(error: Exception, dataset: Any, index: int) -> str:
         name, reason = str(error.filename or name), error.strerror
     if reason is None:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        said = next(iter(str(error).strip().splitlines()), "")
-        reason = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}: {said}"
+        reason = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}: {first_line(error)}"
     return printable(f"{name}: {reason}")
 
 
 def _upstream_reason(error: Exception) -> str | None:
-    """In words, what BasicSR's functions raise over an image; None for anything else."""
+    """Return in words what BasicSR's functions raise over an image; None for anything else."""
     functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     if "imfrombytes" in functions:
         return "cannot be decoded as an image"
@@ -199,7 +198,7 @@ def _upstream_reason(error: Exception) -> str | None:
 
 
 def _name(dataset: Any, index: int) -> str:
-    """What the dataset calls a sample: BasicSR's list their files in ``paths``, or their clips in ``keys``."""
+    """Return what the dataset calls a sample: BasicSR's list their files in ``paths``, or their clips in ``keys``."""
     for attribute in ("paths", "keys"):
         listed = getattr(dataset, attribute, None)
         if isinstance(listed, Sequence) and index < len(listed):

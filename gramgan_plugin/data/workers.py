@@ -32,7 +32,7 @@ class Lifeline:
         atexit.register(self._cut)
 
     def worker_init(self) -> Callable[[int], None]:
-        """The ``worker_init_fn``."""
+        """Return the ``worker_init_fn``."""
         return partial(_start, self._reader)
 
     def cut(self) -> None:
@@ -56,7 +56,7 @@ def _start(reader: Connection, worker: int) -> None:
 
 
 def _end_with_parent(reader: Connection, parent: int) -> None:
-    # Forked workers hold a copy of the other end: when the parent is killed, only the look at who it is tells them.
+    # Forked workers hold a copy of the other end: when the parent is killed, only the check of its number shows it.
     while not reader.poll(SECONDS_BETWEEN_LOOKS) and os.getppid() == parent:
         pass
     os._exit(0)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gramgan_plugin.cpu import bf16_instructions, usable_cores
-from gramgan_plugin.diagnostics.findings import Finding, first_line, ok, problem, warning
+from gramgan_plugin.diagnostics.diagnosis import Finding, named, ok, problem, warning
+from gramgan_plugin.utils.system import bf16_instructions, usable_cores
 
 # What torch's threads go by; unless the user sets them, `basicsr` does.
 OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -37,7 +37,7 @@ def _gpus() -> Iterator[Finding]:
         found = list(gpus(torch))
     except Exception as error:  # a broken driver or build raises whatever it likes
         cure = "update the NVIDIA driver, or set num_gpu: 0"
-        yield problem("GPU", f"cannot be asked: {first_line(error)}", "runs take all GPUs found", cure)
+        yield problem("GPU", f"cannot be asked: {named(error)}", "runs take all GPUs found", cure)
         return
     for number, gpu in enumerate(found):
         bf16 = "bf16" if gpu.bf16 else "no bf16 in hardware, keep train.precision: fp32"
@@ -94,14 +94,14 @@ def _shared_memory() -> Iterator[Finding]:
 
 
 def import_torch() -> Any:
-    """The module torch."""
+    """Return the module torch."""
     import torch
 
     return torch
 
 
 def gpus(torch: Any) -> Iterator[Gpu]:
-    """The CUDA devices that torch sees."""
+    """Yield the CUDA devices that torch sees."""
     if not torch.cuda.is_available():
         return
     for number in range(torch.cuda.device_count()):
@@ -111,7 +111,7 @@ def gpus(torch: Any) -> Iterator[Gpu]:
 
 
 def has_nvidia_driver() -> bool:
-    """Whether this machine seems to have an NVIDIA GPU, whatever torch sees of it."""
+    """Return whether this machine seems to have an NVIDIA GPU, whatever torch sees of it."""
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from gramgan_plugin import __version__, compat
-from gramgan_plugin.diagnostics.findings import Finding, first_line, ok, problem, warning
+from gramgan_plugin import compat
+from gramgan_plugin.diagnostics.diagnosis import Finding, named, ok, problem, warning
+from gramgan_plugin.version import __version__
 
 OURS = "gramgan-plugin"
 PYTHONS = ((3, 11), (3, 12))
@@ -77,7 +78,7 @@ def python() -> Finding:
 
 
 def package(module: str, distributions: tuple[str, ...], purpose: str, bounds: dict[str, str]) -> Finding:
-    """Whether one package is there, in a version that fits, and can be imported.
+    """Return whether one package is there, in a version that fits, and can be imported.
 
     Args:
         module: what is imported.
@@ -102,7 +103,7 @@ def package(module: str, distributions: tuple[str, ...], purpose: str, bounds: d
 
 
 def torch_pair() -> Iterator[Finding]:
-    """Whether torchvision was built for the torch that is there; it says which one it needs."""
+    """Yield whether torchvision was built for the torch that is there; it says which one it needs."""
     torch, bound = installed_version("torch"), requirements("torchvision").get("torch", "")
     if torch is not None and not fits(torch, bound):
         reason = "torchvision's operators are compiled for one torch, and fail or crash with another"
@@ -110,7 +111,7 @@ def torch_pair() -> Iterator[Finding]:
 
 
 def shims() -> Iterator[Finding]:
-    """The workarounds that this environment's packages have needed so far."""
+    """Yield the workarounds that this environment's packages have needed so far."""
     for name in compat.shims_in_force():
         yield ok("shim in force", f"{name}: {compat.REASONS[name]}")
 
@@ -147,12 +148,12 @@ def conflicts() -> Iterator[Finding]:
 
 
 def python_version() -> tuple[int, int, int]:
-    """The running Python's."""
+    """Return the running Python's."""
     return sys.version_info[:3]
 
 
 def installed_version(distribution: str) -> str | None:
-    """A distribution's version, or None if it is not installed."""
+    """Return a distribution's version, or None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -160,21 +161,21 @@ def installed_version(distribution: str) -> str | None:
 
 
 def import_error(module: str) -> str | None:
-    """Why a module cannot be imported, or None if it can."""
+    """Return why a module cannot be imported, or None if it can."""
     try:
         importlib.import_module(module)
     except Exception as error:  # a mismatched binary raises whatever it likes
-        return first_line(error)
+        return named(error)
     return None
 
 
 def search_path() -> list[Path]:
-    """The folders where the shell looks for commands."""
+    """Return the folders where the shell looks for commands."""
     return [Path(folder) for folder in dict.fromkeys(os.get_exec_path())]
 
 
 def requirements(distribution: str) -> dict[str, str]:
-    """What an installed distribution asks of others (``{"torch": ">=2.6,<3"}``), without its extras."""
+    """Return what an installed distribution asks of others (``{"torch": ">=2.6,<3"}``), without its extras."""
     try:
         declared = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
@@ -184,7 +185,7 @@ def requirements(distribution: str) -> dict[str, str]:
 
 
 def fits(version: str, bound: str) -> bool:
-    """Whether a version lies within bounds; their numbers are compared as far as the bound's go.
+    """Return whether a version lies within bounds; their numbers are compared as far as the bound's go.
 
     >>> fits("2.10.0+cu128", ">=2.6,<3"), fits("1.4.2.1", "==1.4.2"), fits("1.4.20", "==1.4.2")
     (True, False, False)

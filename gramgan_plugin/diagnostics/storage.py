@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.diagnostics.findings import Finding, ok, problem, warning
-from gramgan_plugin.files import real_path
-from gramgan_plugin.json_record import parse_json
+from gramgan_plugin.diagnostics.diagnosis import Finding, ok, problem, warning
+from gramgan_plugin.utils.io import lock_holder, real_path
 
 GB = 10**9
 SPARE, LEAST = 5 * GB, GB // 2
@@ -38,7 +37,7 @@ def working_directory() -> Iterator[Finding]:
 
 
 def dataroots(options: Mapping[str, Any]) -> Iterator[Finding]:
-    """The kind of file system below the data that an option file names; an LMDB should not lie behind a network.
+    """Yield the kind of file system below the data that an option file names; an LMDB should not lie behind a network.
 
     Data that are not there are left to the check of the options.
     """
@@ -64,15 +63,10 @@ def _dataroot(key: str, root: Path, block: Mapping[str, Any]) -> Finding:
 
 
 def runs(experiments: Path = Path("experiments")) -> Iterator[Finding]:
-    """The runs in the working directory that are live."""
+    """Yield the runs in the working directory that are live."""
     for holder in sorted(experiments.glob("*/.lock.json")):
         if is_locked(holder.with_name(".lock")):
-            try:
-                content = parse_json(holder.read_text(encoding="utf-8"))
-                who = f"process {int(content['pid'])} on {content['host']}"
-            except (OSError, ValueError, KeyError, TypeError):
-                who = "another process"
-            yield ok("live run", f"{holder.parent}, held by {who}")
+            yield ok("live run", f"{holder.parent}, held by {lock_holder(holder)}")
 
 
 def _space(topic: str, folder: Path, reason: str, aside: str = "") -> Finding:
@@ -84,12 +78,12 @@ def _space(topic: str, folder: Path, reason: str, aside: str = "") -> Finding:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that can still be written in a folder."""
+    """Return how many bytes can still be written in a folder."""
     return shutil.disk_usage(folder).free
 
 
 def write_error(folder: Path) -> str | None:
-    """Why no file can be made in a folder, or None if one can; it is gone at once."""
+    """Return why no file can be made in a folder, or None if one can; it is gone at once."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return None
@@ -98,7 +92,7 @@ def write_error(folder: Path) -> str | None:
 
 
 def file_system(path: Path) -> str | None:
-    """The kind of the file system that a path lies on (``ext4``, ``nfs4``), or None where the system doesn't tell."""
+    """Return the type of a path's file system (``ext4``, ``nfs4``), or None where the system doesn't report it."""
     try:
         text = mount_table()
     except OSError:
@@ -124,7 +118,7 @@ def mount_table() -> str:
 
 
 def is_locked(lock: Path) -> bool:
-    """Whether a run holds its lock; a run that was killed has left the file, but no lock.
+    """Return whether a run holds its lock; a run that was killed has left the file, but no lock.
 
     Asking takes the lock for a moment, shared, so nothing is written.
     """

@@ -1,11 +1,11 @@
 """Weight files: which are there, whether they can be read, and where the rest comes from."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.diagnostics.findings import Finding, ok, problem
+from gramgan_plugin.diagnostics.diagnosis import Finding, ok, problem
+from gramgan_plugin.utils.io import file_sha256
 
 VGG19_NAME = "vgg19-dcbb9e9d.pth"
 VGG19_HASH = "dcbb9e9d"  # how the SHA-256 of torchvision's file begins
@@ -29,7 +29,7 @@ def vgg19() -> Iterator[Finding]:
 
 
 def named_weights(options: Mapping[str, Any]) -> Iterator[Finding]:
-    """The weight files that an option file names and that are there; the check of the options tells the others."""
+    """Yield the weight files that an option file names; missing ones are reported by the check of the options."""
     for key, value in (options.get("path") or {}).items():
         if key.startswith("pretrain_network") or key == "resume_state":
             file = Path(str(value)).expanduser()
@@ -47,7 +47,7 @@ def _megabytes(file: Path) -> str:
 
 def _vgg19_file(topic: str, file: Path, cure: str) -> Finding:
     size = _megabytes(file)
-    if sha256(file).startswith(VGG19_HASH):
+    if file_sha256(file).startswith(VGG19_HASH):
         return ok(topic, f"{file}, {size}, torchvision's")
     error = unreadable_as_vgg19(file)
     if error is None:
@@ -55,14 +55,8 @@ def _vgg19_file(topic: str, file: Path, cure: str) -> Finding:
     return problem(topic, f"{file}: {error}", "the perceptual loss cannot be computed with it", cure)
 
 
-def sha256(file: Path) -> str:
-    """Hex digest of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def unreadable_as_vgg19(file: Path) -> str | None:
-    """Why a file cannot serve as VGG19's weights, down to the first layer at least, or None if it can."""
+    """Return why a file cannot serve as VGG19's weights, down to the first layer at least, or None if it can."""
     from gramgan_plugin.checkpoints.headers import read_headers
     from gramgan_plugin.checkpoints.vgg19 import vgg19_misfit
     from gramgan_plugin.errors import UserError
@@ -74,14 +68,14 @@ def unreadable_as_vgg19(file: Path) -> str | None:
 
 
 def hub_cache() -> Path:
-    """Where torch keeps the weights that it has fetched."""
+    """Return where torch keeps the weights that it has fetched."""
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def vgg19_url() -> str:
-    """Where torchvision fetches VGG19's weights."""
+    """Return where torchvision fetches VGG19's weights."""
     from torchvision.models import VGG19_Weights
 
     return str(VGG19_Weights.IMAGENET1K_V1.url)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gramgan_plugin.errors import UserError, is_out_of_memory
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
+from gramgan_plugin.utils.text import first_line
 
 logger = logging.getLogger("basicsr")
 
@@ -54,7 +55,7 @@ class ModelEnlarger:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                said = str(error).strip().partition("\n")[0]
+                said = first_line(error)
             # Outside of `except`, whose error holds on to the tensors of the failed call.
             self._take_smaller_tiles(height, width, said)
 

@@ -1,16 +1,15 @@
 """Which LQ a table was measured with: two kinds of bicubic differ by more than two methods do."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.data.benchmark_record import recorded_lq
-from gramgan_plugin.data.manifest import read_manifest
+from gramgan_plugin.data.lmdb_manifest import read_manifest
 from gramgan_plugin.data.pairs import LQ_MADE
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import expanded, real_path
 from gramgan_plugin.functional.matlab_bicubic import KINDS
+from gramgan_plugin.utils.io import expanded, parse_json, real_path
 
 NOT_RECORDED = "not recorded"
 
@@ -53,7 +52,7 @@ def _held_out_made(lq: Path) -> Any:
     if folder.name != "test":
         return None
     try:
-        record = json.loads((folder.parent / "dataset.json").read_text(encoding="utf-8"))
+        record = parse_json((folder.parent / "dataset.json").read_bytes())
         return record.get("lq") if lq.name == f"LQ_x{record.get('scale')}" else None
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         return None

@@ -19,8 +19,9 @@ from gramgan_plugin.errors import OptionError, UserError, is_out_of_memory
 from gramgan_plugin.evaluation.lq_kind import NOT_RECORDED, lq_kind
 from gramgan_plugin.evaluation.pictures import Image
 from gramgan_plugin.evaluation.set_images import SetImage, set_images
-from gramgan_plugin.files import replace_file
-from gramgan_plugin.registration import lookup
+from gramgan_plugin.registries import lookup
+from gramgan_plugin.utils.io import replace_file
+from gramgan_plugin.utils.text import first_line
 
 
 @dataclass
@@ -213,7 +214,7 @@ def _enlarged(enlarge: Enlarge, batch: dict[str, Any], who: str) -> Tensor:
         if is_out_of_memory(error):
             raise
         height, width = batch["lq"].shape[-2:]
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(f"{who} cannot enlarge it ({width}x{height}): {reason}") from error
 
 
@@ -248,7 +249,7 @@ def metric_value(metric: str, block: Mapping[str, Any], name: str, image: Image,
     except (AssertionError, TypeError, ValueError, RuntimeError, ArithmeticError, IndexError, cv2.error) as error:
         if is_out_of_memory(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise OptionError(f"{key}: {block['type']} cannot measure {name} ({_size(image)}): {reason}") from error
     if not math.isfinite(value):
         why = "it equals GT" if truth is not None and np.array_equal(image, truth) else "too small for crop_border?"

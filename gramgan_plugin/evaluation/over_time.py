@@ -10,12 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from gramgan_plugin.checkpoints.tensor_files import save_json
 from gramgan_plugin.errors import OptionError, file_errors
 from gramgan_plugin.evaluation.measure import Measured, metric_value, to_uint8, write_image
 from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
-from gramgan_plugin.json_record import parse_json
+from gramgan_plugin.utils.io import parse_json, save_json
 
 CROP = 160
 SHOWN = 6  # of the validations

@@ -20,7 +20,7 @@ from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models.layout import set_layout
 from gramgan_plugin.models.optim import build_optimizer, scheduler_class
 from gramgan_plugin.models.padding import pad_to_multiple, side_multiple
-from gramgan_plugin.text import printable, shown
+from gramgan_plugin.utils.text import printable, shown
 
 logger = logging.getLogger("basicsr")
 

@@ -7,7 +7,7 @@ from urllib.error import URLError
 from gramgan_plugin.checkpoints.vgg19 import UPSTREAM_WEIGHTS
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.models.basicsr_fixes import HostFixes
-from gramgan_plugin.registration import lookup
+from gramgan_plugin.registries import lookup
 
 
 def build_model(opt: dict[str, Any]) -> Any:

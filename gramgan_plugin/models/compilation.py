@@ -9,7 +9,7 @@ from torch import nn
 from torch._functorch import config as functorch
 
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.registration import did_you_mean
+from gramgan_plugin.utils.text import did_you_mean
 
 COMPILED = ("g", "d", "vgg")
 # Torch's other modes replay CUDA graphs, whose second call (D on SR) overwrites the outputs of the first (D on GT).

@@ -8,7 +8,7 @@ from typing import Any
 
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.optim import optimizer_class, scheduler_class
-from gramgan_plugin.registration import lookup
+from gramgan_plugin.registries import lookup
 
 # What the caller of a metric gives, and what BasicSR's bookkeeping reads.
 NOT_A_METRICS_OPTION = {"img", "img2", "better"}

@@ -7,7 +7,7 @@ from torch import nn
 
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.resources import open_resources
-from gramgan_plugin.registration import lookup
+from gramgan_plugin.registries import lookup
 from gramgan_plugin.steps.terms import Term
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gramgan_plugin.cpu import bf16_instructions
 from gramgan_plugin.models.layout import set_layout
 from gramgan_plugin.models.mixed_precision import DTYPES
 from gramgan_plugin.sections import section
+from gramgan_plugin.utils.system import bf16_instructions
+from gramgan_plugin.utils.text import first_line
 
 logger = logging.getLogger("basicsr")
 
@@ -94,8 +95,7 @@ def choose_speed(opt: Mapping[str, Any], device: torch.device) -> Speed:
         try:
             seconds = time_variants(opt, device, variants)
         except Exception as error:  # what is wrong with networks or sizes is said where they are used
-            reason = str(error).strip().partition("\n")[0]
-            logger.warning(f"train.precision, train.channels_last: auto could not be timed ({reason})")
+            logger.warning(f"train.precision, train.channels_last: auto could not be timed ({first_line(error)})")
     best = fastest(seconds)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         agreed = [best]

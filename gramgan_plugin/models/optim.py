@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from gramgan_plugin.checkpoints.restore_optimizers import IMPLEMENTATION_FLAGS
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.registration import did_you_mean
+from gramgan_plugin.utils.text import did_you_mean
 
 
 def build_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimizer:

@@ -7,15 +7,14 @@ import hashlib
 import io
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import replace_file
 from gramgan_plugin.patchdb.faiss_library import faiss_library
+from gramgan_plugin.utils.io import parse_json, replace_file, replacing
 
 logger = logging.getLogger("basicsr")
 
@@ -72,18 +71,13 @@ def _write(file: Path, index: Any) -> str:
     """Write an index without holding its bytes in memory; gives their SHA-256."""
     faiss = faiss_library()
     digest = hashlib.sha256()
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")  # each process of a distributed run may write one
-    try:
-        with temporary.open("wb") as stream:
+    with replacing(file, synced=False, shared=True) as stream:  # each process of a distributed run may write one
 
-            def write(data: bytes) -> None:
-                stream.write(data)
-                digest.update(data)
+        def write(data: bytes) -> None:
+            stream.write(data)
+            digest.update(data)
 
-            faiss.write_index(index, faiss.PyCallbackIOWriter(write))
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+        faiss.write_index(index, faiss.PyCallbackIOWriter(write))
     return digest.hexdigest()
 
 
@@ -116,10 +110,10 @@ def read_facts(path: Path, kind: str) -> IndexFacts | None:
     try:
         with file.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
-        facts = IndexFacts(**json.loads(data)) if len(data) <= MOST_BYTES else None
+        facts = IndexFacts(**parse_json(data)) if len(data) <= MOST_BYTES else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         facts = None
     if facts is not None and _is_sound(facts, kind):
         return facts

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.json_record import SHA256, is_count, read_record
+from gramgan_plugin.utils.io import SHA256, is_count, read_record
 
 MANIFEST = "manifest.json"
 SOURCES = "sources.jsonl"

@@ -4,7 +4,6 @@
 plain ``.npy`` files, a row for each patch. ``index/`` in it is a cache and no part of the database.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gramgan_plugin.errors import OptionError, UserError, file_errors
-from gramgan_plugin.files import expanded
-from gramgan_plugin.json_lines import read_lines
 from gramgan_plugin.patchdb.manifest import MANIFEST, SOURCES, Definition, read_manifest
+from gramgan_plugin.utils.io import expanded, file_sha256, read_lines
 
 VARIANTS = ("original", "down", "affine")  # the photo itself, bicubic x1/2 of it, a slightly warped copy of it
 
@@ -216,8 +214,8 @@ def _verify(store: Store) -> None:
     hashes = {name: facts["sha256"] for name, facts in store.manifest["arrays"].items()}
     for name, expected in {**hashes, SOURCES: store.manifest["sources"]["sha256"]}.items():
         path = store.path / name
-        with file_errors(path), path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+        with file_errors(path):
+            if file_sha256(path) != expected:
                 raise _damaged(path, "its SHA-256 is not that of the manifest")
 
 

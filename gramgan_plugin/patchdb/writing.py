@@ -10,8 +10,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gramgan_plugin import __version__
-from gramgan_plugin.json_lines import as_line
 from gramgan_plugin.patchdb.manifest import (
     ARRAYS,
     FORMAT,
@@ -23,6 +21,8 @@ from gramgan_plugin.patchdb.manifest import (
     manifest_bytes,
 )
 from gramgan_plugin.patchdb.moments import gram_rows, moments
+from gramgan_plugin.utils.io import as_line
+from gramgan_plugin.version import __version__
 
 ROWS_AT_ONCE = 65536
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import replace_file
-from gramgan_plugin.json_lines import read_lines
-from gramgan_plugin.json_record import is_count
+from gramgan_plugin.utils.io import is_count, read_lines, replace_file
 
 Curve = list[tuple[int, float]]  # (iteration, value), by iteration; a value that is not finite is nan
 MOST_ITERATIONS = 10**15

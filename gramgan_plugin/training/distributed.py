@@ -11,7 +11,7 @@ import torch
 from torch import distributed
 
 from gramgan_plugin.errors import Preempted, UserError
-from gramgan_plugin.text import shortened
+from gramgan_plugin.utils.text import first_line, shortened
 
 # What gloo, nccl and the store through which processes find each other say when one of them is gone or silent.
 _GONE = re.compile(
@@ -85,9 +85,8 @@ def start(launcher: str, *, use_gpus: bool = True) -> tuple[int, int]:
         distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
     except (distributed.DistNetworkError, distributed.DistStoreError) as error:
         place = f"{environment['MASTER_ADDR']}:{environment['MASTER_PORT']}"
-        line = str(error).strip().splitlines()[0]
         raise UserError(
-            f"--launcher {launcher}: the processes cannot meet at {place} ({line}); is another run there? "
+            f"--launcher {launcher}: the processes cannot meet at {place} ({first_line(error)}); is another run there? "
             "(torchrun --standalone finds a free port; MASTER_PORT sets one)"
         ) from error
     return distributed.get_rank(), distributed.get_world_size()

@@ -12,11 +12,11 @@ from typing import Any
 
 from gramgan_plugin.errors import OptionError, file_errors
 from gramgan_plugin.evaluation.measure import SetResult
-from gramgan_plugin.json_lines import JsonLines
-from gramgan_plugin.text import printable
 from gramgan_plugin.training.bar import ProgressBar
 from gramgan_plugin.training.health import Health
 from gramgan_plugin.training.wandb_log import WandbRun, project_of
+from gramgan_plugin.utils.io import JsonLines
+from gramgan_plugin.utils.text import printable
 
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 # Left out of the log line, which is to be read while it goes by; metrics.jsonl and TensorBoard have them.

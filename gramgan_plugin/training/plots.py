@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import replace_file
 from gramgan_plugin.training.curves import Curve, Metrics, read_metrics, smoothed
+from gramgan_plugin.utils.io import replace_file
+from gramgan_plugin.utils.text import printable
 
 FORMATS = (".png", ".svg", ".pdf")
 MOST_PANELS = 100
@@ -171,4 +172,4 @@ def _draw_line(axes: Any, line: Line, colour: str, window: int) -> None:
 
 def _words(text: str) -> str:
     """Return text from files so that it is drawn as it stands: on one line, with no dollar read as mathematics."""
-    return "".join(char if char.isprintable() else "?" for char in text).replace("$", r"\$")
+    return printable(text).replace("$", r"\$")

@@ -16,14 +16,11 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from gramgan_plugin.checkpoints.tensor_files import save_json
 from gramgan_plugin.errors import UserError, file_errors
-from gramgan_plugin.files import replace_file
-from gramgan_plugin.json_lines import JsonLines, read_lines
-from gramgan_plugin.json_record import is_count, parse_json
 from gramgan_plugin.models.components import with_defaults
 from gramgan_plugin.sections import section
-from gramgan_plugin.yaml_writer import yaml_text
+from gramgan_plugin.utils.io import JsonLines, is_count, lock_holder, read_lines, replace_file, save_json
+from gramgan_plugin.utils.yaml_io import yaml_text
 
 logger = logging.getLogger("basicsr")
 
@@ -194,7 +191,7 @@ def _hold(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(
-            f"{folder}: in use by {_holder(folder)}; wait for it, or give this run another `name`"
+            f"{folder}: in use by {lock_holder(folder / HOLDER)}; wait for it, or give this run another `name`"
         ) from error
     try:
         save_json({"host": socket.gethostname(), "pid": os.getpid()}, folder / HOLDER)
@@ -202,14 +199,6 @@ def _hold(folder: Path) -> Iterator[None]:
     finally:
         (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
-
-
-def _holder(folder: Path) -> str:
-    try:
-        holder = parse_json((folder / HOLDER).read_text(encoding="utf-8"))
-        return f"process {int(holder['pid'])} on {holder['host']!r}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
 
 
 def _release_name(folder: Path, archive: Path) -> Path:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gramgan_plugin.checkpoints.tensor_files import save_json
 from gramgan_plugin.errors import OptionError, Preempted
-from gramgan_plugin.json_record import parse_json
+from gramgan_plugin.utils.io import parse_json, save_json
+from gramgan_plugin.utils.text import first_line
 
 logger = logging.getLogger("basicsr")
 
@@ -65,9 +65,8 @@ class WandbRun:
                 settings=wandb.Settings(disable_git=True, disable_code=True, console="off"),
             )
         except Exception as error:  # its own classes, those of its network libraries, of its settings
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise OptionError(
-                f"logger.wandb.project: Weights & Biases says: {said}; log in with `wandb login`, or set "
+                f"logger.wandb.project: Weights & Biases says: {first_line(error)}; log in with `wandb login`, or set "
                 "WANDB_MODE=offline and send the run later with `wandb sync`"
             ) from error
         save_json({"id": own_id, "project": options["project"]}, folder / ID_FILE)

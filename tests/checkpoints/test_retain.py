@@ -7,8 +7,8 @@ import pytest
 
 from gramgan_plugin.checkpoints.resume import newest_checkpoint
 from gramgan_plugin.checkpoints.retain import Checkpoints
-from gramgan_plugin.checkpoints.tensor_files import describe_file, save_json
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.utils.io import describe_file, save_json
 
 
 class Model:

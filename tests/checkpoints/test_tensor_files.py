@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gramgan_plugin.checkpoints.tensor_files import describe_file, load_tensors, save_json, save_tensors
+from gramgan_plugin.checkpoints.tensor_files import load_tensors, save_tensors
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.utils.io import describe_file, save_json
 
 
 class _Touch:

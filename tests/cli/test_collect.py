@@ -40,7 +40,9 @@ class TestCollect:
 
     def test_feature_defaults_are_those_of_the_library(self) -> None:
         from gramgan_plugin.cli.main import build_parser
-        from gramgan_plugin.data.collect import Criteria, Manner, Network
+        from gramgan_plugin.prepare.collect.collector import CollectOptions
+        from gramgan_plugin.prepare.collect.criteria import Criteria
+        from gramgan_plugin.prepare.collect.network import Network
 
         args = build_parser().parse_args(["prepare", "collect", "x", "--out", "y"])
         for name, value in vars(Criteria()).items():
@@ -48,8 +50,8 @@ class TestCollect:
         for name in ("max_bytes", "max_total", "timeout", "retries", "allow_private"):
             assert getattr(args, name) == getattr(Network(), name)
         for name in ("connections", "licence", "strip_metadata", "on_error"):
-            assert getattr(args, name) == getattr(Manner(), name)
-        assert args.report_photos == Manner().shown
+            assert getattr(args, name) == getattr(CollectOptions(), name)
+        assert args.report_photos == CollectOptions().shown
 
     def test_feature_failed_are_named(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         listed = tmp_path / "list.txt"

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gramgan_plugin import diagnostics
 from gramgan_plugin.cli.main import main
-from gramgan_plugin.diagnostics import software, storage
+from gramgan_plugin.diagnostics import hardware, software, storage, weights
 
 
 @pytest.fixture
@@ -16,7 +15,7 @@ def healthy(monkeypatch):
     """What may differ from machine to machine, and is no part of these tests."""
     monkeypatch.setattr(storage, "free_bytes", lambda folder: 10**12)
     monkeypatch.setattr(software, "search_path", list)
-    monkeypatch.setattr(diagnostics, "devices", list)
+    monkeypatch.setattr(hardware, "devices", list)
 
 
 def _findings(capsys: pytest.CaptureFixture[str], section: str) -> list[dict[str, str]]:
@@ -62,7 +61,7 @@ class TestReport:
         assert (finding["topic"], "cannot be imported" in finding["fact"]) == ("faiss-cpu", True)
 
     def test_a_check_that_fails_itself(self, healthy, workdir, capsys, monkeypatch):
-        monkeypatch.setattr(diagnostics, "vgg19", lambda: 1 / 0)
+        monkeypatch.setattr(weights, "vgg19", lambda: 1 / 0)
         assert main(["doctor"]) == 0
         assert "warning  weights: cannot be examined: ZeroDivisionError" in capsys.readouterr().out
 

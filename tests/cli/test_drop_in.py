@@ -63,12 +63,14 @@ def _upstream_esrgan(sample_pair: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def large_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sub-images of 128 pixels, the size of upstream's discriminator."""
-    from gramgan_plugin.data.prepare.pack import prepare_photos
-    from gramgan_plugin.data.prepare.sample import sample_photos
+    from gramgan_plugin.prepare.pack import prepare_photos
+    from gramgan_plugin.prepare.plan import Settings
+    from gramgan_plugin.prepare.presets import Preset
+    from gramgan_plugin.prepare.sample import sample_photos
 
     out = tmp_path_factory.mktemp("large") / "set"
     photos = [(name, path) for name, path in sample_photos() if name in ("chelsea.png", "coffee.png")]
-    prepare_photos(photos, out, crop_size=128, step=128, hold_out=("coffee",), progress=False)
+    prepare_photos(photos, out, Settings(4, Preset(128, 128, 0)), hold_out=("coffee",), progress=False)
     return out
 
 

@@ -377,7 +377,7 @@ class TestExplain:
     )
     def test_a_bug_of_ours_keeps_its_traceback(self, error, workdir, monkeypatch):
         assert explain(error, "train") is None
-        from gramgan_plugin.data.prepare import folders
+        from gramgan_plugin.prepare import folders
 
         def raises(*arguments: Any) -> None:
             raise error

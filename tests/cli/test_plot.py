@@ -60,11 +60,11 @@ class TestPlot:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["frist"], "frist: no such run, here or in experiments/; did you mean first?"),
+            (["frist"], "frist: no such run, here or in experiments/; did you mean 'first'?"),
             (["zzz"], "zzz: no such run, here or in experiments/; there are first, second"),
             (["quick"], "experiments/quick: no metrics.jsonl in it; there are runs in it: l1"),
             (["experiments/empty"], "experiments/empty: no metrics.jsonl in it; has training started there?"),
-            (["first", "--metrics", "l_g_pxi"], "--metrics l_g_pxi: no such curve; did you mean l_g_pix?"),
+            (["first", "--metrics", "l_g_pxi"], "--metrics l_g_pxi: no such curve; did you mean 'l_g_pix'?"),
             (["first", "--metrics", "zzz"], "--metrics zzz: no such curve; there are lr, l_g_pix, l_d_real"),
             (["first", "--out", "a.gif"], "a.gif: the picture's name has to end in .png"),
             (["bad.jsonl"], "bad.jsonl, line 1: not a line of JSON"),

@@ -15,9 +15,10 @@ from gramgan_plugin.cli.prepare import add_parser
 from gramgan_plugin.data.images import decode
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
-from gramgan_plugin.data.prepare.shrink import shrink
-from gramgan_plugin.data.prepare.verify import find_target, verify
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.prepare.shrink import shrink
+from gramgan_plugin.prepare.verify.run import verify
+from gramgan_plugin.prepare.verify.targets import find_target
 from tests.functional.matlab_reference import matlab_uint8
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gramgan_plugin.cli.main import main
-from tests.data.prepare.verify.lmdbs import cuts, put, write_set
+from tests.prepare.verify.lmdbs import cuts, put, write_set
 
 
 @pytest.fixture

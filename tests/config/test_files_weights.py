@@ -114,11 +114,11 @@ class TestNetworks:
     def test_what_a_resumed_run_does_not_read(self, tiny_options, workdir):
         Path("g.pth").write_bytes(PAGE)
         tiny_options["path"]["pretrain_network_g"] = "g.pth"
-        assert problems(tiny_options, goes_on=True) == []
+        assert problems(tiny_options, resumed=True) == []
         tiny_options["path"]["ignore_resume_networks"] = ["network_g"]
-        assert len(problems(tiny_options, goes_on=True)) == 1
+        assert len(problems(tiny_options, resumed=True)) == 1
         tiny_options["path"]["ignore_resume_networks"] = ["net_g"]
-        (problem,) = problems(tiny_options, goes_on=True)
+        (problem,) = problems(tiny_options, resumed=True)
         assert problem == "path.ignore_resume_networks: 'net_g' is no network; write network_g, network_d or both"
 
 

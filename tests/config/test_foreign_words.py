@@ -9,7 +9,7 @@ import pytest
 from gramgan_plugin.config import check_options
 from gramgan_plugin.config.foreign_words import KEYS, TYPES
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.registration import registered
+from gramgan_plugin.registries import registered
 
 
 def _problems(options: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gramgan_plugin.cli.main import main
-from gramgan_plugin.config import check_options, load_options, parse_yaml
+from gramgan_plugin.config import check_options, load_options
 from gramgan_plugin.config.annotations import fits
 from gramgan_plugin.config.flat import flat_yaml
 from gramgan_plugin.config.json_schema import json_schema
@@ -27,8 +27,9 @@ from gramgan_plugin.config.schema_models import MODELS
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models import gramgan_model
 from gramgan_plugin.models.components import Component
-from gramgan_plugin.registration import lookup, registered
+from gramgan_plugin.registries import lookup, registered
 from gramgan_plugin.steps.terms import FORMS, form_of
+from gramgan_plugin.utils.yaml_io import parse_yaml
 
 SHIPPED = sorted(str(one) for one in files("gramgan_plugin.options").iterdir() if str(one).endswith(".yml"))
 NAMES = [Path(path).stem for path in SHIPPED]

@@ -15,8 +15,8 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from gramgan_plugin.data import fingerprint as module
 from gramgan_plugin.data.fingerprint import changes, fingerprint
 from gramgan_plugin.data.lmdb_images import LmdbImages
-from gramgan_plugin.data.manifest import Digest, write_manifest
-from gramgan_plugin.data.prepare.pack import Report
+from gramgan_plugin.data.lmdb_manifest import Digest, write_manifest
+from gramgan_plugin.prepare.pack import Report
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from gramgan_plugin.data.images import encode_png, read_image
 from gramgan_plugin.data.lmdb_images import LmdbWriter
 from gramgan_plugin.data.paired_sr_dataset import KNOWN, PairedSRDataset, _turned
 from gramgan_plugin.data.photos import read_photo
-from gramgan_plugin.data.prepare.pack import Report
-from gramgan_plugin.data.prepare.shrink import shrink
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional.matlab_bicubic import lq_levels
+from gramgan_plugin.prepare.pack import Report
+from gramgan_plugin.prepare.shrink import shrink
 from tests.functional.matlab_reference import matlab_uint8
 
 CPU = torch.device("cpu")

@@ -19,9 +19,9 @@ import tifffile
 from PIL import Image as PillowImage
 from PIL import ImageCms, ImageOps
 
-from gramgan_plugin.data.collect.examine import examine
 from gramgan_plugin.data.photo_headers import read_header
 from gramgan_plugin.data.photos import MAX_PIXELS, PhotoError, PhotoInfo, decode_photo, photo_info, read_photo
+from gramgan_plugin.prepare.collect.examine import examine
 from tests.data import damaged_photos
 
 # pytest undoes the filter that the module sets; that nothing comes to stderr is tested in a process of its own.

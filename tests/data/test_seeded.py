@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
-from gramgan_plugin.data.prepare.pack import Report
+from gramgan_plugin.data import PairedSRDataset
 from gramgan_plugin.data.seeded import SampleIndex, SeededDataset, SeededSampler
+from gramgan_plugin.prepare.pack import Report
 
 
 class Draws(Dataset[tuple[int, float, float, float]]):

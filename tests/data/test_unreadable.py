@@ -22,7 +22,7 @@ from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.data.seeded import SampleIndex, SeededDataset
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE, TRIES, SkippingDataset, Unreadable, UnreadableImages, collate
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
-from gramgan_plugin.registration import registries
+from gramgan_plugin.registries import registries
 
 REASONS = {"truncated": "cut short", "empty": "an empty file", "text": "no image"}
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

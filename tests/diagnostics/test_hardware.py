@@ -2,8 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gramgan_plugin.cpu import Cores
-from gramgan_plugin.diagnostics import Level, examine, hardware
+from gramgan_plugin.diagnostics import hardware
+from gramgan_plugin.diagnostics.diagnosis import Level, examine
+from gramgan_plugin.utils.system import Cores
 
 
 def _torch(devices: list[SimpleNamespace], cuda: str | None = "12.8") -> SimpleNamespace:

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from gramgan_plugin import compat
-from gramgan_plugin.diagnostics import Level, examine, software
+from gramgan_plugin.diagnostics import software
+from gramgan_plugin.diagnostics.diagnosis import Level, examine
 
 
 @pytest.fixture

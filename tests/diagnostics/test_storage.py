@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gramgan_plugin.diagnostics import Level, storage
+from gramgan_plugin.diagnostics import storage
+from gramgan_plugin.diagnostics.diagnosis import Level
 
 MOUNTS = r"""
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

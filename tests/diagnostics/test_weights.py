@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from gramgan_plugin.checkpoints import vgg19
-from gramgan_plugin.diagnostics import Level, weights
+from gramgan_plugin.diagnostics import weights
+from gramgan_plugin.diagnostics.diagnosis import Level
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ class TestVGG19:
 
     def test_torchvisions_file(self, cache, monkeypatch):
         _save(cache / weights.VGG19_NAME)
-        monkeypatch.setattr(weights, "sha256", lambda file: "dcbb9e9d" + "0" * 56)
+        monkeypatch.setattr(weights, "file_sha256", lambda file: "dcbb9e9d" + "0" * 56)
         (finding,) = weights.vgg19()
         assert finding.fact.endswith("torchvision's")
 
@@ -72,7 +73,3 @@ class TestNamedWeights:
         assert (first.topic, first.fact) == ("path.pretrain_network_g", "g.pth, 2.5 MB")
         assert (second.topic, second.level) == ("train.perceptual_opt.vgg_weights", Level.OK)
         assert list(weights.named_weights({})) == []
-
-    def test_sha256(self, workdir):
-        (workdir / "x").write_bytes(b"abc")  # the example of the standard, FIPS 180
-        assert weights.sha256(workdir / "x").startswith("ba7816bf8f01cfea")

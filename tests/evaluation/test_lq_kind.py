@@ -11,9 +11,9 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from PIL import Image as PillowImage
 
 from gramgan_plugin.cli.main import main
-from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
-from gramgan_plugin.data.prepare.benchmarks import prepare_benchmarks
+from gramgan_plugin.data import PairedSRDataset
 from gramgan_plugin.evaluation.lq_kind import lq_kind
+from gramgan_plugin.prepare.benchmarks import prepare_benchmarks
 
 
 @pytest.fixture

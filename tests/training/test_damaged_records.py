@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gramgan_plugin.checkpoints.resume import damage, newest_checkpoint
-from gramgan_plugin.checkpoints.tensor_files import describe_file
 from gramgan_plugin.evaluation.over_time import _read_values
-from gramgan_plugin.training.run_folder import _holder, recorded_results
+from gramgan_plugin.training.run_folder import recorded_results
 from gramgan_plugin.training.wandb_log import _kept_id
+from gramgan_plugin.utils.io import describe_file, lock_holder
 
 DEEP = ("[" * 100_000, '{"files":' * 100_000)
 JSON = st.recursive(
@@ -85,6 +85,6 @@ class TestOthers:
     def test_small_ones(self, tmp_path, text):
         for name in (".lock.json", "wandb.json", "values.json"):
             (tmp_path / name).write_text(text)
-        assert _holder(tmp_path) == "another process"
+        assert lock_holder(tmp_path / ".lock.json") == "another process"
         assert _kept_id(tmp_path / "wandb.json") is None
         assert _read_values(tmp_path / "values.json") == {}

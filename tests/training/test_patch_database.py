@@ -10,8 +10,8 @@ import pytest
 
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.config.resolve import resolve_options
-from gramgan_plugin.data.prepare.sample import sample_photos
 from gramgan_plugin.patchdb.store import open_store
+from gramgan_plugin.prepare.sample import sample_photos
 from gramgan_plugin.training.loop import train
 from tests.vgg_reference import write_weights
 

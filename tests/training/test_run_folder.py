@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
-from gramgan_plugin.config import parse_yaml
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.training.run_folder import environment, open_run_folder, record_data, record_run
+from gramgan_plugin.utils.yaml_io import parse_yaml
 
 
 class TestOpenRunFolder:

@@ -57,13 +57,13 @@ def make_index(path: Path, kind: str) -> None:
 
 
 def print_report(report: "Report") -> int:
-    """Tell what was written.
+    """Print what was written.
 
     Returns:
         The exit code.
     """
     from gramgan_plugin.patchdb.making.info import left_out
-    from gramgan_plugin.text import printable
+    from gramgan_plugin.utils.text import printable
 
     for name, reason in report.skipped:
         print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)

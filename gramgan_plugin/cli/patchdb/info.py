@@ -30,11 +30,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: if the database cannot be used, or a file cannot be written.
     """
-    from gramgan_plugin.files import real_path, replace_file
     from gramgan_plugin.patchdb.making.info import describe, lines
     from gramgan_plugin.patchdb.making.sheet import contact_sheet, save_picture
     from gramgan_plugin.patchdb.store import open_store
-    from gramgan_plugin.text import printable
+    from gramgan_plugin.utils.io import real_path, replace_file
+    from gramgan_plugin.utils.text import printable
 
     store = open_store(args.database, verify=args.verify)
     facts = describe(store)

@@ -37,12 +37,12 @@ def run(args: argparse.Namespace) -> int:
         UserError: if the database or the image cannot be used, or a file cannot be written.
     """
     from gramgan_plugin.errors import UserError
-    from gramgan_plugin.files import replace_file
     from gramgan_plugin.patchdb.making.matches import picture_of_search
     from gramgan_plugin.patchdb.making.sheet import save_picture
     from gramgan_plugin.patchdb.search import PatchSearch
     from gramgan_plugin.patchdb.store import open_store
-    from gramgan_plugin.text import printable
+    from gramgan_plugin.utils.io import replace_file
+    from gramgan_plugin.utils.text import printable
 
     if not 1 <= args.top_k <= 16:
         raise UserError(f"--top-k {args.top_k}: must be 1 to 16")

@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for bad input.
     """
-    from gramgan_plugin.data.prepare.benchmarks import prepare_benchmarks
     from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, MATLAB_UINT8
+    from gramgan_plugin.prepare.benchmarks import prepare_benchmarks
 
     scales = tuple(args.scale or (4,))
     reports = prepare_benchmarks(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gramgan_plugin.cli.photo_options import SOME_FAILED
 
 if TYPE_CHECKING:
-    from gramgan_plugin.data.collect import Outcome
+    from gramgan_plugin.prepare.collect.collector import Outcome
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -128,8 +128,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for bad input, or if no photo is kept.
     """
-    from gramgan_plugin.data.collect import Criteria, Manner, Network, collect_photos
-    from gramgan_plugin.data.threads import threads_for
+    from gramgan_plugin.prepare.collect.collector import CollectOptions, collect_photos
+    from gramgan_plugin.prepare.collect.criteria import Criteria
+    from gramgan_plugin.prepare.collect.network import Network
+    from gramgan_plugin.utils.threads import threads_for
 
     criteria = Criteria(
         min_side=args.min_side,
@@ -146,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         retries=max(args.retries, 0),
         allow_private=args.allow_private,
     )
-    manner = Manner(
+    options = CollectOptions(
         workers=threads_for(args.workers),
         connections=args.connections,
         licence=args.licence,
@@ -154,14 +156,14 @@ def run(args: argparse.Namespace) -> int:
         on_error=args.on_error,
         shown=args.report_photos,
     )
-    outcome = collect_photos(args.sources, args.out, criteria, network, manner)
+    outcome = collect_photos(args.sources, args.out, criteria, network, options)
     return _print_outcome(outcome)
 
 
 def _print_outcome(outcome: "Outcome") -> int:
-    from gramgan_plugin.data.collect import REASONS
     from gramgan_plugin.errors import UserError
-    from gramgan_plugin.text import printable
+    from gramgan_plugin.prepare.collect.criteria import REASONS
+    from gramgan_plugin.utils.text import printable
 
     for name, reason in outcome.failed:
         print(f"failed {printable(name)}: {printable(reason)}", file=sys.stderr)

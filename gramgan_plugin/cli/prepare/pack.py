@@ -2,15 +2,16 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gramgan_plugin.cli.photo_options import SOME_FAILED, add_reading
 
 if TYPE_CHECKING:
-    from gramgan_plugin.data.prepare.folders import Photo
-    from gramgan_plugin.data.prepare.pack import Report
-    from gramgan_plugin.data.prepare.plan import FindLq
+    from gramgan_plugin.prepare.folders import Photo
+    from gramgan_plugin.prepare.pack import Report
+    from gramgan_plugin.prepare.plan import FindLq, Plan, Settings
 
 SAMPLE_OUT = Path("datasets/sample")
 SCALES = (2, 3, 4, 8)
@@ -117,22 +118,37 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for bad input.
     """
-    from gramgan_plugin.data.prepare.pack import prepare_photos
+    from gramgan_plugin.prepare.pack import prepare_photos
+    from gramgan_plugin.prepare.plan import check_usable, make_plan
+    from gramgan_plugin.prepare.sample import HELD_OUT
 
-    options = _options(args)
-    photos, options["find_lq"] = _photos(args)
+    settings = _settings(args)
+    photos, find_lq = _photos(args)
+    hold_out = HELD_OUT if args.form == "sample" else args.hold_out
     if args.dry_run:
-        return _dry_run(args, photos, options)
-    running = {"workers": args.workers, "overwrite": args.overwrite, "on_error": args.on_error}
-    report = prepare_photos(photos, args.out, **options, **running)
+        plan = make_plan(photos, settings, hold_out, find_lq)
+        check_usable(plan, len(photos), args.on_error)
+        _print_plan(plan, args.form, len(photos))
+        return SOME_FAILED if plan.refused else 0
+    report = prepare_photos(
+        photos,
+        args.out,
+        settings,
+        find_lq=find_lq,
+        hold_out=hold_out,
+        form=args.form,
+        workers=args.workers,
+        overwrite=args.overwrite,
+        on_error=args.on_error,
+    )
     _print_report(report, args.form, len(photos))
     return SOME_FAILED if report.skipped else 0
 
 
 def _photos(args: argparse.Namespace) -> "tuple[list[Photo], FindLq | None]":
     """The photos, and what finds the LQ of each, where it is given."""
-    from gramgan_plugin.data.prepare.folders import Partners, folders_photos
-    from gramgan_plugin.data.prepare.sample import sample_photos
+    from gramgan_plugin.prepare.folders import Partners, folders_photos
+    from gramgan_plugin.prepare.sample import sample_photos
 
     if args.form == "sample":
         return sample_photos(), None
@@ -147,52 +163,46 @@ def _lq_kind(args: argparse.Namespace) -> str | None:
     return args.lq[0] if args.lq is not None and len(args.lq) == 1 and args.lq[0] in LQ_KINDS else None
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """What decides on the content of the data set."""
-    from gramgan_plugin.data.prepare.encode import Encoding
-    from gramgan_plugin.data.prepare.presets import PRESETS
-    from gramgan_plugin.data.prepare.sample import OPTIONS
+def _settings(args: argparse.Namespace) -> "Settings":
+    """Return what decides on the content of the data set."""
+    from gramgan_plugin.prepare import sample
+    from gramgan_plugin.prepare.encode import Encoding
+    from gramgan_plugin.prepare.plan import Settings
+    from gramgan_plugin.prepare.presets import PRESETS, Preset
 
-    options: dict[str, Any] = {"form": args.form, "scale": args.scale, "hold_out": args.hold_out}
-    options["lq_kind"] = _lq_kind(args) or LQ_KINDS[0]
-    if args.form == "sample":
-        options |= OPTIONS
-    if args.form != "sample" or args.preset is not None:
-        options |= PRESETS[args.preset or "paper"]._asdict()
-    given = {name: getattr(args, name) for name in ("crop_size", "step", "thresh_size", "max_per_photo")}
-    options |= {name: value for name, value in given.items() if value is not None}
+    base = sample.SETTINGS if args.form == "sample" else Settings(args.scale, PRESETS["paper"])
+    grid = base.grid if args.preset is None else PRESETS[args.preset]
+    numbers = {name: getattr(args, name) for name in Preset._fields}
+    grid = grid._replace(**{name: value for name, value in numbers.items() if value is not None})
+    settings = replace(base, scale=args.scale, grid=grid, lq_kind=_lq_kind(args) or LQ_KINDS[0])
+    if args.max_per_photo is not None:
+        settings = replace(settings, most=args.max_per_photo)
     if args.encoding is not None or args.compression_level is not None:
-        options["encoding"] = Encoding(args.encoding or "png", args.compression_level)
-    return options
+        settings = replace(settings, encoding=Encoding(args.encoding or "png", args.compression_level))
+    return settings
 
 
-def _dry_run(args: argparse.Namespace, photos: "list[Photo]", options: dict[str, Any]) -> int:
-    from gramgan_plugin.data.prepare.plan import Settings, check_usable, make_plan
-    from gramgan_plugin.data.prepare.presets import Preset, expected_sub_images
+def _print_plan(plan: "Plan", form: str, photos: int) -> None:
+    from gramgan_plugin.prepare.presets import expected_sub_images
 
-    grid = Preset(*(options[name] for name in Preset._fields))
-    settings = Settings(args.scale, grid, options.get("max_per_photo"))
-    plan = make_plan(photos, settings, options["hold_out"], options["find_lq"])
-    check_usable(plan, len(photos), args.on_error)
     _print_skipped(plan.refused)
     held_out = sum(entry.held for entry in plan.entries)
     count = plan.sub_images()
     print(
         f"{count} sub-images of {len(plan.entries) - held_out} photos, {held_out} photos held out; nothing was written"
     )
-    _print_expected(args.form, len(photos), count, expected_sub_images(args.form, grid))
-    return SOME_FAILED if plan.refused else 0
+    _print_expected(form, photos, count, expected_sub_images(form, plan.settings.grid))
 
 
 def _print_skipped(skipped: list[tuple[str, str]]) -> None:
-    from gramgan_plugin.text import printable
+    from gramgan_plugin.utils.text import printable
 
     for name, reason in skipped:
         print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
 
 
 def _print_expected(form: str, photos: int, sub_images: int, expected: int | None) -> None:
-    from gramgan_plugin.data.prepare.presets import KNOWN_SETS as KNOWN
+    from gramgan_plugin.prepare.presets import KNOWN_SETS as KNOWN
 
     known = KNOWN.get(form)
     if known is None:

@@ -43,10 +43,11 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for paths that cannot be used.
     """
-    from gramgan_plugin.data.prepare.verify import find_target, verify
     from gramgan_plugin.errors import UserError
-    from gramgan_plugin.files import replace_file
-    from gramgan_plugin.text import printable
+    from gramgan_plugin.prepare.verify.run import verify
+    from gramgan_plugin.prepare.verify.targets import find_target
+    from gramgan_plugin.utils.io import replace_file
+    from gramgan_plugin.utils.text import printable
 
     if args.lq is not None and len(args.paths) > 1:
         raise UserError(f"--lq: belongs to one GT LMDB, {len(args.paths)} are named; verify them one by one")

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gramgan_plugin.data.prepare.staging import check_free, put_back
-from gramgan_plugin.data.progress import tracked_of
-from gramgan_plugin.data.threads import threads_for
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.patchdb.making.collecting import Collection, collect, open_collection
 from gramgan_plugin.patchdb.making.describing import GramDescription, description_of, description_of_features
@@ -20,6 +17,9 @@ from gramgan_plugin.patchdb.making.sources import find_photos
 from gramgan_plugin.patchdb.manifest import Definition
 from gramgan_plugin.patchdb.store import VARIANTS, open_store
 from gramgan_plugin.patchdb.writing import StoreWriter
+from gramgan_plugin.prepare.staging import check_free, put_back
+from gramgan_plugin.utils.progress import tracked_of
+from gramgan_plugin.utils.threads import threads_for
 
 
 @dataclass(frozen=True)

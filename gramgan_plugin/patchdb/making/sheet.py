@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from gramgan_plugin.data.images import encode_png
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import replace_file
 from gramgan_plugin.patchdb.moments import LEVELS, contrasts, moments
 from gramgan_plugin.patchdb.store import Store
+from gramgan_plugin.utils.io import replace_file
 
 Picture = NDArray[np.uint8]  # (H, W, 3) BGR
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.photos import decode_photo, read_photo
-from gramgan_plugin.data.prepare.folders import folder_photos
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.files import expanded, real_path
+from gramgan_plugin.prepare.folders import folder_photos
+from gramgan_plugin.utils.io import expanded, real_path
 
 
 class Photo(NamedTuple):

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from gramgan_plugin.data.prepare.staging import put_back
 from gramgan_plugin.errors import Preempted, UserError
 from gramgan_plugin.patchdb.making import build as building
 from gramgan_plugin.patchdb.making.build import build, merge, update
 from gramgan_plugin.patchdb.making.placing import DATABASE, placed
 from gramgan_plugin.patchdb.store import open_store
+from gramgan_plugin.prepare.staging import put_back
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
 QUIET = {"progress": False, "workers": 2}

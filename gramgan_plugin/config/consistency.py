@@ -1,0 +1,166 @@
+"""Checks that options fit together: names, phases and data sets; what concerns training is in ``sense_training``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gramgan_plugin.config.consistency_training import check_training, needs_gt
+from gramgan_plugin.config.findings import Findings
+from gramgan_plugin.config.keys import is_number, is_whole
+from gramgan_plugin.config.resolve import NAME, NAME_OF_DATASET, NOT_A_NAME
+from gramgan_plugin.config.schema_datasets import SCALED, WITHOUT_GT
+from gramgan_plugin.config.schema_models import DEGRADATION, Model
+from gramgan_plugin.config.sizes import check_sizes
+from gramgan_plugin.sections import section
+from gramgan_plugin.utils.text import did_you_mean, shown_value
+
+PHASES = ("train", "val", "test")
+
+
+def check_sense(opt: Mapping[str, Any], model: Model | None, is_train: bool, found: Findings) -> None:
+    """Note what cannot work together.
+
+    Args:
+        opt: options whose keys are text; values may be of any type.
+        model: what is declared of the model class; None for a third party's.
+        is_train: whether they are to train.
+        found: takes the errors and warnings.
+    """
+    _check_names(opt, found)
+    _check_phases(opt, is_train, found)
+    _check_data(opt, found)
+    _check_metrics(opt, found)
+    for key, value in section(opt, "path").items():
+        network = key.removeprefix("pretrain_")
+        if network != key and value is not None and not opt.get(network):
+            found.warn(f"path.{key}", f"there is no {network} that takes these weights")
+    if model is not None:
+        _check_real_esrgan(opt, model, is_train, found)
+    if opt.get("model_type") == "SwinIRModel" and "window_size" not in section(opt, "network_g"):
+        found.error("network_g.window_size", "missing; SwinIRModel reads it here")
+    if is_train:
+        check_training(opt, model, found)
+        check_sizes(opt, found)
+
+
+def _check_names(opt: Mapping[str, Any], found: Findings) -> None:
+    name = opt.get("name")
+    if name is not None and not (isinstance(name, str) and NAME.match(name)):
+        found.error("name", f"{shown_value(name)} {NOT_A_NAME}")
+    taken: dict[tuple[str, str], str] = {}
+    for key, block in section(opt, "datasets").items():
+        name = section(block).get("name")
+        if name is None:
+            continue
+        if not (isinstance(name, str) and NAME_OF_DATASET.match(name)):
+            found.error(f"datasets.{key}.name", f"{shown_value(name)} {NOT_A_NAME}")
+            continue
+        first = taken.setdefault((key.split("_")[0], name), key)
+        if first != key:
+            found.error(
+                f"datasets.{key}.name", f"{shown_value(name)} is the name of datasets.{first}, too; results would mix"
+            )
+
+
+def _check_phases(opt: Mapping[str, Any], is_train: bool, found: Findings) -> None:
+    datasets = section(opt, "datasets")
+    phases = {key.split("_")[0] for key in datasets}
+    for key in datasets:
+        phase = key.split("_")[0]
+        if phase not in PHASES:
+            found.error(
+                f"datasets.{key}",
+                f"unknown data set{did_you_mean(key, PHASES)} (train, val, val_1, ..., test, test_1, ...)",
+            )
+        elif phase == "train" and key != "train":
+            found.error(f"datasets.{key}", "there is one training set, `train`; PairedSRDataset takes lists of roots")
+    if is_train:
+        if not section(opt, "train"):
+            found.error("train", "missing, so this file can only be tested")
+        if "train" not in datasets:
+            found.error("datasets.train", "missing; training needs it")
+        if opt.get("val") and "val" not in phases:
+            found.warn("val", "there is no data set `val`, so nothing is validated")
+        if "val" in phases and not opt.get("val"):
+            found.warn("datasets.val", "there is no section `val`, so nothing is validated")
+    elif not phases & {"val", "test"} and phases <= set(PHASES):
+        found.error("datasets", "no test set; name one test_1, test_2, ...")
+
+
+def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
+    for key, block in section(opt, "datasets").items():
+        where, options = f"datasets.{key}", section(block)
+        kind = options["type"] if isinstance(options.get("type"), str) else ""
+        if kind in SCALED and opt.get("scale") is None:
+            found.error("scale", f"missing; {kind} needs it")
+        template = options.get("filename_tmpl", "{}")
+        if isinstance(template, str) and template.count("{}") != 1:
+            found.error(f"{where}.filename_tmpl", f"expected one {{}} as in '{{}}x4', not {shown_value(template)}")
+        if kind == "PairedSRDataset":
+            _check_pairs(options, where, found)
+        elif kind in MAY_BE_LMDB and section(options, "io_backend").get("type") == "lmdb":
+            for root in ("dataroot_gt", "dataroot_lq"):
+                path = options.get(root)
+                if isinstance(path, str) and not path.endswith(".lmdb"):
+                    found.error(
+                        f"{where}.{root}", f"{kind} asks for a name that ends in .lmdb, not {shown_value(path)}"
+                    )
+        for suffix in ("", "2"):
+            kernels, odds = options.get(f"kernel_list{suffix}"), options.get(f"kernel_prob{suffix}")
+            if isinstance(kernels, list) and isinstance(odds, list) and len(kernels) != len(odds):
+                found.error(f"{where}.kernel_prob{suffix}", f"{len(odds)} values for {len(kernels)} kernels")
+        if kind == "RealESRGANDataset" and options.get("gt_size", opt.get("gt_size")) != opt.get("gt_size"):
+            found.warn(f"{where}.gt_size", "not read here; the gt_size at the top of the file counts")
+        on_disk = section(options, "io_backend").get("type") == "disk"
+        if kind == "RealESRGANDataset" and on_disk and options.get("meta_info") is None:
+            found.error(f"{where}.meta_info", "missing; RealESRGANDataset needs it for folders")
+        share = options.get("max_unreadable")
+        if is_number(share) and share > 1:
+            found.error(f"{where}.max_unreadable", f"is a share of the images, at most 1, not {share:g}")
+        elif share is not None and key != "train":
+            found.warn(f"{where}.max_unreadable", "for training only; here every image has to be readable")
+        if kind == "SingleImageDataset" and "meta_info_file" in options and options["meta_info_file"] is None:
+            found.error(f"{where}.meta_info_file", "null, which SingleImageDataset takes for a path; leave the key out")
+        mean, std = options.get("mean"), options.get("std")
+        if kind in MAY_BE_LMDB and (mean is None) != (std is None):
+            found.error(f"{where}.{'mean' if mean is None else 'std'}", "missing; mean and std go together")
+
+
+def _check_metrics(opt: Mapping[str, Any], found: Findings) -> None:
+    """Metrics that compare with GT, over sets that have none."""
+    compare = [name for name, block in section(opt, "val", "metrics").items() if needs_gt(block)]
+    for key, block in section(opt, "datasets").items():
+        if compare and str(section(block).get("type")) in WITHOUT_GT:
+            found.warn(f"datasets.{key}", f"has no GT; val.metrics that need it are not measured: {', '.join(compare)}")
+
+
+MAY_BE_LMDB = frozenset({"PairedImageDataset", "SingleImageDataset", "RealESRGANDataset", "RealESRGANPairedDataset"})
+
+
+def _check_pairs(options: Mapping[str, Any], where: str, found: Findings) -> None:
+    gt, lq, made = options.get("dataroot_gt"), options.get("dataroot_lq"), options.get("lq")
+    if lq is None and made is None:
+        found.error(f"{where}.dataroot_lq", "missing; give a path, or `lq: bicubic`")
+    elif lq is not None and made is not None:
+        found.error(f"{where}.lq", "LQ comes from dataroot_lq or is made; give one of the two")
+    elif gt is not None and lq is not None:
+        counts = [len(roots) if isinstance(roots, list) else 1 for roots in (gt, lq)]
+        if counts[0] != counts[1]:
+            found.error(f"{where}.dataroot_lq", f"{counts[1]} paths for the {counts[0]} of dataroot_gt")
+
+
+def _check_real_esrgan(opt: Mapping[str, Any], model: Model, is_train: bool, found: Findings) -> None:
+    if not is_train or "queue_size" not in model.top or opt.get("high_order_degradation", True) is False:
+        return
+    for key in sorted(DEGRADATION & set(model.top)):
+        if opt.get(key) is None:
+            found.error(key, f"missing; {model.top[key].what}")
+    for key in ("resize_prob", "resize_prob2"):
+        if isinstance(opt.get(key), list) and len(opt[key]) != 3:
+            found.error(key, f"expected 3 probabilities (enlarge, reduce, keep), not {len(opt[key])}")
+    for key in model.top:
+        if "range" in key and isinstance(opt.get(key), list) and len(opt[key]) != 2:
+            found.error(key, f"expected the smallest and the largest value, not {len(opt[key])} values")
+    batch = section(opt, "datasets", "train").get("batch_size_per_gpu", 1)
+    queue = opt.get("queue_size", 180)
+    if is_whole(batch) and batch >= 1 and is_whole(queue) and queue % batch:
+        found.error("queue_size", f"{queue} is no multiple of batch_size_per_gpu {batch}")

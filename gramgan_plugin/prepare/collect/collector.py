@@ -1,0 +1,209 @@
+"""``basicsr prepare collect``: from folders, archives and lists of URLs to a folder of photos worth training on."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.prepare.collect.criteria import Criteria, Measured, Verdict, judge
+from gramgan_plugin.prepare.collect.downloads import fetch
+from gramgan_plugin.prepare.collect.html_report import write_report
+from gramgan_plugin.prepare.collect.keeping import Kept, kept_name, set_aside, take_back, write_kept
+from gramgan_plugin.prepare.collect.measured_journal import NAME, Journal
+from gramgan_plugin.prepare.collect.measuring import Measuring
+from gramgan_plugin.prepare.collect.network import Network
+from gramgan_plugin.prepare.collect.photo_sources import Archive, Entry, Listing, list_sources
+from gramgan_plugin.prepare.collect.records import Result, write_records
+from gramgan_plugin.utils.io import expanded
+
+PHOTOS, DOWNLOADS, REMOVED = "photos", "downloads", "removed"
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """Settings of a collection.
+
+    Attributes:
+        workers: threads that measure and write.
+        connections: downloads at the same time.
+        licence: of photos that have none by a list.
+        strip_metadata: leave EXIF and the like out of copied photos; those written anew have none.
+        on_error: "skip" continues without what cannot be had or is not a photo, "stop" ends there.
+        shown: photos of each kind in the report.
+        progress: report on stderr.
+    """
+
+    workers: int = 1
+    connections: int = 4
+    licence: str = ""
+    strip_metadata: bool = False
+    on_error: str = "skip"
+    shown: int = 100
+    progress: bool = True
+
+
+DEFAULT_CRITERIA, DEFAULT_OPTIONS = Criteria(), CollectOptions()
+
+
+@dataclass
+class Outcome:
+    """What :func:`collect_photos` did.
+
+    Attributes:
+        out: the folder.
+        counts: photos by result: "kept", or a key of ``criteria.REASONS``.
+        failed: what could not be had, and why.
+        set_aside: photos of earlier runs that are kept no more.
+        rewritten: photos that were not copied as they are.
+        with_exif: photos that were, and that hold EXIF data.
+    """
+
+    out: Path
+    counts: Counter[str] = field(default_factory=Counter)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    set_aside: int = 0
+    rewritten: int = 0
+    with_exif: int = 0
+
+
+def collect_photos(
+    sources: Sequence[Path],
+    out: Path,
+    criteria: Criteria = DEFAULT_CRITERIA,
+    network: Network | None = None,
+    options: CollectOptions = DEFAULT_OPTIONS,
+) -> Outcome:
+    """Gather photos, drop those that are unsuitable for training, and record why.
+
+    The folder then holds what these sources give by these criteria, whatever earlier runs did; what those have
+    downloaded and measured is not downloaded and measured again, so that changed criteria take seconds. Photos of
+    earlier runs that are not kept any more are moved to ``out/removed``.
+
+    Args:
+        sources: folders, archives, photos, lists of URLs; their order decides between equals.
+        out: ``photos/``, ``collected.jsonl``, ``sources.csv``, ``report.html``; for reruns ``measured.jsonl``,
+            ``downloads/``, ``thumbnails/``.
+        criteria: what is kept.
+        network: limits of downloads.
+        options: threads, errors, the report.
+
+    Raises:
+        UserError: if a source is missing, the folder is somebody else's or in use, the disk is full, or, with
+            ``on_error="stop"``, something could not be had or is no photo.
+    """
+    criteria.check()
+    out = expanded(out)
+    with _own_folder(out):
+        listing = list_sources(sources, out, out / DOWNLOADS, options.licence)
+        with closing(Journal(out)) as journal:
+            return _Collecting(out, listing, journal, criteria, network or Network(), options).run()
+
+
+class _Collecting:
+    """The stages, in their order."""
+
+    def __init__(
+        self,
+        out: Path,
+        listing: Listing,
+        journal: Journal,
+        criteria: Criteria,
+        network: Network,
+        options: CollectOptions,
+    ) -> None:
+        self.out, self.listing, self.journal = out, listing, journal
+        self.criteria, self.network, self.options = criteria, network, options
+        self.stop = options.on_error == "stop"
+        self.outcome = Outcome(out)
+        self.results: list[Result] = []
+
+    def run(self) -> Outcome:
+        urls = [item for item in self.listing.items if isinstance(item, Entry) and item.url]
+        unfetched = self._download([entry for entry in urls if entry.key not in self.journal.photos])
+        measuring = Measuring(self.out, self.journal, self.options.workers, self.stop, self.options.progress)
+        found = measuring.run([item for item in self.listing.items if item.key not in unfetched])
+        photos = [self.journal.photos[entry.key] for entry in found]
+        verdicts = judge([entry.name for entry in found], photos, self.criteria)
+        self._keep(found, photos, verdicts)
+        for entry in urls:
+            if entry.key in unfetched:
+                self._add(entry, Verdict("failed", unfetched[entry.key]))
+        for name, reason in (*self.listing.failed, *measuring.failed):
+            self.results.append(Result(name, Verdict("failed", reason)))
+        return self._report()
+
+    def _download(self, entries: Sequence[Entry]) -> dict[str, str]:
+        """Fetch what is not there; by key, why it could not be had."""
+        if self.stop and self.listing.failed:
+            raise UserError("{}: {}; remove it, or pass --on-error skip".format(*self.listing.failed[0]))
+        options, keys = self.options, {entry.url: entry.key for entry in entries}
+        failed = fetch(list(keys), self.out / DOWNLOADS, self.network, options.connections, options.progress, self.stop)
+        for url, reason in failed.items():
+            if self.stop:
+                raise UserError(f"{url}: {reason}; remove it, or pass --on-error skip")
+        return {keys[url]: reason for url, reason in failed.items()}
+
+    def _keep(self, found: Sequence[Entry], photos: Sequence[Measured], verdicts: Sequence[Verdict]) -> None:
+        """Write what is kept, and put down what became of each."""
+        options, folder = self.options, self.out / PHOTOS
+        kept = [
+            Kept(entry, photo, kept_name(entry, photo, options.strip_metadata))
+            for entry, photo, verdict in zip(found, photos, verdicts, strict=True)
+            if verdict.reason is None
+        ]
+        take_back(folder, [item.name for item in kept], self.out / REMOVED)
+        # A download may have been deleted since: only then is it needed once more.
+        problems = self._download([k.entry for k in kept if k.entry.url and not (folder / k.name).is_file()])
+        kept = [item for item in kept if item.entry.key not in problems]
+        archives = [item for item in self.listing.items if isinstance(item, Archive)]
+        unwritten = write_kept(kept, archives, folder, options.workers, options.strip_metadata, options.progress)
+        for key in unwritten:
+            self.journal.forget(key)
+        problems |= unwritten
+        names = {item.entry.key: item.name for item in kept if item.entry.key not in problems}
+        self.outcome.set_aside = set_aside(folder, frozenset(names.values()), self.out / REMOVED)
+        for entry, photo, verdict in zip(found, photos, verdicts, strict=True):
+            if entry.key in problems and verdict.reason is None:
+                self._add(entry, Verdict("failed", problems[entry.key]), photo)
+            else:
+                self._add(entry, verdict, photo, names.get(entry.key))
+
+    def _add(self, entry: Entry, verdict: Verdict, photo: Measured | None = None, kept_as: str | None = None) -> None:
+        result = Result(entry.name, verdict, photo, entry.url, entry.source, entry.licence)
+        result.kept_as = kept_as
+        self.results.append(result)
+
+    def _report(self) -> Outcome:
+        outcome, results = self.outcome, self.results
+        outcome.counts = Counter(result.verdict.reason or "kept" for result in results)
+        outcome.failed = [(r.name, r.verdict.detail) for r in results if r.verdict.reason == "failed"]
+        kept = [result.photo for result in results if result.kept_as is not None and result.photo is not None]
+        outcome.rewritten = sum(photo.rewrite is not None for photo in kept)
+        if not self.options.strip_metadata:
+            outcome.with_exif = sum(photo.exif and photo.rewrite is None for photo in kept)
+        write_records(self.out, results)
+        write_report(self.out, results, self.criteria, self.options.shown)
+        return outcome
+
+
+@contextmanager
+def _own_folder(out: Path) -> Iterator[None]:
+    """Make or check the folder, and hold it for this run alone."""
+    with file_errors(out):
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / NAME).exists())):
+            raise UserError(f"{out}: holds something else than collected photos; choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        (out / NAME).touch()
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{out}: another run is collecting into it; wait for it to end") from None
+    try:
+        yield
+    finally:
+        lock.release()

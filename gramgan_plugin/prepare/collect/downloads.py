@@ -1,0 +1,65 @@
+"""Many downloads into one folder, a few at a time."""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from gramgan_plugin.errors import file_errors
+from gramgan_plugin.prepare.collect.network import Budget, Network
+from gramgan_plugin.prepare.collect.transfer import DownloadError, download
+from gramgan_plugin.utils.progress import tracked
+from gramgan_plugin.utils.threads import in_order
+
+AHEAD = 16  # a slow one does not hold up those behind it
+
+
+def file_of(folder: Path, url: str) -> Path:
+    """Return where a URL's content lies; nothing of the URL is part of the name."""
+    return folder / hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def fetch(
+    urls: Sequence[str], folder: Path, network: Network, connections: int, progress: bool = True, stop: bool = False
+) -> dict[str, str]:
+    """Download what the folder does not hold yet.
+
+    Args:
+        urls: of http or https.
+        folder: holds one file a URL, see :func:`file_of`.
+        network: limits.
+        connections: at the same time.
+        progress: report on stderr.
+        stop: end with the first that fails.
+
+    Returns:
+        Why each of those that failed did.
+
+    Raises:
+        UserError: if the disk cannot be written.
+    """
+    missing = [url for url in urls if not file_of(folder, url).is_file()]
+    failed: dict[str, str] = {}
+    if not missing:
+        return failed
+    with file_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        budget = Budget(network.max_total - sum(path.stat().st_size for path in folder.iterdir()))
+
+    def fetch_one(url: str) -> str | None:
+        try:
+            download(url, file_of(folder, url), network, budget)
+        except DownloadError as error:
+            return str(error)
+        return None
+
+    ahead, end = AHEAD * connections, network.stop.set  # Ctrl-C ends the transfers that still run
+    with closing(in_order(fetch_one, missing, connections, ahead, end)) as results:
+        for _ in tracked(missing, "download", progress):
+            url, reason = next(results)
+            if reason is not None:
+                failed[url] = reason
+                if stop:
+                    break
+    network.stop.clear()
+    return failed

@@ -1,0 +1,170 @@
+"""``report.html``: what was kept, and what was dropped and why, to be judged by eye."""
+
+import base64
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from gramgan_plugin.prepare.collect.criteria import REASONS, Criteria
+from gramgan_plugin.prepare.collect.measuring import thumbnail_file
+from gramgan_plugin.prepare.collect.records import COLLECTED, Result
+from gramgan_plugin.utils.io import replace_file
+from gramgan_plugin.utils.text import printable
+from gramgan_plugin.version import __version__
+
+REPORT = "report.html"
+LONGEST = 300  # characters of a text from outside
+
+# All values are escaped by the template; the policy allows no script and no request whatever they hold.
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Collected photos: {{ kept }} of {{ seen }} kept</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1c1c1c;
+       background: #fff }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc }
+table { border-collapse: collapse } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
+td.n { text-align: right; font-variant-numeric: tabular-nums }
+.photos { display: flex; flex-wrap: wrap; gap: 1.2rem 1rem }
+figure { margin: 0; width: 11rem; overflow-wrap: anywhere; font-size: 12px } figure img { max-width: 100% }
+figcaption b { display: block } .soft { color: #666 }
+</style>
+</head>
+<body>
+<h1>Collected photos</h1>
+<p>{{ kept }} of {{ seen }} photos kept. All of them, with all numbers, are in {{ collected }}.</p>
+<table>
+<tr><th>result</th><th>photos</th><th>limit</th></tr>
+{% for section in sections %}
+<tr><td><a href="#{{ section.id }}">{{ section.title }}</a></td><td class="n">{{ section.count }}</td>
+<td class="soft">{{ section.limit }}</td></tr>
+{% endfor %}
+</table>
+{% for section in sections %}
+<h2 id="{{ section.id }}">{{ section.title }}: {{ section.count }}</h2>
+{% if section.count > section.results|length %}
+<p class="soft">{{ section.results|length }} of them{{ section.order }}.</p>
+{% endif %}
+<div class="photos">
+{% for result in section.results %}
+<figure>
+{% for image in result.images %}<img src="{{ image }}" alt="">{% endfor %}
+<figcaption>{% if result.link %}<a href="{{ result.link }}">{{ result.name }}</a>{% else %}{{ result.name }}{% endif %}
+<b>{{ result.detail }}</b>
+<span class="soft">{{ result.facts }}{% if result.source %}<br>source: {{ result.source }}{% endif %}
+{% if result.licence %}<br>licence: {{ result.licence }}{% endif %}</span></figcaption>
+</figure>
+{% endfor %}
+</div>
+{% endfor %}
+<p class="soft">Made by gramgan-plugin {{ version }}.</p>
+</body>
+</html>
+"""
+
+
+def write_report(folder: Path, results: Sequence[Result], criteria: Criteria, most: int) -> None:
+    """Write the report.
+
+    Args:
+        folder: where it goes; thumbnails are there.
+        results: all photos seen.
+        criteria: the limits they were judged by.
+        most: photos shown of each kind; of those dropped by a number, the ones nearest to the limit.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    from jinja2 import Environment
+
+    counts = Counter(result.verdict.reason or "kept" for result in results)
+    limits = _limits(criteria)
+    sections = [
+        {
+            "id": reason,
+            "title": f"dropped: {REASONS[reason]}" if reason in REASONS else "kept",
+            "count": counts[reason],
+            "limit": limits.get(reason, ""),
+            "order": ", those nearest to the limit" if reason in _NEAREST else "",
+            "results": [_shown(folder, result, results) for result in _choice(results, reason, most)],
+        }
+        for reason in ("kept", *REASONS)
+        if counts[reason]
+    ]
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
+    text = page.render(
+        kept=counts["kept"], seen=len(results), sections=sections, collected=COLLECTED, version=__version__
+    )
+    replace_file(folder / REPORT, text.encode("utf-8"))
+
+
+# By what a dropped photo is near to having been kept: the nearest first.
+_NEAREST: dict[str, Callable[[Any], float]] = {
+    "small": lambda photo: -min(photo.width, photo.height),
+    "blurred": lambda photo: -photo.sharpness,
+    "upscaled": lambda photo: photo.spectral_drop,
+    "compressed": lambda photo: photo.blockiness,
+}
+
+
+def _limits(criteria: Criteria) -> dict[str, str]:
+    def said(text: str, value: float | None) -> str:
+        return "off" if value is None else f"{text} {value:g}"
+
+    return {
+        "small": said("shorter side below", criteria.min_side),
+        "blurred": said("sharpness below", criteria.min_sharpness),
+        "upscaled": said("spectral drop above", criteria.max_spectral_drop),
+        "compressed": f"{said('JPEG quality below', criteria.min_jpeg_quality)}; "
+        f"{said('blockiness above', criteria.max_blockiness)}",
+        "similar": said("bits that differ: at most", criteria.hash_distance),
+    }
+
+
+def _choice(results: Sequence[Result], reason: str, most: int) -> list[Result]:
+    """Return which photos of a kind are shown: the nearest to the limit, or a selection spread over all."""
+    of_kind = [result for result in results if (result.verdict.reason or "kept") == reason]
+    if reason in _NEAREST:
+        return sorted(of_kind, key=lambda result: _NEAREST[reason](result.photo))[:most]
+    shown = min(most, len(of_kind))
+    return [of_kind[number * len(of_kind) // shown] for number in range(shown)]
+
+
+def _shown(folder: Path, result: Result, results: Sequence[Result]) -> dict[str, Any]:
+    photo, twin = result.photo, result.verdict.twin
+    pictured = [result] if twin is None else [result, results[twin]]
+    facts = ""
+    if photo is not None and photo.unreadable is None:
+        quality = "" if photo.jpeg_quality is None else f", quality {photo.jpeg_quality}"
+        facts = (
+            f"{photo.width}x{photo.height} {photo.format}{quality}, sharpness {photo.sharpness:.2f}, "
+            f"drop {photo.spectral_drop:.2f}, blockiness {photo.blockiness:.2f}"
+            + (f"; rewritten: {photo.rewrite}" if photo.rewrite and result.kept_as else "")
+        )
+    return {
+        "name": _text(result.name),
+        "link": f"photos/{quote(result.kept_as)}" if result.kept_as else "",
+        "detail": _text(result.verdict.detail),
+        "facts": facts,
+        "source": _text(result.source),
+        "licence": _text(result.licence),
+        "images": list(_images(folder, pictured)),
+    }
+
+
+def _images(folder: Path, pictured: Sequence[Result]) -> Iterator[str]:
+    for result in pictured:
+        if result.photo is not None and result.photo.unreadable is None:
+            path = thumbnail_file(folder, result.photo.sha256)
+            if path.is_file():
+                yield "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _text(text: str) -> str:
+    return printable(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")

@@ -1,0 +1,179 @@
+"""Stage two of collecting: every photo that is not in the journal is read, measured and written there."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from gramgan_plugin.data.photo_headers import open_regular
+from gramgan_plugin.data.photos import PhotoError
+from gramgan_plugin.errors import UserError, os_problem
+from gramgan_plugin.prepare.archives import images_in
+from gramgan_plugin.prepare.collect.criteria import Measured
+from gramgan_plugin.prepare.collect.examine import examine
+from gramgan_plugin.prepare.collect.measured_journal import Journal
+from gramgan_plugin.prepare.collect.photo_sources import Archive, Entry
+from gramgan_plugin.utils.io import replace_file
+from gramgan_plugin.utils.progress import SECONDS_BETWEEN_LINES, tracked
+from gramgan_plugin.utils.text import printable
+from gramgan_plugin.utils.threads import in_order
+
+T = TypeVar("T")
+
+LARGEST = 2 * 10**9  # bytes of a file that is read into memory
+
+
+class CannotReadError(Exception):
+    """Why a file cannot be read."""
+
+
+class _Found(NamedTuple):
+    """A photo's numbers and thumbnail, or why it could not be had."""
+
+    measured: Measured | None
+    thumbnail: bytes | None = None
+    reason: str = ""
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        CannotReadError: whatever is the matter; collecting continues with the others.
+    """
+    try:
+        with open_regular(path) as file:
+            if file.seek(0, 2) > LARGEST:
+                raise CannotReadError(f"above {LARGEST / 1e9:g} GB, too large for a photo")
+            file.seek(0)
+            return file.read()
+    except PhotoError as error:
+        raise CannotReadError(str(error)) from error
+    except OSError as error:
+        raise CannotReadError(os_problem(error, path) or str(error.strerror)) from error
+
+
+def thumbnail_file(folder: Path, sha256: str) -> Path:
+    """Return where a photo's thumbnail lies, in one of 256 folders."""
+    return folder / "thumbnails" / sha256[:2] / f"{sha256[:16]}.jpg"
+
+
+class Measuring:
+    """Measures photos in threads and records them in the order of the sources.
+
+    Args:
+        folder: where thumbnails go.
+        journal: what is known, and is added to.
+        workers: threads.
+        stop: end with the first photo that cannot be had or is none.
+        progress: report on stderr.
+
+    Attributes:
+        failed: names and reasons of what could not be had, in the order of the sources.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, workers: int, stop: bool, progress: bool) -> None:
+        self.folder, self.journal, self.workers, self.stop, self.progress = folder, journal, workers, stop, progress
+        self.failed: list[tuple[str, str]] = []
+
+    def run(self, items: Sequence[Entry | Archive]) -> list[Entry]:
+        """Measure what is not known yet.
+
+        Returns:
+            All photos that were measured, now or before, in the order of the sources.
+
+        Raises:
+            UserError: if ``stop`` and something failed, or the disk cannot be written.
+        """
+        plain = [item for item in items if isinstance(item, Entry)]
+        self._plain([entry for entry in plain if entry.key not in self.journal.photos])
+        found: list[Entry] = []
+        for item in items:
+            if isinstance(item, Archive):
+                found += self._archive(item)
+            elif item.key in self.journal.photos:
+                found.append(item)
+        return found
+
+    def _plain(self, entries: Sequence[Entry]) -> None:
+        with closing(in_order(_examine_file, entries, self.workers)) as results:
+            for _ in tracked(entries, "photo", self.progress):
+                self._record(*next(results))
+
+    def _archive(self, archive: Archive) -> list[Entry]:
+        """Measure an archive's photos in its own order; of one that is damaged, those before the damage."""
+        if archive.key not in self.journal.archives:
+            self._read_archive(archive)
+        members, refused = self.journal.archives.get(archive.key, ([], []))
+        if archive.key not in self.journal.archives:
+            begin = f"{archive.key}|"
+            members = [key.removeprefix(begin) for key in self.journal.photos if key.startswith(begin)]
+        for name, reason in refused:
+            self._fail(f"{archive.path}!{name}", reason)
+        entries = [archive.member(name) for name in members]
+        return [entry for entry in entries if entry.key in self.journal.photos]
+
+    def _read_archive(self, archive: Archive) -> None:
+        members: list[str] = []
+        refused: list[tuple[str, str]] = []
+        problem: list[str] = []
+        pending = self._members(archive, members, lambda name, reason: refused.append((name, reason)), problem)
+        with closing(in_order(_examine_bytes, pending, self.workers)) as results:
+            for (entry, _), found in _counted(results, archive.path, self.progress):
+                self._record(entry, found)
+        if problem:
+            self._fail(str(archive.path), problem[0])
+        else:
+            self.journal.end_archive(archive.key, members, refused)
+
+    def _members(
+        self, archive: Archive, members: list[str], refuse: Callable[[str, str], None], problem: list[str]
+    ) -> Iterator[tuple[Entry, bytes]]:
+        """Yield the photos of an archive that are not known yet; all their names go to ``members``."""
+        try:
+            for name, data in images_in(archive.path, on_refused=refuse):
+                members.append(name)
+                entry = archive.member(name)
+                if entry.key not in self.journal.photos:
+                    yield entry, data
+        except UserError as error:
+            problem.append(str(error).removeprefix(f"{archive.path}: "))
+
+    def _record(self, entry: Entry, found: _Found) -> None:
+        if found.measured is None:
+            self._fail(entry.name, found.reason)
+            return
+        if found.measured.unreadable is not None and self.stop:
+            raise UserError(f"{entry.name}: {found.measured.unreadable}; remove it, or pass --on-error skip")
+        if found.thumbnail is not None:
+            replace_file(thumbnail_file(self.folder, found.measured.sha256), found.thumbnail)
+        self.journal.add(entry.key, found.measured)
+
+    def _fail(self, name: str, reason: str) -> None:
+        if self.stop:
+            raise UserError(f"{name}: {reason}; remove it, or pass --on-error skip")
+        self.failed.append((name, reason))
+
+
+def _counted(results: Iterator[T], archive: Path, show: bool) -> Iterator[T]:
+    """Report now and then how many came; how many there will be, an archive does not say."""
+    said = time.monotonic()
+    for count, result in enumerate(results, start=1):
+        yield result
+        if show and time.monotonic() - said >= SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            print(f"{printable(str(archive))}: {count} photos so far", file=sys.stderr, flush=True)
+
+
+def _examine_file(entry: Entry) -> _Found:
+    try:
+        assert entry.path is not None
+        return _Found(*examine(read_file(entry.path)))
+    except CannotReadError as error:
+        return _Found(None, reason=str(error))
+
+
+def _examine_bytes(member: tuple[Entry, bytes]) -> _Found:
+    return _Found(*examine(member[1]))

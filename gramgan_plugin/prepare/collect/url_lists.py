@@ -1,0 +1,108 @@
+"""Text files that name photos to download: one URL a line, or columns url, source and licence."""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from gramgan_plugin.errors import UserError
+
+SUFFIXES = frozenset((".txt", ".csv", ".tsv", ".urls"))
+LARGEST = 256 * 2**20  # bytes of a list
+LONGEST = 8192  # characters of a URL
+COLUMNS = {"url": "url", "source": "source", "licence": "licence", "license": "licence"}
+
+
+class Listed(NamedTuple):
+    """A line of a list."""
+
+    url: str
+    source: str = ""
+    licence: str = ""
+
+
+def read_list(path: Path) -> tuple[list[Listed], list[tuple[str, str]]]:
+    """Return the URLs of a list with what stands beside them; a URL that stands there twice counts once.
+
+    Lines that are empty or begin with ``#`` are skipped. If the first line left is a header, commas or tabs
+    separate columns, of which ``url`` must be one, ``source`` and ``licence`` may be, and others are ignored.
+
+    Returns:
+        The URLs, and the lines that have none of http or https: where, and what is wrong.
+
+    Raises:
+        UserError: if it is no text, or has no URL at all.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UserError(f"{path}: above {LARGEST >> 20} MiB, too large for a list of URLs; split it")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8; a list has one URL a line") from error
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    listed: dict[str, Listed] = {}
+    problems = []
+    columns = _columns(lines[0][1]) if lines else None
+    for number, line in lines[columns is not None :]:
+        entry = Listed(line.strip()) if columns is None else _from_columns(line, *columns)
+        problem = url_problem(entry.url)
+        if problem is None:
+            listed.setdefault(entry.url, entry)
+        else:
+            problems.append((f"{path}, line {number}", problem))
+    if not listed:
+        first = f"; {problems[0][0]}: {problems[0][1]}" if problems else ""
+        raise UserError(f"{path}: no URL in it{first}")
+    return list(listed.values()), problems
+
+
+def url_problem(url: str) -> str | None:
+    """Return why a text is no URL that may be fetched, or None if it is one."""
+    shown = url if len(url) <= 100 else f"{url[:100]}..."
+    if len(url) > LONGEST:
+        return f"{shown}: longer than {LONGEST} characters"
+    if any(ord(char) <= 32 or ord(char) == 127 for char in url):
+        return (
+            f"{shown!r}: blanks or control characters in it; a list has one URL a line, or a header url,source,licence"
+        )
+    try:
+        parts = urlsplit(url)
+        host, port, user = parts.hostname, parts.port, parts.username
+    except ValueError as error:
+        return f"{shown}: no URL ({error})"
+    if parts.scheme not in ("http", "https"):
+        return f"{shown}: not a URL of http or https"
+    if not host or port == 0:
+        return f"{shown}: a URL without a host"
+    if user is not None:
+        return (
+            f"{shown.replace(parts.netloc, '...')}: a name or password in the URL, which reports would show; remove it"
+        )
+    return None
+
+
+def _columns(line: str) -> tuple[str, dict[str, int]] | None:
+    """Return the separator and where the columns stand, if the line is a header."""
+    separator = "\t" if "\t" in line else ","
+    titles = [title.strip().lower() for title in _cells(line, separator)]
+    if "url" not in titles:
+        return None
+    return separator, {COLUMNS[title]: place for place, title in enumerate(titles) if title in COLUMNS}
+
+
+def _from_columns(line: str, separator: str, columns: dict[str, int]) -> Listed:
+    cells = _cells(line, separator)
+    return Listed(**{name: cells[place].strip() if place < len(cells) else "" for name, place in columns.items()})
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator))
+    except csv.Error:  # a cell of more than 131,072 characters, which is no URL either
+        return [line]

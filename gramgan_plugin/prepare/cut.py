@@ -1,0 +1,105 @@
+"""One photo's work: decode it, make or take its LQ, cut both and encode the cuts. Runs in several threads at once."""
+
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gramgan_plugin.data.images import Image, decode, encode_png, mod_crop
+from gramgan_plugin.data.photos import PhotoError, read_bytes, read_photo
+from gramgan_plugin.prepare.plan import Entry, Settings, check_lq_size, lq_errors
+from gramgan_plugin.prepare.shrink import shrink
+from gramgan_plugin.prepare.subimages import Window
+from gramgan_plugin.utils.threads import in_order, one_thread_each
+
+HELD_OUT_LEVEL = 3  # of the PNG files of held-out photos
+
+
+@dataclass
+class Cuts:
+    """What a photo gives, encoded.
+
+    Attributes:
+        entry: the photo.
+        problem: why it gives nothing, or None.
+        windows: key and place of each sub-image.
+        gt: their data, by key; the whole photo under "" if it is held out.
+        lq: the same of LQ.
+    """
+
+    entry: Entry
+    problem: str | None = None
+    windows: list[tuple[str, Window]] = field(default_factory=list)
+    gt: dict[str, bytes] = field(default_factory=dict)
+    lq: dict[str, bytes] = field(default_factory=dict)
+
+
+class Cutter:
+    """Does the work of photos in threads; OpenCV and torch let Python go on meanwhile.
+
+    Args:
+        settings: how photos become sub-images.
+        workers: threads.
+    """
+
+    def __init__(self, settings: Settings, workers: int) -> None:
+        self.settings = settings
+        self.workers = workers
+        self._only_check = threading.Event()
+
+    def only_check(self) -> None:
+        """Only decode photos from now on, to find those that cannot be used."""
+        self._only_check.set()
+
+    def results(self, entries: Sequence[Entry]) -> Generator[Cuts, None, None]:
+        """Yield the photos' cuts, in order. At most twice as many photos as threads are in memory."""
+        with one_thread_each(), closing(in_order(self._cuts, entries, self.workers)) as done:
+            for _, cuts in done:
+                yield cuts
+
+    def _cuts(self, entry: Entry) -> Cuts:
+        try:
+            gt, lq = self._pair(entry)
+        except PhotoError as error:
+            return Cuts(entry, problem=str(error))
+        if gt is None or lq is None:
+            return Cuts(entry)
+        if entry.held:
+            return Cuts(entry, gt={"": encode_png(gt, HELD_OUT_LEVEL)}, lq={"": encode_png(lq, HELD_OUT_LEVEL)})
+        scale, encode = self.settings.scale, self.settings.encoding.encode
+        found = Cuts(entry)
+        for count, place in enumerate(self.settings.windows(gt.shape[1], gt.shape[0]), start=1):
+            key = f"{entry.number:06d}_s{count:03d}"
+            found.windows.append((key, place))
+            found.gt[key] = encode(_cut(gt, *place))
+            found.lq[key] = encode(_cut(lq, *(value // scale for value in place)))
+        return found
+
+    def _pair(self, entry: Entry) -> tuple[Image, Image] | tuple[None, None]:
+        """GT, mod-cropped, and LQ; nothing while photos are only checked."""
+        scale = self.settings.scale
+        image = self._read(entry.path)
+        if image.shape[:2] != (entry.height, entry.width):
+            raise PhotoError(f"{image.shape[1]}x{image.shape[0]}, not {entry.width}x{entry.height} as its header says")
+        gt = mod_crop(image, scale)
+        if entry.lq is not None:
+            with lq_errors(entry.lq):
+                lq = self._read(entry.lq)
+            check_lq_size(entry.lq, (lq.shape[1], lq.shape[0]), (image.shape[1], image.shape[0]), scale)
+            lq = lq[: gt.shape[0] // scale, : gt.shape[1] // scale]
+        if self._only_check.is_set():
+            return None, None
+        return gt, lq if entry.lq is not None else shrink(gt, scale, self.settings.lq_kind)
+
+    def _read(self, path: Path) -> Image:
+        if not self.settings.as_stored:
+            return read_photo(path)
+        image = decode(read_bytes(path))
+        if image is None:
+            raise PhotoError("damaged: OpenCV cannot decode it")
+        return image
+
+
+def _cut(image: Image, x: int, y: int, size: int) -> Image:
+    return image[y : y + size, x : x + size]

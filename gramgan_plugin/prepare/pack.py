@@ -1,0 +1,199 @@
+"""From photos to a pair of LMDBs of GT and LQ sub-images, and whole held-out pairs for testing."""
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.prepare.cut import Cutter
+from gramgan_plugin.prepare.data_set import GT, DataSet
+from gramgan_plugin.prepare.failures import TerminatedError
+from gramgan_plugin.prepare.folders import Photo
+from gramgan_plugin.prepare.plan import Entry, FindLq, Plan, Settings, check_usable, make_plan, refusal
+from gramgan_plugin.prepare.presets import expected_sub_images, preset_of
+from gramgan_plugin.prepare.staging import Staging, check_free, staging
+from gramgan_plugin.utils.io import real_path
+from gramgan_plugin.utils.progress import tracked
+from gramgan_plugin.utils.threads import threads_for
+from gramgan_plugin.version import __version__
+
+FACTS = "dataset.json"
+
+
+@dataclass
+class Report:
+    """What :func:`prepare_photos` wrote."""
+
+    out: Path
+    scale: int
+    crop_size: int
+    photos: int = 0
+    sub_images: int = 0
+    held_out: int = 0
+    size_in_bytes: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
+    expected: int | None = None  # sub-images that a known set gives
+
+    @property
+    def gt(self) -> Path:
+        """The LMDB of GT sub-images."""
+        return self.out / GT
+
+    @property
+    def lq(self) -> Path:
+        """The LMDB of LQ sub-images."""
+        return self.out / f"LQ_x{self.scale}.lmdb"
+
+
+def prepare_photos(
+    photos: Sequence[Photo],
+    out: Path,
+    settings: Settings,
+    *,
+    find_lq: FindLq | None = None,
+    hold_out: Collection[str] = (),
+    form: str = "folder",
+    workers: int | None = None,
+    overwrite: bool = False,
+    on_error: str = "stop",
+    progress: bool = True,
+) -> Report:
+    """Cut photos into sub-images, make or take their LQ, and pack both as LMDBs; write held-out photos whole.
+
+    LQ is MATLAB's bicubic of the whole photo, mod-cropped to the scale and rounded to 8 bits, and is cut
+    afterwards, so that sub-images have no border of their own. ``out`` appears only when all is written. When this
+    is interrupted, the next call with the same photos and settings resumes it.
+
+    Args:
+        photos: name and file of each; numbered from 1 in the order of the names.
+        out: folder to write: ``GT.lmdb``, ``LQ_xS.lmdb``, ``names.jsonl``, ``dataset.json``, ``test/GT``,
+            ``test/LQ_xS``.
+        settings: how photos become sub-images: scale, grid, encoding, kind of LQ.
+        find_lq: gives the LQ file by a photo's name, or raises a ``PhotoError``; None if LQ is to be made.
+        hold_out: photos for testing, by name or by name without suffix.
+        form: what the set is called in ``dataset.json``.
+        workers: threads; None for one on each processor. What is written does not depend on them.
+        overwrite: replace an earlier ``out``.
+        on_error: ``stop`` (write nothing) or ``skip`` photos that cannot be decoded or are too small.
+        progress: report on stderr.
+
+    Raises:
+        UserError: for unusable settings or photos, a taken ``out``, a full disk.
+        Preempted: after SIGTERM.
+    """
+    if on_error not in ("stop", "skip"):
+        raise ValueError(f"on_error: 'stop' or 'skip', got {on_error!r}")
+    threads = threads_for(workers)
+    settings.check()
+    check_free(out, overwrite)
+    _check_not_inside(photos, out, overwrite)
+    plan = make_plan(photos, settings, hold_out, find_lq)
+    check_usable(plan, len(photos), on_error)
+    report = Report(out, settings.scale, settings.grid.crop_size, skipped=list(plan.refused))
+    report.expected = expected_sub_images(form, settings.grid)
+    with staging(out, overwrite, plan.job) as stage:
+        data_set = DataSet(stage.path, settings)
+        try:
+            with sigterm_raises():
+                _pack(plan, data_set, stage, _Run(len(photos), threads, on_error, progress, out))
+            _finish(data_set, stage, report, form, find_lq is not None)
+        except BaseException:
+            data_set.discard()
+            raise
+        report.size_in_bytes = sum(path.stat().st_size for path in stage.path.rglob("[!.]*") if path.is_file())
+    return report
+
+
+@dataclass
+class _Run:
+    total: int
+    workers: int
+    on_error: str
+    progress: bool
+    out: Path
+
+
+def _pack(plan: Plan, data_set: DataSet, stage: Staging, run: _Run) -> None:
+    """Pack what is not packed yet; the photos' own faults are reported together at the end."""
+    counts, total = data_set.counts, len(plan.entries)
+    stage.worth = lambda: f"{counts.done} of {total} photos are packed" if counts.done else ""
+    if data_set.resumed:
+        print(f"{run.out}: resuming {stage.path.name}, {stage.worth()}", file=sys.stderr)
+    cutter = Cutter(plan.settings, run.workers)
+    results = cutter.results(plan.entries[counts.done :])
+    problems: list[tuple[str, str]] = []
+    try:
+        for cuts in _tracked(results, plan.entries, counts.done, run.progress):
+            if cuts.problem is not None and run.on_error == "stop":
+                problems.append((cuts.entry.name, cuts.problem))
+                cutter.only_check()  # nothing will be written, but all that is wrong is reported at once
+            elif not problems:
+                data_set.add(cuts)
+    finally:
+        results.close()
+    if problems:
+        raise refusal(problems, run.total)
+    data_set.commit()
+    if not counts.sub_images:
+        raise UserError(f"none of the {run.total} photos can be used, first: {counts.skipped[0][1]}")
+
+
+def _tracked(results: Iterator[Any], entries: Sequence[Entry], done: int, show: bool) -> Iterator[Any]:
+    for _ in tracked(entries[done:], "photo", show):
+        yield next(results)
+
+
+def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_given: bool) -> None:
+    counts, settings = data_set.counts, data_set.settings
+    report.photos, report.sub_images, report.held_out = counts.photos, counts.sub_images, counts.held_out
+    report.skipped = sorted(report.skipped + counts.skipped)
+    lq = "given" if lq_given else settings.lq_kind
+    data_set.finish({"scale": settings.scale, "encoding": settings.encoding.name}, {"lq": lq})
+    facts = {
+        "format": 1,
+        "made_by": f"gramgan-plugin {__version__}",
+        "form": form,
+        "scale": settings.scale,
+        **settings.grid._asdict(),
+        "preset": preset_of(settings.grid),
+        "max_per_photo": settings.most,
+        "encoding": settings.encoding.name,
+        "colours": "as stored" if settings.as_stored else "sRGB",
+        "photos": counts.photos,
+        "held_out": counts.held_out,
+        "sub_images": counts.sub_images,
+        "expected": report.expected,
+        "lq": lq,
+        "skipped": report.skipped,
+    }
+    (stage.path / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="ascii")
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises a :class:`TerminatedError` in the block, if this is the main thread and nobody else wants it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        raise TerminatedError
+
+    signal.signal(signal.SIGTERM, raise_it)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _check_not_inside(photos: Sequence[Photo], out: Path, overwrite: bool) -> None:
+    place = real_path(out)
+    if overwrite and any(place in real_path(path).parents for _, path in photos):
+        raise UserError(f"{out}: holds the photos themselves, so it is not replaced; choose another --out")

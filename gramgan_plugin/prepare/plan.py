@@ -1,0 +1,229 @@
+"""What a packing will do, from the files' headers alone: which photos, in which order, what they give."""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from gramgan_plugin.data.photos import PhotoError, photo_info
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
+from gramgan_plugin.prepare.encode import Encoding
+from gramgan_plugin.prepare.folders import Photo
+from gramgan_plugin.prepare.presets import Preset
+from gramgan_plugin.prepare.subimages import Window, check_grid, thinned, windows
+from gramgan_plugin.utils.text import printable
+from gramgan_plugin.version import __version__
+
+FindLq = Callable[[str], Path]
+READERS = 8  # they wait for the disk or the network most of the time
+NAMED_IN_ERRORS = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How photos become sub-images.
+
+    Attributes:
+        scale: factor between GT and LQ.
+        grid: of the sub-images.
+        most: sub-images of one photo at most; None for all.
+        encoding: of sub-images.
+        as_stored: take colours as they are stored, whatever profile a photo has, as BasicSR does; otherwise they are
+            converted to sRGB.
+        lq_kind: of the LQ that is made, see ``lq_levels``.
+    """
+
+    scale: int
+    grid: Preset
+    most: int | None = None
+    encoding: Encoding = field(default_factory=Encoding)
+    as_stored: bool = False
+    lq_kind: str = MATLAB_BICUBIC
+
+    def check(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            UserError: naming the number.
+        """
+        check_grid(*self.grid, self.scale)
+        if self.most is not None and self.most < 1:
+            raise UserError(f"max per photo {self.most}: must be at least 1")
+
+    def windows(self, width: int, height: int) -> list[Window]:
+        """Return the sub-images of a photo of that size."""
+        return thinned(windows(width, height, *self.grid, self.scale), self.most)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A photo that will be packed or held out."""
+
+    name: str
+    path: Path
+    lq: Path | None  # None: made from GT
+    number: int  # of its keys
+    held: bool
+    width: int
+    height: int
+
+
+@dataclass
+class Plan:
+    """All photos of a data set.
+
+    Attributes:
+        settings: how they become sub-images.
+        entries: those that can be used, in the order of their names.
+        refused: name of each other one, and the reason.
+        job: what distinguishes this packing from others: the settings and all files' names, sizes and times.
+    """
+
+    settings: Settings
+    entries: list[Entry]
+    refused: list[tuple[str, str]]
+    job: str
+
+    def sub_images(self) -> int:
+        """Return how many sub-images the photos give, by their headers."""
+        sizes = ((entry.width, entry.height) for entry in self.entries if not entry.held)
+        return sum(len(self.settings.windows(*size)) for size in sizes)
+
+
+def make_plan(
+    photos: Sequence[Photo], settings: Settings, hold_out: Collection[str] = (), find_lq: FindLq | None = None
+) -> Plan:
+    """Inspect the headers of all photos, and of their LQ where it is given.
+
+    Args:
+        photos: name and file of each; numbered from 1 in the order of the names.
+        settings: how they become sub-images.
+        hold_out: photos for testing, by name or by name without suffix; they have no number.
+        find_lq: gives the LQ file by a photo's name, or raises a ``PhotoError``; None if LQ is made.
+
+    Raises:
+        UserError: if ``hold_out`` does not name one photo each, or nothing else is left.
+    """
+    settings.check()
+    ordered = sorted(photos)
+    held = _held_out(ordered, hold_out)
+    if len(held) == len(ordered):
+        raise UserError("there are no photos but those held out: nothing to cut")
+    numbers, number = [], 0
+    for name, _ in ordered:
+        number += name not in held
+        numbers.append(number)
+    with ThreadPoolExecutor(READERS) as pool:
+        looked = pool.map(lambda p, n: _look(p, n, p[0] in held, settings, find_lq), ordered, numbers)
+        entries, refused, digest = [], [], _job_digest(settings, held)
+        for (name, _), (entry, stamp) in zip(ordered, looked, strict=True):
+            digest.update(json.dumps([name, stamp]).encode("ascii"))
+            if isinstance(entry, Entry):
+                entries.append(entry)
+            else:
+                refused.append((name, entry))
+    return Plan(settings, entries, refused, digest.hexdigest())
+
+
+def check_usable(plan: Plan, total: int, on_error: str) -> None:
+    """Refuse a plan with photos that cannot be used, or, if such are skipped, one with no others.
+
+    Raises:
+        UserError: naming the photos.
+    """
+    if plan.refused and on_error == "stop":
+        raise refusal(plan.refused, total)
+    if all(entry.held for entry in plan.entries):
+        first = f", first: {plan.refused[0][1]}" if plan.refused else ""
+        raise UserError(f"none of the {total} photos can be used{first}")
+
+
+def refusal(problems: Sequence[tuple[str, str]], total: int) -> UserError:
+    """Return the error for photos that cannot be used, the first of them named."""
+    listed = "; ".join(f"{printable(name)} ({why})" for name, why in problems[:NAMED_IN_ERRORS])
+    more = len(problems) - NAMED_IN_ERRORS
+    return UserError(
+        f"{len(problems)} of {total} photos cannot be used: {listed}"
+        + (f"; and {more} more" if more > 0 else "")
+        + (": remove them, or pass --on-error skip" if len(problems) < total else ": none is left; see the first")
+    )
+
+
+def _look(
+    photo: Photo, number: int, held: bool, settings: Settings, find_lq: FindLq | None
+) -> tuple[Entry | str, list[Any]]:
+    """Return an entry, or why there is none; and what the files look like from outside."""
+    name, path = photo
+    stamp: list[Any] = []
+    try:
+        info = photo_info(path)
+        stamp += _stamp(path)
+        lq = None if find_lq is None else find_lq(name)
+        entry = Entry(name, path, lq, number, held, info.width, info.height)
+        scale = settings.scale
+        width, height = (side - side % scale for side in (info.width, info.height))
+        least = scale if held else settings.grid.crop_size
+        if min(width, height) < least:
+            raise PhotoError(f"{info.width}x{info.height}, smaller than {least}")
+        if lq is not None:
+            with lq_errors(lq):
+                of_lq = photo_info(lq)
+                stamp += _stamp(lq)
+            check_lq_size(lq, (of_lq.width, of_lq.height), (info.width, info.height), scale)
+    except PhotoError as error:
+        return str(error), stamp
+    return entry, stamp
+
+
+@contextmanager
+def lq_errors(path: Path) -> Iterator[None]:
+    """Put the name of an LQ photo before what is wrong with it: problems are listed under GT's."""
+    try:
+        yield
+    except PhotoError as error:
+        raise PhotoError(f"its LQ photo {path.name}: {error}") from error
+
+
+def check_lq_size(path: Path, size: tuple[int, int], gt: tuple[int, int], scale: int) -> None:
+    """Refuse an LQ photo that is not GT's size divided by the scale, rounded down or up.
+
+    Raises:
+        PhotoError: saying both sizes.
+    """
+    if any(lq not in (side // scale, -(-side // scale)) for lq, side in zip(size, gt, strict=True)):
+        expected = "x".join(str(side // scale) for side in gt)
+        raise PhotoError(f"its LQ photo {path.name} is {size[0]}x{size[1]}, not {expected}")
+
+
+def _stamp(path: Path) -> list[Any]:
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise PhotoError("is gone") from error
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _job_digest(settings: Settings, held: Collection[str]) -> "hashlib._Hash":
+    return hashlib.sha256(json.dumps([__version__, asdict(settings), sorted(held)]).encode("ascii"))
+
+
+def _held_out(photos: Sequence[Photo], hold_out: Collection[str]) -> set[str]:
+    """Return the names that ``hold_out`` means; each must be one photo, and their file names must differ."""
+    held: set[str] = set()
+    for wanted in hold_out:
+        found = [name for name, _ in photos if wanted in (name, str(PurePosixPath(name).with_suffix("")))]
+        if len(found) != 1:
+            what = "no photo has that name" if not found else f"could be {' or '.join(found)}"
+            raise UserError(f"--hold-out {printable(wanted)}: {printable(what)}")
+        held.update(found)
+    stems = sorted(Path(name).stem for name in held)
+    for one, next_one in pairwise(stems):
+        if one == next_one:
+            raise UserError(f"--hold-out: two photos of the name {printable(one)}; rename one")
+    return held

@@ -1,0 +1,55 @@
+"""Checks that the files beside a prepared GT LMDB, which say where its images come from, are still about it."""
+
+from pathlib import Path
+
+from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.prepare.staging import MARKER
+from gramgan_plugin.prepare.verify.database import Database
+from gramgan_plugin.prepare.verify.outcome import Check
+from gramgan_plugin.utils.io import parse_json, read_lines
+
+SUMMARY = "dataset.json"
+
+
+def check_names(folder: Path, gt: Database) -> list[Check]:
+    """Compare ``names.jsonl`` and ``dataset.json``, where they stand in the folder, with the list of GT."""
+    checks = []
+    if (folder / MARKER).is_file():
+        check = Check(MARKER, "keys")
+        _compare_names(check, folder / MARKER, gt)
+        check.end(f"names the photos of all {len(gt.listed)} images", "keys are not those of GT")
+        checks.append(check)
+    if (folder / SUMMARY).is_file():
+        check = Check(SUMMARY, "count")
+        count = _recorded_count(folder / SUMMARY)
+        if count != len(gt.listed):
+            check.wrong("", f"tells of {'no' if count is None else count} sub-images, GT has {len(gt.listed)}")
+        check.end("as many sub-images as GT has", "number is not that of GT")
+        checks.append(check)
+    return checks
+
+
+def _compare_names(check: Check, path: Path, gt: Database) -> None:
+    named = set()
+    try:
+        for number, record in read_lines(path):
+            key = record.get("key")
+            if not isinstance(key, str) or key in named:
+                check.wrong("", f"line {number}: {'a second one' if isinstance(key, str) else 'no key'}")
+            else:
+                named.add(key)
+    except UserError as error:
+        check.wrong("", str(error))
+        return
+    for key in sorted(named ^ gt.listed.keys()):
+        check.wrong(key, "not in GT" if key in named else "its photo is not named")
+
+
+def _recorded_count(path: Path) -> int | None:
+    try:
+        with file_errors(path):
+            record = parse_json(path.read_bytes())
+    except ValueError:
+        return None
+    count = record.get("sub_images") if isinstance(record, dict) else None
+    return count if isinstance(count, int) else None

@@ -1,0 +1,150 @@
+"""What this machine's CPU can do, and how much of it this process may use. Imports nothing heavy: torch reads at its
+own import what is set here, and may be broken.
+"""
+
+import os
+import sys
+from collections.abc import MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+BF16 = {"avx512_bf16": "AVX-512", "amx_bf16": "AMX", "bf16": "Arm's bf16"}
+# Rounds for which a thread of libgomp spins at a barrier before it sleeps. Its own 300,000 make a step several times
+# slower as soon as another process wants the cores; docs/performance.md has the figures.
+SPIN_COUNT = "10000"
+_CGROUPS = (  # limit and use of a container's memory, version 2 and 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def bf16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str] | None:
+    """Return the instructions for bf16 that the CPU has, or None where the system does not report them."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    # x86 calls them flags, Arm Features.
+    flags = next((line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "feat"))), None)
+    if flags is None:
+        return None
+    return [name for flag, name in BF16.items() if flag in flags]
+
+
+@dataclass(frozen=True)
+class Cores:
+    """The cores that this process may use.
+
+    Attributes:
+        count: how many threads can compute at once, at least 1.
+        machine: the machine's cores.
+        affinity: those that the affinity mask allows (``taskset``, Slurm).
+        quota: the cgroup's quota in cores (``docker --cpus``, Kubernetes' limits), or None.
+    """
+
+    count: int
+    machine: int
+    affinity: int
+    quota: float | None
+
+    def why(self) -> str:
+        """Return what sets ``count``, in words."""
+        if self.quota is not None and self.quota < self.affinity:
+            return f"the cgroup's quota is {self.quota:g} of {self.machine} cores"
+        if self.affinity < self.machine:
+            return f"the affinity mask allows {self.affinity} of {self.machine} cores"
+        return f"all {self.machine} cores"
+
+
+def usable_cores(root: Path = Path("/")) -> Cores:
+    """Count the cores that the affinity mask and the cgroup leave to this process.
+
+    Args:
+        root: where ``proc`` and ``sys`` lie.
+    """
+    machine = os.cpu_count() or 1
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
+    quota = cgroup_quota(root)
+    count = affinity if quota is None else min(affinity, int(quota))
+    return Cores(max(1, count), machine, affinity, quota)
+
+
+def cgroup_quota(root: Path = Path("/")) -> float | None:
+    """Return the least CPU quota of this process's cgroup and those above it, in cores, or None without one.
+
+    Args:
+        root: where ``proc`` and ``sys`` lie.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Version 2 has no controllers in its line. In a container the path may be the host's, of which only the end is
+        # there, or nothing: its root is read in any case.
+        top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        here = top / path.lstrip("/")
+        for folder in (here, *here.parents):
+            if not folder.is_relative_to(top):
+                break
+            quotas.append(_quota_v1(folder) if controllers else _quota_v2(folder))
+    found = [quota for quota in quotas if quota is not None]
+    return min(found, default=None)
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process may still use, by the system and a container's limit, or None if unknown."""
+    found = []
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    for limit, used in _CGROUPS:
+        with suppress(OSError, ValueError):  # "max" where there is no limit
+            found.append(max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))
+    return min(found, default=None)
+
+
+def set_openmp(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set what the user has not set for OpenMP, before torch is imported: threads, and for how long they spin.
+
+    No more threads than the cgroup's quota: without that a container of 2 cores on a machine of 64 computes with 64.
+    libgomp itself heeds the affinity mask.
+    """
+    if "torch" in sys.modules:  # which has read them
+        return
+    cores = usable_cores()
+    if cores.count < cores.affinity:
+        environ.setdefault("OMP_NUM_THREADS", str(cores.count))
+    if "OMP_WAIT_POLICY" not in environ:
+        environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+
+
+def _quota_v2(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").partition(" ")
+    return _cores(quota, period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    return _cores(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+
+
+def _cores(quota: str, period: str) -> float | None:
+    """``max`` in version 2 and -1 in version 1 mean that there is none."""
+    try:
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return cores if cores > 0 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

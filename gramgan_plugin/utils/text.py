@@ -1,0 +1,80 @@
+"""Text for messages: made safe to show, shortened; an error's first line; the nearest name. Imports nothing heavy."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """Escape all in a text that a terminal would act on or cannot show; the result is one line.
+
+    Example:
+        >>> printable("a\\x1b[2Jb")
+        'a\\\\x1b[2Jb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shown(value: object, longest: int = 100) -> str:
+    """Return ``value`` as printable text of at most ``longest`` characters.
+
+    Example:
+        >>> shown("conv\\n" * 50, longest=10)
+        'conv\\\\nc...'
+    """
+    text = str(value)
+    cut = printable(text[:longest])
+    return cut if len(text) <= longest and len(cut) <= longest else f"{cut[: longest - 3]}..."
+
+
+def shortened(line: str, most: int = 1000) -> str:
+    """Return a line of at most ``most`` characters: where it is longer, its beginning and its end.
+
+    >>> shortened("name: " + "x" * 100 + " cannot be a folder's name", 60)
+    "name: xxxxxxxxxxxxxxxxxxxxxxxx ... x cannot be a folder's name"
+    """
+    if len(line) <= most:
+        return line
+    return f"{line[: most // 2]} ... {line[-(most * 9 // 20) :]}"
+
+
+def shown_value(value: Any) -> str:
+    """Return an option's value as messages show it, in at most some 60 characters.
+
+    >>> shown_value("x" * 100)
+    "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
+    """
+    if isinstance(value, Mapping):
+        return "a section"
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # a list that holds itself; an integer of thousands of digits
+        return f"this {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:55]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type's name if it has none.
+
+    >>> first_line(ValueError("no such layer\\nin VGG19")), first_line(KeyboardInterrupt())
+    ('no such layer', 'KeyboardInterrupt')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def did_you_mean(name: Any, known: Iterable[Any], otherwise: str = "; `basicsr list` shows what there is") -> str:
+    """Return a hint for an unknown name: ``; did you mean 'X'?``.
+
+    Args:
+        name: what was given.
+        known: the names that there are; the nearest are offered, at most three that are about equally near.
+        otherwise: what is returned where none is near.
+    """
+    lower = str(name)[:100].lower()  # no name is as long, and comparing takes the product of the lengths
+
+    def likeness(candidate: str) -> float:
+        return difflib.SequenceMatcher(None, lower, candidate.lower()).ratio()
+
+    ranked = sorted(((likeness(str(candidate)), str(candidate)) for candidate in known), reverse=True)
+    near = [candidate for ratio, candidate in ranked if ratio >= max(0.6, ranked[0][0] - 0.1)][:3]
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else otherwise

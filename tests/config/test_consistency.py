@@ -1,0 +1,377 @@
+"""Options that cannot work together, one for each thing that the check knows."""
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import basicsr  # noqa: F401
+import pytest
+import torch
+
+from gramgan_plugin.config import check_options
+from gramgan_plugin.errors import OptionError
+
+upstream = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("upstream_options.py"))))
+LOSSES = ("pixel_opt", "gram_patch_opt", "disc_perceptual_opt", "gan_opt")
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def _set(path: str, value: Any) -> Change:
+    def change(options: dict[str, Any]) -> None:
+        *way, last = path.split(":")
+        for key in way:
+            options = options[key]
+        options[last] = value
+
+    return change
+
+
+def _without(*paths: str) -> Change:
+    def change(options: dict[str, Any]) -> None:
+        for path in paths:
+            section = options
+            *way, last = path.split(":")
+            for key in way:
+                section = section[key]
+            del section[last]
+
+    return change
+
+
+def _error(options: dict[str, Any], change: Change, **kwargs: Any) -> list[str]:
+    change(options)
+    with pytest.raises(OptionError) as caught:
+        check_options(options, **kwargs)
+    return str(caught.value).splitlines()
+
+
+class TestOurs:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (_without(*(f"train:{key}" for key in LOSSES)), "train: no loss is on; give at least one block"),
+            (_set("datasets:val:filename_tmpl", "x4"), "datasets.val.filename_tmpl: expected one {} as in '{}x4'"),
+            (
+                _set("train:gan_opt:mask", {"window": 200, "stride": 1, "threshold": 0.1}),
+                "datasets.train.gt_size: 64 is too small for train.gan_opt.mask.window 200",
+            ),
+            (_set("train:gan_opt:mask", {"window": 4, "stride": 4}), "train.gan_opt.mask.threshold: missing"),
+            (
+                _set("train:accumulate", 4),
+                "train.accumulate: a batch_size_per_gpu of 2 cannot be split into 4 equal parts",
+            ),
+            (_set("train:accumulate", 0), "train.accumulate: must be at least 1, not 0"),
+            (_set("train:accumulate", "two"), "train.accumulate: expected a whole number, not 'two'"),
+            (_set("train:clip_grad_norm_g", 0), "train.clip_grad_norm_g: 0 would take all gradient away"),
+            (
+                _set("datasets:train:dataroot_gt", ["a", "b"]),
+                "datasets.train.dataroot_lq: 1 paths for the 2 of dataroot",
+            ),
+        ],
+    )
+    def test_errors(self, tiny_options, change, message):
+        assert any(line.startswith(message) for line in _error(tiny_options, change))
+
+    def test_what_is_missing_for_training_and_for_testing(self, tiny_options):
+        tiny_options["datasets"].pop("val")
+        assert "datasets: no test set; name one test_1, test_2, ..." in _error(
+            tiny_options, lambda o: None, is_train=False
+        )
+        lines = _error(tiny_options, _without("train"), is_train=True)
+        assert "train: missing, so this file can only be tested" in lines
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (_set("path:pretrain_network_z", "z.pth"), None),
+            (_set("train:compile_mode", "default"), "train.compile_mode: has no effect without train.compile: true"),
+            (
+                lambda o: o["train"].update(compile_networks=["g"], compile_backend="eager"),
+                "train.compile_networks, train.compile_backend: has no effect without train.compile: true",
+            ),
+            (
+                lambda o: (
+                    _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(o),
+                    _set("train:clip_grad_norm_d", 1.0)(o),
+                ),
+                "train.clip_grad_norm_d: there is no network_d",
+            ),
+            (_without("datasets:val"), "val: there is no data set `val`, so nothing is validated"),
+            (_without("val"), "datasets.val: there is no section `val`, so nothing is validated"),
+        ],
+    )
+    def test_warnings(self, tiny_options, change, message):
+        change(tiny_options)
+        if message is None:
+            with pytest.raises(OptionError, match="pretrain_network_z"):
+                check_options(tiny_options)
+            return
+        assert message in check_options(tiny_options)
+
+    def test_speed_that_is_in_order(self, tiny_options):
+        tiny_options["train"] |= {"compile": True, "compile_mode": "default", "clip_grad_norm_g": 1.0}
+        assert check_options(tiny_options) == []
+        _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(tiny_options)
+        assert check_options(tiny_options) == []
+
+    @pytest.mark.parametrize(
+        ("share", "message"),
+        [
+            (-0.1, "datasets.train.max_unreadable: must be at least 0, not -0.1"),
+            (1.5, "datasets.train.max_unreadable: is a share of the images, at most 1, not 1.5"),
+            ("1%", "datasets.train.max_unreadable: expected a number, not '1%'"),
+        ],
+    )
+    def test_no_share_of_unreadable_images(self, tiny_options, share, message):
+        assert message in _error(tiny_options, _set("datasets:train:max_unreadable", share))
+
+    @pytest.mark.parametrize("share", [0, 0.01, 1])
+    def test_a_share_of_unreadable_images(self, tiny_options, share):
+        _set("datasets:train:max_unreadable", share)(tiny_options)
+        assert check_options(tiny_options) == []
+        _set("datasets:val:max_unreadable", share)(tiny_options)
+        (warning,) = check_options(tiny_options)
+        assert warning.startswith("datasets.val.max_unreadable: for training only")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda o: None, None),
+            (_set("logger:keep_best", "ssim"), "logger.keep_best: 'ssim' is not under val.metrics; it has psnr"),
+            (_without("val:metrics"), "logger.keep_best: 'psnr' is not under val.metrics; that is missing"),
+            (_without("val"), "logger.keep_best: nothing is validated; give a section `val` and a data set `val`"),
+            (_without("datasets:val"), "logger.keep_best: nothing is validated; give a section `val` and a data set"),
+            (_set("logger:keep_best", 3), "logger.keep_best: expected text, not 3"),
+            (_set("logger:keep_last", 0), "logger.keep_last: must be at least 1, not 0"),
+        ],
+    )
+    def test_which_checkpoints_to_keep(self, tiny_options, change, message):
+        tiny_options["logger"] |= {"keep_best": "psnr", "keep_last": None}
+        if message is None:
+            assert check_options(tiny_options) == []
+            return
+        assert any(line.startswith(message) for line in _error(tiny_options, change))
+
+    def test_what_any_model_and_run_takes(self, tiny_options):
+        tiny_options |= {"deterministic": True}
+        tiny_options["train"]["tf32"] = False
+        assert check_options(tiny_options) == []
+        srgan = upstream.esrgan()
+        srgan["train"]["tf32"] = False
+        check_options(srgan)
+        assert "train.tf32: expected true or false, not 1" in _error(tiny_options, _set("train:tf32", 1))
+
+    def test_rrdbnet_at_a_smaller_scale_takes_lq_in_blocks(self, tiny_options):
+        tiny_options |= {"scale": 2}
+        tiny_options["network_g"]["scale"] = 2
+        check_options(tiny_options)
+        _without("network_d", "train:gan_opt", "train:disc_perceptual_opt")(tiny_options)
+        lines = _error(tiny_options, _set("datasets:train:gt_size", 66))
+        assert any("RRDBNet takes LQ in blocks of 2; take a multiple of 4" in line for line in lines), lines
+
+    def test_what_is_worked_out_is_not_read(self, tiny_options):
+        tiny_options["is_train"] = True
+        (warning,) = check_options(tiny_options)
+        assert "is_train" in warning
+        assert "worked out anew" in warning
+
+    def test_a_third_partys_data_set_that_declares_nothing(self, tiny_options):
+        from basicsr.utils.registry import DATASET_REGISTRY
+
+        class SomebodysDatasetForTest:
+            """Takes one dict, as data sets do."""
+
+            def __init__(self, opt: dict[str, Any]) -> None:
+                self.opt = opt
+
+        DATASET_REGISTRY.register(SomebodysDatasetForTest)
+        tiny_options["datasets"]["val"] = {"name": "x", "type": "SomebodysDatasetForTest", "whatever": 3}
+        (warning,) = check_options(tiny_options)
+        assert "SomebodysDatasetForTest declares no options; not checked: " in warning
+        assert "whatever" in warning
+
+    def test_what_a_run_without_a_discriminator_does_not_use(self, tiny_options):
+        tiny_options["path"]["pretrain_network_d"] = "d.pth"
+        _without("network_d", "train:gan_opt", "train:disc_perceptual_opt")(tiny_options)
+        warnings = check_options(tiny_options)
+        assert "train.optim_d: there is no network_d that it could train" in warnings
+        assert "path.pretrain_network_d: there is no network_d that takes these weights" in warnings
+
+
+def _without_gt(options: dict[str, Any], key: str = "val") -> None:
+    options["datasets"][key] = {
+        "name": f"photos of {key}".replace(" ", "_"),
+        "type": "SingleImageDataset",
+        "dataroot_lq": "photos",
+        "io_backend": {"type": "disk"},
+    }
+
+
+class TestMetricsWithoutGT:
+    NIQE: ClassVar = {"type": "calculate_niqe", "crop_border": 4, "better": "lower"}
+
+    def test_the_best_by_a_metric_that_no_set_can_give(self, tiny_options):
+        tiny_options["logger"]["keep_best"] = "psnr"
+        lines = _error(tiny_options, _without_gt)
+        assert lines == ["logger.keep_best: 'psnr' needs GT, which no data set `val` has; take one that needs none"]
+        tiny_options["datasets"]["val_2"] = {**tiny_options["datasets"]["val"], "name": "more"}
+        assert _error(tiny_options, lambda options: None) == lines
+
+    def test_one_that_needs_none(self, tiny_options):
+        _without_gt(tiny_options)
+        tiny_options["val"]["metrics"] = {"niqe": self.NIQE}
+        tiny_options["logger"]["keep_best"] = "niqe"
+        assert check_options(tiny_options) == []
+
+    def test_one_set_of_several_can(self, tiny_options):
+        _without_gt(tiny_options, "val_2")
+        tiny_options["logger"]["keep_best"] = "psnr"
+        tiny_options["val"]["metrics"]["niqe"] = self.NIQE
+        assert check_options(tiny_options) == [
+            "datasets.val_2: has no GT; val.metrics that need it are not measured: psnr"
+        ]
+
+    def test_a_list_that_is_null(self, tiny_options):
+        """``SingleImageDataset`` opens it."""
+        _without_gt(tiny_options)
+        lines = _error(tiny_options, _set("datasets:val:meta_info_file", None))
+        what = "null, which SingleImageDataset takes for a path; leave the key out"
+        assert lines == [f"datasets.val.meta_info_file: {what}"]
+
+
+class TestWindows:
+    """Networks that divide LQ into windows."""
+
+    @pytest.fixture
+    def options(self, tiny_options) -> dict[str, Any]:
+        _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(tiny_options)
+        small = {"depths": [2], "embed_dim": 12, "num_heads": [2], "mlp_ratio": 2, "upsampler": "pixelshuffledirect"}
+        tiny_options["network_g"] = {"type": "SwinIR", "upscale": 4, "img_size": 16, "window_size": 8, **small}
+        return tiny_options
+
+    @pytest.mark.parametrize(("crop", "window"), [(48, 8), (64, 7), (64, 6), (96, 16), (32, 16)])
+    def test_no_multiple(self, options, crop, window):
+        options["network_g"] |= {"window_size": window, "img_size": 3 * window}
+        (line,) = _error(options, _set("datasets:train:gt_size", crop))
+        assert line == (
+            f"datasets.train.gt_size: {crop} gives LQ of {crop // 4}, no multiple of network_g.window_size {window}; "
+            f"take a multiple of {4 * window}"
+        )
+
+    @pytest.mark.parametrize(("crop", "window"), [(32, 8), (64, 8), (96, 8), (64, 4), (48, 6)])
+    def test_multiples_and_the_network_itself(self, options, crop, window):
+        from gramgan_plugin.registries import lookup
+
+        options["network_g"] |= {"window_size": window, "img_size": 3 * window}
+        options["datasets"]["train"]["gt_size"] = crop
+        assert check_options(options) == []
+        block = {key: value for key, value in options["network_g"].items() if key != "type"}
+        network = lookup("arch", "SwinIR", "network_g.type")(**block)
+        assert network(torch.zeros(1, 3, crop // 4, crop // 4)).shape[-1] == crop
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 3, crop // 4 + 1, crop // 4 + 1))
+
+    def test_its_default(self, options):
+        del options["network_g"]["window_size"]  # 7
+        options["network_g"]["img_size"] = 28
+        (line,) = _error(options, lambda options: None)
+        assert "64 gives LQ of 16, no multiple of network_g.window_size 7; take a multiple of 28" in line
+
+    @pytest.mark.parametrize(("size", "window"), [(64, 7), (None, 7), ([16, 20], 8), (48, 32)])
+    def test_what_its_constructor_refuses(self, options, size, window):
+        from gramgan_plugin.registries import lookup
+
+        options["network_g"] |= {"window_size": window, "img_size": size}
+        if size is None:
+            del options["network_g"]["img_size"]
+        lines = _error(options, _set("datasets:train:gt_size", 4 * window))
+        assert [line.partition(":")[0] for line in lines] == ["network_g.window_size"]
+        with pytest.raises(RuntimeError):
+            lookup("arch", "SwinIR", "")(**{key: value for key, value in options["network_g"].items() if key != "type"})
+
+    def test_a_third_partys_may_pad(self, options):
+        from basicsr.utils.registry import ARCH_REGISTRY
+
+        class SomebodysWindows(torch.nn.Module):
+            """May pad."""
+
+            def __init__(self, window_size: int = 8) -> None:
+                super().__init__()
+
+        ARCH_REGISTRY.register(SomebodysWindows)
+        options["network_g"] = {"type": "SomebodysWindows"}
+        options["datasets"]["train"]["gt_size"] = 48
+        assert check_options(options) == [
+            "datasets.train.gt_size: 48 gives LQ of 12, no multiple of network_g.window_size 8; "
+            "if the network does not pad it, take a multiple of 32"
+        ]
+
+
+class TestUpstreams:
+    @pytest.mark.parametrize(
+        ("source", "change", "message"),
+        [
+            ("esrgan", _without("network_d"), "network_d: missing; ESRGANModel needs it"),
+            ("rrdbnet_psnr", _without("train:pixel_opt"), "train: no loss is on; give pixel_opt or perceptual_opt"),
+            ("rrdbnet_psnr", _set("model_type", "SwinIRModel"), "network_g.window_size: missing; SwinIRModel reads it"),
+            ("esrgan", _set("datasets:train:mean", [0.5, 0.5, 0.5]), "datasets.train.std: missing; mean and std go"),
+            ("real_esrgan", _without("datasets:train:meta_info"), "datasets.train.meta_info: missing; RealESRGANDat"),
+            ("real_esrgan", _set("resize_prob", [0.5, 0.5]), "resize_prob: expected 3 probabilities"),
+            (
+                "real_esrgan",
+                _set("noise_range2", [1, 2, 3]),
+                "noise_range2: expected the smallest and the largest value",
+            ),
+            ("real_esrgan", _set("queue_size", 181), "queue_size: 181 is no multiple of batch_size_per_gpu"),
+            (
+                "esrgan",
+                lambda o: o["datasets"]["train"].update(io_backend={"type": "lmdb"}, dataroot_gt="datasets/x"),
+                "datasets.train.dataroot_gt: PairedImageDataset asks for a name that ends in .lmdb",
+            ),
+            ("real_esrgan", _set("gt_size", 252), "gt_size: UNetDiscriminatorSN takes multiples of 8, not 252"),
+            ("real_esrgan", _without("resize_range"), "resize_range: missing"),
+            (
+                "real_esrgan",
+                _set("datasets:train:kernel_prob2", [1.0]),
+                "datasets.train.kernel_prob2: 1 values for 6 kernels",
+            ),
+            (
+                "real_esrgan",
+                lambda o: o["train"].update(ldl_opt={"type": "L1Loss"}, ema_decay=0),
+                "train.ldl_opt: compares with the averaged weights; set train.ema_decay",
+            ),
+        ],
+    )
+    def test_errors(self, source, change, message):
+        lines = _error(getattr(upstream, source)(), change)
+        assert any(line.startswith(message) for line in lines), lines
+
+
+class TestSchedules:
+    @pytest.mark.parametrize(
+        ("schedule", "key"),
+        [
+            ({"type": "CosineAnnealingLR", "T_max": 0}, "T_max"),
+            ({"type": "CosineAnnealingLR", "T_max": -1}, "T_max"),
+            ({"type": "StepLR", "step_size": 0}, "step_size"),
+            ({"type": "CosineAnnealingWarmRestarts", "T_0": 0}, "T_0"),
+        ],
+    )
+    def test_a_length_of_nothing(self, tiny_options, schedule, key):
+        lines = _error(tiny_options, _set("train:scheduler", schedule))
+        assert any(line.startswith(f"train.scheduler.{key}: must be at least 1") for line in lines)
+
+    def test_a_rate_that_the_schedule_does_not_use(self, tiny_options):
+        schedule = {"type": "OneCycleLR", "max_lr": 1e-3, "total_steps": 10}
+        _set("train:scheduler", schedule)(tiny_options)
+        warnings = check_options(tiny_options)
+        assert (
+            "train.optim_g.lr: has no effect: OneCycleLR sets the rate by train.scheduler.max_lr; change that"
+            in warnings
+        )
+        for optimizer in ("optim_g", "optim_d"):
+            tiny_options["train"][optimizer]["lr"] = 1e-3
+        assert not [line for line in check_options(tiny_options) if "has no effect" in line]

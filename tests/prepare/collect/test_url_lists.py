@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.prepare.collect.url_lists import Listed, read_list, url_problem
+
+
+def written(folder: Path, text: str, name: str = "list.txt") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode())
+    return path
+
+
+class TestReadList:
+    def test_smoke_lines(self, tmp_path: Path) -> None:
+        path = written(tmp_path, "# mine\nhttp://a.org/1.jpg\r\n\n  https://b.org/2  \nhttp://a.org/1.jpg\n")
+        assert read_list(path) == ([Listed("http://a.org/1.jpg"), Listed("https://b.org/2")], [])
+
+    @pytest.mark.parametrize("separator", [",", "\t"])
+    def test_feature_columns(self, tmp_path: Path, separator: str) -> None:
+        rows = [
+            ["Licence", "note", "URL", "source"],
+            ["CC0", "x", "http://a.org/1.jpg", '"Ann, of B"'],
+            ["", "", "http://a.org/2.jpg"],
+        ]
+        path = written(tmp_path, "\ufeff# c\n" + "\n".join(separator.join(row) for row in rows))
+        listed, problems = read_list(path)
+        assert listed == [Listed("http://a.org/1.jpg", "Ann, of B", "CC0"), Listed("http://a.org/2.jpg")]
+        assert not problems
+
+    def test_feature_american_spelling(self, tmp_path: Path) -> None:
+        assert read_list(written(tmp_path, "url,license\nhttp://a.org/,MIT"))[0][0].licence == "MIT"
+
+    def test_feature_wrong_lines_are_told_by_number(self, tmp_path: Path) -> None:
+        listed, problems = read_list(written(tmp_path, "http://a.org/1\n\nfile:///etc/passwd\nnothing\n"))
+        assert len(listed) == 1
+        assert [where.rpartition(", ")[2] for where, _ in problems] == ["line 3", "line 4"]
+        assert all("not a URL of http or https" in reason for _, reason in problems)
+
+    @pytest.mark.parametrize("header", ["", "url,source\n"])
+    def test_feature_endless_line(self, tmp_path: Path, header: str) -> None:
+        """Above what Python's csv reads."""
+        path = written(tmp_path, f"{header}http://a.org/1\n{'x' * 200_000},http://a.org/\nhttp://a.org/2\n")
+        listed, problems = read_list(path)
+        assert [entry.url for entry in listed] == ["http://a.org/1", "http://a.org/2"]
+        ((_, reason),) = problems
+        assert "longer than 8192 characters" in reason
+        assert len(reason) < 200
+
+    @pytest.mark.parametrize(("text", "match"), [("", "no URL in it"), ("x", "line 1: x: not a URL")])
+    def test_exception(self, tmp_path: Path, text: str, match: str) -> None:
+        with pytest.raises(UserError, match=match):
+            read_list(written(tmp_path, text))
+
+    def test_exception_no_text(self, tmp_path: Path) -> None:
+        path = tmp_path / "list.txt"
+        path.write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(UserError, match="not a text file in UTF-8"):
+            read_list(path)
+
+
+class TestUrlProblem:
+    @pytest.mark.parametrize(
+        ("url", "problem"),
+        [
+            ("ftp://a.org/x", "not a URL of http"),
+            ("file:///etc/passwd", "not a URL of http"),
+            ("javascript:alert(1)", "not a URL of http"),
+            ("http:///x", "without a host"),
+            ("http://a.org/x y", "blanks or control characters"),
+            ("http://a.org/\x1b[2J", "blanks or control characters"),
+            ("http://[::1/x", "no URL"),
+            ("http://a.org:x/", "no URL"),
+            ("http://a.org/" + "x" * 9000, "longer than"),
+        ],
+    )
+    def test_exception(self, url: str, problem: str) -> None:
+        assert problem in (url_problem(url) or "")
+
+    def test_feature_passwords_are_not_repeated(self) -> None:
+        problem = url_problem("http://me:secret@a.org/x")
+        assert problem is not None
+        assert "secret" not in problem
+
+    def test_feature_good(self) -> None:
+        assert url_problem("https://münchen.example/ä%20b.jpg?x=1&y=2#z") is None

@@ -1,0 +1,360 @@
+"""A packing is killed, stopped and run into full disks in a forked process; then it is run again."""
+
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lmdb
+import pytest
+import skimage.data
+from basicsr.data.data_util import paired_paths_from_lmdb
+
+from gramgan_plugin.data.lmdb_images import META_INFO, LmdbImages
+from gramgan_plugin.errors import Preempted, UserError
+from gramgan_plugin.prepare import data_set, pack
+from gramgan_plugin.prepare.folders import folder_photos
+from gramgan_plugin.prepare.pack import prepare_photos
+from gramgan_plugin.prepare.plan import Settings
+from gramgan_plugin.prepare.presets import Preset
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
+
+SETTINGS = Settings(4, Preset(64, 64, 0))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine real photos, one of them damaged."""
+    folder = tmp_path_factory.mktemp("photos")
+    picture = skimage.data.astronaut()
+    for number in range(9):
+        cut = picture[number * 20 : number * 20 + 203, number * 25 : number * 25 + 240]
+        cv2.imwrite(str(folder / f"{number}.png"), cut)
+    whole = bytearray((folder / "4.png").read_bytes())
+    whole[len(whole) // 2] ^= 1  # its header is all right
+    (folder / "4.png").write_bytes(whole)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_set, "BYTES_AT_ONCE", 150_000)  # about two photos
+
+
+def pack_them(photos: Path, out: Path, **options: Any) -> pack.Report:
+    given = {"on_error": "skip", "hold_out": ["7"], "progress": False, "workers": 2, "settings": SETTINGS, **options}
+    return prepare_photos(folder_photos(photos), out, **given)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_set, "BYTES_AT_ONCE", 150_000)
+        pack_them(photos, out)
+    content = everything_in(out)
+    assert len(content["GT.lmdb"]) == 7 * 16  # of 240x200: 4 columns, 4 rows
+    return content
+
+
+def everything_in(out: Path) -> dict[str, Any]:
+    """All files by name, hidden ones included; of an LMDB what it holds."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        if path.name == "data.mdb":
+            with lmdb.open(str(path.parent), readonly=True, lock=False) as environment, environment.begin() as reading:
+                found[path.parent.name] = dict(reading.cursor())
+        else:
+            found[path.relative_to(out).as_posix()] = path.read_bytes()
+    return found
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Start ``work`` in a forked process; it ends with 0, or 1 if it raises."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def ended_by(child: int) -> int:
+    """Its exit code, or the signal's number with a minus."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class TestKill:
+    def test_feature_at_every_sync(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+        """Killed just before the n-th thing that it wants to stand on the disk, for every third n."""
+        resumed = killed = 0
+        for number in range(1, 100, 3):
+            out = tmp_path / str(number) / "out"
+
+            def work(number: int = number, out: Path = out) -> None:
+                real, calls = os.fsync, []
+
+                def fsync(descriptor: int) -> None:
+                    calls.append(descriptor)
+                    if len(calls) == number:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    real(descriptor)
+
+                os.fsync = fsync
+                pack_them(photos, out)
+
+            if ended_by(in_child(work)) == 0:
+                break
+            killed += 1
+            if out.exists():  # it was killed after the rename
+                assert everything_in(out).items() >= undisturbed.items()
+                continue
+            left = [path for path in out.parent.iterdir() if path.name.startswith("out.tmp-")]
+            assert len(left) == 1
+            journal = left[0] / ".journal.jsonl"
+            resumed += journal.exists() and journal.stat().st_size > 0
+            pack_them(photos, out)
+            assert everything_in(out) == undisturbed
+            assert [path.name for path in out.parent.iterdir()] == ["out"]
+        assert killed > 10
+        assert resumed > 5
+
+    def test_feature_at_random_moments(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+        """Killed again and again, until it is done."""
+        out = tmp_path / "out"
+        whole = len(undisturbed["names.jsonl"].splitlines())
+        chance = random.Random(5)
+        for _ in range(25):
+            child = in_child(lambda: pack_them(photos, out))
+            time.sleep(chance.uniform(0, 0.08))
+            os.kill(child, signal.SIGKILL)
+            if ended_by(child) == 0 or out.exists():
+                break
+            for path in tmp_path.glob("out.tmp-*/*.lmdb"):
+                if (path / META_INFO).exists():  # written last: then all is there but the folder's name
+                    assert len(LmdbImages(path).keys) == whole
+                else:
+                    with pytest.raises(UserError, match=r"has no meta_info.txt|no such LMDB"):
+                        LmdbImages(path)
+        if not out.exists():
+            pack_them(photos, out)
+        assert everything_in(out).items() >= undisturbed.items()
+        shutil.rmtree(out)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_feature_goes_on(
+        self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.killed_after_two_commits(photos, tmp_path / "out")
+        cut = pack.Cutter.results
+        numbers = []
+        monkeypatch.setattr(
+            pack.Cutter, "results", lambda self, entries: (numbers.append(len(entries)), cut(self, entries))[1]
+        )
+        report = pack_them(photos, tmp_path / "out")
+        assert "resuming out.tmp-" in capsys.readouterr().err
+        assert numbers[0] < 8
+        assert (report.photos, report.held_out, [name for name, _ in report.skipped]) == (7, 1, ["4.png"])
+
+    @pytest.mark.parametrize("change", ["option", "photo"])
+    def test_feature_another_job_begins_anew(
+        self, photos: Path, tmp_path: Path, change: str, undisturbed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        if change == "option":
+            self.killed_after_two_commits(photos, tmp_path / "out", settings=Settings(4, Preset(64, 64, 4)))
+        else:
+            copy = shutil.copytree(photos, tmp_path / "copy")
+            os.utime(copy / "8.png", (1, 1))
+            self.killed_after_two_commits(copy, tmp_path / "out")
+            shutil.rmtree(copy)
+        pack_them(photos, tmp_path / "out")
+        assert "left behind by another job that was interrupted; deleted" in capsys.readouterr().err
+        assert everything_in(tmp_path / "out") == undisturbed
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    def test_feature_lost_pages(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+        """The disk lost what it had promised to hold: the work begins anew."""
+        self.killed_after_two_commits(photos, tmp_path / "out")
+        next(tmp_path.glob("out.tmp-*/LQ_x4.lmdb/data.mdb")).unlink()
+        pack_them(photos, tmp_path / "out")
+        assert everything_in(tmp_path / "out") == undisturbed
+
+    def test_feature_torn_line_in_the_journal(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+        self.killed_after_two_commits(photos, tmp_path / "out")
+        journal = next(tmp_path.glob("out.tmp-*/.journal.jsonl"))
+        journal.write_bytes(journal.read_bytes()[:-40])
+        pack_them(photos, tmp_path / "out")
+        assert everything_in(tmp_path / "out") == undisturbed
+
+    def test_exception_a_database_being_written(self, photos: Path, tmp_path: Path) -> None:
+        self.killed_after_two_commits(photos, tmp_path / "out")
+        gt, lq = (next(tmp_path.glob(f"out.tmp-*/{name}.lmdb")) for name in ("GT", "LQ_x4"))
+        with pytest.raises(UserError, match=r"has no meta_info.txt"):
+            LmdbImages(gt)
+        with pytest.raises(FileNotFoundError, match="meta_info"):
+            paired_paths_from_lmdb([str(lq), str(gt)], ["lq", "gt"])
+
+    @staticmethod
+    def killed_after_two_commits(photos: Path, out: Path, **options: Any) -> None:
+        def work() -> None:
+            add = data_set.DataSet.commit
+
+            def commit(self: data_set.DataSet) -> None:
+                add(self)
+                if self.counts.done >= 4:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            data_set.DataSet.commit = commit  # type: ignore[method-assign]
+            pack_them(photos, out, **options)
+
+        assert ended_by(in_child(work)) == -signal.SIGKILL
+        assert not out.exists()
+
+
+class TestStop:
+    @pytest.mark.parametrize(("sent", "raised"), [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)])
+    def test_feature(
+        self,
+        photos: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        undisturbed: dict[str, Any],
+        capsys: pytest.CaptureFixture[str],
+        sent: int,
+        raised: type[BaseException],
+    ) -> None:
+        commit = data_set.DataSet.commit
+
+        def and_signal(self: data_set.DataSet) -> None:
+            commit(self)
+            if self.counts.done >= 4:
+                signal.raise_signal(sent)
+
+        monkeypatch.setattr(data_set.DataSet, "commit", and_signal)
+        with pytest.raises(raised) as caught:
+            pack_them(photos, tmp_path / "out")
+        told = str(caught.value) if raised is Preempted else capsys.readouterr().err
+        kept = next(tmp_path.iterdir()).name
+        assert "run the same command again" in told
+        assert f" of 9 photos are packed, kept in {kept}" in told
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        monkeypatch.undo()
+        monkeypatch.setattr(data_set, "BYTES_AT_ONCE", 150_000)
+        pack_them(photos, tmp_path / "out")
+        assert everything_in(tmp_path / "out") == undisturbed
+
+    def test_feature_nothing_to_keep(self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(data_set.DataSet, "add", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Preempted, match=r"run the same command again$"):
+            pack_them(photos, tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_exit_code(self, photos: Path, tmp_path: Path) -> None:
+        """From the command line: 75, as for training that saved its state."""
+        code = (
+            "import signal, sys; from gramgan_plugin.cli.main import main\n"
+            "from gramgan_plugin.prepare.data_set import DataSet\n"
+            "DataSet.add = lambda *_: signal.raise_signal(signal.SIGTERM)\n"
+            f"sys.exit(main(['prepare', 'folder', {str(photos)!r}, '--out', {str(tmp_path / 'out')!r}, "
+            "'--crop-size', '64', '--on-error', 'skip']))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 75
+        assert done.stderr.strip().splitlines()[-1].endswith("ended by SIGTERM; run the same command again")
+
+
+class TestSecondMaker:
+    def test_exception_a_living_one(self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        reading, writing = os.pipe()
+
+        def work() -> None:
+            def wait(self: data_set.DataSet, *_: object) -> None:
+                os.write(writing, b"1")
+                time.sleep(60)
+
+            data_set.DataSet.add = wait  # type: ignore[method-assign]
+            pack_them(photos, tmp_path / "out")
+
+        child = in_child(work)
+        try:
+            os.read(reading, 1)
+            with pytest.raises(UserError, match=rf"out: is being made by process {child} on '.*wait for it, or end it"):
+                pack_them(photos, tmp_path / "out")
+            assert [path.name for path in tmp_path.iterdir()] == [f"out.tmp-{child}"]
+        finally:
+            os.kill(child, signal.SIGKILL)
+            ended_by(child)
+        pack_them(photos, tmp_path / "out")
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+class TestFullDisk:
+    def test_exception_file_size_limit(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+        """`ulimit -f`: the map of GT is what grows beyond it."""
+        told = tmp_path / "told"
+
+        def work() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+            try:
+                pack_them(photos, tmp_path / "out")
+            except UserError as error:
+                told.write_text(str(error))
+
+        assert ended_by(in_child(work)) == 0
+        message = told.read_text()
+        assert "no space left on the disk or within `ulimit -f`; free some" in message
+        assert "; then run the same command again: " in message
+        assert "\n" not in message
+        told.unlink()
+        pack_them(photos, tmp_path / "out")
+        assert everything_in(tmp_path / "out") == undisturbed
+
+    def test_exception_no_space(
+        self, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
+    ) -> None:
+        """The disk fills up while the names are synced."""
+        real, calls = os.fsync, []
+
+        def fsync(descriptor: int) -> None:
+            calls.append(descriptor)
+            if len(calls) == 20:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        with pytest.raises(UserError, match=r"no space left on the disk; free some.*; then run the same command again"):
+            pack_them(photos, tmp_path / "out")
+        monkeypatch.setattr(os, "fsync", real)
+        pack_them(photos, tmp_path / "out")
+        assert everything_in(tmp_path / "out") == undisturbed
+
+    def test_exception_a_small_disk(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("must not mount a small disk")
+        try:
+            with pytest.raises(UserError, match="no space left on the disk; free some") as caught:
+                pack_them(photos, disk / "out")
+            assert "\n" not in str(caught.value)
+            more = ["mount", "-o", "remount,size=8m", str(disk)]
+            subprocess.run(more, capture_output=True, check=True)
+            pack_them(photos, disk / "out")
+            assert everything_in(disk / "out") == undisturbed
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)

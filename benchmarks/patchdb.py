@@ -10,7 +10,7 @@ questions. Memory is the peak while an index is made and first asked, above what
 
     python benchmarks/patchdb.py --largest 1000000          # the photos of scikit-image, some minutes
     python benchmarks/patchdb.py --photos DIV2K_train_HR --json results.json
-    python benchmarks/patchdb.py --photos PHOTOS --database textures.patchdb --kinds flat ivf --rounds 3
+    python benchmarks/patchdb.py --photos PHOTOS --database textures.patchdb --kinds exact hnsw --rounds 3
 """
 
 import argparse
@@ -32,18 +32,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gramgan_plugin.functional import gram_vectors
-from gramgan_plugin.patchdb.faiss_index import FaissFlat, FaissIndex, make_index
-from gramgan_plugin.patchdb.faiss_library import faiss_library
-from gramgan_plugin.patchdb.kdtree import TreeSearch
+from gramgan_plugin.patchdb.database_manifest import Definition
 from gramgan_plugin.patchdb.making.describing import description_of
-from gramgan_plugin.patchdb.manifest import Definition
-from gramgan_plugin.patchdb.neighbours import Rows
+from gramgan_plugin.patchdb.search import as_tensor
 from gramgan_plugin.patchdb.store import open_store
+from gramgan_plugin.search.exact import ExactSearch
+from gramgan_plugin.search.hnsw import HnswSearch, faiss_library, make_index
+from gramgan_plugin.search.neighbours import Search
+from gramgan_plugin.search.tree import TreeSearch
 
 BATCH, CROP, PATCH = 8, 192, 4
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 SCALES = (1.0, 0.85, 0.72, 0.61, 0.5, 1.2)
-MOST_FLAT = 100_000  # rows that flat is tried with
+MOST_EXACT = 100_000  # rows that exact is tried with
 Ask = Callable[[Tensor], tuple[NDArray[Any], NDArray[Any]]]  # squared distances and rows of the nearest
 
 
@@ -114,8 +115,8 @@ def measure(
     """Let all contenders search one database, and print what they took."""
     contenders: list[Contender] = []
     truth: list[NDArray[Any]] = []
-    for kind in ("kdtree", "flat", "ivf", "hnsw"):
-        limit = {"flat": MOST_FLAT, "hnsw": arguments.largest_hnsw}.get(kind, len(rows))
+    for kind in ("tree", "exact", "hnsw"):
+        limit = {"exact": MOST_EXACT, "hnsw": arguments.largest_hnsw}.get(kind, len(rows))
         if len(rows) > limit or kind not in arguments.kinds:
             continue
         wanted = 1.0
@@ -165,15 +166,15 @@ def tuned(
 
 def make_ours(kind: str, array: NDArray[np.float32]) -> tuple[Ask, None]:
     """Ours, as `PatchSearch` has it."""
-    rows = Rows(array)
-    search: Any
-    if kind == "kdtree":
+    rows = as_tensor(array)
+    search: Search
+    if kind == "tree":
         search = TreeSearch(rows)
-    elif kind == "flat":
-        search = FaissFlat(rows)
+    elif kind == "exact":
+        search = ExactSearch(rows)
     else:
-        index, settings, _ = make_index(rows, kind)
-        search = FaissIndex(rows, index, settings["effort"])
+        index, settings, _ = make_index(rows)
+        search = HnswSearch(rows, index, settings["effort"])
 
     def ask(queries: Tensor) -> tuple[NDArray[Any], NDArray[Any]]:
         found = search.search(queries, 1)
@@ -184,7 +185,7 @@ def make_ours(kind: str, array: NDArray[np.float32]) -> tuple[Ask, None]:
 
 def make_plain(kind: str, array: NDArray[np.float32]) -> tuple[Ask, Callable[[int], None] | None]:
     """What one would write without us."""
-    if kind == "kdtree":
+    if kind == "tree":
         from scipy.spatial import cKDTree
 
         tree = cKDTree(array.astype(np.float64))
@@ -198,14 +199,8 @@ def make_plain(kind: str, array: NDArray[np.float32]) -> tuple[Ask, Callable[[in
     rows = np.ascontiguousarray(array)
     dimensions = rows.shape[1]
     tune = None
-    if kind == "flat":
+    if kind == "exact":
         index = faiss.IndexFlatL2(dimensions)
-    elif kind == "ivf":
-        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(dimensions), dimensions, lists_of(len(rows)))
-        index.train(rows)
-
-        def tune(effort: int) -> None:
-            index.nprobe = min(effort, index.nlist)
     else:
         index = faiss.IndexHNSWFlat(dimensions, 32)
 
@@ -220,11 +215,6 @@ def make_plain(kind: str, array: NDArray[np.float32]) -> tuple[Ask, Callable[[in
         return ((queries.numpy().astype(np.float64) - rows[row]) ** 2).sum(axis=1), row
 
     return ask, tune
-
-
-def lists_of(count: int) -> int:
-    """As many lists as ours."""
-    return max(1, min(int(4 * count**0.5), count // 39))
 
 
 def report(features: str, size: int, contender: Contender, contenders: list[Contender]) -> dict[str, Any]:
@@ -371,17 +361,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--largest", type=int, default=SIZES[-1], help="most patches, of RGB (default: %(default)s)")
     parser.add_argument("--largest-features", type=int, default=100_000, help="of features (default: %(default)s)")
     parser.add_argument("--largest-hnsw", type=int, default=100_000, help="for hnsw (default: %(default)s)")
-    parser.add_argument(
-        "--kinds", nargs="+", default=["kdtree", "flat", "ivf", "hnsw"], help="kdtree or flat has to be one"
-    )
+    parser.add_argument("--kinds", nargs="+", default=["tree", "exact", "hnsw"], help="tree or exact has to be one")
     parser.add_argument("--batches", type=int, default=3, help="different ones (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contender (default: %(default)s)")
     parser.add_argument("--vgg-weights", type=Path, help="VGG19's, in the key names of torchvision")
     parser.add_argument("--scratch", type=Path, help="where the database is put meanwhile")
     parser.add_argument("--json", type=Path, help="write the results there, too")
     arguments = parser.parse_args()
-    if not {"kdtree", "flat"} & set(arguments.kinds):
-        parser.error("--kinds: take kdtree or flat, which tell which are the nearest")
+    if not {"tree", "exact"} & set(arguments.kinds):
+        parser.error("--kinds: take tree or exact, which tell which are the nearest")
     return arguments
 
 

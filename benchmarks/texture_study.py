@@ -29,8 +29,8 @@ from gramgan_plugin.functional import (
     random_theta,
 )
 from gramgan_plugin.losses import GramPatchLoss
-from gramgan_plugin.patchdb.making.build import build
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.database_manifest import Definition
+from gramgan_plugin.patchdb.making.building import build
 from gramgan_plugin.patchdb.search import open_search
 from gramgan_plugin.patchdb.store import open_store
 from gramgan_plugin.prepare.sample import sample_photos

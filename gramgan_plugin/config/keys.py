@@ -24,6 +24,7 @@ class Key:
         keys: for a section: its own keys; empty for one whose keys are free.
         open: whether a section may hold other keys, too.
         unused: why a value other than the default has no effect; empty for a key that is used.
+        hint: what to add to a message about a value that is not among the choices.
         of: for a component: ``arch``, ``loss``, ``optimizer``, ``scheduler`` or ``metric``.
     """
 
@@ -37,6 +38,7 @@ class Key:
     keys: Mapping[str, "Key"] = field(default_factory=dict)
     open: bool = False
     unused: str = ""
+    hint: Callable[[Any], str] = field(default=lambda value: "", compare=False)
     of: str = ""
 
     def mistake(self, value: Any) -> str | None:
@@ -49,7 +51,9 @@ class Key:
         members = value if isinstance(value, list) else [value]
         for member in members:
             if self.choices and member not in self.choices:
-                return f"expected one of {', '.join(map(str, self.choices))}, not {shown_value(member)}"
+                return (
+                    f"expected one of {', '.join(map(str, self.choices))}, not {shown_value(member)}{self.hint(member)}"
+                )
         for number in members:
             if self.least is not None and number < self.least:
                 return f"must be at least {self.least:g}, not {shown_value(number)}"

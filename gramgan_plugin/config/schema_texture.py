@@ -2,7 +2,7 @@
 
 from gramgan_plugin.config.keys import Key
 from gramgan_plugin.functional.texture_options import CHOICES
-from gramgan_plugin.losses.gram_patch_loss import DATABASE_INDEXES
+from gramgan_plugin.search.kinds import KINDS, new_name
 
 FEATURES: dict[str, Key] = {
     "layer": Key("text", "a layer of VGG19, such as conv1_2 or relu2_1", needed="always"),
@@ -11,8 +11,8 @@ FEATURES: dict[str, Key] = {
 # Defaults and descriptions are the loss's own.
 TEXTURE: dict[str, Key] = {
     **{name: Key("text", "", choices=choices) for name, choices in CHOICES.items()},
-    "database_index": Key("text", "", choices=DATABASE_INDEXES),
     "database": Key("path", ""),
+    "database_index": Key("text", "", choices=KINDS, hint=new_name),
     "top_k": Key("whole", "", least=1),
     "stride": Key("whole", "", least=1),
     "features": Key("section", "", keys=FEATURES),

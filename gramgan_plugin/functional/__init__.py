@@ -10,9 +10,7 @@ from gramgan_plugin.functional.candidates import (
     random_theta,
 )
 from gramgan_plugin.functional.gram import describe_patches, gram_difference, gram_matrix, gram_vectors
-from gramgan_plugin.functional.nearest import Neighbourhood, nearest_candidates, nearest_several
 from gramgan_plugin.functional.patches import extract_patches, patch_centres, patch_vectors
-from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 from gramgan_plugin.functional.region_mask import luma, region_mask, region_std
 from gramgan_plugin.functional.relativistic import (
     relativistic_discriminator_loss,
@@ -27,12 +25,9 @@ __all__ = [
     "CandidateSet",
     "Database",
     "FeatureMap",
-    "Neighbourhood",
     "Targets",
     "TextureOptions",
     "affine_warp",
-    "at_least_float32",
-    "autocast_off",
     "candidate_set",
     "choose_targets",
     "describe_patches",
@@ -43,8 +38,6 @@ __all__ = [
     "gram_patch_loss",
     "gram_vectors",
     "luma",
-    "nearest_candidates",
-    "nearest_several",
     "patch_centres",
     "patch_vectors",
     "random_draw",

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from gramgan_plugin.functional.gram import describe_patches
 from gramgan_plugin.functional.patches import check_image, extract_patches, patch_centres, patch_grid
-from gramgan_plugin.functional.precision import at_least_float32, autocast_off
+from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 KINDS = ("original", "downsampled", "affine", "database")
 ORIGINAL, DOWNSAMPLED, AFFINE, DATABASE = range(4)

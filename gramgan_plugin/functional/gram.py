@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gramgan_plugin.functional.gram_kernel import GramVectors, channel_pairs
 from gramgan_plugin.functional.patches import check_image, patch_grid, patch_vectors
-from gramgan_plugin.functional.precision import at_least_float32, autocast_off
+from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 
 def gram_matrix(patches: Tensor, normalize: bool = True, center: bool = False) -> Tensor:

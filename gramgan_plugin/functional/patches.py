@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gramgan_plugin.functional.precision import at_least_float32
+from gramgan_plugin.utils.precision import at_least_float32
 
 
 def check_image(image: Tensor, name: str = "image") -> None:

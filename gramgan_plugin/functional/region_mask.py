@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gramgan_plugin.functional.patches import check_image, split_patches
-from gramgan_plugin.functional.precision import at_least_float32, autocast_off
+from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 LUMA_WEIGHTS = (0.2989, 0.587, 0.114)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from gramgan_plugin.functional.precision import at_least_float32
+from gramgan_plugin.utils.precision import at_least_float32
 
 Means = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -5,12 +5,13 @@ from torch import Tensor
 
 from gramgan_plugin.functional.candidates import CandidateSet, candidate_set
 from gramgan_plugin.functional.gram import describe_patches, gram_difference
-from gramgan_plugin.functional.nearest import Neighbourhood, nearest_several
 from gramgan_plugin.functional.patches import check_image, patch_centres
-from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 from gramgan_plugin.functional.texture_options import TextureOptions
 from gramgan_plugin.functional.texture_targets import Database, FeatureMap, Targets
-from gramgan_plugin.functional.untraced import untraced
+from gramgan_plugin.search.differences import Neighbourhood
+from gramgan_plugin.search.exact import nearest_several
+from gramgan_plugin.utils.precision import at_least_float32, autocast_off
+from gramgan_plugin.utils.untraced import untraced
 
 # Numbers of candidates' descriptions held at a time; of a sample at least.
 DESCRIBED = 2**24

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from gramgan_plugin.functional.precision import at_least_float32
+from gramgan_plugin.utils.precision import at_least_float32
 
 
 class DiscPerceptualLoss(nn.Module):

@@ -12,8 +12,7 @@ from gramgan_plugin.functional.patches import patch_grid
 from gramgan_plugin.functional.texture import gram_patch_loss
 from gramgan_plugin.functional.texture_options import TextureOptions
 from gramgan_plugin.functional.texture_targets import Database, FeatureMap, Targets
-
-DATABASE_INDEXES = ("auto", "kdtree", "flat", "ivf", "hnsw")
+from gramgan_plugin.search.kinds import KINDS, new_name
 
 
 class GramPatchLoss(nn.Module):
@@ -34,7 +33,7 @@ class GramPatchLoss(nn.Module):
             then count pixels of the features' map; images must have 3 channels.
         database: a folder of patches to choose from, made by ``basicsr patchdb build``; None for none. It is searched
             by Gram vectors.
-        database_index: how the database is searched: ``auto``, ``kdtree``, ``flat``, ``ivf`` or ``hnsw``.
+        database_index: how the database is searched: ``auto``, ``exact``, ``tree`` or ``hnsw``.
         options: those of `TextureOptions`, by name.
 
     ``features`` and ``database`` are as an option file has them. The loss itself opens no file: the model opens what
@@ -68,8 +67,10 @@ class GramPatchLoss(nn.Module):
         super().__init__()
         self.loss_weight = loss_weight
         self.options = TextureOptions(**options)
-        if database_index not in DATABASE_INDEXES:
-            raise ValueError(f"database_index: expected one of {', '.join(DATABASE_INDEXES)}, got {database_index!r}")
+        if database_index not in KINDS:
+            raise ValueError(
+                f"database_index: expected one of {', '.join(KINDS)}, got {database_index!r}{new_name(database_index)}"
+            )
         if isinstance(features, Mapping):
             raise ValueError("features: the loss opens no file; give a VGG19Layer, as GramGANModel does")
         if isinstance(database, str):

@@ -9,13 +9,13 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gramgan_plugin.functional.precision import at_least_float32, autocast_off
 from gramgan_plugin.functional.region_mask import region_mask
 from gramgan_plugin.functional.relativistic import (
     batch_means,
     relativistic_discriminator_loss,
     relativistic_generator_loss,
 )
+from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 
 @dataclass(frozen=True)

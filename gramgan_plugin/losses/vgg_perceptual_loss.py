@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gramgan_plugin.archs.vgg19_arch import LAYERS, VGG19Features
-from gramgan_plugin.functional.precision import at_least_float32
+from gramgan_plugin.utils.precision import at_least_float32
 
 LAYER_WEIGHTS = {
     "gramgan": {"conv2_2": 1.0, "conv4_2": 0.1, "conv4_4": 0.01},

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.database_manifest import Definition
 
 LEVELS = 255
 

@@ -1,34 +1,46 @@
 """The search in a patch database, as the loss uses it."""
 
+import logging
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from gramgan_plugin.functional.precision import at_least_float32
-from gramgan_plugin.patchdb.faiss_index import search_on_gpu
-from gramgan_plugin.patchdb.faiss_library import has_faiss_for_gpus
-from gramgan_plugin.patchdb.index import check_finite, kind_of_search, make_search
-from gramgan_plugin.patchdb.neighbours import Rows, Search
+from gramgan_plugin.errors import UserError
 from gramgan_plugin.patchdb.store import Store, open_store
-from gramgan_plugin.patchdb.torch_search import TorchSearch
+from gramgan_plugin.search.exact import ExactSearch
+from gramgan_plugin.search.hnsw import HnswSearch
+from gramgan_plugin.search.index_cache import open_index, read_facts
+from gramgan_plugin.search.kinds import kind_of_search
+from gramgan_plugin.search.neighbours import Search
+from gramgan_plugin.search.tree import TreeSearch
+from gramgan_plugin.utils.precision import at_least_float32
+
+logger = logging.getLogger("basicsr")
+
+# Rows from which on making a tree takes long enough to log it.
+MANY_ROWS = 1_000_000
+# The most numbers of Gram vectors that are read at a time.
+BLOCK = 2**22
 
 
 class PatchSearch:
     """The nearest patches of a database, and what they look like.
 
-    On a CPU the index searches: ``kdtree`` and ``flat`` are exact, ``ivf`` and ``hnsw`` find nearly all of the nearest
-    (the database's ``index/`` says how many). On a GPU every search is exact and done by torch; but where faiss
-    for GPUs is installed, ``ivf`` asks for that. The search of a device is made when it is first needed, in the
-    process that needs it. Pickling takes the path and opens the database again; a copy is the object itself, which
-    never changes what it gives.
+    On a CPU the index searches: ``tree`` and ``exact`` are exact, ``hnsw`` finds nearly all of the nearest (the
+    database's ``index/hnsw.json`` says how many). On a GPU every search is exact. The search of a device is made when
+    it is first needed, in the process that needs it. Pickling takes the path and opens the database again; a copy is
+    the object itself, which never changes what it gives.
 
     Args:
         store: the database.
-        index: ``kdtree``, ``flat``, ``ivf``, ``hnsw``, or ``auto``: a k-d tree up to eight dimensions, above that flat
-            for few patches and hnsw for many.
+        index: ``tree``, ``exact``, ``hnsw``, or ``auto``: a k-d tree up to eight dimensions, above that exact for few
+            patches and hnsw for many.
         device: where to search; if given, the search is made at once. None follows the queries.
 
     Raises:
@@ -37,7 +49,7 @@ class PatchSearch:
 
     Example:
         >>> import tempfile, numpy as np
-        >>> from gramgan_plugin.patchdb.manifest import Definition
+        >>> from gramgan_plugin.patchdb.database_manifest import Definition
         >>> from gramgan_plugin.patchdb.writing import write_store
         >>> patches = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), np.uint8)
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +67,7 @@ class PatchSearch:
         self.device = None if device is None else torch.empty(0, device=device).device
         self.kind = kind_of_search(index, *store.grams.shape)
         self._searches: dict[torch.device, Search] = {}
-        self._rows: dict[torch.device, Rows] = {}
+        self._rows: dict[torch.device, Tensor] = {}
         self._patches: dict[torch.device, Tensor] = {}
         if self.device is not None:
             self._search_on(_searched_on(self.device))
@@ -94,7 +106,7 @@ class PatchSearch:
     def grams(self, index: Tensor) -> Tensor:
         """Gram vectors (..., D), float32, of the rows ``index`` (...), on its device."""
         device = _searched_on(index.device)
-        return self._rows_on(device).at(index.to(device)).to(index.device)
+        return self._rows_on(device)[index.to(device)].to(index.device)
 
     def patches(self, index: Tensor) -> Tensor:
         """Patches (..., p, p, C), float32 in [0, 1], of the rows ``index`` (...), on its device, without margins."""
@@ -112,16 +124,23 @@ class PatchSearch:
         return self._searches[device]
 
     def _make_search(self, device: torch.device) -> Search:
-        if device.type == "cpu":
-            return make_search(self.store, self.kind)
-        if self.index == "ivf" and has_faiss_for_gpus():
-            return search_on_gpu(make_search(self.store, self.kind), device)
         check_finite(self.store)
-        return TorchSearch(self._rows_on(device))
+        rows = self._rows_on(device)
+        if device.type != "cpu" or self.kind == "exact":
+            return ExactSearch(rows)
+        if self.kind == "hnsw":
+            index, facts = open_index(self.store.path, self.store.fingerprint, rows)
+            return HnswSearch(rows, index, facts["settings"]["effort"])
+        start = time.monotonic()
+        search = TreeSearch(rows)
+        if len(rows) >= MANY_ROWS:
+            took = time.monotonic() - start
+            logger.info("%s: a tree over %d patches made in %.1f s", self.store.path, len(rows), took)
+        return search
 
-    def _rows_on(self, device: torch.device) -> Rows:
+    def _rows_on(self, device: torch.device) -> Tensor:
         if device not in self._rows:
-            self._rows[device] = Rows(self.store.grams, device)
+            self._rows[device] = rows_of(self.store, device)
         return self._rows[device]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PatchSearch":
@@ -138,6 +157,65 @@ def open_search(path: Path, index: str = "auto", device: torch.device | None = N
         UserError: if the database is missing, damaged, or was written by a newer version.
     """
     return PatchSearch(open_store(path), index, device)
+
+
+def build_index(store: Store, kind: str = "auto") -> dict[str, Any]:
+    """Make the index that a search will use, unless it is kept and fits; tree and exact need none.
+
+    Args:
+        store: the database.
+        kind: one of `kinds.KINDS`.
+
+    Returns:
+        ``kind``, and for hnsw ``faiss`` (its version), ``settings`` and ``recall`` (``queries``, ``at_1``, ``at_10``).
+
+    Raises:
+        UserError: if Gram vectors are not finite.
+    """
+    kind = kind_of_search(kind, *store.grams.shape)
+    if kind != "hnsw":
+        return {"kind": kind}
+    check_finite(store)
+    return open_index(store.path, store.fingerprint, rows_of(store))[1]
+
+
+def index_facts(store: Store) -> list[dict[str, Any]]:
+    """Return what ``build_index`` gave for the index that is kept, if it was made for this very database."""
+    facts = read_facts(store.path)
+    return [facts.public()] if facts is not None and facts.database == store.fingerprint else []
+
+
+def check_finite(store: Store) -> None:
+    """Refuse Gram vectors that are not finite: no search takes them.
+
+    Raises:
+        UserError: if there are any.
+    """
+    step = max(1, BLOCK // store.grams.shape[1])
+    for top in range(0, store.count, step):
+        if not np.isfinite(store.grams[top : top + step]).all():
+            raise UserError(
+                f"{store.path / 'grams.npy'}: damaged (not all numbers are finite); build the database again"
+            )
+
+
+def rows_of(store: Store, device: torch.device | None = None) -> Tensor:
+    """Return the Gram vectors (N, D) float32: on a CPU where they lie, mapped from the file, on a GPU a copy."""
+    mapped = as_tensor(store.grams)
+    if device is None or device.type == "cpu":
+        return mapped
+    rows = torch.empty(mapped.shape, device=device)
+    step = max(1, BLOCK // mapped.shape[1])
+    for top in range(0, len(rows), step):
+        rows[top : top + step] = mapped[top : top + step]
+    return rows
+
+
+def as_tensor(array: NDArray[np.float32]) -> Tensor:
+    """Return a tensor of an array's own memory, which may be a file that cannot be written to: nothing may write."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of just that
+        return torch.from_numpy(array)
 
 
 def _searched_on(device: torch.device) -> torch.device:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gramgan_plugin.errors import OptionError, UserError, file_errors
-from gramgan_plugin.patchdb.manifest import MANIFEST, SOURCES, Definition, read_manifest
+from gramgan_plugin.patchdb.database_manifest import MANIFEST, SOURCES, Definition, read_manifest
 from gramgan_plugin.utils.io import expanded, file_sha256, read_lines
 
 VARIANTS = ("original", "down", "affine")  # the photo itself, bicubic x1/2 of it, a slightly warped copy of it

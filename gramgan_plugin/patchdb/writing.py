@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gramgan_plugin.patchdb.manifest import (
+from gramgan_plugin.patchdb.database_manifest import (
     ARRAYS,
     FORMAT,
     MANIFEST,

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gramgan_plugin.functional.precision import at_least_float32
 from gramgan_plugin.steps.step_state import Batch, StepState
 from gramgan_plugin.steps.terms import Adversarial, Term
 from gramgan_plugin.steps.update import Update
+from gramgan_plugin.utils.precision import at_least_float32
 
 Autocast = Callable[[], AbstractContextManager[object]]
 

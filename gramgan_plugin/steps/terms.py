@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
-from gramgan_plugin.functional.precision import at_least_float32
 from gramgan_plugin.steps.step_state import StepState
+from gramgan_plugin.utils.precision import at_least_float32
 
 
 class Adversarial(Protocol):

@@ -7,8 +7,8 @@ import pytest
 import skimage.data
 
 from gramgan_plugin.cli.main import main
-from gramgan_plugin.patchdb import index
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb import search
+from gramgan_plugin.patchdb.database_manifest import Definition
 from gramgan_plugin.patchdb.store import Store, open_store
 from tests.vgg_reference import write_weights
 
@@ -20,9 +20,9 @@ def indexes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str]]:
 
     def build_index(store: Store, kind: str) -> dict[str, Any]:
         asked.append((store.path, kind))
-        return {"kind": "kdtree" if kind == "auto" else kind, "recall": {"at_1": 0.995}}
+        return {"kind": "tree" if kind == "auto" else kind, "recall": {"at_1": 0.995}}
 
-    monkeypatch.setattr(index, "build_index", build_index)
+    monkeypatch.setattr(search, "build_index", build_index)
     return asked
 
 
@@ -48,7 +48,7 @@ class TestBuild:
         self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], indexes: list[tuple[Path, str]]
     ) -> None:
         out = tmp_path / "t.patchdb"
-        given = ["--source", photos, "--recursive", "--out", out, "--max-patches", 600, "--index", "flat"]
+        given = ["--source", photos, "--recursive", "--out", out, "--max-patches", 600, "--index", "exact"]
         assert main(["patchdb", "build", *map(str, given)]) == 0
         captured = capsys.readouterr()
         printed = captured.out.splitlines()
@@ -56,10 +56,10 @@ class TestBuild:
         assert printed[1].startswith("  variants: original ")
         assert "are flat (" in printed[2]
         assert printed[2].endswith("were left out for being like others")
-        assert printed[-2] == "  index: flat (finds the nearest of 99.5%)"
+        assert printed[-2] == "  index: exact (finds the nearest of 99.5%)"
         assert printed[-1] == f"next: train.gram_patch_opt.database: {out}"
         assert "2/2 photos" in captured.err
-        assert indexes == [(out, "flat")]
+        assert indexes == [(out, "exact")]
         assert open_store(out, verify=True).count == 600
 
     def test_feature_options(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +102,12 @@ class TestBuild:
             assert error.startswith("basicsr patchdb: ")
             assert len(error.splitlines()) == 1
         assert open_store(database, verify=True).count == 600
+
+    def test_an_index_by_its_old_name(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        given = ["patchdb", "build", "--source", str(photos), "--out", str(tmp_path / "t.patchdb"), "--index", "kdtree"]
+        with pytest.raises(SystemExit, match="2"):
+            main(given)
+        assert "expected one of auto, exact, tree, hnsw, got 'kdtree'; write 'tree' for" in capsys.readouterr().err
 
 
 class TestUpdate:

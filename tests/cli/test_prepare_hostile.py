@@ -65,7 +65,7 @@ class TestOneBadFileAmongMany:
     def test_feature_patch_database(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "t.patchdb"
         arguments = ["patchdb", "build", "--source", str(photos), "--out", str(out), "--max-patches", "300"]
-        assert main([*arguments, "--index", "flat", "--on-error", "skip"]) == 3
+        assert main([*arguments, "--index", "exact", "--on-error", "skip"]) == 3
         told = capsys.readouterr().err
         assert [name for name in BAD if f"skipped {name}: " not in told] == []
 

@@ -12,9 +12,9 @@ from gramgan_plugin.config import check_files, check_options
 from gramgan_plugin.config.json_schema import json_schema
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.loss_building import build_loss
-from gramgan_plugin.patchdb.making.build import build
+from gramgan_plugin.patchdb.database_manifest import Definition
+from gramgan_plugin.patchdb.making.building import build
 from gramgan_plugin.patchdb.making.settings import Settings
-from gramgan_plugin.patchdb.manifest import Definition
 
 WHERE = "train.gram_patch_opt"
 
@@ -51,7 +51,12 @@ class TestValues:
         ("changes", "problem"),
         [
             ({"database_use": "onyl"}, "database_use: expected one of also, only, not 'onyl'"),
-            ({"database_index": "tree"}, "database_index: expected one of auto, kdtree, flat, ivf, hnsw, not 'tree'"),
+            ({"database_index": "ball"}, "database_index: expected one of auto, exact, tree, hnsw, not 'ball'"),
+            (
+                {"database_index": "kdtree"},
+                "database_index: expected one of auto, exact, tree, hnsw, not 'kdtree'; "
+                "write 'tree' for what was 'kdtree'",
+            ),
             ({"database": 3}, "database: expected text or null, not 3"),
             ({"database": ""}, "database: expected a path, not ''"),
             ({"top_k": 0}, "top_k: must be at least 1, not 0"),
@@ -77,7 +82,7 @@ class TestValues:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"database": "x.patchdb", "database_use": "only", "top_k": 3, "database_index": "flat"},
+            {"database": "x.patchdb", "database_use": "only", "top_k": 3, "database_index": "exact"},
             {"database": "x.patchdb", "stride": 2},
             {"stride": 4},
             {"features": {"layer": "conv1_2"}},
@@ -134,7 +139,7 @@ class TestTogether:
         [
             ({"top_k": 2}, "top_k: there is no `database`; targets are drawn from the crop's own candidates"),
             ({"database_use": "only"}, "database_use: has no effect without `database`"),
-            ({"database_index": "ivf"}, "database_index: has no effect without `database`"),
+            ({"database_index": "hnsw"}, "database_index: has no effect without `database`"),
         ],
     )
     def test_warnings(self, tiny_options, changes, warning):

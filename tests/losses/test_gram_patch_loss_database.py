@@ -9,7 +9,7 @@ import torch
 
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional import extract_patches, random_draw, random_theta
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.database_manifest import Definition
 from gramgan_plugin.patchdb.writing import write_store
 from gramgan_plugin.steps.step_state import Batch, StepState
 from gramgan_plugin.steps.terms import TextureTerm

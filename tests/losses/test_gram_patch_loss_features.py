@@ -10,7 +10,7 @@ from gramgan_plugin.archs.vgg19_arch import VGG19Layer
 from gramgan_plugin.checkpoints.vgg19 import load_vgg19
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional import describe_patches, random_draw, random_theta, texture
-from gramgan_plugin.patchdb.manifest import Definition, Features
+from gramgan_plugin.patchdb.database_manifest import Definition, Features
 from gramgan_plugin.patchdb.writing import write_store
 from tests.losses.gram_patch_reference import opened, reference, targets_of
 from tests.vgg_reference import embedding, write_weights
@@ -140,7 +140,7 @@ class TestFeatures:
         inner = maps[..., begin : begin + size, begin : begin + size].permute(0, 2, 3, 1)  # (N, p, p, C)
         grams = describe_patches(inner.permute(0, 3, 1, 2), size, "gram", center=definition.center)[:, 0]
         write_store(tmp_path / "f", [levels], len(levels), definition, [grams.float().numpy()])
-        given = {"features": {"layer": layer, "vgg_weights": str(weights)}, "database_index": "flat", **options}
+        given = {"features": {"layer": layer, "vgg_weights": str(weights)}, "database_index": "exact", **options}
         loss = opened(database=str(tmp_path / "f"), **given).double()
         theta, draw = random_theta(2, 1, loss.options.affine_magnitude, (0,)), random_draw(2, loss.patches_in(gt), (0,))
         expected, index = reference(sr, gt, theta, loss, draw, embedding(weights, layer), inner.numpy())

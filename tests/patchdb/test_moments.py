@@ -4,7 +4,7 @@ import skimage.data
 import torch
 
 from gramgan_plugin.functional.gram import gram_vectors
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.database_manifest import Definition
 from gramgan_plugin.patchdb.moments import contrasts, gram_rows, moments
 
 

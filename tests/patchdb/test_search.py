@@ -12,14 +12,11 @@ import torch
 
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional import gram_vectors
-from gramgan_plugin.patchdb import search as search_module
-from gramgan_plugin.patchdb.index import kind_of_search
-from gramgan_plugin.patchdb.manifest import Definition, Features
-from gramgan_plugin.patchdb.neighbours import Rows
+from gramgan_plugin.patchdb.database_manifest import Definition, Features
 from gramgan_plugin.patchdb.search import PatchSearch, open_search
 from gramgan_plugin.patchdb.store import Store, open_store
-from gramgan_plugin.patchdb.torch_search import TorchSearch
 from gramgan_plugin.patchdb.writing import write_store
+from gramgan_plugin.search.kinds import kind_of_search
 
 
 def patches_of(image: np.ndarray) -> np.ndarray:
@@ -66,7 +63,7 @@ def brute_force(queries: torch.Tensor, grams: np.ndarray, k: int) -> tuple[torch
 
 
 class TestPatchSearch:
-    @pytest.mark.parametrize("index", ["auto", "kdtree", "flat"])
+    @pytest.mark.parametrize("index", ["auto", "tree", "exact"])
     @pytest.mark.parametrize("k", [1, 4])
     def test_feature(self, store, queries, index, k):
         squared, rows = PatchSearch(store, index).search(queries, k)
@@ -76,22 +73,21 @@ class TestPatchSearch:
         assert torch.equal(rows, order)
         torch.testing.assert_close(squared.double(), expected, rtol=1e-6, atol=1e-14)
 
-    @pytest.mark.parametrize("index", ["ivf", "hnsw"])
-    def test_approximate(self, store, queries, index):
-        squared, rows = PatchSearch(store, index).search(queries, 2)
+    def test_approximate(self, store, queries):
+        squared, rows = PatchSearch(store, "hnsw").search(queries, 2)
         expected, order = brute_force(queries, store.grams, 2)
         assert (rows[:, 0] == order[:, 0]).double().mean() > 0.95
         right = (rows == order).all(dim=1)
         torch.testing.assert_close(squared[right].double(), expected[right], rtol=1e-6, atol=1e-14)
         assert (squared.diff(dim=1) >= 0).all()
 
-    @pytest.mark.parametrize("index", ["auto", "kdtree", "flat"])
+    @pytest.mark.parametrize("index", ["auto", "tree", "exact"])
     def test_many_dimensions(self, wide, index):
         queries = torch.from_numpy(wide.grams[:200] * 1.01)
         _, rows = PatchSearch(wide, index).search(queries, 3)
         assert torch.equal(rows, brute_force(queries, wide.grams, 3)[1])
 
-    @pytest.mark.parametrize("index", ["kdtree", "flat", "ivf"])
+    @pytest.mark.parametrize("index", ["tree", "exact", "hnsw"])
     def test_queries_that_are_no_numbers(self, store, queries, index):
         search = PatchSearch(store, index)
         whole, order = search.search(queries, 2)
@@ -117,8 +113,11 @@ class TestPatchSearch:
         assert 0 <= int(rows) < 3000
 
     def test_exception(self, store):
-        with pytest.raises(ValueError, match="index: expected one of auto, kdtree"):
+        with pytest.raises(ValueError, match=r"index: expected one of auto, exact, tree, hnsw, got 'ball'$"):
             PatchSearch(store, "ball")
+        for old, new in (("kdtree", "tree"), ("flat", "exact"), ("ivf", "hnsw")):
+            with pytest.raises(ValueError, match=f"got '{old}'; write '{new}' for what was '{old}'$"):
+                PatchSearch(store, old)
         search = PatchSearch(store)
         with pytest.raises(ValueError, match=r"queries: expected \(M, 6\), got \(4, 5\)"):
             search.search(torch.zeros(4, 5))
@@ -152,8 +151,8 @@ class TestPatchSearch:
 
     def test_made_when_needed(self, store, queries, monkeypatch):
         made = []
-        original = search_module.make_search
-        monkeypatch.setattr(search_module, "make_search", lambda *a: made.append(a) or original(*a))
+        original = PatchSearch._make_search
+        monkeypatch.setattr(PatchSearch, "_make_search", lambda *a: made.append(a) or original(*a))
         search = PatchSearch(store)
         assert not made
         search.search(queries)
@@ -163,7 +162,7 @@ class TestPatchSearch:
         assert len(made) == 2
 
     def test_copies(self, store, queries):
-        search = PatchSearch(store, "flat")
+        search = PatchSearch(store, "exact")
         expected = search.search(queries, 2)
         module = torch.nn.Module()
         module.search = search
@@ -171,14 +170,14 @@ class TestPatchSearch:
         data = pickle.dumps(search)
         assert len(data) < 1000
         again = pickle.loads(data)
-        assert again.index == "flat"
+        assert again.index == "exact"
         assert torch.equal(again.search(queries, 2)[1], expected[1])
 
     def test_damaged_numbers(self, tmp_path):
         grams = np.ones((10, 6), np.float32)
         grams[4, 2] = np.nan
         write_store(tmp_path / "a.patchdb", [np.zeros((10, 4, 4, 3), np.uint8)], 10, Definition(4), [grams])
-        for index in ("kdtree", "flat", "ivf"):
+        for index in ("tree", "exact", "hnsw"):
             with pytest.raises(UserError, match=r"grams\.npy: damaged \(not all numbers are finite\)"):
                 open_search(tmp_path / "a.patchdb", index).search(torch.zeros(1, 6))
 
@@ -186,7 +185,7 @@ class TestPatchSearch:
         with pytest.raises(UserError, match="no such patch database"):
             open_search(tmp_path / "none.patchdb")
 
-    @pytest.mark.parametrize("index", ["kdtree", "flat", "ivf", "hnsw"])
+    @pytest.mark.parametrize("index", ["tree", "exact", "hnsw"])
     def test_forked_process(self, store, queries, index):
         # After threads have been at work in this process.
         before = torch.get_num_threads()
@@ -204,35 +203,23 @@ class TestPatchSearch:
         torch.set_num_threads(before)
 
     def test_kinds(self):
-        assert kind_of_search("auto", 10**7, 6) == "kdtree"
-        assert kind_of_search("auto", 1000, 136) == "flat"
+        assert kind_of_search("auto", 10**7, 6) == "tree"
+        assert kind_of_search("auto", 1000, 136) == "exact"
         assert kind_of_search("auto", 10**6, 136) == "hnsw"
         assert kind_of_search("hnsw", 10, 6) == "hnsw"
 
 
 class TestOnGpu:
-    """The search of a GPU, forced on the CPU: what differs is where the rows lie."""
-
-    def test_rows_held(self, store, queries):
-        rows = Rows(store.grams)
-        rows.held = torch.from_numpy(np.array(store.grams))
-        rows.device = torch.device("cpu")
-        found = TorchSearch(rows).search(queries, 3)
-        expected, order = brute_force(queries, store.grams, 3)
-        assert torch.equal(found.rows, order)
-        torch.testing.assert_close(found.squared, expected, rtol=1e-9, atol=1e-16)
-
     @pytest.mark.gpu
-    @pytest.mark.parametrize("index", ["auto", "flat", "ivf"])
+    @pytest.mark.parametrize("index", ["auto", "exact", "hnsw"])
     def test_feature(self, store, queries, index):
         search = PatchSearch(store, index)
         squared, rows = search.search(queries.cuda(), 3)
         assert squared.is_cuda
         assert rows.is_cuda
         expected, order = brute_force(queries, store.grams, 3)
-        if index != "ivf":
-            assert torch.equal(rows.cpu(), order)
-            torch.testing.assert_close(squared.cpu().double(), expected, rtol=1e-6, atol=1e-14)
+        assert torch.equal(rows.cpu(), order)
+        torch.testing.assert_close(squared.cpu().double(), expected, rtol=1e-6, atol=1e-14)
         assert torch.equal(search.patches(rows).cpu(), search.patches(rows.cpu()))
         assert torch.equal(search.grams(rows).cpu(), search.grams(rows.cpu()))
 

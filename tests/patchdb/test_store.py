@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 
 from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.patchdb.manifest import ARRAYS, Definition, Features
+from gramgan_plugin.patchdb.database_manifest import ARRAYS, Definition, Features
 from gramgan_plugin.patchdb.store import Store, check_fits, database_facts, open_store
 from gramgan_plugin.patchdb.writing import StoreWriter, write_store
 

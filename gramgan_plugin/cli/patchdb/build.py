@@ -71,9 +71,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for bad input.
     """
-    from gramgan_plugin.patchdb.making.build import build
+    from gramgan_plugin.patchdb.database_manifest import Definition
+    from gramgan_plugin.patchdb.making.building import build
     from gramgan_plugin.patchdb.making.settings import Settings
-    from gramgan_plugin.patchdb.manifest import Definition
+    from gramgan_plugin.patchdb.making.source_photos import Reading
 
     names = tuple(name.strip() for name in args.variants.split(",") if name.strip())
     report = build(
@@ -84,10 +85,8 @@ def run(args: argparse.Namespace) -> int:
         features=args.features,
         vgg_weights=args.vgg_weights,
         settings=Settings.named(names, min_contrast=args.min_contrast, thin=args.thin, seed=args.seed),
-        recursive=args.recursive,
+        reading=Reading(args.recursive, args.on_error, args.workers),
         overwrite=args.overwrite,
-        on_error=args.on_error,
-        workers=args.workers,
     )
     code = print_report(report)
     make_index(args.out, args.index)

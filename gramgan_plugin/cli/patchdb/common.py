@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gramgan_plugin.cli.photo_options import SOME_FAILED, add_reading
+from gramgan_plugin.search.kinds import KINDS, new_name
 
 if TYPE_CHECKING:
-    from gramgan_plugin.patchdb.making.build import Report
-
-INDEXES = ("auto", "kdtree", "flat", "ivf", "hnsw")
+    from gramgan_plugin.patchdb.making.building import Report
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +30,19 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     """Add the option about the index."""
     parser.add_argument(
         "--index",
-        choices=INDEXES,
+        type=index_kind,
+        choices=KINDS,
         default="auto",
         help="the search index to make at once; auto is a k-d tree, made when training starts, for Gram matrices of "
-        "RGB, and for longer vectors one of faiss, by their number (default: %(default)s)",
+        "RGB, and for longer vectors exact or hnsw, by the number of patches (default: %(default)s)",
     )
+
+
+def index_kind(text: str) -> str:
+    """Return the kind of search that an option names; argparse refuses what is none."""
+    if new_name(text):
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(KINDS)}, got {text!r}{new_name(text)}")
+    return text
 
 
 def add_vgg_weights(parser: argparse.ArgumentParser) -> None:
@@ -49,8 +56,8 @@ def add_vgg_weights(parser: argparse.ArgumentParser) -> None:
 
 def make_index(path: Path, kind: str) -> None:
     """Make the index of a database that has just been written, and say what it is."""
-    from gramgan_plugin.patchdb.index import build_index
     from gramgan_plugin.patchdb.making.info import index_in_words
+    from gramgan_plugin.patchdb.search import build_index
     from gramgan_plugin.patchdb.store import open_store
 
     print(f"  index: {index_in_words(build_index(open_store(path), kind))}")

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for bad input.
     """
-    from gramgan_plugin.patchdb.making.build import merge
+    from gramgan_plugin.patchdb.making.building import merge
 
     report = merge(
         args.databases,

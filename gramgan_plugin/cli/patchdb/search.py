@@ -5,7 +5,8 @@ import json
 import math
 from pathlib import Path
 
-from gramgan_plugin.cli.patchdb.common import INDEXES, add_vgg_weights
+from gramgan_plugin.cli.patchdb.common import add_vgg_weights, index_kind
+from gramgan_plugin.search.kinds import KINDS
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,7 +23,13 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--top-k", type=int, default=4, metavar="N", help="matches shown of a patch (default: %(default)s)"
     )
-    parser.add_argument("--index", choices=INDEXES, default="auto", help="how to search (default: %(default)s)")
+    parser.add_argument(
+        "--index",
+        type=index_kind,
+        choices=KINDS,
+        default="auto",
+        help="how to search (default: %(default)s)",
+    )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write what was found for the shown ones as JSON, too"
     )

@@ -32,16 +32,15 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: for bad input.
     """
-    from gramgan_plugin.patchdb.making.build import update
+    from gramgan_plugin.patchdb.making.building import update
+    from gramgan_plugin.patchdb.making.source_photos import Reading
 
     report = update(
         args.database,
         args.source,
         max_patches=args.max_patches,
         vgg_weights=args.vgg_weights,
-        recursive=args.recursive,
-        on_error=args.on_error,
-        workers=args.workers,
+        reading=Reading(args.recursive, args.on_error, args.workers),
     )
     code = print_report(report)
     make_index(args.database, args.index)

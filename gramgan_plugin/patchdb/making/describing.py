@@ -11,8 +11,8 @@ from gramgan_plugin.archs.vgg19_arch import LAYERS, VGG19Layer
 from gramgan_plugin.checkpoints.vgg19 import load_vgg19
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.gram import gram_vectors
+from gramgan_plugin.patchdb.database_manifest import Definition, Features
 from gramgan_plugin.patchdb.making.reservoir import ROWS_AT_ONCE
-from gramgan_plugin.patchdb.manifest import Definition, Features
 from gramgan_plugin.patchdb.moments import LEVELS, gram_rows, moments
 
 MOST_NUMBERS = 2**22  # of features or of Gram vectors, computed at once

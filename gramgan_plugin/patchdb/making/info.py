@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gramgan_plugin.patchdb.index import index_facts
 from gramgan_plugin.patchdb.making.sheet import patch_contrasts
+from gramgan_plugin.patchdb.search import index_facts
 from gramgan_plugin.patchdb.store import VARIANTS, Store
 
 SAMPLE = 100_000  # patches that contrasts are taken of

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gramgan_plugin.patchdb.manifest import ARRAYS, MANIFEST, SOURCES
+from gramgan_plugin.patchdb.database_manifest import ARRAYS, MANIFEST, SOURCES
 from gramgan_plugin.prepare.pack import sigterm_raises
 from gramgan_plugin.prepare.staging import Kind, staging
 

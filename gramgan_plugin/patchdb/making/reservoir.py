@@ -7,8 +7,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gramgan_plugin.patchdb.database_manifest import ORIGIN
 from gramgan_plugin.patchdb.making.numbers import mixed
-from gramgan_plugin.patchdb.manifest import ORIGIN
 from gramgan_plugin.patchdb.store import VARIANTS
 
 RANK_BITS, TIE_BITS = np.uint64(28), np.uint64(36)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.database_manifest import Definition
 from gramgan_plugin.patchdb.store import VARIANTS, Store
 
 MAX_PATCHES = 200_000

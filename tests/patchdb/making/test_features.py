@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.patchdb.database_manifest import Definition, Features
 from gramgan_plugin.patchdb.making import describing
-from gramgan_plugin.patchdb.making.build import build, merge, update
-from gramgan_plugin.patchdb.making.collecting import Offer, open_collection
+from gramgan_plugin.patchdb.making.building import build, merge, update
 from gramgan_plugin.patchdb.making.matches import picture_of_search
+from gramgan_plugin.patchdb.making.patch_collection import Offer, open_collection
 from gramgan_plugin.patchdb.making.sampling import Places
 from gramgan_plugin.patchdb.making.settings import Settings
-from gramgan_plugin.patchdb.making.sources import Seen
-from gramgan_plugin.patchdb.manifest import Definition, Features
+from gramgan_plugin.patchdb.making.source_photos import Reading, Seen
 from gramgan_plugin.patchdb.search import PatchSearch
 from gramgan_plugin.patchdb.store import Store, open_store
 from tests.vgg_reference import embedding, write_weights
@@ -37,7 +37,13 @@ def halves(photos: Path, tmp_path: Path) -> list[Path]:
 
 
 def built(source: Path, out: Path, weights: str, layer: str = "conv1_1", size: int = 4, **given: Any) -> Store:
-    given = {"definition": Definition(size), "max_patches": 150, "progress": False, "workers": 2, **given}
+    given = {
+        "definition": Definition(size),
+        "max_patches": 150,
+        "progress": False,
+        "reading": Reading(workers=2),
+        **given,
+    }
     build([source], out, features=layer, vgg_weights=weights, **given)
     return open_store(out, verify=True)
 
@@ -73,7 +79,7 @@ class TestBuild:
             layer,
             definition=definition,
             settings=Settings(("original",)),
-            on_error="skip",
+            reading=Reading(on_error="skip"),
         )
         found = store.definition
         assert (found.margin, found.kept_side, store.patches.shape[1:3]) == (
@@ -124,7 +130,7 @@ class TestBuild:
         assert len(found) == 1
 
     def test_feature_too_small_for_the_margin(self, photos: Path, tmp_path: Path, weights: str) -> None:
-        given = {"definition": Definition(8), "on_error": "skip", "progress": False}
+        given = {"definition": Definition(8), "reading": Reading(on_error="skip"), "progress": False}
         report = build([photos], tmp_path / "a.patchdb", features="conv2_1", vgg_weights=weights, **given)
         reason = "17x16, smaller than a patch of 16 pixels and the 4 around it that its features see"
         assert report.skipped == [("tiny.png", reason)]
@@ -217,7 +223,7 @@ class TestSearch:
     def test_feature(self, photos: Path, cuts: dict[str, np.ndarray], tmp_path: Path, weights: str) -> None:
         """What is said to be nearest is, by Gram matrices in float64."""
         store = built(photos, tmp_path / "a.patchdb", weights, max_patches=600)
-        found = picture_of_search(store, PatchSearch(store, "flat"), photos / "cat.png", 2, weights)
+        found = picture_of_search(store, PatchSearch(store, "exact"), photos / "cat.png", 2, weights)
         image = torch.from_numpy(cuts["cat"].copy()).permute(2, 0, 1)[None].double() / 255
         maps = embedding(Path(weights), "conv1_1")(image[..., :128, :140])[0]
         upper = np.triu_indices(64)
@@ -235,4 +241,4 @@ class TestSearch:
         store = built(photos, tmp_path / "a.patchdb", weights)
         other = str(write_weights(tmp_path / "other.pth", seed=1))
         with pytest.raises(UserError, match="was built with other VGG19 weights"):
-            picture_of_search(store, PatchSearch(store, "flat"), photos / "cat.png", 2, other)
+            picture_of_search(store, PatchSearch(store, "exact"), photos / "cat.png", 2, other)

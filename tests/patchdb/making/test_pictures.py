@@ -9,13 +9,13 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.patchdb.index import build_index
-from gramgan_plugin.patchdb.making.build import build
+from gramgan_plugin.patchdb.database_manifest import Definition, Features
+from gramgan_plugin.patchdb.making.building import build
 from gramgan_plugin.patchdb.making.info import describe, lines
 from gramgan_plugin.patchdb.making.matches import picture_of_search
 from gramgan_plugin.patchdb.making.settings import Settings
 from gramgan_plugin.patchdb.making.sheet import contact_sheet, save_picture
-from gramgan_plugin.patchdb.manifest import Definition, Features
+from gramgan_plugin.patchdb.search import build_index
 from gramgan_plugin.patchdb.store import Store, open_store
 from gramgan_plugin.patchdb.writing import write_store
 
@@ -182,8 +182,8 @@ class TestDescribe:
 
     def test_feature_recall_of_an_index(self, store: Store, tmp_path: Path) -> None:
         copy = open_store(shutil.copytree(store.path, tmp_path / "copy"))
-        recall = build_index(copy, "ivf")["recall"]["at_1"]
-        assert f"  indexes: ivf (finds the nearest of {recall:.1%})" in lines(describe(copy))
+        recall = build_index(copy, "hnsw")["recall"]["at_1"]
+        assert f"  indexes: hnsw (finds the nearest of {recall:.1%})" in lines(describe(copy))
 
     def test_feature_of_anything(self, tmp_path: Path) -> None:
         """What was written by other code, and without options."""

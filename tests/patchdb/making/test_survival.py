@@ -15,14 +15,15 @@ import pytest
 import torch
 
 from gramgan_plugin.errors import Preempted, UserError
-from gramgan_plugin.patchdb.making import build as building
-from gramgan_plugin.patchdb.making.build import build, merge, update
+from gramgan_plugin.patchdb.making import building
+from gramgan_plugin.patchdb.making.building import build, merge, update
 from gramgan_plugin.patchdb.making.placing import DATABASE, placed
+from gramgan_plugin.patchdb.making.source_photos import Reading
 from gramgan_plugin.patchdb.store import open_store
 from gramgan_plugin.prepare.staging import put_back
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
-QUIET = {"progress": False, "workers": 2}
+QUIET = {"progress": False, "reading": Reading(workers=2)}
 
 
 @pytest.fixture(scope="module")

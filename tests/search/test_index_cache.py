@@ -2,21 +2,20 @@ import json
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
 import pytest
 import torch
 
-from gramgan_plugin.patchdb import faiss_index
-from gramgan_plugin.patchdb.index import build_index, index_facts
-from gramgan_plugin.patchdb.manifest import Definition, Features
-from gramgan_plugin.patchdb.neighbours import Rows
-from gramgan_plugin.patchdb.recall import HeldOut, held_out
-from gramgan_plugin.patchdb.search import PatchSearch
+from gramgan_plugin.patchdb.database_manifest import Definition, Features
+from gramgan_plugin.patchdb.search import PatchSearch, build_index, index_facts, rows_of
 from gramgan_plugin.patchdb.store import Store, open_store
-from gramgan_plugin.patchdb.torch_search import TorchSearch
 from gramgan_plugin.patchdb.writing import write_store
+from gramgan_plugin.search import hnsw
+from gramgan_plugin.search.exact import ExactSearch
+from gramgan_plugin.search.hnsw import HeldOut, held_out
 
 COUNT, DIMENSIONS = 600, 21
 
@@ -36,12 +35,12 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kinds of the indexes that have been made."""
-    kinds: list[str] = []
-    original = faiss_index.make_index
-    monkeypatch.setattr(faiss_index, "make_index", lambda rows, kind: kinds.append(kind) or original(rows, kind))
-    return kinds
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of rows of the indexes that have been made."""
+    counts: list[int] = []
+    original = hnsw.make_index
+    monkeypatch.setattr(hnsw, "make_index", lambda rows: counts.append(len(rows)) or original(rows))
+    return counts
 
 
 @pytest.fixture
@@ -53,11 +52,11 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return times
 
 
-def nearest(store: Store, kind: str) -> float:
+def nearest(store: Store) -> float:
     """The share of queries whose nearest row is found."""
     queries = torch.from_numpy(np.array(store.grams[:200])) + 1e-3
-    _, rows = PatchSearch(store, kind).search(queries)
-    return float((rows == TorchSearch(Rows(store.grams)).search(queries, 1).rows).double().mean())
+    _, rows = PatchSearch(store, "hnsw").search(queries)
+    return float((rows == ExactSearch(rows_of(store)).search(queries, 1).rows).double().mean())
 
 
 def flip_bit(path: Path) -> None:
@@ -108,43 +107,42 @@ def wrong_effort(path: Path) -> None:
 JSON_DAMAGES = (garbage, other_json, deep_json, unknown_key, wrong_effort)
 
 
-@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 class TestCache:
-    def test_smoke(self, store, made, read, kind):
-        facts = build_index(store, kind)
-        assert made == [kind]
-        assert sorted(path.name for path in (store.path / "index").iterdir()) == [f"{kind}.faiss", f"{kind}.json"]
-        assert facts["kind"] == kind
+    def test_smoke(self, store, made, read):
+        facts = build_index(store, "hnsw")
+        assert len(made) == 1
+        assert sorted(path.name for path in (store.path / "index").iterdir()) == ["hnsw.faiss", "hnsw.json"]
+        assert facts["kind"] == "hnsw"
         assert facts["faiss"] == faiss.__version__
         assert facts["recall"]["queries"] == 150
         assert 0.97 <= facts["recall"]["at_1"] <= 1
         assert 0.5 <= facts["recall"]["at_10"] <= 1
         assert index_facts(store) == [facts]
         assert not read
-        assert nearest(store, kind) > 0.9
-        assert build_index(store, kind) == facts
-        assert made == [kind]
+        assert nearest(store) > 0.9
+        assert build_index(store, "hnsw") == facts
+        assert len(made) == 1
         assert len(read) == 2
         open_store(store.path, verify=True)  # the database itself is as it was
 
     @pytest.mark.parametrize("damage", [flip_bit, truncate, empty])
-    def test_damaged_index_never_reaches_faiss(self, store, made, read, caplog, kind, damage):
-        build_index(store, kind)
-        damage(store.path / "index" / f"{kind}.faiss")
+    def test_damaged_index_never_reaches_faiss(self, store, made, read, caplog, damage):
+        build_index(store, "hnsw")
+        damage(store.path / "index" / "hnsw.faiss")
         with caplog.at_level(logging.WARNING):
-            assert nearest(store, kind) > 0.9
-        assert made == [kind] * 2
+            assert nearest(store) > 0.9
+        assert len(made) == 2
         assert not read
-        assert f"{kind}.faiss: damaged" in caplog.text
-        assert nearest(store, kind) > 0.9
-        assert made == [kind] * 2
+        assert "hnsw.faiss: damaged" in caplog.text
+        assert nearest(store) > 0.9
+        assert len(made) == 2
 
     @pytest.mark.parametrize("damage", [remove, replace_by_folder])
-    def test_index_is_gone(self, store, made, kind, damage):
-        build_index(store, kind)
-        damage(store.path / "index" / f"{kind}.faiss")
-        assert nearest(store, kind) > 0.9
-        assert made == [kind] * 2
+    def test_index_is_gone(self, store, made, damage):
+        build_index(store, "hnsw")
+        damage(store.path / "index" / "hnsw.faiss")
+        assert nearest(store) > 0.9
+        assert len(made) == 2
 
     @pytest.mark.parametrize(
         "damage",
@@ -161,100 +159,116 @@ class TestCache:
             wrong_effort,
         ],
     )
-    def test_damaged_json(self, store, made, kind, damage):
-        build_index(store, kind)
-        before = (store.path / "index" / f"{kind}.json").read_text()
-        damage(store.path / "index" / f"{kind}.json")
-        assert nearest(store, kind) > 0.9
+    def test_damaged_json(self, store, made, damage):
+        build_index(store, "hnsw")
+        before = (store.path / "index" / "hnsw.json").read_text()
+        damage(store.path / "index" / "hnsw.json")
+        assert nearest(store) > 0.9
         # A flipped bit may hit a number of the recall, which nothing depends on.
-        assert made == [kind] * 2 or (damage is flip_bit and len(before) > 0)
+        assert len(made) == 2 or (damage is flip_bit and len(before) > 0)
 
-    def test_swapped(self, store, tmp_path, made, read, caplog, kind):
+    def test_swapped(self, store, tmp_path, made, read, caplog):
         other = write(tmp_path / "other.patchdb", seed=1)
-        build_index(store, kind)
-        build_index(other, kind)
-        for name in (f"{kind}.faiss", f"{kind}.json"):  # both at once: the checksum fits
+        build_index(store, "hnsw")
+        build_index(other, "hnsw")
+        for name in ("hnsw.faiss", "hnsw.json"):  # both at once: the checksum fits
             (store.path / "index" / name).write_bytes((other.path / "index" / name).read_bytes())
         assert index_facts(store) == []
         with caplog.at_level(logging.WARNING):
-            assert nearest(store, kind) > 0.9
-        assert made == [kind] * 3
+            assert nearest(store) > 0.9
+        assert len(made) == 3
         assert not read
         assert "another database" in caplog.text
 
-    def test_other_size(self, store, tmp_path, made, caplog, kind):
+    def test_other_size(self, store, tmp_path, made, caplog):
         other = write(tmp_path / "other.patchdb", count=500)
-        build_index(store, kind)
-        build_index(other, kind)
-        (store.path / "index" / f"{kind}.faiss").write_bytes((other.path / "index" / f"{kind}.faiss").read_bytes())
-        record = json.loads((other.path / "index" / f"{kind}.json").read_text())
-        (store.path / "index" / f"{kind}.json").write_text(json.dumps({**record, "database": store.fingerprint}))
+        build_index(store, "hnsw")
+        build_index(other, "hnsw")
+        (store.path / "index" / "hnsw.faiss").write_bytes((other.path / "index" / "hnsw.faiss").read_bytes())
+        record = json.loads((other.path / "index" / "hnsw.json").read_text())
+        (store.path / "index" / "hnsw.json").write_text(json.dumps({**record, "database": store.fingerprint}))
         with caplog.at_level(logging.WARNING):
-            assert nearest(store, kind) > 0.9
-        assert made == [kind] * 3
+            assert nearest(store) > 0.9
+        assert len(made) == 3
         assert "holds 500 rows of 21 numbers, not 600 of 21" in caplog.text
 
-    def test_other_kind(self, store, made, read, kind):
-        wrong = {"ivf": "hnsw", "hnsw": "ivf"}[kind]
-        build_index(store, wrong)
-        for ending in ("faiss", "json"):
-            (store.path / "index" / f"{wrong}.{ending}").rename(store.path / "index" / f"{kind}.{ending}")
-        assert nearest(store, kind) > 0.9
-        assert made == [wrong, kind]
+    def test_an_index_of_an_earlier_version(self, store, made, read):
+        """A database may have one of another kind, which is let be; under our name, it is made again."""
+        build_index(store, "hnsw")
+        folder = store.path / "index"
+        record = json.loads((folder / "hnsw.json").read_text())
+        (folder / "ivf.json").write_text(json.dumps({**record, "kind": "ivf"}))
+        (folder / "ivf.faiss").write_bytes((folder / "hnsw.faiss").read_bytes())
+        assert [facts["kind"] for facts in index_facts(store)] == ["hnsw"]
+        (folder / "ivf.json").rename(folder / "hnsw.json")
+        assert index_facts(store) == []
+        assert nearest(store) > 0.9
+        assert len(made) == 2
         assert not read
 
-    def test_other_version(self, store, made, read, caplog, kind, monkeypatch):
-        build_index(store, kind)
+    def test_other_version(self, store, made, read, caplog, monkeypatch):
+        build_index(store, "hnsw")
         monkeypatch.setattr(faiss, "__version__", "99.0")
         with caplog.at_level(logging.WARNING):
-            build_index(store, kind)
-        assert made == [kind] * 2
+            build_index(store, "hnsw")
+        assert len(made) == 2
         assert not read
         assert "this is 99.0" in caplog.text
-        assert json.loads((store.path / "index" / f"{kind}.json").read_text())["faiss"] == "99.0"
+        assert json.loads((store.path / "index" / "hnsw.json").read_text())["faiss"] == "99.0"
 
-    def test_other_format(self, store, made, read, kind):
-        build_index(store, kind)
-        path = store.path / "index" / f"{kind}.json"
+    def test_other_format(self, store, made, read):
+        build_index(store, "hnsw")
+        path = store.path / "index" / "hnsw.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
-        assert nearest(store, kind) > 0.9
-        assert made == [kind] * 2
+        assert nearest(store) > 0.9
+        assert len(made) == 2
         assert not read
 
-    def test_folder_that_cannot_be_written(self, store, made, caplog, kind):
+    def test_folder_that_cannot_be_written(self, store, made, caplog):
         (store.path / "index").write_bytes(b"")  # holds for root, too
         with caplog.at_level(logging.WARNING):
-            assert nearest(store, kind) > 0.9
+            assert nearest(store) > 0.9
         assert "is not kept" in caplog.text
-        assert made == [kind]
+        assert len(made) == 1
 
-    def test_full_disk(self, store, made, caplog, kind, monkeypatch):
+    def test_full_disk(self, store, made, caplog, monkeypatch):
         def full(*arguments: object) -> None:
             raise RuntimeError("write error")
 
         monkeypatch.setattr(faiss, "write_index", full)
         with caplog.at_level(logging.WARNING):
-            build_index(store, kind)
+            build_index(store, "hnsw")
         assert "is not kept" in caplog.text
         assert list((store.path / "index").iterdir()) == []
 
     @pytest.mark.parametrize("count", [1, 2, 5, 40])
-    def test_few_rows(self, tmp_path, kind, count):
+    def test_few_rows(self, tmp_path, count):
         store = write(tmp_path / "few.patchdb", count=count)
-        squared, rows = PatchSearch(store, kind).search(torch.from_numpy(np.array(store.grams)), count)
+        squared, rows = PatchSearch(store, "hnsw").search(torch.from_numpy(np.array(store.grams)), count)
         assert torch.equal(rows[:, 0], torch.arange(count))
         assert all(sorted(found) == list(range(count)) for found in rows.tolist())
         assert squared.isfinite().all()
 
 
 def test_fewer_found_than_asked_for(store):
-    rows = Rows(store.grams)
-    index, _, _ = faiss_index.make_index(rows, "ivf")
+    class Short:
+        """An index that finds nothing for every other query."""
+
+        def __init__(self, index):
+            self.index, self.hnsw = index, index.hnsw
+
+        def search(self, queries, k):
+            distances, places = self.index.search(queries, k)
+            places[::2, k // 2 :] = -1
+            return distances, places
+
+    rows = rows_of(store)
+    index, _, _ = hnsw.make_index(rows)
     queries = torch.from_numpy(np.array(store.grams[:50]))
-    found = faiss_index.FaissIndex(rows, index, 1).search(queries, 400)  # one list of some 15 holds fewer
-    expected = TorchSearch(rows).search(queries, 400)
-    assert torch.equal(found.rows, expected.rows)
-    torch.testing.assert_close(found.squared, expected.squared)
+    found = hnsw.HnswSearch(rows, Short(index), 600).search(queries, 400)
+    expected = ExactSearch(rows).search(queries, 400)
+    assert torch.equal(found.rows[::2], expected.rows[::2])
+    torch.testing.assert_close(found.squared[::2], expected.squared[::2])
 
 
 class TestRecall:
@@ -266,14 +280,12 @@ class TestRecall:
 
     def test_exact_search(self, store):
         class OfThoseInside:
-            exact = True
-
             def search(self, queries, k):
                 inside, _ = held_out(COUNT)
-                found = TorchSearch(Rows(store.grams[inside])).search(queries, k)
+                found = ExactSearch(rows_of(store)[inside]).search(queries, k)
                 return found._replace(rows=torch.from_numpy(inside)[found.rows])
 
-        recall = HeldOut(Rows(store.grams)).recall(OfThoseInside())
+        recall = HeldOut(rows_of(store)).recall(OfThoseInside())
         assert recall == {"queries": 150, "at_1": 1.0, "at_10": 1.0}
 
     def test_half_of_the_rows(self, store):
@@ -281,37 +293,36 @@ class TestRecall:
         half = inside[::2]
 
         class Half:
-            exact = False
-
             def search(self, queries, k):
-                return TorchSearch(Rows(store.grams[half])).search(queries, k)
+                return ExactSearch(rows_of(store)[half]).search(queries, k)
 
         squared = ((store.grams[outside][:, None].astype(float) - store.grams[inside].astype(float)) ** 2).sum(-1)
         order = inside[squared.argsort(axis=1)]
-        recall = HeldOut(Rows(store.grams)).recall(Half())
+        recall = HeldOut(rows_of(store)).recall(Half())
         assert recall["at_1"] == np.isin(order[:, 0], half).mean()
         assert recall["at_10"] == pytest.approx(np.isin(order[:, :10], half).mean())
 
     @pytest.mark.parametrize("needed", [1, 2, 3, 7, 8, 9, 31, 33, 100, 1000, 1024])
-    def test_effort_is_the_least(self, store, monkeypatch, needed):
+    def test_effort_is_the_least(self, store, needed):
         """To an eighth, with as few measurements as doubling and halving take."""
         efforts = []
-        monkeypatch.setattr(faiss_index, "set_effort", lambda index, effort: efforts.append(effort))
-        recall = {"at_10": 0.5}
-        monkeypatch.setattr(
-            HeldOut, "recall", lambda self, search: {**recall, "at_1": 0.99 if efforts[-1] >= needed else 0.98}
-        )
-        effort, measured = faiss_index._find_effort(None, Rows(store.grams), 1024)
+
+        class Questions:
+            def recall(self, search):
+                efforts.append(search.index.hnsw.efSearch)
+                return {"at_10": 0.5, "at_1": 0.99 if efforts[-1] >= needed else 0.98}
+
+        search = hnsw.HnswSearch(rows_of(store), SimpleNamespace(hnsw=SimpleNamespace(efSearch=0)), 1)
+        effort, measured = hnsw._find_effort(search, Questions())
         assert needed <= effort <= needed + max(0, effort // 8)
         assert measured["at_1"] == 0.99
-        assert efforts[-1] == effort, "it is left as it was found"
         assert len(efforts) < 18
 
     def test_effort_grows_until_it_suffices(self, store, monkeypatch):
         few = build_index(store, "hnsw")["settings"]["effort"]
         (store.path / "index" / "hnsw.json").unlink()
-        monkeypatch.setattr(faiss_index, "TARGET", 1.1)
-        assert build_index(store, "hnsw")["settings"]["effort"] == faiss_index.MOST_EFFORT > few
+        monkeypatch.setattr(hnsw, "TARGET", 1.1)
+        assert build_index(store, "hnsw")["settings"]["effort"] == hnsw.MOST_EFFORT > few
 
 
 def test_threads_are_those_of_torch(store, monkeypatch):
@@ -321,13 +332,13 @@ def test_threads_are_those_of_torch(store, monkeypatch):
     try:
         for threads in (2, 1):
             torch.set_num_threads(threads)
-            PatchSearch(store, "flat").search(torch.zeros(1, DIMENSIONS))
+            PatchSearch(store, "hnsw").search(torch.zeros(1, DIMENSIONS))
             assert given[-1] == threads
     finally:
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+@pytest.mark.parametrize("kind", ["exact", "hnsw"])
 def test_torch_and_faiss_in_one_process(store, kind):
     before = torch.get_num_threads()
     try:
@@ -344,6 +355,6 @@ def test_torch_and_faiss_in_one_process(store, kind):
 
 
 def test_no_index_for_exact_searches(store):
-    for kind in ("kdtree", "flat", "auto"):
-        assert build_index(store, kind)["kind"] == ("flat" if kind == "auto" else kind)
+    for kind in ("tree", "exact", "auto"):
+        assert build_index(store, kind)["kind"] == ("exact" if kind == "auto" else kind)
     assert not (store.path / "index").exists()

@@ -1,4 +1,4 @@
-"""Nearest neighbours by measuring all distances by differences, a block at a time, on any device."""
+"""Nearest neighbours by measuring all distances by differences, a block at a time, on any device: for few points."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +10,9 @@ from torch import Tensor
 CPU_BLOCK = 2**17
 
 
-def on_cpu(points: Tensor) -> bool:
-    """Whether waiting for values costs nothing, and elements of one operation may be rounded differently."""
-    return points.device.type == "cpu"
-
-
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Which candidates a query may choose: those whose centre is within ``radius`` of its own (Chebyshev).
+    """Which candidates a query may choose: those whose centre is within ``radius`` of its own (Chebyshev distance).
 
     Attributes:
         query_centres: (Q, 2), float64, on the CPU, where what to search is planned.
@@ -35,7 +30,7 @@ class Neighbourhood:
         return self.radius * (1 + 1e-9)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Queries of one height at a time, the candidates (k,) that any of them may choose, and which may: (q, k)."""
+        """Yield queries of one height, the candidates (k,) that any of them may choose, and which each may: (q, k)."""
         _, counts = torch.unique_consecutive(self.query_centres[:, 0], return_counts=True)
         start = 0
         for count in counts.tolist():
@@ -50,7 +45,7 @@ class Neighbourhood:
 
 def search_by_differences(queries: Tensor, candidates: Tensor, k: int, chunk_size: int) -> tuple[Tensor, Tensor]:
     """As `nearest_several`. Each step is one correctly rounded operation on a CPU, whatever ``chunk_size``."""
-    block = min(chunk_size, CPU_BLOCK) if on_cpu(queries) else chunk_size
+    block = min(chunk_size, CPU_BLOCK) if queries.device.type == "cpu" else chunk_size
     found = [
         _search(q, c.t().contiguous(), k, block, torch.arange(len(c), device=c.device), None)
         for q, c in zip(queries, candidates, strict=True)
@@ -121,7 +116,7 @@ def _squared_distances(queries: Tensor, candidates: Tensor, buffers: Tensor | No
             torch.sub(c, q, out=difference)
         if total is None:
             total = difference.mul_(difference)
-        elif on_cpu(queries):
+        elif queries.device.type == "cpu":
             # Not addcmul: it may or may not fuse the two roundings, by the element's place in the block.
             total.add_(difference.mul_(difference))
         else:

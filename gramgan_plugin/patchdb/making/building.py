@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.patchdb.making.collecting import Collection, collect, open_collection
+from gramgan_plugin.patchdb.database_manifest import Definition
 from gramgan_plugin.patchdb.making.describing import GramDescription, description_of, description_of_features
+from gramgan_plugin.patchdb.making.patch_collection import Collection, collect, open_collection
 from gramgan_plugin.patchdb.making.placing import DATABASE, SCRATCH, placed
 from gramgan_plugin.patchdb.making.settings import MAX_PATCHES, MOST_PATCHES, Settings, check_sizes
-from gramgan_plugin.patchdb.making.sources import find_photos
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.making.source_photos import Reading, find_photos
 from gramgan_plugin.patchdb.store import VARIANTS, open_store
 from gramgan_plugin.patchdb.writing import StoreWriter
 from gramgan_plugin.prepare.staging import check_free, put_back
@@ -52,10 +52,8 @@ def build(
     features: str | None = None,
     vgg_weights: str | None = None,
     settings: Settings | None = None,
-    recursive: bool = False,
+    reading: Reading | None = None,
     overwrite: bool = False,
-    on_error: str = "stop",
-    workers: int | None = None,
     progress: bool = True,
 ) -> Report:
     """Build a database.
@@ -73,10 +71,8 @@ def build(
             pixels; None for Gram matrices of pixels.
         vgg_weights: VGG19's, as in `VGGPerceptualLoss`; not looked at without ``features``.
         settings: how patches are chosen; the defaults if None.
-        recursive: take photos in subfolders, too.
+        reading: which photos are read, and how; the defaults if None.
         overwrite: replace a database at ``out``.
-        on_error: ``stop`` or ``skip`` photos that cannot be used.
-        workers: threads that read; None for one on each processor. They change nothing in what is written.
         progress: report on stderr.
 
     Raises:
@@ -84,7 +80,8 @@ def build(
         Preempted: after SIGTERM.
     """
     definition, settings = definition or Definition(patch_size=4), settings or Settings()
-    threads = threads_for(workers)
+    reading = reading or Reading()
+    threads = threads_for(reading.workers)
     settings.check()
     describes = GramDescription(definition)
     if features is not None:
@@ -93,9 +90,9 @@ def build(
     check_sizes(definition, max_patches)
     put_back(out, DATABASE)
     check_free(out, overwrite, DATABASE)
-    photos = find_photos(sources, recursive)
+    photos = find_photos(sources, reading.recursive)
     with placed(out, overwrite) as folder, _collection(definition, settings, max_patches, folder) as collection:
-        collect(collection, photos, on_error=on_error, workers=threads, progress=progress)
+        collect(collection, photos, on_error=reading.on_error, workers=threads, progress=progress)
         manifest = _write(collection, describes, folder, max_patches, progress)
     return _report(out, manifest, collection, len(collection.photos))
 
@@ -106,9 +103,7 @@ def update(
     *,
     max_patches: int | None = None,
     vgg_weights: str | None = None,
-    recursive: bool = False,
-    on_error: str = "stop",
-    workers: int | None = None,
+    reading: Reading | None = None,
     progress: bool = True,
 ) -> Report:
     """Add photos to a database, with the settings it was built with; those that are in it are not taken again.
@@ -122,16 +117,15 @@ def update(
         max_patches: the most patches; as before if None. Above that, photos that are in the database give no more than
             they have given.
         vgg_weights: those that a database of features was built with; see ``build``.
-        recursive: see ``build``.
-        on_error: see ``build``.
-        workers: see ``build``.
+        reading: see ``build``.
         progress: see ``build``.
 
     Raises:
         UserError: see ``build``; or if the database is damaged.
         Preempted: after SIGTERM.
     """
-    threads = threads_for(workers)
+    reading = reading or Reading()
+    threads = threads_for(reading.workers)
     put_back(path, DATABASE)
     store = open_store(path, verify=True)
     check_free(path, overwrite=True, kind=DATABASE)
@@ -139,11 +133,11 @@ def update(
     describes = description_of(definition, vgg_weights, path)
     limit = int(store.manifest["options"].get("max_patches", store.count)) if max_patches is None else max_patches
     check_sizes(definition, limit)
-    photos = find_photos(sources, recursive)
+    photos = find_photos(sources, reading.recursive)
     with placed(path, overwrite=True) as folder, _collection(definition, settings, limit, folder) as collection:
         collection.add_store(store)
         before = len(collection.photos)
-        collect(collection, photos, on_error=on_error, workers=threads, progress=progress)
+        collect(collection, photos, on_error=reading.on_error, workers=threads, progress=progress)
         manifest = _write(collection, describes, folder, limit, progress)
         del store  # some systems move no folder whose files are mapped
     return _report(path, manifest, collection, len(collection.photos) - before)

@@ -1,6 +1,6 @@
 import torch
 
-from gramgan_plugin.functional import at_least_float32, autocast_off
+from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 
 class TestAtLeastFloat32:

@@ -11,14 +11,15 @@ import torch
 from gramgan_plugin.data.lmdb_images import LmdbWriter
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.candidates import affine_warp, downsampled, random_theta
-from gramgan_plugin.patchdb.making import collecting, reservoir, sampling
-from gramgan_plugin.patchdb.making.build import build, merge, update
+from gramgan_plugin.patchdb.database_manifest import Definition
+from gramgan_plugin.patchdb.making import patch_collection, reservoir, sampling
+from gramgan_plugin.patchdb.making.building import build, merge, update
 from gramgan_plugin.patchdb.making.settings import Settings
-from gramgan_plugin.patchdb.manifest import Definition
+from gramgan_plugin.patchdb.making.source_photos import Reading
 from gramgan_plugin.patchdb.store import Store, open_store
 from gramgan_plugin.patchdb.writing import write_store
 
-QUIET = {"progress": False, "workers": 2}
+QUIET = {"progress": False, "reading": Reading(workers=2)}
 ALL = 1_000_000
 
 
@@ -164,12 +165,12 @@ class TestBuild:
             cv2.imwrite(str(other / f"{number}.bmp"), np.ascontiguousarray(cuts[name][..., ::-1]))
         for module, name, size in (
             (reservoir, "ROWS_AT_ONCE", 100),
-            (collecting, "PATCHES_AT_ONCE", 77),
+            (patch_collection, "PATCHES_AT_ONCE", 77),
             (sampling, "PATCHES_AT_ONCE", 50),
         ):
             monkeypatch.setattr(module, name, size)
         for before, most in zip(first, (900, ALL), strict=True):
-            build([other], tmp_path / f"{most}.patchdb", max_patches=most, workers=4, progress=False)
+            build([other], tmp_path / f"{most}.patchdb", max_patches=most, reading=Reading(workers=4), progress=False)
             store = open_store(tmp_path / f"{most}.patchdb")
             assert store.fingerprint == before.fingerprint
             assert store.manifest["counts"] == before.manifest["counts"]
@@ -228,7 +229,9 @@ class TestBuild:
         with pytest.raises(UserError, match=r"1 of 8 photos cannot be used: broken.png \(.*--on-error skip"):
             build([folder], tmp_path / "a.patchdb", **QUIET)
         assert [path.name for path in tmp_path.iterdir()] == ["photos"]
-        report = build([folder], tmp_path / "a.patchdb", max_patches=900, on_error="skip", **QUIET)
+        report = build(
+            [folder], tmp_path / "a.patchdb", max_patches=900, reading=Reading(on_error="skip"), progress=False
+        )
         assert [name for name, _ in report.skipped] == ["broken.png", "small.png"]
         assert report.skipped[1][1] == "9x3, smaller than a patch of 4 pixels"
         assert report.manifest["fingerprint"] == built(photos, tmp_path / "b.patchdb").fingerprint

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from gramgan_plugin.data.photos import PhotoError
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.patchdb.database_manifest import SOURCES, Definition
 from gramgan_plugin.patchdb.making.reservoir import NO_LIMIT, TIE_BITS, Reservoir, Rows, cell_words, priorities
 from gramgan_plugin.patchdb.making.sampling import PATCHES_AT_ONCE, Places, cut_patches, find_places, likeness
 from gramgan_plugin.patchdb.making.settings import Settings
-from gramgan_plugin.patchdb.making.sources import Photo, Seen, pixels_sha256
+from gramgan_plugin.patchdb.making.source_photos import Photo, Seen, pixels_sha256
 from gramgan_plugin.patchdb.making.variants import RGB, variant_images
-from gramgan_plugin.patchdb.manifest import SOURCES, Definition
 from gramgan_plugin.patchdb.store import VARIANTS, Store
 from gramgan_plugin.prepare.plan import refusal
 from gramgan_plugin.utils.io import SHA256

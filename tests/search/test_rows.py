@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -7,14 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gramgan_plugin.patchdb import curve
-from gramgan_plugin.patchdb.curve import lay_down, principal_axes
-from gramgan_plugin.patchdb.faiss_index import FaissFlat
-from gramgan_plugin.patchdb.kdtree import TreeSearch
-from gramgan_plugin.patchdb.neighbours import Rows, search_exactly
-from gramgan_plugin.patchdb.torch_search import GROUP, TorchSearch, smallest
+from gramgan_plugin.search import exact
+from gramgan_plugin.search.exact import ExactSearch
+from gramgan_plugin.search.tree import TreeSearch
 
-SEARCHES = (TreeSearch, TorchSearch, FaissFlat)
+SEARCHES = (TreeSearch, ExactSearch)
 
 
 def brute_force(queries: NDArray, rows: NDArray) -> tuple[NDArray, NDArray]:
@@ -26,7 +21,7 @@ def brute_force(queries: NDArray, rows: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def check(search, queries: NDArray, rows: NDArray, k: int, ties: bool = False) -> None:
-    found = search(Rows(rows)).search(torch.from_numpy(queries), k)
+    found = search(torch.from_numpy(rows)).search(torch.from_numpy(queries), k)
     squared, order = brute_force(queries, rows)
     index = found.rows.numpy()
     expected = np.take_along_axis(squared, order[:, :k], 1)
@@ -73,7 +68,7 @@ class TestExactSearches:
         queries = place + 2.0**-16 * rng.integers(0, 2, (50, 64))
         rows, queries = rows.astype(np.float32), queries.astype(np.float32)
         squared, _ = brute_force(queries, rows)
-        found = search(Rows(rows)).search(torch.from_numpy(queries), 1)
+        found = search(torch.from_numpy(rows)).search(torch.from_numpy(queries), 1)
         assert np.array_equal(np.take_along_axis(squared, found.rows.numpy(), 1)[:, 0], squared.min(axis=1))
 
     def test_far_from_the_centre(self, search):
@@ -104,24 +99,24 @@ class TestExactSearches:
     def test_equal_rows(self, search):
         rows = grams(300, 6)[np.random.default_rng(0).integers(0, 300, 900)]  # about three of each
         rows[rows == 0] = -0.0
-        found = search(Rows(rows)).search(torch.from_numpy(rows), 1).rows[:, 0].numpy()
+        found = search(torch.from_numpy(rows)).search(torch.from_numpy(rows), 1).rows[:, 0].numpy()
         first = [np.flatnonzero((rows == row).all(axis=1))[0] for row in rows]
         assert np.array_equal(found, first)
         check(search, rows[:100], rows, 8)
 
     def test_all_rows_equal(self, search):
-        found = search(Rows(np.ones((200, 6), np.float32))).search(torch.zeros(3, 6), 4)
+        found = search(torch.ones(200, 6)).search(torch.zeros(3, 6), 4)
         torch.testing.assert_close(found.squared, torch.full((3, 4), 6.0, dtype=torch.float64))
         assert all(len(set(row)) == 4 for row in found.rows.tolist())
 
     def test_no_query(self, search):
-        found = search(Rows(grams(50, 6))).search(torch.zeros(0, 6), 3)
+        found = search(torch.from_numpy(grams(50, 6))).search(torch.zeros(0, 6), 3)
         assert found.rows.shape == found.squared.shape == (0, 3)
 
     def test_float64_queries(self, search):
         rows = np.array([[0.0], [1.0]], np.float32)
         query = torch.tensor([[0.5 + 1e-12]], dtype=torch.float64)  # 0.5 in float32
-        assert search(Rows(rows)).search(query, 1).rows.tolist() == [[1]]
+        assert search(torch.from_numpy(rows)).search(query, 1).rows.tolist() == [[1]]
 
 
 class TestTreeSearch:
@@ -134,116 +129,85 @@ class TestTreeSearch:
         finally:
             torch.set_num_threads(before)
 
-    def test_members(self):
-        rows = Rows(grams(1000, 6)[np.random.default_rng(0).integers(0, 900, 1000)])
-        members, starts = lay_down(rows, *principal_axes(rows))
-        assert sorted(members.tolist()) == list(range(1000))
-        assert starts is not None
-        groups = [members[a:b] for a, b in pairwise(starts)]
-        assert starts[-1] == 1000
-        assert len(groups) == len(np.unique(rows.array, axis=0))
-        for group in groups:
-            assert (rows.array[group] == rows.array[group[0]]).all()
-            assert (np.diff(group) > 0).all()
 
-    def test_places_of_a_grid(self):
-        side = np.arange(4, dtype=np.float32)
-        rows = Rows(np.stack(np.meshgrid(side, side, side), axis=-1).reshape(-1, 3))
-        places = curve._places(rows, np.zeros(3), np.eye(3))
-        assert len(np.unique(places)) == 64
-        # The halves of the third axis, then of the second, then of the first.
-        x, y, z = rows.array[np.argsort(places)].T >= 2
-        assert np.array_equal(z, np.arange(64) >= 32)
-        assert np.array_equal(y, np.arange(64) % 32 >= 16)
-        assert np.array_equal(x, np.arange(64) % 16 >= 8)
-
-    def test_neighbours_lie_together(self):
-        rows = Rows(grams(20000, 6))
-        members, starts = lay_down(rows, *principal_axes(rows))
-        assert starts is None
-        steps = np.linalg.norm(np.diff(rows.array[members], axis=0), axis=1).mean()
-        assert steps < 0.4 * np.linalg.norm(np.diff(rows.array, axis=0), axis=1).mean()
-
-
-class TestTorchSearch:
-    @pytest.mark.parametrize("block", [(1, GROUP), (7, 2 * GROUP), (2**10, 2**17)])
-    def test_blocks(self, block, monkeypatch):
-        monkeypatch.setattr("gramgan_plugin.patchdb.torch_search.CPU_BLOCK", block)
-        check(TorchSearch, grams(50, 6, seed=1), grams(1000, 6), 4)
+class TestExactSearch:
+    @pytest.mark.parametrize(("block", "rows"), [(1, 1), (900, 128), (2**20, 300)])
+    @pytest.mark.parametrize("k", [1, 4])
+    def test_blocks(self, block, rows, k, monkeypatch):
+        monkeypatch.setattr(exact, "MOST_ROWS", rows)
+        check(lambda points: ExactSearch(points, block), grams(50, 6, seed=1), grams(1000, 6), k)
 
     def test_precision_is_given_back(self):
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("medium")
         try:
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                check(TorchSearch, grams(50, 40, seed=1), grams(1000, 40), 4)
+                check(ExactSearch, grams(50, 40, seed=1), grams(1000, 40), 4)
             assert torch.get_float32_matmul_precision() == "medium"
         finally:
             torch.set_float32_matmul_precision(before)
 
+    def test_precision_by_torchs_newer_options(self):
+        """They have no common value that could be read; the search is exact all the same."""
+        matmul = torch.backends.cuda.matmul
+        if not hasattr(matmul, "fp32_precision"):
+            pytest.skip("this torch has only the older ones")
+        before = matmul.fp32_precision
+        matmul.fp32_precision = "tf32"
+        try:
+            check(ExactSearch, grams(50, 40, seed=1), grams(1000, 40), 4)
+            assert matmul.fp32_precision == "tf32"
+        finally:
+            matmul.fp32_precision = before
+
     def test_precision_in_between(self, monkeypatch):
         seen = []
-        original = TorchSearch.approximately
+        original = ExactSearch._by_products
 
         def spy(self, *arguments):
             seen.append((torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu")))
             return original(self, *arguments)
 
-        monkeypatch.setattr(TorchSearch, "approximately", lambda self, *a, **k: spy(self, *a, *k.values()))
+        monkeypatch.setattr(ExactSearch, "_by_products", spy)
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("medium")
         try:
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                TorchSearch(Rows(grams(100, 6))).search(torch.zeros(3, 6), 1)
+                ExactSearch(torch.from_numpy(grams(100, 6))).search(torch.zeros(3, 6), 1)
         finally:
             torch.set_float32_matmul_precision(before)
         assert seen[0] == ("highest", False)
 
-    def test_error_of_expanded_squares_is_allowed_for(self):
-        # Squared distances from 1 are 1e-5, 1.01e-5, ...; the first pass has the first row 1.5e-6 too far away, which
-        # is within the error of float32 for numbers around 1, and outside what it looks up.
-        rows = Rows((1 + np.sqrt(1e-5 + 1e-7 * np.arange(100)))[:, None].astype(np.float32))
-        queries, centre = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-        exact = TorchSearch(rows)
-
-        def wrong(queries, count):
-            value, index = exact.approximately(queries, rows.count, torch.float64)
-            value, place = (value + 1.5e-6 * (index == 0)).topk(count, dim=1, largest=False)
-            return value, index.gather(1, place)
-
-        assert search_exactly([(wrong, torch.float32)], queries, centre, rows, 1).rows.tolist() == [[1]]
-        passes = [(wrong, torch.float32), *exact.passes()[1:]]
-        assert search_exactly(passes, queries, centre, rows, 1).rows.tolist() == [[0]]
-
-    def test_few_queries_need_the_second_pass(self, monkeypatch):
+    def test_few_queries_need_float64(self, monkeypatch):
         asked = []
-        search = TorchSearch(Rows(grams(5000, 6)))
-        original = TorchSearch.approximately
+        original = ExactSearch._measured
+        monkeypatch.setattr(
+            ExactSearch, "_measured", lambda self, q, *rest: asked.append(len(q)) or original(self, q, *rest)
+        )
+        ExactSearch(torch.from_numpy(grams(5000, 6))).search(torch.from_numpy(grams(1000, 6, seed=1)), 1)
+        assert sum(asked) < 50
 
-        def counted(self, queries, count, dtype):
-            asked.append((dtype, len(queries)))
-            return original(self, queries, count, dtype)
-
-        monkeypatch.setattr(TorchSearch, "approximately", counted)
-        search.search(torch.from_numpy(grams(1000, 6, seed=1)), 1)
-        assert asked[0] == (torch.float32, 1000)
-        assert sum(number for dtype, number in asked if dtype == torch.float64) < 50
-
-    @given(seed=st.integers(0, 2**31), groups=st.integers(1, 5), count=st.integers(1, 20))
+    @given(seed=st.integers(0, 2**31), dimensions=st.integers(1, 300), far=st.sampled_from([0.0, 1.0, 1e4]))
     @settings(max_examples=30, deadline=None)
-    def test_smallest(self, seed, groups, count):
-        values = torch.randint(0, 1000, (4, groups * GROUP), generator=torch.Generator().manual_seed(seed)).float()
-        value, place = smallest(values, count)
-        assert torch.equal(value, values.sort(dim=1).values[:, :count])
-        assert torch.equal(values.gather(1, place), value)
+    def test_the_error_of_products_is_bounded(self, seed, dimensions, far):
+        rng = np.random.default_rng(seed)
+        rows, queries = (torch.from_numpy((rng.normal(size=(40, dimensions)) + far).astype(np.float32)) for _ in "ab")
+        search = ExactSearch(rows)
+        distance = (queries[:, None].double() - rows.double()).square().sum(dim=2)
+        for dtype in (torch.float32, torch.float64):
+            ((_, factors),) = search._blocks(dtype, nearest_only=False)
+            q = search._factors(queries, dtype)
+            length = q[:, :-1].double().norm(dim=1, keepdim=True)
+            off = ((q @ factors.T).double() - (distance - length.square()) / 2).abs()
+            assert (off <= exact._error(length, distance.sqrt(), factors)).all()
 
 
 @pytest.mark.gpu
 class TestOnGpu:
     def test_feature(self):
         queries, rows = grams(20000, 6, seed=1), grams(300000, 6)
-        search = TorchSearch(Rows(rows, torch.device("cuda", 0)))
+        search = ExactSearch(torch.from_numpy(rows).cuda())
         found = search.search(torch.from_numpy(queries).cuda(), 3)
-        expected = TreeSearch(Rows(rows)).search(torch.from_numpy(queries), 3)
+        expected = TreeSearch(torch.from_numpy(rows)).search(torch.from_numpy(queries), 3)
         assert torch.equal(found.rows.cpu(), expected.rows)
         torch.testing.assert_close(found.squared.cpu(), expected.squared, rtol=1e-9, atol=1e-13)

@@ -1,4 +1,5 @@
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,22 +11,17 @@ from scipy.spatial import cKDTree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gramgan_plugin.functional import (
-    Neighbourhood,
     TextureOptions,
     choose_targets,
     describe_patches,
     gram_vectors,
-    nearest,
-    nearest_candidates,
-    nearest_dense,
-    nearest_products,
-    nearest_several,
-    nearest_tree,
     random_theta,
+    texture,
 )
-from gramgan_plugin.functional.nearest_dense import search_by_differences
-from gramgan_plugin.functional.nearest_products import search_by_products
-from gramgan_plugin.functional.nearest_tree import first_equal, search_by_trees
+from gramgan_plugin.search import differences, exact, tree
+from gramgan_plugin.search.differences import Neighbourhood, search_by_differences
+from gramgan_plugin.search.exact import nearest_candidates, nearest_several, search_by_products, search_by_trees
+from gramgan_plugin.search.tree import TreeSearch, first_equal
 
 
 def random_points(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -104,14 +100,14 @@ class TestNearestCandidates:
     @pytest.mark.parametrize("chunk_size", [1, 10, 2**20])
     def test_memory_is_bounded(self, chunk_size, monkeypatch):
         sizes = []
-        original = nearest_dense._squared_distances
+        original = differences._squared_distances
 
         def spy(*args):
             result = original(*args)
             sizes.append(result.numel())
             return result
 
-        monkeypatch.setattr(nearest_dense, "_squared_distances", spy)
+        monkeypatch.setattr(differences, "_squared_distances", spy)
         nearest_candidates(random_points(1, 21, 3), random_points(1, 17, 3), chunk_size)
         assert max(sizes) <= chunk_size
         assert sum(sizes) == 21 * 17
@@ -180,12 +176,7 @@ SEARCHES = {
     "trees": lambda q, c, k, chunk: search_by_trees(q, c, k),
     "products": search_by_products,
     "differences": search_by_differences,
-    "gpu products": lambda q, c, k, chunk: tuple(
-        torch.stack(part)
-        for part in zip(
-            *[nearest_products._search_on_gpu(a, b, k, chunk) for a, b in zip(q, c, strict=True)], strict=True
-        )
-    ),
+    "products without waiting": lambda q, c, k, chunk: search_by_products(q, c, k, chunk, wait=False),
 }
 
 
@@ -244,19 +235,14 @@ class TestEachSearch:
 
 
 class TestAsOnAGpu:
-    """What a GPU would do, done on the CPU."""
-
-    @pytest.fixture(autouse=True)
-    def elsewhere(self, monkeypatch):
-        for module in (nearest, nearest_dense, nearest_products):
-            monkeypatch.setattr(module, "on_cpu", lambda points: False)
+    """What is done on a GPU, where nothing waits for values, done on the CPU."""
 
     @pytest.mark.parametrize("k", [1, 3])
     @pytest.mark.parametrize(("by", "center"), [("gram", False), ("gram", True), ("pixel", False)])
     def test_feature(self, by, center, k):
         queries, candidates = photo_vectors("astronaut", by, center)
         with Operations() as operations:
-            index = nearest_several(queries, candidates, k, 2**16)[1]
+            index = nearest_several(queries, candidates, k, 2**16, wait=False)[1]
         distances = brute_force(queries, candidates)
         best = np.sort(distances, axis=2)[:, :, :k]
         np.testing.assert_allclose(np.take_along_axis(distances, index.numpy(), 2), best, rtol=1e-6, atol=1e-14)
@@ -264,7 +250,8 @@ class TestAsOnAGpu:
         waiting = {"nonzero", "_local_scalar_dense", "is_nonzero", "masked_select", "unique_consecutive", "equal"}
         assert not waiting & operations.names, "nothing waits for a value"
 
-    def test_the_whole_choice(self):
+    def test_the_whole_choice(self, monkeypatch):
+        monkeypatch.setattr(texture, "nearest_several", partial(nearest_several, wait=False))
         photo = torch.from_numpy(skimage.data.chelsea()[:96, 200:296].copy()).permute(2, 0, 1)[None].float() / 255
         sr = torch.nn.functional.avg_pool2d(photo, 5, 1, 2)
         theta = random_theta(1, 1, 0.003, (0,))
@@ -346,9 +333,9 @@ class TestSearchAllowed:
     def test_little_is_measured(self, monkeypatch):
         """A row of patches looks at the rows around it alone."""
         sizes = []
-        original = nearest_dense._squared_distances
+        original = differences._squared_distances
         spy = lambda *args: sizes.append((result := original(*args)).numel()) or result  # noqa: E731
-        monkeypatch.setattr(nearest_dense, "_squared_distances", spy)
+        monkeypatch.setattr(differences, "_squared_distances", spy)
         grid = torch.cartesian_prod(torch.arange(30), torch.arange(30)).double()
         points = random_points(1, 900, 6)
         assert torch.equal(
@@ -369,7 +356,7 @@ class TestTree:
         sr = torch.nn.functional.avg_pool2d(photo, 3, 1, 1)
         described = [gram_vectors(image, 4, center=center) for image in (sr, photo)]
         queries, candidates = (described[0] + described[1]) / 2, described[1]
-        assert queries.shape[1] * candidates.shape[1] >= nearest.FEW_DISTANCES
+        assert queries.shape[1] * candidates.shape[1] >= exact.FEW_DISTANCES
         index = nearest_candidates(queries, candidates)[0].numpy()
         x, y = queries[0].double().numpy(), candidates[0].double().numpy()
         distances = np.stack([np.square(y - point).sum(axis=1) for point in x])
@@ -383,9 +370,9 @@ class TestTree:
     def test_which_search(self, monkeypatch):
         called = []
         for name in ("search_by_trees", "search_by_products", "search_by_differences", "search_allowed"):
-            original = getattr(nearest, name)
+            original = getattr(exact, name)
             monkeypatch.setattr(
-                nearest, name, lambda *args, name=name, original=original: called.append(name) or original(*args)
+                exact, name, lambda *args, name=name, original=original: called.append(name) or original(*args)
             )
         many, few = random_points(2, 600, 6), random_points(2, 10, 6)
         assert torch.equal(nearest_candidates(many, many), torch.arange(600).expand(2, -1))
@@ -401,10 +388,10 @@ class TestTree:
     )
     def test_threads_are_torchs(self, threads, n, pools, workers, monkeypatch):
         opened, used = [], []
-        pool, search = nearest_tree.ThreadPoolExecutor, nearest_tree._search
-        monkeypatch.setattr(nearest_tree.torch, "get_num_threads", lambda: threads)
-        monkeypatch.setattr(nearest_tree, "ThreadPoolExecutor", lambda size: opened.append(size) or pool(size))
-        monkeypatch.setattr(nearest_tree, "_search", lambda *args: used.append(args[3]) or search(*args))
+        pool, search = exact.ThreadPoolExecutor, TreeSearch.search
+        monkeypatch.setattr(exact.torch, "get_num_threads", lambda: threads)
+        monkeypatch.setattr(exact, "ThreadPoolExecutor", lambda size: opened.append(size) or pool(size))
+        monkeypatch.setattr(TreeSearch, "search", lambda *args: used.append(args[3]) or search(*args))
         points = random_points(n, 600, 3)
         assert torch.equal(nearest_candidates(points, points), torch.arange(600).expand(n, -1))
         assert opened == [pools] * (pools > 0)
@@ -455,7 +442,7 @@ class TestFirstEqual:
         assert first_equal(rows).tolist() == expected
 
     def test_rows_that_share_a_place_in_the_table(self, monkeypatch):
-        monkeypatch.setattr(nearest_tree, "ROOM", 1)
+        monkeypatch.setattr(tree, "ROOM", 1)
         rows = np.random.default_rng(0).integers(0, 9, (400, 3)).astype(np.float32)
         seen: dict[tuple[float, ...], int] = {}
         expected = [seen.setdefault(tuple(row), i) for i, row in enumerate(rows)]

@@ -1,6 +1,7 @@
 """The precision in which the losses compute, whatever the networks around them run in."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -32,3 +33,22 @@ def autocast_off(device: torch.device) -> AbstractContextManager[object]:
         return torch.autocast(device.type, enabled=False)
     except RuntimeError:  # a kind of device for which this torch has no autocast
         return nullcontext()
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Multiply float32 matrices in float32, also where a run has allowed TF32 or bf16 for speed.
+
+    Where it was allowed by torch's newer options (``fp32_precision``), of which torch gives no common value to put back,
+    it stays allowed.
+    """
+    try:
+        allowed = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(allowed)

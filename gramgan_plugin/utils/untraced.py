@@ -1,4 +1,4 @@
-"""Functions that torch.compile leaves as they are."""
+"""Functions that torch.compile does not trace."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ R = TypeVar("R")
 
 
 def untraced(function: Callable[P, R]) -> Callable[P, R]:
-    """Keep a function out of compiled graphs: one that goes by the values it finds, or by what is no tensor.
+    """Keep a function out of compiled graphs: one whose control flow depends on data, or on other things than tensors.
 
     `torch.compiler.disable` itself would import the compiler (a second and more) into runs that compile nothing.
     """

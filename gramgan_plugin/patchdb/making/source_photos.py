@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,21 @@ from gramgan_plugin.data.photos import decode_photo, read_photo
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare.folders import folder_photos
 from gramgan_plugin.utils.io import expanded, real_path
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which photos are read, and how.
+
+    Attributes:
+        recursive: take photos in subfolders, too.
+        on_error: ``stop`` or ``skip`` photos that cannot be used.
+        workers: threads that read; None for one on each processor. They change nothing in what is written.
+    """
+
+    recursive: bool = False
+    on_error: str = "stop"
+    workers: int | None = None
 
 
 class Photo(NamedTuple):

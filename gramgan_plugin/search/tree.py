@@ -1,0 +1,183 @@
+"""Exact search by a k-d tree, for few dimensions, on a CPU."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gramgan_plugin.search.neighbours import Found, sample
+
+# Points in a leaf: for a crop's candidates, making the tree included, and for a tree that is asked often.
+LEAF_SIZE, OFTEN_LEAF_SIZE = 32, 24
+# A thread more for each so many queries.
+QUERIES_OF_A_THREAD = 1024
+# The most numbers of rows that are turned at a time.
+BLOCK = 2**22
+# Places in the table that finds equal rows, as a multiple of their number, which is a power of 2; fewer for many rows.
+ROOM = 16
+MOST_BITS = 22
+
+
+def has_trees() -> bool:
+    """Return whether scipy is installed."""
+    try:
+        import scipy.spatial  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+class TreeSearch:
+    """A k-d tree in float64 over the different ones of the rows.
+
+    Two things make a tree that is asked often faster. Gram vectors lie along a line (brightness) and close to a plane;
+    turned into their principal axes, the tree's boxes fit them better: 12 times as fast for 136 numbers. And the points
+    are stored in the order of a tree's leaves, and the queries asked in the order of the first axis, so that what is
+    needed next is likely to be in the processor's cache.
+
+    Args:
+        rows: (N, D) on a CPU, finite; not needed once the tree is made.
+        often: whether the tree is asked often: whether it is worth more time to make it faster.
+
+    Example:
+        >>> tree = TreeSearch(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]))
+        >>> found = tree.search(torch.zeros(1, 2), k=3)
+        >>> found.rows.tolist(), found.squared.round(decimals=6).tolist()
+        ([[0, 2, 1]], [[0.0, 0.0, 25.0]])
+    """
+
+    def __init__(self, rows: Tensor, often: bool = True) -> None:
+        from scipy.spatial import cKDTree
+
+        array = rows.numpy()
+        first = first_equal(array)
+        is_first = first == np.arange(len(array))
+        # A tree cannot divide equal rows, which flat regions have many of, so that all would be measured.
+        self.numbers = np.flatnonzero(is_first)
+        copies = np.flatnonzero(~is_first)
+        self.copies = copies[np.argsort(first[copies], kind="stable")]
+        self.originals = first[self.copies]  # ascending
+        self.turn = principal_axes(rows) if often else None
+        if often:
+            points = self._points(array)
+            # Of this tree only the order of its points is used.
+            order = cKDTree(points, leafsize=OFTEN_LEAF_SIZE, compact_nodes=False).indices
+            self.numbers = self.numbers[order]
+            del points, order
+        leaf_size = OFTEN_LEAF_SIZE if often else LEAF_SIZE
+        self.tree: Any = cKDTree(self._points(array), leafsize=leaf_size)  # holds the points themselves, no copy
+
+    def search(self, queries: Tensor, k: int, threads: int | None = None) -> Found:
+        """Return the k nearest rows of each query.
+
+        Args:
+            queries: (M, D) on a CPU, finite.
+            k: at most N.
+            threads: how many search; by the number of queries if None, and at most as many as torch uses.
+
+        Returns:
+            (M, k) each: what comparing each query with all rows in float64 gives, to that type's rounding if the rows
+            are turned. Of equal rows the lowest index comes first; of different rows that are equally near, any.
+        """
+        if threads is None:
+            threads = max(1, min(torch.get_num_threads(), len(queries) // QUERIES_OF_A_THREAD))
+        # By numpy: torch's threads stay awake for some milliseconds, in the way of those that search next.
+        asked = self._turned(queries.numpy())
+        order = None if self.turn is None else np.argsort(asked[:, 0])
+        ranks = [*range(1, min(k, self.tree.n) + 1)]  # a list gives (M, k) for k = 1, too
+        distance, point = self.tree.query(asked if order is None else asked[order], ranks, workers=threads)
+        squared, index = np.square(distance), self.numbers[point]
+        if k > 1 and len(self.copies):
+            some = np.isin(index, self.originals).any(axis=1)
+            full = self._with_copies(squared[some], index[some], k)
+            squared, index = (np.pad(part, ((0, 0), (0, k - len(ranks)))) for part in (squared, index))
+            squared[some], index[some] = full
+        if order is not None:
+            back = np.empty_like(order)
+            back[order] = np.arange(len(order))
+            squared, index = squared[back], index[back]
+        return Found(torch.from_numpy(squared), torch.from_numpy(index))
+
+    def _with_copies(
+        self, squared: NDArray[np.float64], index: NDArray[np.int64], k: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Put the copies of each row after it: (M, c) -> (M, k)."""
+        begin = np.searchsorted(self.originals, index, "left")
+        many = 1 + np.searchsorted(self.originals, index, "right") - begin
+        upto = np.cumsum(many, axis=1)
+        rank = np.arange(k)
+        place = (upto[:, :, None] <= rank).sum(axis=1)  # (M, c, k) -> (M, k): of which row the r-th neighbour is a copy
+
+        def at_place(values: NDArray[Any]) -> NDArray[Any]:
+            return np.take_along_axis(values, place, 1)
+
+        nth = rank - at_place(upto - many)  # 0 is the row itself
+        copy = self.copies[np.clip(at_place(begin) + nth - 1, 0, len(self.copies) - 1)]
+        return at_place(squared), np.where(nth == 0, at_place(index), copy)
+
+    def _points(self, array: NDArray[Any]) -> NDArray[np.float64]:
+        """The different rows in float64, turned, in the order of ``numbers``."""
+        points = np.empty((len(self.numbers), array.shape[1]))
+        step = max(1, BLOCK // array.shape[1])
+        for top in range(0, len(points), step):
+            points[top : top + step] = self._turned(array[self.numbers[top : top + step]])
+        return points
+
+    def _turned(self, points: NDArray[Any]) -> NDArray[np.float64]:
+        points = points.astype(np.float64)
+        if self.turn is None:
+            return points
+        mean, axes = self.turn
+        turned: NDArray[np.float64] = (points - mean) @ axes
+        return turned
+
+
+def principal_axes(rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where (N, D) rows lie and along which directions they vary, from an even sample of them.
+
+    Returns:
+        The mean (D,) and the axes as the columns of an orthogonal (D, D) matrix, the direction of most variance first.
+    """
+    some = sample(rows).numpy().astype(np.float64)
+    mean = some.mean(axis=0)
+    some -= mean
+    _, axes = np.linalg.eigh(some.T @ some)  # in the order of ascending variance
+    return mean, np.ascontiguousarray(axes[:, ::-1])
+
+
+def first_equal(rows: NDArray[Any]) -> NDArray[np.int64]:
+    """Return for each row of (K, D) the index of the first row that equals it; a hash table: nothing is sorted.
+
+    Example:
+        >>> first_equal(np.array([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0], [-0.0, 0.0]])).tolist()
+        [0, 1, 0, 1]
+    """
+    return _first_equal(np.ascontiguousarray(rows.T), 0x9E3779B97F4A7C15)
+
+
+def _first_equal(columns: NDArray[Any], factor: int) -> NDArray[np.int64]:
+    """The same of (D, K), hashed by an odd factor."""
+    count = columns.shape[1]
+    code = np.zeros(count, np.uint64)
+    for column in columns:
+        bits = (column + 0.0).view(np.int32 if columns.itemsize == 4 else np.int64)  # makes one zero of the two
+        code += bits.astype(np.uint64)
+        code *= np.uint64(factor)
+        code ^= code >> np.uint64(29)
+    code *= np.uint64(factor)
+    bits_of_slot = min((ROOM * count).bit_length(), max(MOST_BITS, 1 + count.bit_length()))
+    slot = (code >> np.uint64(64 - bits_of_slot)).astype(np.intp)
+    table = np.empty(2**bits_of_slot, np.int64)  # only places that are written are read
+    numbers = np.arange(count)
+    table[slot[::-1]] = numbers[::-1]  # of all that fall into a slot, the first is written last
+    first = table[slot]
+    # Rows that share a slot without being equal; what equals them is among them.
+    unequal = np.zeros(count, bool)
+    for column in columns:
+        unequal |= column != column[first]
+    others = np.flatnonzero(unequal)
+    if len(others):
+        first[others] = others[_first_equal(columns[:, others], factor * 0xD1342543DE82EF95 % 2**64)]
+    return first

@@ -39,8 +39,8 @@ def autocast_off(device: torch.device) -> AbstractContextManager[object]:
 def full_float32() -> Iterator[None]:
     """Multiply float32 matrices in float32, also where a run has allowed TF32 or bf16 for speed.
 
-    Where it was allowed by torch's newer options (``fp32_precision``), of which torch gives no common value to put back,
-    it stays allowed.
+    Where it was allowed by torch's newer options (``fp32_precision``), it stays allowed: torch gives no common value
+    of these to put back.
     """
     try:
         allowed = torch.get_float32_matmul_precision()

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from gramgan_plugin.checkpoints.vgg19 import find_vgg19_weights
-from gramgan_plugin.config import check_options, load_options, resolve_options
-from gramgan_plugin.config.load import merge
+from gramgan_plugin.config.check import check_options
+from gramgan_plugin.config.load import load_options, merge
+from gramgan_plugin.config.resolve import resolve_options
 from gramgan_plugin.errors import Preempted
 from gramgan_plugin.evaluation.benchmark import run_benchmark
 from gramgan_plugin.evaluation.measure import write_image

@@ -67,3 +67,14 @@ def test_the_tensor_side_needs_no_host():
         "print([m for m in ('basicsr', 'cv2', 'lmdb') if m in sys.modules])"
     )
     assert _python(code).strip() == "[]"
+
+
+def test_losses_load_nothing_that_opens_files():
+    """They are handed a database and a network; faiss, the readers of data and JSON stay out."""
+    code = (
+        "import sys, torch\nbefore = set(sys.modules)\nimport gramgan_plugin.losses\n"
+        "rooms = ('data', 'prepare', 'patchdb', 'checkpoints', 'models', 'config', 'registries')\n"
+        "print([m for m in set(sys.modules) - before if m.split('.')[0] in ('faiss', 'json', 'lmdb', 'cv2', 'yaml')\n"
+        "       or any(m.startswith('gramgan_plugin.' + room) for room in rooms) or m == 'gramgan_plugin.utils.io'])"
+    )
+    assert _python(code).strip() == "[]"

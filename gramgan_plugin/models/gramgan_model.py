@@ -7,11 +7,12 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from basicsr.archs import build_network
 from basicsr.models.sr_model import SRModel
 from torch import nn
 
 from gramgan_plugin.data.batch import to_model_batch
-from gramgan_plugin.errors import OptionError, TrainingStopped
+from gramgan_plugin.errors import OptionError
 from gramgan_plugin.losses.vgg_perceptual_loss import VGGPerceptualLoss
 from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.models.compilation import Compilation
@@ -25,9 +26,6 @@ from gramgan_plugin.steps.terms import AdversarialTerm, build_terms, term_mistak
 from gramgan_plugin.steps.update import Update
 
 logger = logging.getLogger("basicsr")
-
-# Skipped iterations, one after the other, after which training stops.
-MAX_NONFINITE = 50
 
 
 class GramGANModel(HostFixes, SRModel):
@@ -64,15 +62,15 @@ class GramGANModel(HostFixes, SRModel):
             self.net_g_ema = deepcopy(self.get_bare_model(self.net_g)).requires_grad_(False).eval()
             self._load_pretrained("g", self.net_g_ema, "params_ema")
         self.terms = [term.to(self.device) for term in build_terms(train, build_loss)]
-        for term in self.terms:
-            if isinstance(term.loss, VGGPerceptualLoss):
-                if train.get("channels_last", False):
-                    term.to(memory_format=torch.channels_last)
-                self.compilation.apply("vgg", term.loss)
+        for loss in (term.loss for term in self.terms if isinstance(term.loss, VGGPerceptualLoss)):
+            if train.get("channels_last", False):
+                loss.to(memory_format=torch.channels_last)
+            self.compilation.apply("vgg", loss)
         self.adversarial: Any = next((term.loss for term in self.terms if isinstance(term, AdversarialTerm)), None)
         if self.opt.get("network_d"):
             self._build_discriminator()
-        self.compilation.apply("g", self.get_bare_model(self.net_g))
+        for letter, net in self.networks().items():
+            self.compilation.apply(letter, self.get_bare_model(net))
         self.setup_optimizers()
         self.setup_schedulers()
         self.step = GANStep(
@@ -90,11 +88,14 @@ class GramGANModel(HostFixes, SRModel):
         )
         self.log_dict: dict[str, Any] = {}
 
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the networks that are trained: ``g``, and ``d`` where there is one."""
+        return {"g": self.net_g} | ({"d": self.net_d} if self.net_d is not None else {})
+
     def setup_optimizers(self) -> None:
         """Make one optimizer for G, and one for D where there is one."""
-        nets = {"g": self.net_g} | ({"d": self.net_d} if self.net_d is not None else {})
         train, optimizers = self.opt["train"], {}
-        for letter, net in nets.items():
+        for letter, net in self.networks().items():
             options = dict(train.get(f"optim_{letter}") or {})
             if "type" not in options or "lr" not in options:
                 raise OptionError(f"train.optim_{letter}: needs `type` and `lr`")
@@ -102,9 +103,9 @@ class GramGANModel(HostFixes, SRModel):
             optimizers[letter] = self.get_optimizer(options.pop("type"), parameters, **options)
             setattr(self, f"optimizer_{letter}", optimizers[letter])
             self.optimizers.append(optimizers[letter])
-        clip = {letter: train[key] for letter in nets if train.get(key := f"clip_grad_norm_{letter}") is not None}
+        clip = {letter: train[key] for letter in optimizers if train.get(key := f"clip_grad_norm_{letter}") is not None}
         ratio = train.get("max_grad_ratio")
-        self.update = Update(optimizers, nets, clip=clip, scaler=self.scaler, max_grad_ratio=ratio)
+        self.update = Update(optimizers, self.networks(), clip=clip, scaler=self.scaler, max_grad_ratio=ratio)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: uint8 or float images under ``lq`` and ``gt``; a missing LQ is made from GT."""
@@ -120,8 +121,7 @@ class GramGANModel(HostFixes, SRModel):
         state = self.step(Batch(self.lq, self.gt, int(current_iter), seed, rank, processes or 1), int(current_iter))
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
-        # Kept on the device: reading a value waits for it, so that is left to the iterations that log.
-        self.output, self.log_dict = state.sr, state.log
+        self.output, self.log_dict = state.sr, state.log  # on the device: reading a value would wait for it
 
     def get_current_log(self) -> dict[str, float]:
         """Return the last iteration's values as numbers, averaged over the processes; all of them have to call this.
@@ -145,12 +145,7 @@ class GramGANModel(HostFixes, SRModel):
         log |= self.update.peak.take() | skipped.log()
         for level, line in skipped.lines(finds_scale=self.scaler is not None):
             logger.log(level, line)
-        if skipped.longest >= int(self.opt["train"].get("max_nonfinite") or MAX_NONFINITE):
-            raise TrainingStopped(
-                f"train.max_nonfinite: {skipped.longest} iterations in a row were skipped ({skipped}); weights are as "
-                "before them. Resume with --auto_resume and a lower learning rate, train.clip_grad_norm_g, or "
-                "train.precision: fp32"
-            )
+        skipped.stop_after(int(self.opt["train"].get("max_nonfinite") or 50))
         return log
 
     def model_ema(self, decay: float = 0.999) -> None:
@@ -183,8 +178,8 @@ class GramGANModel(HostFixes, SRModel):
 
     def own_state(self) -> dict[str, Any]:
         """Return how the run computes, and the gradient norms that the next ones are compared with."""
-        norms = {} if self.update.spikes is None else {"grad_norms": self.update.spikes.state_dict()}
-        return {"speed": self.speed.facts(), **norms}
+        spikes = self.update.spikes
+        return {"speed": self.speed.facts()} | ({} if spikes is None else {"grad_norms": spikes.state_dict()})
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Put ``own_state`` back."""
@@ -192,14 +187,11 @@ class GramGANModel(HostFixes, SRModel):
             self.update.spikes.load_state_dict(section(state, "grad_norms"))
 
     def _build_discriminator(self) -> None:
-        from basicsr.archs import build_network
-
         self.net_d = self.model_to_device(build_network(self.opt["network_d"]))
         self.print_network(self.net_d)
         self._load_pretrained("d", self.net_d, self.opt["path"].get("param_key_d", "params"))
         check_taps(self.terms, self.get_bare_model(self.net_d))
         self.net_d.train()
-        self.compilation.apply("d", self.get_bare_model(self.net_d))
 
     def _load_pretrained(self, letter: str, net: nn.Module, param_key: str) -> None:
         path = self.opt["path"]

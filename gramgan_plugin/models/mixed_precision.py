@@ -1,6 +1,8 @@
 """The arithmetic of the forward passes: float32, or mixed precision by autocast."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 
@@ -15,6 +17,10 @@ class Precision:
 
     Weights, optimizers and the losses' own arithmetic stay in float32.
 
+    Attributes:
+        autocast: makes a context for forward passes.
+        scaler: for fp16; else None.
+
     Args:
         name: ``fp32``, ``bf16`` or ``fp16``.
         device: where the model is.
@@ -23,15 +29,11 @@ class Precision:
         OptionError: for another name.
     """
 
+    autocast: Callable[[], AbstractContextManager[object]]
+
     def __init__(self, name: str, device: torch.device) -> None:
         if name not in DTYPES:
             raise OptionError(f"train.precision: '{name}' is not one of {', '.join(PRECISIONS)}")
-        self.name, self.device = name, device
-        self.dtype = DTYPES[name]
+        dtype = DTYPES[name]
+        self.autocast = nullcontext if dtype is None else partial(torch.autocast, device.type, dtype=dtype)
         self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return a context for forward passes."""
-        if self.dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)

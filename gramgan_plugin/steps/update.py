@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from gramgan_plugin.errors import TrainingStopped
 from gramgan_plugin.steps.spikes import GradientSpikes, LossPeak
 
 
@@ -53,6 +54,19 @@ class Skipped:
         """Return ``skipped_steps`` and ``held_back_steps``, if any were."""
         counts = {"skipped_steps": float(self.count), "held_back_steps": float(self.held_back)}
         return {key: count for key, count in counts.items() if count}
+
+    def stop_after(self, limit: int) -> None:
+        """Stop training after ``limit`` skipped iterations in a row.
+
+        Raises:
+            TrainingStopped: if there were so many.
+        """
+        if self.longest >= limit:
+            raise TrainingStopped(
+                f"train.max_nonfinite: {self.longest} iterations in a row were skipped ({self}); weights are as before "
+                "them. Resume with --auto_resume and a lower learning rate, train.clip_grad_norm_g, or "
+                "train.precision: fp32"
+            )
 
     def __str__(self) -> str:
         steps = f"{self.count} step{'s' if self.count > 1 else ''}"

@@ -10,6 +10,9 @@ from gramgan_plugin.models.resources import open_resources
 from gramgan_plugin.registries import lookup
 from gramgan_plugin.steps.terms import Term
 
+# What constructors raise for options that they do not take.
+REFUSALS = (TypeError, ValueError, NotImplementedError, AssertionError)
+
 
 def build_loss(key: str, block: Mapping[str, Any]) -> nn.Module:
     """Build the loss that an option block names.
@@ -23,9 +26,27 @@ def build_loss(key: str, block: Mapping[str, Any]) -> nn.Module:
     """
     options = dict(block)
     cls = lookup("loss", options.pop("type", None), f"{key}.type")
+    options = opened_options(key, cls, options)
     try:
-        return cls(**open_resources(cls, options))
-    except (TypeError, ValueError, NotImplementedError, AssertionError) as error:
+        return cls(**options)
+    except REFUSALS as error:
+        raise OptionError(f"{key}: {cls.__name__}: {error}") from error
+
+
+def opened_options(key: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a loss's options with the files that they name opened, see `open_resources`.
+
+    Args:
+        key: where the block stands, for messages.
+        cls: the loss's class.
+        options: from an option file.
+
+    Raises:
+        OptionError: if one of them cannot be used.
+    """
+    try:
+        return open_resources(cls, options)
+    except REFUSALS as error:
         raise OptionError(f"{key}: {cls.__name__}: {error}") from error
 
 

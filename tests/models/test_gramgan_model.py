@@ -13,6 +13,7 @@ from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.gramgan_model import GramGANModel
 from gramgan_plugin.steps.update import Skipped
+from tests.vgg_reference import write_weights
 
 
 def _resolved(options: dict[str, Any]) -> dict[str, Any]:
@@ -586,4 +587,21 @@ class TestBuildModel:
         assert type(model).__name__ == "ESRGANModel"
         options["path"]["pretrain_network_g"] = "other.pth"
         with pytest.raises(UserError, match="give a checkpoint of this network"):
+            build_model(_resolved(options))
+
+    def test_basicsrs_models_get_our_losses_with_their_files_opened(self, tiny_options, workdir):
+        options = _esrgan_options(tiny_options) | {"model_type": "SRModel"}
+        del options["network_d"], options["train"]["gan_opt"], options["train"]["optim_d"]
+        write_weights(workdir / "vgg.pth", last="conv1_2")
+        options["train"]["pixel_opt"] = {
+            "type": "VGGPerceptualLoss",
+            "layer_weights": {"conv1_2": 1.0},
+            "vgg_weights": "vgg.pth",
+        }
+        model = build_model(_resolved(options))
+        model.feed_data({"gt": torch.rand(1, 3, 32, 32), "lq": torch.rand(1, 3, 8, 8)})
+        model.optimize_parameters(1)
+        assert model.get_current_log()["l_pix"] > 0
+        options["train"]["pixel_opt"]["vgg_weights"] = "missing.pth"
+        with pytest.raises(UserError, match=r"missing\.pth: cannot be read as VGG19 weights"):
             build_model(_resolved(options))

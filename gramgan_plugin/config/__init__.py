@@ -1,4 +1,4 @@
-"""Option files: reading, merging, overriding, checking, and filling in what a run needs."""
+"""Read, merge, override, check and resolve option files."""
 
 from gramgan_plugin.config.check import check_options
 from gramgan_plugin.config.file_checks import check_all, check_files

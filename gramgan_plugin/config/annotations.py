@@ -1,4 +1,4 @@
-"""Whether a value from YAML fits a type annotation, and what that annotation asks for in words."""
+"""Check values from YAML against type annotations, and describe annotations in messages and JSON schemas."""
 
 import types
 import typing
@@ -13,21 +13,21 @@ WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def fits(annotation: Any, value: Any, *, whole_floats: bool = False) -> bool:
-    """Whether a value can be what an annotation asks for; what YAML cannot write is not judged.
+    """Check whether a value fits an annotation; a type that YAML cannot express fits any value.
 
     Args:
         annotation: a type, a union, ``Literal``, or a container of these.
         value: from a YAML file.
-        whole_floats: whether ``5e3`` counts as an ``int``.
+        whole_floats: whether a float such as ``5e3`` counts as an ``int``.
 
     >>> fits(float, 1), fits(int, "3"), fits(list[int] | None, None), fits(tuple[float, float], [0.9])
     (True, False, True, False)
     """
-    if not _judged(annotation):
+    if not _is_checkable(annotation):
         return True
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return any(fits(one, value, whole_floats=whole_floats) for one in arguments if _judged(one))
+        return any(fits(one, value, whole_floats=whole_floats) for one in arguments if _is_checkable(one))
     if origin is typing.Literal:
         return value in arguments
     kind = origin or annotation
@@ -47,14 +47,14 @@ def fits(annotation: Any, value: Any, *, whole_floats: bool = False) -> bool:
 
 
 def words(annotation: Any) -> str:
-    """What an annotation asks for.
+    """Describe an annotation for a message.
 
     >>> words(list[int] | None), words(typing.Literal["cos", "linear"])
     ('a list of whole numbers or null', 'one of cos, linear')
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(words(one) for one in arguments if _judged(one)))
+        return " or ".join(dict.fromkeys(words(one) for one in arguments if _is_checkable(one)))
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, arguments))}"
     kind = origin or annotation
@@ -70,12 +70,12 @@ def words(annotation: Any) -> str:
 
 
 def json_schema(annotation: Any) -> dict[str, Any]:
-    """The JSON schema of what an annotation asks for; empty where anything may stand."""
-    if not _judged(annotation):
+    """Return the JSON schema of an annotation; empty if it allows any value."""
+    if not _is_checkable(annotation):
         return {}
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return {"anyOf": [json_schema(one) for one in arguments if _judged(one)]}
+        return {"anyOf": [json_schema(one) for one in arguments if _is_checkable(one)]}
     if origin is typing.Literal:
         return {"enum": list(arguments)}
     kind = origin or annotation
@@ -87,15 +87,15 @@ def json_schema(annotation: Any) -> dict[str, Any]:
     return {"type": names.get(kind, "null")}
 
 
-def _judged(annotation: Any) -> bool:
-    """Whether anything is asked for that YAML can write."""
+def _is_checkable(annotation: Any) -> bool:
+    """Check whether the annotation has a type that YAML can express."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         if Any in arguments or object in arguments:
             return False
-        return any(_judged(one) for one in arguments)
-    if origin in MAPPINGS and arguments[-1:] not in ((Any,), (object,)) and not all(map(_judged, arguments)):
-        return False  # of tensors, say
+        return any(_is_checkable(one) for one in arguments)
+    if origin in MAPPINGS and arguments[-1:] not in ((Any,), (object,)) and not all(map(_is_checkable, arguments)):
+        return False  # a mapping of tensors, for example
     return origin is typing.Literal or (origin or annotation) in (None, *WORDS, *LISTS, *MAPPINGS)
 
 

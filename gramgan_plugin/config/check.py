@@ -1,16 +1,16 @@
-"""Checking options before anything is built: every problem at once, each with the key's full path."""
+"""Check options before anything is built, and report every problem at once, each with the key's full path."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gramgan_plugin.config.consistency import check_sense
+from gramgan_plugin.config.consistency import check_consistency
 from gramgan_plugin.config.construct import check_construction
 from gramgan_plugin.config.findings import Findings, with_text_keys
 from gramgan_plugin.config.foreign_words import hints, mistaken_type
 from gramgan_plugin.config.keys import Key
 from gramgan_plugin.config.parameters import parameters_of
-from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT, with_names_of_today
+from gramgan_plugin.config.schema import BETTER, COMPUTED, NETWORK_D, SECTIONS, TOP, with_current_names
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR
 from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
@@ -20,25 +20,25 @@ from gramgan_plugin.sections import section
 
 
 def check_options(opt: Mapping[str, Any], *, is_train: bool | None = None) -> list[str]:
-    """Check options against what the classes that they name read, and against each other.
+    """Check options against the classes that they name, and against each other. No file is opened (``check_files``).
 
-    Networks, losses, metrics, optimizers and schedules are checked against their constructors' named parameters (a
-    ``**kwargs`` does not make a misspelt option right); datasets and models against what ``schema_datasets`` and
-    ``schema_models`` declare, a third party's against its class attribute ``Options``, a mapping from keys
-    (``train.NAME`` for those under ``train``) to descriptions. No file is opened, see ``check_files``.
+    Networks, losses, metrics, optimizers and schedules are checked against their constructors' named parameters; a
+    ``**kwargs`` accepts no further options. Datasets and models are checked against ``schema_datasets`` and
+    ``schema_models``. Those of third parties are checked against their class attribute ``Options``, a mapping from
+    keys (``train.NAME`` for those under ``train``) to descriptions.
 
     Args:
-        opt: options as ``load_options`` or ``resolve_options`` give them.
-        is_train: whether they are to train; None takes it from whether there is a section ``train``.
+        opt: options as ``load_options`` or ``resolve_options`` return them.
+        is_train: whether the options are for training; None: if they have a section ``train``.
 
     Returns:
-        Warnings, one line each: what is allowed but has no effect, or could not be checked.
+        Warnings, one line each, about options that have no effect or could not be checked.
 
     Raises:
-        OptionError: one line a problem.
+        OptionError: one line per problem.
     """
     found = Findings()
-    whole, renamed = with_names_of_today(with_text_keys(opt, found), OF_BASICSR)
+    whole, renamed = with_current_names(with_text_keys(opt, found), OF_BASICSR)
     found.hints = hints(whole)
     found.warnings += renamed
     is_train = bool(whole.get("train")) if is_train is None else is_train
@@ -53,13 +53,13 @@ def check_options(opt: Mapping[str, Any], *, is_train: bool | None = None) -> li
         _check_dataset(key, block, found)
     for component in components(_well_formed(whole)):
         _check_component(component, found)
-    check_sense(whole, model, is_train, found)
-    _mention_worked_out(whole, found)
+    check_consistency(whole, model, is_train, found)
+    _warn_of_computed(whole, found)
     return found.raise_errors()
 
 
 def _model(opt: Mapping[str, Any], found: Findings) -> tuple[Model | None, Any]:
-    """What is declared of the model class, and the class; None for what is not known."""
+    """Return the declaration of the model class and the class; None for what is not known."""
     name = opt.get("model_type")
     if not isinstance(name, str):
         return None, None
@@ -102,7 +102,7 @@ def _check_train(train: Mapping[str, Any], model: Model | None, cls: Any, found:
     _check_keys(train, listed if strict else {**blocks, **listed}, "train", found, strict=strict, cls=cls)
 
 
-# What the loop and BaseModel read, whatever the model.
+# What the training loop and BaseModel read, for any model.
 _GENERAL = frozenset({"total_iter", "warmup_iter", "scheduler", "optim_g", "optim_d", "ema_decay", "tf32"})
 
 
@@ -127,12 +127,12 @@ def _check_dataset(key: str, block: Any, found: Findings) -> None:
     phase = key.split("_")[0]
     if cls.__name__ in DATASETS:
         known = {**LOADER, **DATASETS[cls.__name__]}
-        _check_keys(block, known, where, found, of=cls.__name__, phase=phase, worked_out="datasets")
+        _check_keys(block, known, where, found, of=cls.__name__, phase=phase, group="datasets")
         return
     declared = _declared(cls)
     keys = {**LOADER, **{name: Key("any", "") for name in declared or ()}}
     strict = declared is not None
-    _check_keys(block, keys, where, found, of=cls.__name__, phase=phase, worked_out="datasets", strict=strict, cls=cls)
+    _check_keys(block, keys, where, found, of=cls.__name__, phase=phase, group="datasets", strict=strict, cls=cls)
 
 
 def _check_keys(
@@ -143,13 +143,13 @@ def _check_keys(
     *,
     of: str = "",
     phase: str = "train",
-    worked_out: str | None = None,
+    group: str | None = None,
     strict: bool = True,
     cls: Any = None,
 ) -> None:
-    """Check a section against its keys; sections within are checked, too, components are not."""
+    """Check a section, and the sections in it, against the known keys; components are checked elsewhere."""
     prefix = f"{where}." if where else ""
-    computed = WORKED_OUT.get(where if worked_out is None else worked_out, frozenset())
+    computed = COMPUTED.get(where if group is None else group, frozenset())
     unchecked = []
     for name, value in block.items():
         if name in known:
@@ -167,22 +167,22 @@ def _check_keys(
             found.error(f"{prefix}{name}", f"missing; {key.what}")
 
 
-def _mention_worked_out(opt: Mapping[str, Any], found: Findings) -> None:
-    """What a recorded options.yml brings along: allowed, but without effect."""
-    names = sorted(WORKED_OUT[""] & opt.keys())
-    names += [f"path.{name}" for name in sorted(WORKED_OUT["path"] & section(opt, "path").keys())]
+def _warn_of_computed(opt: Mapping[str, Any], found: Findings) -> None:
+    """Warn of keys that a recorded options.yml contains: they are allowed, but have no effect."""
+    names = sorted(COMPUTED[""] & opt.keys())
+    names += [f"path.{name}" for name in sorted(COMPUTED["path"] & section(opt, "path").keys())]
     for key, block in section(opt, "datasets").items():
         true = {"phase": key.split("_")[0], "scale": opt.get("scale")}
         differs = [name for name in true if name in section(block) and section(block)[name] != true[name]]
         names += [f"datasets.{key}.{name}" for name in differs]
     if names:
-        found.warn(", ".join(names), "worked out anew for each run; the values here are not used")
+        found.warn(", ".join(names), "computed for each run; the values here are not used")
 
 
 def _check_value(value: Any, key: Key, path: str, found: Findings) -> None:
     problem = key.mistake(value)
     if problem is not None:
-        if not (value is None and key.needed):  # which is called missing
+        if not (value is None and key.needed):  # reported as missing elsewhere
             found.error(path, problem)
         return
     if key.unused and value is not None and value != key.default:
@@ -200,7 +200,7 @@ def _check_value(value: Any, key: Key, path: str, found: Findings) -> None:
 
 
 def _well_formed(opt: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts in which ``components`` can look: sections where sections belong."""
+    """Return the parts that ``components`` can read, with sections where sections belong."""
     whole = {key: value for key, value in opt.items() if key not in ("train", "val")}
     whole["train"] = section(opt, "train")
     if "extra_terms" in whole["train"]:
@@ -223,22 +223,22 @@ def _check_component(component: Component, found: Findings) -> None:
     except (TypeError, ValueError):  # no signature to check against
         found.warn(component.where, f"{component.options['type']} has no signature; its options are not checked")
         return
-    options, sound = component.options, True
+    options, correct = component.options, True
     name = options["type"]
     for key, value in options.items():
         if key == "better" and component.kind == "metric":
             _check_value(value, BETTER, f"{component.where}.better", found)
         elif key in known:
             problem = known[key].mistake(value)
-            sound &= problem is None
+            correct &= problem is None
             if problem is not None:
                 found.error(f"{component.where}.{key}", problem)
         elif key != "type":
-            sound = False
+            correct = False
             found.unknown(component.where, key, known, name)
     for key, parameter in known.items():
         if parameter.needed and key not in options:
-            sound = False
+            correct = False
             found.error(f"{component.where}.{key}", f"missing; {name} needs it")
-    if sound:
+    if correct:
         check_construction(component, found)

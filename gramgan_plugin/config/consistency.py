@@ -1,4 +1,4 @@
-"""Checks that options fit together: names, phases and data sets; what concerns training is in ``sense_training``."""
+"""Check that options fit together: names, phases, data sets; ``consistency_training`` has those of training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,14 +16,14 @@ from gramgan_plugin.utils.text import did_you_mean, shown_value
 PHASES = ("train", "val", "test")
 
 
-def check_sense(opt: Mapping[str, Any], model: Model | None, is_train: bool, found: Findings) -> None:
-    """Note what cannot work together.
+def check_consistency(opt: Mapping[str, Any], model: Model | None, is_train: bool, found: Findings) -> None:
+    """Add an error for each combination of options that cannot work.
 
     Args:
         opt: options whose keys are text; values may be of any type.
-        model: what is declared of the model class; None for a third party's.
-        is_train: whether they are to train.
-        found: takes the errors and warnings.
+        model: the declaration of the model class; None for a third party's.
+        is_train: whether the options are for training.
+        found: gets the errors and warnings.
     """
     _check_names(opt, found)
     _check_phases(opt, is_train, found)
@@ -32,11 +32,11 @@ def check_sense(opt: Mapping[str, Any], model: Model | None, is_train: bool, fou
     for key, value in section(opt, "path").items():
         network = key.removeprefix("pretrain_")
         if network != key and value is not None and not opt.get(network):
-            found.warn(f"path.{key}", f"there is no {network} that takes these weights")
+            found.warn(f"path.{key}", f"there is no {network} to load these weights")
     if model is not None:
         _check_real_esrgan(opt, model, is_train, found)
     if opt.get("model_type") == "SwinIRModel" and "window_size" not in section(opt, "network_g"):
-        found.error("network_g.window_size", "missing; SwinIRModel reads it here")
+        found.error("network_g.window_size", "missing; SwinIRModel needs it")
     if is_train:
         check_training(opt, model, found)
         check_sizes(opt, found)
@@ -57,7 +57,8 @@ def _check_names(opt: Mapping[str, Any], found: Findings) -> None:
         first = taken.setdefault((key.split("_")[0], name), key)
         if first != key:
             found.error(
-                f"datasets.{key}.name", f"{shown_value(name)} is the name of datasets.{first}, too; results would mix"
+                f"datasets.{key}.name",
+                f"{shown_value(name)} is also the name of datasets.{first}; their results would mix",
             )
 
 
@@ -72,7 +73,7 @@ def _check_phases(opt: Mapping[str, Any], is_train: bool, found: Findings) -> No
                 f"unknown data set{did_you_mean(key, PHASES)} (train, val, val_1, ..., test, test_1, ...)",
             )
         elif phase == "train" and key != "train":
-            found.error(f"datasets.{key}", "there is one training set, `train`; PairedSRDataset takes lists of roots")
+            found.error(f"datasets.{key}", "the only training set is `train`; PairedSRDataset accepts lists of roots")
     if is_train:
         if not section(opt, "train"):
             found.error("train", "missing, so this file can only be tested")
@@ -83,7 +84,7 @@ def _check_phases(opt: Mapping[str, Any], is_train: bool, found: Findings) -> No
         if "val" in phases and not opt.get("val"):
             found.warn("datasets.val", "there is no section `val`, so nothing is validated")
     elif not phases & {"val", "test"} and phases <= set(PHASES):
-        found.error("datasets", "no test set; name one test_1, test_2, ...")
+        found.error("datasets", "no test set; add one as test_1, test_2, ...")
 
 
 def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
@@ -101,32 +102,30 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
             for root in ("dataroot_gt", "dataroot_lq"):
                 path = options.get(root)
                 if isinstance(path, str) and not path.endswith(".lmdb"):
-                    found.error(
-                        f"{where}.{root}", f"{kind} asks for a name that ends in .lmdb, not {shown_value(path)}"
-                    )
+                    found.error(f"{where}.{root}", f"{kind} needs a name that ends in .lmdb, not {shown_value(path)}")
         for suffix in ("", "2"):
             kernels, odds = options.get(f"kernel_list{suffix}"), options.get(f"kernel_prob{suffix}")
             if isinstance(kernels, list) and isinstance(odds, list) and len(kernels) != len(odds):
                 found.error(f"{where}.kernel_prob{suffix}", f"{len(odds)} values for {len(kernels)} kernels")
         if kind == "RealESRGANDataset" and options.get("gt_size", opt.get("gt_size")) != opt.get("gt_size"):
-            found.warn(f"{where}.gt_size", "not read here; the gt_size at the top of the file counts")
+            found.warn(f"{where}.gt_size", "not used here; the gt_size at the top of the file is")
         on_disk = section(options, "io_backend").get("type") == "disk"
         if kind == "RealESRGANDataset" and on_disk and options.get("meta_info") is None:
             found.error(f"{where}.meta_info", "missing; RealESRGANDataset needs it for folders")
         share = options.get("max_unreadable")
         if is_number(share) and share > 1:
-            found.error(f"{where}.max_unreadable", f"is a share of the images, at most 1, not {share:g}")
+            found.error(f"{where}.max_unreadable", f"must be a share of the images, at most 1, not {share:g}")
         elif share is not None and key != "train":
-            found.warn(f"{where}.max_unreadable", "for training only; here every image has to be readable")
+            found.warn(f"{where}.max_unreadable", "only for training; here every image must be readable")
         if kind == "SingleImageDataset" and "meta_info_file" in options and options["meta_info_file"] is None:
-            found.error(f"{where}.meta_info_file", "null, which SingleImageDataset takes for a path; leave the key out")
+            found.error(f"{where}.meta_info_file", "null, which SingleImageDataset reads as a path; leave the key out")
         mean, std = options.get("mean"), options.get("std")
         if kind in MAY_BE_LMDB and (mean is None) != (std is None):
             found.error(f"{where}.{'mean' if mean is None else 'std'}", "missing; mean and std go together")
 
 
 def _check_metrics(opt: Mapping[str, Any], found: Findings) -> None:
-    """Metrics that compare with GT, over sets that have none."""
+    """Warn of metrics that need GT, on sets without GT."""
     compare = [name for name, block in section(opt, "val", "metrics").items() if needs_gt(block)]
     for key, block in section(opt, "datasets").items():
         if compare and str(section(block).get("type")) in WITHOUT_GT:
@@ -141,7 +140,7 @@ def _check_pairs(options: Mapping[str, Any], where: str, found: Findings) -> Non
     if lq is None and made is None:
         found.error(f"{where}.dataroot_lq", "missing; give a path, or `lq: bicubic`")
     elif lq is not None and made is not None:
-        found.error(f"{where}.lq", "LQ comes from dataroot_lq or is made; give one of the two")
+        found.error(f"{where}.lq", "LQ comes from dataroot_lq or is made from GT; give one of the two")
     elif gt is not None and lq is not None:
         counts = [len(roots) if isinstance(roots, list) else 1 for roots in (gt, lq)]
         if counts[0] != counts[1]:
@@ -163,4 +162,4 @@ def _check_real_esrgan(opt: Mapping[str, Any], model: Model, is_train: bool, fou
     batch = section(opt, "datasets", "train").get("batch_size_per_gpu", 1)
     queue = opt.get("queue_size", 180)
     if is_whole(batch) and batch >= 1 and is_whole(queue) and queue % batch:
-        found.error("queue_size", f"{queue} is no multiple of batch_size_per_gpu {batch}")
+        found.error("queue_size", f"{queue} is not a multiple of batch_size_per_gpu {batch}")

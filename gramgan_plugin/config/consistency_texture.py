@@ -1,4 +1,4 @@
-"""Whether the options of the patch-wise texture loss fit together, the crop, and the database that they name."""
+"""Check that the options of the patch-wise texture loss fit each other, the crop and the database."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ PATCH_SIZE = 4  # the loss's default
 
 
 def texture_blocks(opt: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where the option file has a ``GramPatchLoss``, and its options."""
+    """Yield the path of each ``GramPatchLoss`` in the options, and its block."""
     train = section(opt, "train")
     blocks = {f"train.{key}": section(train, key) for key in train if key.endswith("_opt")}
     terms = section(train, "extra_terms")
@@ -28,7 +28,7 @@ def texture_blocks(opt: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]
 
 
 def check_values(where: str, block: Mapping[str, Any], found: Findings) -> bool:
-    """Note values that the loss does not know; says whether there are none."""
+    """Add an error for each value that the loss refuses; return whether there is none."""
     before = len(found.errors)
     for name, key in TEXTURE.items():
         if name in block and (problem := key.mistake(block[name])) is not None:
@@ -50,13 +50,13 @@ def check_values(where: str, block: Mapping[str, Any], found: Findings) -> bool:
 
 
 def check_texture(opt: Mapping[str, Any], crop_at: str, crop: int | None, found: Findings) -> None:
-    """Note options of texture losses that cannot work together, or not with the training crop.
+    """Check the options of texture losses against each other and against the training crop.
 
     Args:
         opt: options whose keys are text; values may be of any type.
-        crop_at: where the side of the crop stands.
-        crop: the side; None where it is not known.
-        found: takes the errors and warnings.
+        crop_at: the key of the crop's side.
+        crop: the side; None if not known.
+        found: gets the errors and warnings.
     """
     for where, block in texture_blocks(opt):
         _check_database_options(where, block, found)
@@ -65,8 +65,8 @@ def check_texture(opt: Mapping[str, Any], crop_at: str, crop: int | None, found:
 
 
 def check_texture_files(opt: Mapping[str, Any], found: Findings) -> None:
-    """Note databases that are missing, damaged or of another kind than their loss."""
-    # What the loss gets are SR and GT, which have as many channels as the network gives.
+    """Add an error for each database that is missing, damaged or does not fit its loss."""
+    # The loss compares SR and GT, which have the channels of the network's output.
     channels = section(opt, "network_g").get("num_out_ch", 3)
     for where, block in texture_blocks(opt):
         if not block.get("database"):
@@ -80,7 +80,7 @@ def check_texture_files(opt: Mapping[str, Any], found: Findings) -> None:
                 center=block.get("center", False),
                 layer=section(block, "features").get("layer"),
             )
-        except OptionError as error:  # begins with the option that differs
+        except OptionError as error:  # its message begins with the option that differs
             key, _, text = str(error).partition(": ")
             found.error(f"{where}.{key.rpartition('.')[2]}", text)
         except UserError as error:
@@ -90,7 +90,7 @@ def check_texture_files(opt: Mapping[str, Any], found: Findings) -> None:
 def _check_database_options(where: str, block: Mapping[str, Any], found: Findings) -> None:
     if block.get("database"):
         if block.get("select_by") == "pixel":
-            found.error(f"{where}.select_by", "pixel, but a database is searched by Gram matrices; take gram")
+            found.error(f"{where}.select_by", "pixel, but a database is searched by Gram matrices; use gram")
         return
     most = block.get("top_k", 1)
     if is_whole(most) and most > 1:
@@ -101,19 +101,19 @@ def _check_database_options(where: str, block: Mapping[str, Any], found: Finding
 
 
 def _check_grid(where: str, block: Mapping[str, Any], crop_at: str, crop: int, found: Findings) -> None:
-    """Patches that leave pixels of the crop out, which would then get no gradient."""
+    """Check that patches cover the crop: pixels outside all patches get no gradient."""
     patch = block.get("patch_size", PATCH_SIZE)
     stride = patch if block.get("stride") is None else block["stride"]
     if not is_whole(patch) or not is_whole(stride) or not 1 <= stride <= patch:
-        return  # which the loss itself refuses
+        return  # the loss itself refuses these
     layer, unit = section(block, "features").get("layer"), ""
-    if isinstance(layer, str) and layer in LAYERS:  # patch_size and stride count pixels of its maps, which are smaller
+    if isinstance(layer, str) and layer in LAYERS:  # patch_size and stride are in pixels of its smaller maps
         pixels = reduction(layer)
         patch, stride = pixels * patch, pixels * stride
         unit = f" (in pixels of the image, at {layer})" if pixels > 1 else ""
     if crop < patch:
         found.error(crop_at, f"{crop} is smaller than {where}.patch_size {patch:g}{unit}")
     elif stride == patch and crop % patch:
-        found.error(crop_at, f"{crop} is no multiple of {where}.patch_size {patch:g}{unit}")
+        found.error(crop_at, f"{crop} is not a multiple of {where}.patch_size {patch:g}{unit}")
     elif (crop - patch) % stride:
         found.error(crop_at, f"{crop} is not {where}.patch_size {patch:g} and a multiple of stride {stride:g}{unit}")

@@ -1,4 +1,4 @@
-"""Whether the options of a training run fit together: networks, losses, schedules, checkpoints."""
+"""Check that the options of a training run fit together: networks, losses, schedules, checkpoints."""
 
 import inspect
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from gramgan_plugin.steps.terms import form_of, term_mistakes
 
 
 def check_training(opt: Mapping[str, Any], model: Model | None, found: Findings) -> None:
-    """Note what cannot work together in training.
+    """Add an error for each combination of options that cannot work in training.
 
     Args:
         opt: options whose keys are text; values may be of any type.
-        model: what is declared of the model class; None for a third party's.
-        found: takes the errors and warnings.
+        model: the declaration of the model class; None for a third party's.
+        found: gets the errors and warnings.
     """
     _check_model(opt, model, found)
     _check_scheduler(opt, found)
@@ -38,7 +38,7 @@ def _check_model(opt: Mapping[str, Any], model: Model | None, found: Findings) -
     if model is None or not train:
         return
     if not train.get("gan_opt") and not train.get("disc_perceptual_opt") and train.get("optim_d") and not network_d:
-        found.warn("train.optim_d", "there is no network_d that it could train")
+        found.warn("train.optim_d", "there is no network_d to train")
     _check_forms(train, model, found)
     if model is MODELS["GramGANModel"]:
         for key, mistake in term_mistakes(train, bool(network_d)):
@@ -51,11 +51,11 @@ def _check_model(opt: Mapping[str, Any], model: Model | None, found: Findings) -
         found.error("train", "no loss is on; give pixel_opt or perceptual_opt")
     ema = train.get("ema_decay", 0)
     if train.get("ldl_opt") and not (is_number(ema) and ema > 0):
-        found.error("train.ldl_opt", "compares with the averaged weights; set train.ema_decay, such as 0.999")
+        found.error("train.ldl_opt", "needs the averaged weights; set train.ema_decay, such as 0.999")
 
 
 def _check_forms(train: Mapping[str, Any], model: Model, found: Findings) -> None:
-    """Losses whose call or answer does not suit the block."""
+    """Check that each block has a loss of a form (its inputs and outputs) that the model accepts there."""
     blocks = {f"train.{key}": (key, train.get(key)) for key in model.forms if key != "extra_terms"}
     if "extra_terms" in model.forms:
         terms = section(train, "extra_terms")
@@ -66,11 +66,11 @@ def _check_forms(train: Mapping[str, Any], model: Model, found: Findings) -> Non
         form = form_of(classes[name]) if isinstance(name, str) and name in classes else None
         if form is not None and form not in model.forms[key]:
             fitting = [one for one, cls in classes.items() if form_of(cls) in model.forms[key]]
-            found.error(f"{where}.type", f"{name} cannot stand here; {' or '.join(fitting)} can")
+            found.error(f"{where}.type", f"{name} cannot be used here; {' or '.join(fitting)} can")
 
 
 def _check_speed(opt: Mapping[str, Any], found: Findings) -> None:
-    """What GramGANModel makes of precision, compilation, accumulation and clipping."""
+    """Check compilation, clipping and accumulation for GramGANModel."""
     train = section(opt, "train")
     if not train.get("compile"):
         idle = [f"train.{key}" for key in ("compile_networks", "compile_mode", "compile_backend") if train.get(key)]
@@ -79,7 +79,7 @@ def _check_speed(opt: Mapping[str, Any], found: Findings) -> None:
     for letter in "gd":
         clip = train.get(f"clip_grad_norm_{letter}")
         if is_number(clip) and clip == 0:
-            found.error(f"train.clip_grad_norm_{letter}", "0 would take all gradient away; null clips nothing")
+            found.error(f"train.clip_grad_norm_{letter}", "0 would remove all gradients; null clips nothing")
         if clip is not None and not opt.get(f"network_{letter}"):
             found.warn(f"train.clip_grad_norm_{letter}", f"there is no network_{letter}")
     parts, batch = train.get("accumulate", 1), section(opt, "datasets", "train").get("batch_size_per_gpu", 1)
@@ -87,21 +87,21 @@ def _check_speed(opt: Mapping[str, Any], found: Findings) -> None:
         found.error("train.accumulate", f"a batch_size_per_gpu of {batch} cannot be split into {parts} equal parts")
 
 
-# torch's whose steps need what a plain `step()` does not bring.
-ASKS_FOR_MORE = {
+# torch's optimizers and schedules whose `step()` needs an argument or special gradients.
+NEEDS_MORE = {
     "ReduceLROnPlateau": "a measured value at each step",
-    "LBFGS": "a function that computes the loss anew",
+    "LBFGS": "a function that computes the loss again",
     "SparseAdam": "sparse gradients",
 }
 
 
 def _check_scheduler(opt: Mapping[str, Any], found: Findings) -> None:
-    """Schedules that end before the run does: the rate is set total_iter - 1 times after the first."""
+    """Check that schedules do not end before the run, which makes total_iter - 1 scheduler steps."""
     options, total = section(opt, "train", "scheduler"), section(opt, "train").get("total_iter")
     for key in ("scheduler", "optim_g", "optim_d"):
         name = section(opt, "train", key).get("type")
-        if isinstance(name, str) and name in ASKS_FOR_MORE:
-            found.error(f"train.{key}.type", f"{name} asks for {ASKS_FOR_MORE[name]}, which training does not give it")
+        if isinstance(name, str) and name in NEEDS_MORE:
+            found.error(f"train.{key}.type", f"{name} needs {NEEDS_MORE[name]}, which training does not provide")
     _check_rates(opt, found)
     if not is_whole(total):
         return
@@ -119,7 +119,7 @@ def _check_scheduler(opt: Mapping[str, Any], found: Findings) -> None:
             found.error(f"{where}.{key}", f"the schedule ends after {steps:g} steps, train.total_iter is {total:g}")
 
 
-# Options of schedules that are numbers of iterations.
+# Options of schedules that count iterations.
 LENGTHS = (
     "T_max",
     "T_0",
@@ -134,7 +134,7 @@ LENGTHS = (
 
 
 def _check_rates(opt: Mapping[str, Any], found: Findings) -> None:
-    """A rate that the schedule does not use."""
+    """Check the lengths of a schedule, and warn of a learning rate that it does not use."""
     schedule = section(opt, "train", "scheduler")
     for name in LENGTHS:
         length = schedule.get(name)
@@ -151,13 +151,13 @@ def _check_rates(opt: Mapping[str, Any], found: Findings) -> None:
 
 
 def _check_keep_best(opt: Mapping[str, Any], found: Findings) -> None:
-    """The best by a metric that nothing measures."""
+    """Check that the metric of ``logger.keep_best`` is measured in validation."""
     metric = section(opt, "logger").get("keep_best")
     if not isinstance(metric, str):
         return
     metrics = section(opt, "val", "metrics")
     if not section(opt, "val") or not any(key.split("_")[0] == "val" for key in section(opt, "datasets")):
-        found.error("logger.keep_best", "nothing is validated; give a section `val` and a data set `val`")
+        found.error("logger.keep_best", "nothing is validated; add a section `val` and a data set `val`")
     elif metric not in metrics:
         known = f"it has {', '.join(map(str, metrics))}" if metrics else "that is missing"
         found.error("logger.keep_best", f"'{metric}' is not under val.metrics; {known}")
@@ -165,12 +165,12 @@ def _check_keep_best(opt: Mapping[str, Any], found: Findings) -> None:
         sets = [section(block) for key, block in section(opt, "datasets").items() if key.split("_")[0] == "val"]
         if all(str(block.get("type")) in WITHOUT_GT for block in sets):
             found.error(
-                "logger.keep_best", f"'{metric}' needs GT, which no data set `val` has; take one that needs none"
+                "logger.keep_best", f"'{metric}' needs GT, which no data set `val` has; use one that needs none"
             )
 
 
 def needs_gt(metric: Any) -> bool:
-    """Whether a metric compares two images; one that is not registered is taken not to."""
+    """Check whether a metric compares two images; False for one that is not registered."""
     try:
         constructor = Component(("val", "metrics"), "metric", metric).constructor()
         return "img2" in inspect.signature(constructor).parameters
@@ -179,7 +179,7 @@ def needs_gt(metric: Any) -> bool:
 
 
 def _check_wandb(opt: Mapping[str, Any], found: Findings) -> None:
-    """A run that is to be sent to Weights & Biases should not find after minutes that it cannot be."""
+    """Check before the run whether it can be sent to Weights & Biases."""
     options = section(opt, "logger", "wandb")
     if not options.get("project"):
         if options.get("resume_id"):

@@ -1,4 +1,4 @@
-"""Constructing what is cheap to construct, so that values it refuses are found before a run begins."""
+"""Construct cheap components, to find the values that they refuse before a run begins."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES
 from gramgan_plugin.archs.vgg19_arch import LAYERS
 from gramgan_plugin.config.consistency_texture import check_values
-from gramgan_plugin.config.consistency_training import ASKS_FOR_MORE
+from gramgan_plugin.config.consistency_training import NEEDS_MORE
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import Key, is_number, is_whole
 from gramgan_plugin.config.schema_texture import NEEDS_FILES
@@ -15,28 +15,28 @@ from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.utils.text import shown_value
 
-# These read a network's weights when they are constructed.
+# Their constructors load a network's weights.
 WITH_WEIGHTS = frozenset({"VGGPerceptualLoss", "PerceptualLoss"})
 
 MASK: dict[str, Key] = {
     "window": Key("whole", "side of the window in pixels", needed="always", least=2),
     "stride": Key("whole", "window: blocks; 1: around each pixel", needed="always", least=1),
-    "threshold": Key("number", "smallest standard deviation of luma that is kept", needed="always", least=0),
+    "threshold": Key("number", "smallest standard deviation of luma inside the mask", needed="always", least=0),
     "source": Key("text", "gt, or lq (enlarged)", default="gt", choices=("gt", "lq")),
 }
-# Sides that the networks' last layers make of the first.
+# The enlargements that the networks support.
 ENLARGES_BY = {"RRDBNet": (1, 2, 4), "MSRResNet": (2, 3, 4)}
 
 
 def check_construction(component: Component, found: Findings) -> None:
-    """Note what a constructor refuses.
+    """Add an error for each value that a constructor refuses.
 
-    Losses of this package and of BasicSR, optimizers and schedules are constructed, over a network of one weight;
-    of networks and VGG losses the values are checked.
+    Losses of this package and of BasicSR are constructed; optimizers and schedules, too, for a single weight. Networks
+    and VGG losses are not: only their values are checked.
 
     Args:
-        component: a block whose keys and types are right.
-        found: takes the errors.
+        component: a block whose keys and types are correct.
+        found: gets the errors.
     """
     constructor = component.constructor()
     options = {key: value for key, value in component.options.items() if key != "type"}
@@ -50,13 +50,13 @@ def check_construction(component: Component, found: Findings) -> None:
             if component.kind == "optimizer":
                 constructor([weight], **options)
             else:
-                # SGD with momentum takes every schedule, also those that move momentum.
+                # SGD with momentum works with every schedule, also those that change the momentum.
                 optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
                 schedule = constructor(optimizer, **options)
                 optimizer.step()
-                if component.options["type"] not in ASKS_FOR_MORE:
+                if component.options["type"] not in NEEDS_MORE:
                     schedule.step()
-        except Exception as error:  # torch's constructors raise whatever their arithmetic meets
+        except Exception as error:  # torch's constructors can raise anything
             _refused(component, error, found)
 
 
@@ -74,7 +74,7 @@ def _check_loss(component: Component, constructor: Any, options: dict[str, Any],
             return
         options = {key: value for key, value in options.items() if key not in NEEDS_FILES}
     if options.get("reduction") == "none":
-        found.error(f"{component.where}.reduction", "none gives no single number to train by; take mean or sum")
+        found.error(f"{component.where}.reduction", "none gives no single number; use mean or sum")
         return
     try:
         constructor(**options)
@@ -106,7 +106,7 @@ def _check_layers(component: Component, name: str, options: dict[str, Any], foun
         if kind.removesuffix("_bn") not in NAMES:
             found.error(f"{component.where}.vgg_type", f"expected one of {', '.join(NAMES)}, not {shown_value(kind)}")
             return
-        # Its l2 calls torch.nn.L2loss, which there is not.
+        # Its l2 calls torch.nn.L2loss, which does not exist.
         known, criteria, named = set(NAMES[kind.removesuffix("_bn")]), ("l1", "fro"), {}
         known |= {layer.replace("conv", "bn") for layer in known} if kind.endswith("_bn") else set()
     where = f"{component.where}.layer_weights"
@@ -153,7 +153,7 @@ def _check_network(component: Component, constructor: Any, options: dict[str, An
             and any(is_whole(side) and side > window and side % window for side in sides)
         ):
             given = f"img_size {', '.join(map(str, sides))}{'' if 'img_size' in options else ', the default,'}"
-            found.error(f"{component.where}.window_size", f"{window:g}, but {given} is no multiple of it")
+            found.error(f"{component.where}.window_size", f"{window:g}, but {given} is not a multiple of it")
     for key in ("scale", "upscale"):
         if name in ENLARGES_BY and options.get(key, 4) not in ENLARGES_BY[name]:
             factors = ", ".join(map(str, ENLARGES_BY[name]))
@@ -161,7 +161,7 @@ def _check_network(component: Component, constructor: Any, options: dict[str, An
 
 
 def _refused(component: Component, error: Exception, found: Findings) -> None:
-    """Put a constructor's message at the option that it begins with, where it begins with one."""
+    """Add a constructor's message as an error, at the option that the message begins with, if any."""
     text = str(error).strip() or type(error).__name__
     key, colon, rest = text.partition(": ")
     if colon and key in component.options:

@@ -1,4 +1,4 @@
-"""Whether the folders, LMDBs and lists of a data set are there, and name the same images."""
+"""Check that the folders, LMDBs and lists of a data set exist and name the same images."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -23,15 +23,15 @@ Pairs = list[tuple[Stored | None, Stored | None]]
 
 
 def check_datasets(opt: Mapping[str, Any], is_train: bool | None, deadline: Deadline, found: Findings) -> None:
-    """Note what is wrong with the data that options name.
+    """Check the data sets that options name.
 
     Args:
-        opt: options that ``check_options`` has found right.
-        is_train: training, which has no use for test sets; testing, which has none for training data; both leave
-            unusable images out unless ``val.on_error`` is ``stop``. None: of all sets each image has to be usable,
-            unless ``val.on_error`` is ``skip``.
+        opt: options that ``check_options`` accepts.
+        is_train: True does not read test sets, False does not read training data; both skip unusable images unless
+            ``val.on_error`` is ``stop``. None reads all sets, and every image must be usable unless ``val.on_error``
+            is ``skip``.
         deadline: when reading images ends.
-        found: takes the errors and warnings.
+        found: gets the errors and warnings.
     """
     on_error = section(opt, "val").get("on_error", "stop" if is_train is None else "skip")
     unused = "test" if is_train else "train" if is_train is False else ""
@@ -39,7 +39,7 @@ def check_datasets(opt: Mapping[str, Any], is_train: bool | None, deadline: Dead
     for key, value in section(opt, "datasets").items():
         block, before = section(value), len(found.errors)
         if block.get("type") in DATASETS:
-            pairs = _check_places(key, block, f"datasets.{key}", found)
+            pairs = _find_images(key, block, f"datasets.{key}", found)
             if len(found.errors) == before and key.split("_")[0] != unused:
                 image_sets.append(_image_set(key, block, pairs, opt, on_error))
     # Validation images are few, and read whole; training images get the rest of the time.
@@ -49,7 +49,7 @@ def check_datasets(opt: Mapping[str, Any], is_train: bool | None, deadline: Dead
 
 def _image_set(key: str, block: Mapping[str, Any], pairs: Pairs, opt: Mapping[str, Any], on_error: str) -> ImageSet:
     scale, crop = opt.get("scale"), block.get("gt_size")
-    of_one_size = block["type"] != "RealESRGANDataset"  # which mirrors what is smaller than its crop of 400
+    of_one_size = block["type"] != "RealESRGANDataset"  # it pads images smaller than its crop of 400
     tolerated = float(on_error == "skip")
     if key == "train":
         tolerated = block.get("max_unreadable", MAX_UNREADABLE)
@@ -63,8 +63,8 @@ def _image_set(key: str, block: Mapping[str, Any], pairs: Pairs, opt: Mapping[st
     )
 
 
-def _check_places(key: str, block: Mapping[str, Any], where: str, found: Findings) -> Pairs:
-    """Where the images lie, once roots and lists are found in order; of what is not, there is an error."""
+def _find_images(key: str, block: Mapping[str, Any], where: str, found: Findings) -> Pairs:
+    """Return where the images are; empty, with an error, if a root or a list cannot be used."""
     before = len(found.errors)
     for root in ROOTS:
         value = block.get(root)
@@ -119,18 +119,18 @@ def _stored(source: Any, key: str) -> Stored:
 
 
 def _pairs_of_lmdbs(block: Mapping[str, Any], where: str, found: Findings) -> Pairs:
-    """As BasicSR's data sets pair LMDBs."""
+    """Pair LMDBs as BasicSR's data sets do."""
     gt, lq = (LmdbImages(expanded(block[root])) if block.get(root) else None for root in ROOTS)
     if gt is not None and lq is not None and set(gt.keys) != set(lq.keys):
         odd = min(set(gt.keys) ^ set(lq.keys))
-        found.error(f"{where}.dataroot_lq", f"its keys are not those of GT: {odd} is in one of them only")
+        found.error(f"{where}.dataroot_lq", f"its keys are not those of GT: {odd} is only in one of them")
         return []
     keys = gt.keys if gt is not None else lq.keys if lq is not None else []
     return [(Stored(key, gt) if gt else None, Stored(key, lq) if lq else None) for key in keys]
 
 
 def _pairs_of_folders(block: Mapping[str, Any], where: str, found: Findings) -> Pairs:
-    """As BasicSR's data sets pair all files of two folders, or read all of one."""
+    """Pair the files of two folders, or list those of one, as BasicSR's data sets do."""
     gt_root, lq_root = (expanded(block[root]) if block.get(root) else None for root in ROOTS)
     if gt_root is None or lq_root is None:
         gt, lq = (sorted(_files(root)) if root else [] for root in (gt_root, lq_root))
@@ -149,7 +149,7 @@ def _pairs_of_folders(block: Mapping[str, Any], where: str, found: Findings) -> 
 
 
 def _pairs_of_list(block: Mapping[str, Any], key: str, where: str, found: Findings) -> Pairs:
-    """As BasicSR's data sets read a list of names."""
+    """Read a list of names as BasicSR's data sets do."""
     gt_root, lq_root = (expanded(block[root]) if block.get(root) else None for root in ROOTS)
     at, path = f"{where}.{key}", expanded(block[key])
     try:
@@ -174,7 +174,7 @@ def _pairs_of_list(block: Mapping[str, Any], key: str, where: str, found: Findin
         pairs.append((_in(gt_root, gt), _in(lq_root, lq)))
     absent = _absent([stored.key for pair in pairs for stored in pair if stored is not None])
     if absent:
-        found.error(at, f"{path}: names {absent[0]}, which is not there{_more(absent)}")
+        found.error(at, f"{path}: names {absent[0]}, which does not exist{_more(absent)}")
     return pairs
 
 
@@ -183,17 +183,17 @@ def _in(root: Path | None, name: str) -> Stored | None:
 
 
 def _partner(gt: Path, template: str) -> str:
-    """The name of the LQ file."""
+    """Return the name of the LQ file."""
     return f"{template.replace('{}', gt.stem)}{gt.suffix}"
 
 
 def _files(folder: Path) -> list[Path]:
-    """What BasicSR takes for the images of a folder: all files."""
+    """Return the files of a folder that BasicSR reads as images: all but hidden ones."""
     return [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_file()]
 
 
 def _absent(paths: Iterable[str]) -> list[str]:
-    """Those of the paths at which no file lies, in their order; each folder is listed once."""
+    """Return the paths that are not files, in their order; each folder is listed once."""
     listed: dict[str, set[str]] = {}
     absent = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""Whether the images of a data set fit each other, the scale and the crop, and are whole: by lists and headers."""
+"""Check that images are undamaged and fit each other, the scale and the crop, without decoding them."""
 
 import random
 import time
@@ -14,15 +14,15 @@ from gramgan_plugin.data.photos import PhotoError, photo_info, read_bytes
 from gramgan_plugin.errors import UserError
 
 Size = tuple[int, int]  # (height, width)
-# GT of benchmarks is cut to multiples of 12 before LQ is made, and may be kept as it was.
+# GT of benchmarks is cropped to multiples of 12 before LQ is made, but may be stored uncropped.
 LARGEST_MOD = 12
 
 
 class Deadline:
-    """When reading images ends.
+    """A time limit that starts when it is made.
 
     Args:
-        seconds: from now on.
+        seconds: until it ends.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -30,24 +30,24 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def is_over(self) -> bool:
-        """Whether it has passed."""
+        """Return whether the time has ended."""
         return time.monotonic() >= self._end
 
 
 class Stored(NamedTuple):
-    """Where an image lies: a file's path, or a key and its LMDB."""
+    """The place of an image: a file's path, or a key and its LMDB."""
 
     key: str
     lmdb: LmdbImages | None = None
 
     @property
     def name(self) -> str:
-        """As messages have it."""
+        """The place as messages show it."""
         return self.key if self.lmdb is None else f"{self.lmdb.path}: {self.key}"
 
 
 class Misfit(NamedTuple):
-    """What is wrong with an image, which option leads to it, and what to do if it is the only one or one of many."""
+    """What is wrong with an image, its root option, and what to do if it is the only one or one of many."""
 
     root: str
     text: str
@@ -57,14 +57,14 @@ class Misfit(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a data set and what they have to be.
+    """The images of a data set and their requirements.
 
     Attributes:
         where: its section, such as ``datasets.val``.
-        pairs: GT and LQ; None for the one that it does not have.
-        scale: how many times larger GT is; None where nothing depends on it.
-        crop: side of the training crop in GT; None where it may be larger than an image.
-        training: whether it is trained on: images of other sets are read whole.
+        pairs: GT and LQ; None for one that the set lacks.
+        scale: how many times larger GT is; None if any sizes are allowed.
+        crop: side of the training crop in GT; None if it may be larger than an image.
+        training: whether it is the training set; images of other sets are read completely.
         tolerated: share of the images that a run skips with a warning.
     """
 
@@ -77,18 +77,18 @@ class ImageSet:
 
 
 def check_images(images: ImageSet, deadline: Deadline, found: Findings) -> None:
-    """Note images that are damaged or of the wrong size, and how many there was no time for.
+    """Report images that are damaged or of the wrong size, and how many were not checked in time.
 
     Args:
         images: the data set.
         deadline: when reading files ends.
-        found: takes the errors and warnings.
+        found: gets the errors and warnings.
     """
     databases = {stored.lmdb for pair in images.pairs for stored in pair if stored is not None}
     listed = {database: database.sizes() for database in databases if database is not None}
     in_lists = images.training and None not in databases  # no file is read
     order = list(range(len(images.pairs)))
-    random.Random(0).shuffle(order)  # what there is no time for is then not all of one kind
+    random.Random(0).shuffle(order)  # so that those not checked in time are a random sample
     misfits: dict[int, Misfit] = {}
     checked = 0
     for number in order:
@@ -108,12 +108,12 @@ def check_images(images: ImageSet, deadline: Deadline, found: Findings) -> None:
 
 
 def _report(images: ImageSet, misfits: list[Misfit], checked: int, found: Findings) -> None:
-    note = found.error if len(misfits) > images.tolerated * checked else found.warn
-    left_out = "" if note == found.error else "; such images are left out"
+    report = found.error if len(misfits) > images.tolerated * checked else found.warn
+    left_out = "" if report == found.error else "; such images are skipped"
     for root in sorted({misfit.root for misfit in misfits}):
         first, *more = (misfit for misfit in misfits if misfit.root == root)
         count = f" ({1 + len(more):,d} of {checked:,d} images){first.of_many}" if more else first.advice
-        note(f"{images.where}.{root}", f"{first.text}{count}{left_out}")
+        report(f"{images.where}.{root}", f"{first.text}{count}{left_out}")
 
 
 def _misfit(
@@ -125,7 +125,7 @@ def _misfit(
             sizes.append(stored and _size(stored, not images.training, listed))
         except PhotoError as error:
             return Misfit(root, f"{stored.name if stored else ''}: {error}")
-        except UserError as error:  # names it
+        except UserError as error:  # its message names the image
             return Misfit(root, str(error))
     gt, lq = sizes
     if gt is None or images.scale is None:
@@ -142,7 +142,7 @@ def _misfit(
 
 
 def _fit(gt: Size, lq: Size, scale: int, *, exactly: bool) -> bool:
-    """Whether GT is ``scale`` times LQ; outside training GT may have some more rows and columns, which are cut off."""
+    """Check whether GT is ``scale`` times LQ; outside training GT may be slightly larger, since it is then cropped."""
     if exactly:
         return gt == (lq[0] * scale, lq[1] * scale)
     return all(0 <= one - scale * other < max(other, LARGEST_MOD) for one, other in zip(gt, lq, strict=True))
@@ -154,9 +154,9 @@ def _ratio(gt: Size, lq: Size) -> str:
 
 
 def _size(stored: Stored, whole: bool, listed: dict[LmdbImages, dict[str, Size]]) -> Size | None:
-    """(height, width) of an image; also reads all of it if ``whole``.
+    """Return (height, width) of an image; also read and check all of it if ``whole``.
 
-    None for files of another kind than photos (.exr, .jp2, ...), which OpenCV may read for BasicSR's data sets.
+    None for files that are not photos (.exr, .jp2, ...); OpenCV may be able to read them for BasicSR's data sets.
 
     Raises:
         PhotoError: if it is damaged or cut short.
@@ -176,7 +176,7 @@ def _size(stored: Stored, whole: bool, listed: dict[LmdbImages, dict[str, Size]]
 
 
 def _check_bytes(data: bytes) -> None:
-    """Refuse a file that was cut short or whose checksums are wrong; no pixel is decoded."""
+    """Raise ``PhotoError`` for a file that is cut short or has wrong checksums; no pixel is decoded."""
     if data.startswith(b"\xff\xd8"):
         check_jpeg_whole(data)
     elif data.startswith(b"\x89PNG"):

@@ -1,4 +1,4 @@
-"""Whether the weight files that options name are there, are what they are named as, and fit: nothing is loaded."""
+"""Check that the weight files in the options exist, have the expected content and fit; no weights are loaded."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,12 +21,12 @@ from gramgan_plugin.utils.io import expanded
 
 
 def check_weights(opt: Mapping[str, Any], resumed: bool, found: Findings) -> None:
-    """Note weights and training states that are missing, unreadable or of another network.
+    """Add an error for weights and training states that are missing, unreadable or of another network.
 
     Args:
-        opt: options whose values are right, in today's names.
-        resumed: whether the run resumes a checkpoint, whose networks then count and not ``pretrain_network_*``.
-        found: takes the errors and warnings.
+        opt: options whose values are correct, with current names.
+        resumed: whether the run is resumed from a checkpoint, whose networks replace ``pretrain_network_*``.
+        found: gets the errors and warnings.
     """
     paths = section(opt, "path")
     state = paths.get("resume_state")
@@ -35,7 +35,7 @@ def check_weights(opt: Mapping[str, Any], resumed: bool, found: Findings) -> Non
     keep = paths.get("ignore_resume_networks") or []
     for network in keep:
         if not network.startswith("network_"):
-            found.error("path.ignore_resume_networks", f"{network!r} is no network; write network_g, network_d or both")
+            found.error("path.ignore_resume_networks", f"{network!r} is not a network; write network_g or network_d")
     for key, path in paths.items():
         network = key.removeprefix("pretrain_")
         unread = (resumed or state) and network not in keep
@@ -84,24 +84,24 @@ def _check_network(network: str, file: Path, opt: Mapping[str, Any], found: Find
 
 
 def _without_values(component: Component) -> nn.Module | None:
-    """The network on the meta device, which has shapes and no values; on the CPU where it computes while it is built.
+    """Build the network on the meta device, without values, or on the CPU if its constructor needs values.
 
-    None if it cannot be built: why is said elsewhere, or when the run builds it.
+    None if it cannot be built; the reason is reported elsewhere, or when the run builds it.
     """
     options = {key: value for key, value in component.options.items() if key != "type"}
     for device in ("meta", "cpu"):
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the run gives them
+                warnings.simplefilter("ignore")  # the run shows them
                 net: nn.Module = component.constructor()(**options)
                 return net
-        except Exception:  # an option that it refuses, or an operation that needs values
+        except Exception:  # a refused option, or an operation that needs values
             continue
     return None
 
 
 def _vgg_blocks(train: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Where options ask for VGG19's features: ``vgg_weights``, if given, and the layers (a name or names)."""
+    """Yield the path of each block that needs VGG's features, and the block with ``layer_weights``."""
     blocks = {f"train.{key}": section(train, key) for key in train if key.endswith("_opt")}
     terms = section(train, "extra_terms")
     blocks |= {f"train.extra_terms.{key}": section(terms, key) for key in terms}
@@ -110,7 +110,7 @@ def _vgg_blocks(train: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
             yield where, block
         elif block.get("type") == "GramPatchLoss" and section(block, "features"):
             yield f"{where}.features", {**block["features"], "layer_weights": [block["features"].get("layer")]}
-        elif block.get("vgg_weights"):  # of a class that is not known here
+        elif block.get("vgg_weights"):  # of an unknown class
             yield where, {**block, "layer_weights": None}
 
 
@@ -118,7 +118,7 @@ def _check_vgg(where: str, block: Mapping[str, Any], found: Findings) -> None:
     named = block.get("vgg_weights")
     file = Path(named) if named else find_vgg19_weights()
     if file is None:
-        return  # fetched when the run begins
+        return  # downloaded when the run begins
     key = f"{where}.vgg_weights"
     if not file.is_file():
         found.error(key, f"{file}: no such file")
@@ -138,7 +138,7 @@ def _check_vgg(where: str, block: Mapping[str, Any], found: Findings) -> None:
 
 
 def _check_upstreams_vgg(where: str, kind: str, found: Findings) -> None:
-    """BasicSR's PerceptualLoss loads the whole network from one place, whichever VGG it is to be."""
+    """Check the file from which BasicSR's PerceptualLoss loads any VGG network, as a whole."""
     from torchvision import models
 
     if not UPSTREAM_WEIGHTS.is_file() or not hasattr(models, kind):

@@ -1,4 +1,4 @@
-"""What a check found: errors and warnings, each one line that begins with a key's full path."""
+"""The errors and warnings of a check, each one line that begins with a key's full path."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,13 +7,13 @@ from gramgan_plugin.config.keys import is_number
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.utils.text import did_you_mean, shortened, shown_value
 
-MOST = 50  # errors, and warnings, of one check; more are counted only
-LARGEST = 1e15  # no option takes more, and Adam squares gradients, in float32 up to 3e38
-LONGEST = 4000  # characters of a text or key; paths can be as long
+MOST = 50  # errors, and warnings, of one check; further ones are only counted
+LARGEST = 1e15  # no option needs more, and Adam squares gradients, in float32 up to 3e38
+LONGEST = 4000  # characters of a text or key, the length limit of paths
 
 
 class Findings:
-    """Errors and warnings, each said once.
+    """Errors and warnings, each reported once.
 
     Attributes:
         hints: full path of a key that may be unknown -> what to do about it.
@@ -31,26 +31,26 @@ class Findings:
         self._left_out = 0
 
     def error(self, path: str, text: str) -> None:
-        """Note an error at a key; of several at one key, the first counts."""
+        """Add an error at a key, unless the key has one."""
         if not any(known.startswith(f"{path}: ") for known in self.errors):
             self._note(f"{path}: {text}")
 
     def catch(self, error: Exception) -> None:
-        """Note an error whose message has the key's path already."""
+        """Add an error whose message already begins with the key's path."""
         line = _one_line(str(error))
         if line not in self.errors:
             self._note(line)
 
     def warn(self, path: str, text: str) -> None:
-        """Note something that is allowed but not as it looks."""
+        """Add a warning about an option that is allowed but may not do what the user expects."""
         line = _one_line(f"{path}: {text}")
         if line not in self.warnings and len(self.warnings) < MOST:
             self.warnings.append(line)
 
     def unknown(self, path: str, key: str, known: Iterable[str], of: str = "") -> None:
-        """Note a key that nothing reads."""
+        """Add an error about a key that nothing reads."""
         where = f"{path}.{key}" if path else key
-        if len(self.errors) >= MOST:  # comparing with all names takes its time
+        if len(self.errors) >= MOST:  # comparing with all names is slow
             self._left_out += 1
             return
         if where in self.hints:
@@ -62,10 +62,10 @@ class Findings:
         self.error(where, f"unknown option{of and f' of {of}'}{hint}")
 
     def raise_errors(self) -> list[str]:
-        """Raise all errors as one, or return the warnings.
+        """Raise all errors as one exception, or return the warnings.
 
         Raises:
-            OptionError: one line a problem.
+            OptionError: one line per problem.
         """
         if self.errors:
             more = [f"and {self._left_out} more mistakes"] if self._left_out else []
@@ -80,10 +80,10 @@ class Findings:
 
 
 def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
-    """A copy without keys that are numbers, flags or dates (``1:``, ``on:``), which are noted.
+    """Return a copy of options without values and keys that later checks cannot handle; each is an error.
 
-    A value that holds itself is noted, too. Numbers above ``LARGEST``, which overflow where they are used, and texts
-    above ``LONGEST`` are noted, and become null.
+    Removed are keys that are numbers, flags or dates (``1:``, ``on:``). Null replaces values that contain themselves,
+    numbers above ``LARGEST``, which would overflow, and texts above ``LONGEST``.
     """
     copies: dict[int, Any] = {}
 
@@ -97,7 +97,7 @@ def with_text_keys(opt: Mapping[str, Any], found: Findings) -> dict[str, Any]:
         if not isinstance(value, Mapping | list | tuple):
             return value
         if id(value) in above:
-            found.error(path, "holds itself")
+            found.error(path, "contains itself")
             return None
         if id(value) in copies:
             return copies[id(value)]

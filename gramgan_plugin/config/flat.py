@@ -1,4 +1,4 @@
-"""One flat option file that BasicSR's own loader reads as ours does."""
+"""Write one flat option file that BasicSR's own loader reads the same as ours."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ HEADER = "# Written by `basicsr check --resolve`: option files merged, overrides
 
 
 def flat_yaml(options: Mapping[str, Any]) -> str:
-    """Options as YAML that reads the same under YAML 1.1 (BasicSR's loader) and 1.2 (ours).
+    """Return options as YAML that has the same meaning in YAML 1.1 (BasicSR's loader) and 1.2 (ours).
 
     >>> print(flat_yaml({"lr": 1e-4, "name": "1e-4"}), end="")
     # Written by `basicsr check --resolve`: option files merged, overrides applied.
@@ -23,7 +23,7 @@ def flat_yaml(options: Mapping[str, Any]) -> str:
 
 
 def write_flat(options: Mapping[str, Any], path: Path) -> None:
-    """Write options as ``flat_yaml`` gives them, whole or not at all.
+    """Write options as one flat file, atomically.
 
     Raises:
         UserError: if the file cannot be written.
@@ -31,6 +31,6 @@ def write_flat(options: Mapping[str, Any], path: Path) -> None:
     text = flat_yaml(options)
     if parse_yaml(text, str(path)) != options:
         raise UserError(f"{path}: these options cannot be written so that they read the same")
-    if not path.parent.is_dir():  # not made here: the name may be mistyped
+    if not path.parent.is_dir():  # not created here: the name may be mistyped
         raise UserError(f"{path}: cannot be written: no such folder; make it, or choose another name")
     replace_file(path, text.encode())

@@ -1,4 +1,4 @@
-"""Words of traiNNer-redux's and neosr's option files, and what does the same here."""
+"""The option names of traiNNer-redux and neosr, and their equivalents here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,7 +39,7 @@ _ANYWHERE: dict[str, Hint] = {
     "accum_iter": _accumulation,
     "grad_clip": _CLIP,
 }
-# Section -> key there -> what to write here.
+# Section -> key there -> the equivalent here.
 KEYS: dict[str, dict[str, Hint]] = {
     "": {**_ANYWHERE, "compile": "write `train.compile: true`"},
     "train": {
@@ -60,7 +60,7 @@ KEYS: dict[str, dict[str, Hint]] = {
     },
     "logger": {"total_iter": "write `train.total_iter`"},
 }
-# Kind of class -> the name there, in lower case -> the name here.
+# Kind of class -> name there, in lower case -> name here.
 TYPES: dict[str, dict[str, str]] = {
     "arch": {
         "esrgan": "RRDBNet",
@@ -74,18 +74,18 @@ TYPES: dict[str, dict[str, str]] = {
     "dataset": {"paired": "PairedSRDataset", "single": "SingleImageDataset", "otf": "RealESRGANDataset"},
     "model": {"image": "GramGANModel", "default": "GramGANModel", "otf": "RealESRGANModel"},
 }
-# Where a discriminator belongs, and where none does.
-JUDGES = {"network_d": True, "network_g": False}
+# Whether the section is for a discriminator.
+FOR_DISCRIMINATOR = {"network_d": True, "network_g": False}
 
 
 def hints(opt: Mapping[str, Any]) -> dict[str, str]:
-    """What to write instead of each neighbour's key that the options have.
+    """Return what to write instead of each key of traiNNer-redux or neosr in the options.
 
     Args:
         opt: options whose keys are text.
 
     Returns:
-        The key's full path -> the end of a message. That nothing here reads the key is for others to find.
+        The key's full path -> the end of a message. Whether the key is unknown here is not checked.
     """
     blocks = [("", "", opt), *((name, name, section(opt, name)) for name in ("train", "val", "logger"))]
     blocks += [("datasets", f"datasets.{key}", section(block)) for key, block in section(opt, "datasets").items()]
@@ -98,12 +98,12 @@ def hints(opt: Mapping[str, Any]) -> dict[str, str]:
 
 
 def mistaken_type(kind: str, name: Any, where: str) -> str | None:
-    """What is wrong with the name of a class, where more can be said than that nothing is registered under it.
+    """Return what is wrong with the name of a class, if there is more to report than that it is not registered.
 
     Args:
-        kind: as ``registries.lookup`` takes it.
+        kind: as for ``registries.lookup``.
         name: the name.
-        where: the block that it stands in: a discriminator belongs under ``network_d``, and none under ``network_g``.
+        where: its block: ``network_d`` must be a discriminator, and ``network_g`` must not.
 
     Returns:
         The end of a message, or None.
@@ -112,34 +112,34 @@ def mistaken_type(kind: str, name: Any, where: str) -> str | None:
         return None
     known = {registered_name.removesuffix("_basicsr") for registered_name, _, _ in registered(kind)}
     plain = name.removesuffix("_basicsr")
-    judges = JUDGES.get(where)
+    for_discriminator = FOR_DISCRIMINATOR.get(where)
     if plain in known:
-        if where in JUDGES and plain not in networks(where):
-            return f"{name} is {'no' if judges else 'a'} discriminator"
+        if where in FOR_DISCRIMINATOR and plain not in networks(where):
+            return f"{name} is {'not ' if for_discriminator else ''}a discriminator"
         return None
-    what = "discriminator" if judges else kind
+    what = "discriminator" if for_discriminator else kind
     here = TYPES.get(kind, {}).get(name.lower())
-    if here is not None and judges in (None, _judges(here)):
+    if here is not None and for_discriminator in (None, _is_discriminator(here)):
         return f"no {what} named {shown_value(name)} is registered; here it is '{here}'"
-    if judges is None:
+    if for_discriminator is None:
         return None
-    fitting = sorted(one for one in known if _judges(one) == judges)
-    hint = did_you_mean(name, fitting, *([f"; there are {', '.join(fitting)}"] if judges else []))
+    fitting = sorted(one for one in known if _is_discriminator(one) == for_discriminator)
+    hint = did_you_mean(name, fitting, *([f"; there are {', '.join(fitting)}"] if for_discriminator else []))
     return f"no {what} named {shown_value(name)} is registered{hint}"
 
 
 def networks(where: str) -> list[str]:
-    """The registered networks that can stand under ``network_g`` or ``network_d``, sorted.
+    """Return the registered networks that can be ``network_g`` or ``network_d``, sorted.
 
-    A third party may call its networks as it likes; they can stand under both.
+    Networks of third parties can be both, since their names are not known.
     """
     names = ((name.removesuffix("_basicsr"), package) for name, _, package in registered("arch"))
     return sorted(
         name
         for name, package in names
-        if package not in ("basicsr", "gramgan_plugin") or _judges(name) == JUDGES[where]
+        if package not in ("basicsr", "gramgan_plugin") or _is_discriminator(name) == FOR_DISCRIMINATOR[where]
     )
 
 
-def _judges(name: str) -> bool:
+def _is_discriminator(name: str) -> bool:
     return "Discriminator" in name

@@ -1,4 +1,4 @@
-"""The declared options as a JSON schema, by which editors complete, explain and check option files."""
+"""The declared options as a JSON schema, with which editors complete, explain and check option files."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -9,10 +9,10 @@ import torch
 
 from gramgan_plugin.config import annotations
 from gramgan_plugin.config.construct import MASK
-from gramgan_plugin.config.foreign_words import JUDGES, networks
+from gramgan_plugin.config.foreign_words import FOR_DISCRIMINATOR, networks
 from gramgan_plugin.config.keys import KINDS, Key
 from gramgan_plugin.config.parameters import Parameter, parameters_of
-from gramgan_plugin.config.schema import BETTER, NETWORK_D, SECTIONS, TOP, WORKED_OUT
+from gramgan_plugin.config.schema import BETTER, COMPUTED, NETWORK_D, SECTIONS, TOP
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
 from gramgan_plugin.config.schema_models import MODELS
 from gramgan_plugin.config.schema_texture import TEXTURE
@@ -28,12 +28,12 @@ PHASES = "^(train|(val|test)(_.*)?)$"
 
 
 def json_schema() -> Schema:
-    """The schema (draft 2020-12) of option files over what is registered now."""
+    """Return the schema (draft 2020-12) of option files, with the classes that are registered now."""
     top = {**TOP, "network_d": NETWORK_D}
     properties = {name: _value(key) for name, key in top.items()}
     properties["model_type"] |= {"enum": _names("model")}
     for name, keys in SECTIONS.items():
-        properties[name] = _nullable(_section(keys, WORKED_OUT.get(name, ()))) | {"description": TOP[name].what}
+        properties[name] = _nullable(_section(keys, COMPUTED.get(name, ()))) | {"description": TOP[name].what}
     properties["val"]["anyOf"][0]["properties"]["metrics"] = _many("metric", "a block for each metric, under any name")
     properties["datasets"] = {
         "description": TOP["datasets"].what,
@@ -67,21 +67,21 @@ def _models(top: Mapping[str, Key]) -> Iterator[Schema]:
             name,
             {
                 "properties": {**own, "train": _nullable(train)},
-                "propertyNames": {"enum": [*known, *own, *sorted(WORKED_OUT[""])]},
+                "propertyNames": {"enum": [*known, *own, *sorted(COMPUTED[""])]},
             },
         )
 
 
 def _roles() -> Iterator[Schema]:
-    """Discriminators under ``network_d``, and none under ``network_g``."""
-    for where in JUDGES:
+    """Require discriminators under ``network_d``, and other networks under ``network_g``."""
+    for where in FOR_DISCRIMINATOR:
         yield {"properties": {where: {"properties": {"type": {"enum": networks(where)}}}}}
 
 
 def _dataset() -> Schema:
     branches = []
     for name, keys in DATASETS.items():
-        block = _section({**LOADER, **keys}, WORKED_OUT["datasets"])
+        block = _section({**LOADER, **keys}, COMPUTED["datasets"])
         branches.append(_if("type", name, {key: value for key, value in block.items() if key != "type"}))
     return {
         "type": "object",
@@ -109,7 +109,7 @@ def _component(kind: str) -> Schema:
 
 
 def _names(kind: str) -> list[str]:
-    """What an option file can name; BasicSR's ``NAME_basicsr`` are found by their plain names."""
+    """Return the names that an option file can use; those of ``NAME_basicsr`` without the suffix."""
     if kind == "optimizer":
         return sorted(
             name
@@ -167,7 +167,7 @@ def _parameter(component: str, parameter: Parameter) -> Schema:
         schema = _value(parameter.key)
     else:
         kinds = {bool: "boolean", int: "number", float: "number", str: "string", tuple: "array", list: "array"}
-        schema = {"type": kinds[type(default)]} if type(default) in kinds and parameter.asks_for else {}
+        schema = {"type": kinds[type(default)]} if type(default) in kinds and parameter.expected else {}
         if parameter.name in ("img_size", "patch_size"):
             schema = {}
     if parameter.what:

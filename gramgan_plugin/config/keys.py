@@ -1,4 +1,4 @@
-"""One declared option: the kind of value it takes, its default, and what it is for."""
+"""The declaration of one option: the kind of value, the default and the description."""
 
 import math
 import os
@@ -11,20 +11,20 @@ from gramgan_plugin.utils.text import shown_value
 
 @dataclass(frozen=True)
 class Key:
-    """What an option may hold.
+    """The values that an option may have.
 
     Attributes:
         kind: one of ``KINDS``.
-        what: one line in plain words.
-        default: what counts where the key is left out.
+        what: the description, one line.
+        default: the value if the key is left out.
         needed: ``always``, ``train`` (needed for training only) or empty.
-        choices: the values allowed; any if empty.
-        least: smallest number allowed.
-        below: numbers stay below this.
-        keys: for a section: its own keys; empty for one whose keys are free.
-        open: whether a section may hold other keys, too.
+        choices: the allowed values; any if empty.
+        least: the smallest allowed number.
+        below: numbers must be less than this.
+        keys: for a section: its keys; empty if any key is allowed.
+        open: whether a section may have other keys, too.
         unused: why a value other than the default has no effect; empty for a key that is used.
-        hint: what to add to a message about a value that is not among the choices.
+        hint: returns what to add to the message about a value that is not among the choices.
         of: for a component: ``arch``, ``loss``, ``optimizer``, ``scheduler`` or ``metric``.
     """
 
@@ -42,7 +42,7 @@ class Key:
     of: str = ""
 
     def mistake(self, value: Any) -> str | None:
-        """What is wrong with a value, as the end of a message, or None."""
+        """Return what is wrong with a value, as the end of a message, or None."""
         if value is None and self.default is None and self.needed != "always":
             return None
         words, fits = KINDS[self.kind][:2]
@@ -63,14 +63,14 @@ class Key:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """An integer or a finite float, not a bool."""
+    """Check whether a value is an integer or a finite float, not a bool."""
     if isinstance(value, bool):
         return False
     return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def is_whole(value: Any) -> TypeGuard[float]:
-    """A whole number; upstream's files write some of them as floats (``5e3``)."""
+    """Check whether a value is a whole number; upstream's files write some as floats (``5e3``)."""
     return is_number(value) and value == int(value)
 
 
@@ -79,7 +79,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    """Text that the system takes as a path: no NUL, no lone surrogates, no name above 255 bytes."""
+    """Check whether a value is a valid path: no NUL, no lone surrogates, no name above 255 bytes."""
     if not isinstance(value, str) or value == "" or "\0" in value or len(value) > 4000:
         return False
     try:
@@ -92,7 +92,7 @@ def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and len(value) > 0 and all(fits(member) for member in value)
 
 
-# kind -> (words for it, test, JSON schema)
+# kind -> (its name in messages, check, JSON schema)
 KINDS: dict[str, tuple[str, Callable[[Any], bool], dict[str, Any]]] = {
     # JSON's integers include 5e3 and 5000.0.
     "whole": ("a whole number", is_whole, {"type": "integer"}),

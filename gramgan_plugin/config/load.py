@@ -1,4 +1,4 @@
-"""From ``-opt`` and ``--force_yml`` to one dict of options."""
+"""Read option files, and merge them and ``--force_yml`` into one dict."""
 
 import tomllib
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ NOT_TOML = "TOML, but option files are YAML: `lr = 1e-4` is `lr: 1e-4`, `[train]
 
 
 def find_option_file(name: str) -> Path:
-    """The option file ``name``: a path from the working directory, else one that the package brings along.
+    """Return the path of the option file ``name``: in the working directory, or else in the package.
 
     ``options/train_gramgan_x4.yml``, ``train_gramgan_x4.yml`` and ``train_gramgan_x4`` all find the shipped file
-    where the working directory has none of that name.
+    if the working directory has none of that name.
 
     Raises:
-        OptionError: if there is none; the message offers the nearest shipped names.
+        OptionError: if there is no such file; the message names the nearest shipped ones.
     """
     path = expanded(name)
     if path.is_file():
@@ -38,11 +38,11 @@ def load_options(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[st
     """Read option files, merge them from left to right, and apply overrides.
 
     Args:
-        names: option files, as ``-opt`` names them; a later one's keys replace an earlier one's, section by section.
-        overrides: ``KEY:SUBKEY=VALUE`` as ``--force_yml`` takes them; the value is read as YAML.
+        names: option files, as for ``-opt``; later files are merged over earlier ones.
+        overrides: ``KEY:SUBKEY=VALUE`` as for ``--force_yml``; the value is read as YAML.
 
     Raises:
-        OptionError: with the file, line or key, and what is wrong.
+        OptionError: if a file or an override cannot be read.
     """
     merged: dict[str, Any] = {}
     for name in names:
@@ -55,7 +55,7 @@ def load_options(names: Sequence[str], overrides: Sequence[str] = ()) -> dict[st
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1).decode("utf-8")  # one byte more than parse_yaml takes
+            text = file.read(MOST_BYTES + 1).decode("utf-8")  # one byte more than parse_yaml accepts
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"{path}: cannot be read: {error}") from error
     try:
@@ -81,9 +81,9 @@ def _is_toml(path: Path, text: str) -> bool:
 
 
 def merge(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """``other`` over ``base``, sections merged, everything else replaced.
+    """Merge ``other`` into a copy of ``base``: sections are merged, everything else is replaced.
 
-    A section that names another ``type`` than before replaces it whole: options of one class are none of another's.
+    A section with another ``type`` replaces the old one whole, since options of one class do not fit another.
 
     >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
     {'a': {'x': 1, 'y': 3}}
@@ -99,13 +99,13 @@ def merge(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply_override(options: dict[str, Any], override: str) -> None:
-    """Set one key in place, as ``--force_yml train:optim_g:lr=1e-4`` asks.
+    """Set one key in place, as in ``--force_yml train:optim_g:lr=1e-4``.
 
-    The sections on the way must be there; the last key may be new. The value is YAML: ``1e-4`` a float, ``~`` null,
-    ``[1, 2]`` a list; ``!!float 3`` works as in upstream's files.
+    The sections must exist; the last key may be new. The value is YAML: ``1e-4`` is a float, ``~`` is null, ``[1, 2]``
+    is a list; ``!!float 3`` works as in upstream's files.
 
     Raises:
-        OptionError: if there is no ``=``, or a section on the way is missing.
+        OptionError: if there is no ``=``, or a section is missing.
     """
     given = f"--force_yml {shortened(' '.join(override.splitlines()), 300)}"
     path, equals, value = override.partition("=")
@@ -120,5 +120,5 @@ def apply_override(options: dict[str, Any], override: str) -> None:
             raise OptionError(f"{given}: there is no section '{where}'{did_you_mean(key, known)}")
         section = section[key]
     text = value.strip()
-    # A template of names: the shell has taken the quotes that YAML wants around it.
+    # A template of file names: the shell has removed the quotes that YAML needs.
     section[keys[-1]] = text if text.startswith("{}") and text != "{}" else parse_yaml(text, given)

@@ -1,4 +1,4 @@
-"""docs/options.md: the declared options as a page to read."""
+"""The declared options as a Markdown page (docs/options.md)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,16 +17,16 @@ INTRODUCTION = """\
 # Options
 <!-- Written by `basicsr schema --markdown`; a test fails where it differs. -->
 
-Every key that an option file may have. `basicsr check -opt FILE` checks one, and so do `train` and `test` before they
-start: a key that stands nowhere here is an error, with the nearest name. `basicsr schema` prints the same for editors.
-The files in `options/` show the keys where they belong; `docs/losses.md` says what the losses compute.
+Every key that an option file may have. `basicsr check -opt FILE` checks a file, and so do `train` and `test` before
+they start. A key that is not listed here is an error; the message shows the nearest name. `basicsr schema` prints the
+same for editors. The files in `options/` show the keys in their places; `docs/losses.md` explains the losses.
 
-Needed keys have no default; a `-` there means that the key may be left out. `basicsr list loss GramPatchLoss` shows
-any class, registered ones of third parties, too. Their datasets and models can declare keys in a class attribute
-`Options`: a mapping from a key (`train.NAME` for one under `train`) to its description.
+Needed keys have no default; a `-` means that the key may be left out. `basicsr list loss GramPatchLoss` shows any
+registered class, also of third parties. Their datasets and models can declare keys in a class attribute `Options`: a
+mapping from a key (`train.NAME` for one under `train`) to its description.
 """
 
-# Components that the shipped files use, and their near relatives. torch documents its own optimizers and schedules.
+# Components that the shipped files use, and similar ones. torch documents its own optimizers and schedules.
 SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Networks",
@@ -59,28 +59,28 @@ SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("Metrics", "metric", ("calculate_psnr", "calculate_ssim", "calculate_niqe")),
 )
 
-# Options that may be sections with keys of their own.
+# Options that may be sections with their own keys.
 SECTIONS_WITHIN = {"GramPatchLoss": ("features", FEATURES), "MaskedRaGANLoss": ("mask", MASK)}
 
 NOTES = {
-    "Schedules": "`train.scheduler` takes these and any of `torch.optim.lr_scheduler`, with torch's arguments.\n\n"
-    "`train.optim_g` and `train.optim_d` take any of `torch.optim`: `type`, `lr` and torch's other arguments.\n",
-    "Metrics": "Under `val.metrics`, each in a block of any name. `better` (`higher` or `lower`, default `higher`) is "
-    f"for the bookkeeping: {BETTER.what}.\n",
+    "Schedules": "`train.scheduler` accepts these and any of `torch.optim.lr_scheduler`, with torch's arguments.\n\n"
+    "`train.optim_g` and `train.optim_d` accept any of `torch.optim`: `type`, `lr` and torch's other arguments.\n",
+    "Metrics": "Under `val.metrics`, each in a block of any name. `better` (`higher` or `lower`, default `higher`): "
+    f"{BETTER.what}.\n",
     "Losses": "The blocks of `train` that end in `_opt`, and those in `train.extra_terms`.\n",
-    "Networks": "Further ones: `basicsr list arch`.\n",
+    "Networks": "`basicsr list arch` shows all.\n",
 }
 
-NEIGHBOURS = """\
-## Words of traiNNer-redux and neosr
+OTHER_PROJECTS = """\
+## Options of traiNNer-redux and neosr
 
-None of these is an option here; the check answers each with what does the same. Option files are YAML, not TOML.
+None of these is an option here; the check reports the equivalent of each. Option files are YAML, not TOML.
 """
 KINDS_OF_CLASSES = {"arch": "network", "dataset": "data set", "model": "model"}
 
 
 def options_page() -> str:
-    """The page, in Markdown."""
+    """Return the page in Markdown."""
     return "\n".join(_parts())
 
 
@@ -116,16 +116,16 @@ def _parts() -> Iterator[str]:
                 key, keys = SECTIONS_WITHIN[name]
                 yield f"`{key}` as a section:\n"
                 yield _keys(keys)
-    yield NEIGHBOURS
-    yield _neighbours()
+    yield OTHER_PROJECTS
+    yield _other_projects()
 
 
-def _neighbours() -> str:
+def _other_projects() -> str:
     lines = ["| there | here |", "|---|---|"]
     for where, keys in KEYS.items():
         prefix = {"": "", "datasets": "datasets.train."}.get(where, f"{where}.")
         for key, what in keys.items():
-            if not where or key not in KEYS[""]:  # under `train` as at the top
+            if not where or key not in KEYS[""]:  # those under `train` that the top has, too, are shown once
                 lines.append(f"| `{prefix}{key}` | {what if isinstance(what, str) else what(None, {})} |")
     for kind, names in TYPES.items():
         lines += [f"| {KINDS_OF_CLASSES[kind]} `{there}` | `{here}` |" for there, here in names.items()]
@@ -158,7 +158,7 @@ def _parameters(parameters: Mapping[str, Parameter], declared: Mapping[str, Key]
     return _table(
         (
             name,
-            _takes(declared[name]) if name in declared else one.asks_for or "any",
+            _takes(declared[name]) if name in declared else one.expected or "any",
             "needed" if one.needed else _shown(one.default),
             one.what,
         )

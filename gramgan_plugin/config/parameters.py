@@ -1,4 +1,4 @@
-"""The options of networks, losses, metrics, optimizers and schedules, from their constructors' signatures."""
+"""Read the options of networks, losses, metrics, optimizers and schedules from their constructors' signatures."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ from gramgan_plugin.config.keys import KINDS, Key, is_number
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.utils.text import shown_value
 
-# BasicSR annotates nothing. What its parameters of these names mean, wherever they stand.
+# BasicSR has no annotations. These are the meanings of its parameter names, in any class.
 UPSTREAM: dict[str, Key] = {
     "num_in_ch": Key("whole", "channels in", least=1),
     "num_out_ch": Key("whole", "channels out", least=1),
@@ -50,7 +50,7 @@ UPSTREAM: dict[str, Key] = {
     "restart_weights": Key("numbers", "peak of each cycle, relative to lr"),
     "eta_min": Key("number", "floor of the rate", least=0),
 }
-# Numbers that may be given as a pair, too.
+# Numbers that may also be a pair.
 SIZES = frozenset({"img_size", "patch_size"})
 
 
@@ -60,11 +60,11 @@ class Parameter:
 
     Attributes:
         name: the keyword.
-        key: how it is declared, for parameters without an annotation whose name is known.
+        key: its declaration, for a parameter without annotation whose name is in ``UPSTREAM``; else None.
         annotation: its type, or None.
         default: its default, or ``inspect.Parameter.empty``.
-        what: one line in plain words; may be empty.
-        whole_floats: whether ``5e3`` may stand for a whole number.
+        what: the description, one line; may be empty.
+        whole_floats: whether a float such as ``5e3`` counts as a whole number.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Parameter:
 
     @property
     def needed(self) -> bool:
-        """Whether it has to be given."""
+        """Whether it has no default."""
         return self.default is inspect.Parameter.empty
 
     @property
-    def asks_for(self) -> str:
-        """What it takes, in words; empty if that is not known."""
+    def expected(self) -> str:
+        """The expected kind of value, for messages; empty if not known."""
         if self.annotation is not None:
             return annotations.words(self.annotation)
         kind = type(self.default)
@@ -90,15 +90,15 @@ class Parameter:
         return annotations.WORDS.get(kind, "") if self.default is not None else ""
 
     def mistake(self, value: Any) -> str | None:
-        """What is wrong with a value, as the end of a message, or None."""
+        """Return what is wrong with a value, as the end of a message, or None."""
         if self.annotation is not None:
             if annotations.fits(self.annotation, value, whole_floats=self.whole_floats):
                 return None
             return f"expected {annotations.words(self.annotation)}, not {shown_value(value)}"
         if value is None and (self.default is None or isinstance(self.default, str)):
             return None
-        if value is None and self.asks_for:
-            return f"expected {self.asks_for}, not null"
+        if value is None and self.expected:
+            return f"expected {self.expected}, not null"
         if self.key is not None:
             if self.key.kind == "whole" and isinstance(value, float) and not self.whole_floats:
                 return f"expected a whole number without a point, not {shown_value(value)}"
@@ -110,20 +110,20 @@ class Parameter:
     def _differs_from_default(self, value: Any) -> str | None:
         default = self.default
         if isinstance(default, bool):
-            plain = isinstance(value, bool) or (type(value) is int and value in (0, 1))
+            same = isinstance(value, bool) or (type(value) is int and value in (0, 1))
         elif is_number(default):
-            plain = is_number(value) or (isinstance(value, list) and self.name in SIZES)
+            same = is_number(value) or (isinstance(value, list) and self.name in SIZES)
         elif isinstance(default, str):
-            plain = isinstance(value, str)
+            same = isinstance(value, str)
         elif isinstance(default, tuple | list):
-            plain = isinstance(value, list)
+            same = isinstance(value, list)
         else:
             return None
-        return None if plain else f"expected {self.asks_for}, not {shown_value(value)}"
+        return None if same else f"expected {self.expected}, not {shown_value(value)}"
 
 
 def parameters_of(component: Component) -> dict[str, Parameter]:
-    """The options of a component, by name.
+    """Return the options of a component, by name.
 
     Raises:
         OptionError: if its type is unknown.
@@ -135,19 +135,19 @@ def parameters_of(component: Component) -> dict[str, Parameter]:
 def describe(
     constructor: Callable[..., Any], kind: str, signature: Mapping[str, inspect.Parameter]
 ) -> dict[str, Parameter]:
-    """The options of a constructor, by name.
+    """Return the options of a constructor, by name.
 
     Args:
         constructor: class or function.
         kind: as ``Component.kind``.
-        signature: the parameters that an option file may give.
+        signature: the parameters that an option file may set.
     """
     hints, texts = _hints(constructor), _texts(constructor)
     lenient = kind in ("optimizer", "scheduler")
     found = {}
     for name, parameter in signature.items():
         default = parameter.default
-        if kind == "optimizer" and name == "lr":  # BasicSR's models ask for it
+        if kind == "optimizer" and name == "lr":  # BasicSR's models need it
             default = inspect.Parameter.empty
         annotation = hints.get(name)
         key = UPSTREAM.get(name) if annotation is None else None
@@ -158,19 +158,19 @@ def describe(
 
 @lru_cache(maxsize=256)
 def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
-    # The signature has annotations of its own where a constructor passes its options on.
+    # A constructor that passes its options on may declare their annotations in its signature.
     stated = {p.name: p.annotation for p in inspect.signature(constructor).parameters.values()}
     stated = {name: hint for name, hint in stated.items() if hint is not inspect.Parameter.empty}
     function = constructor.__init__ if isinstance(constructor, type) else constructor  # type: ignore[misc]
     try:
         return stated | typing.get_type_hints(function)
-    except Exception:  # a third party's annotations may name anything, also what is not imported
+    except Exception:  # a third party's annotations may use names that are not imported
         return {}
 
 
 @lru_cache(maxsize=256)
 def _texts(constructor: Callable[..., Any]) -> dict[str, str]:
-    """The first sentence on each argument in a docstring of ours."""
+    """Return the description of each argument from a docstring of ours."""
     if not (getattr(constructor, "__module__", None) or "").startswith("gramgan_plugin."):
         return {}
     docs = [inspect.getdoc(one) or "" for one in (constructor, getattr(constructor, "options_class", object))]

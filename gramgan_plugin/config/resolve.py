@@ -1,4 +1,4 @@
-"""From what the user wrote to what BasicSR's models, datasets and our loop expect to find."""
+"""Fill in the options that BasicSR's models and datasets and our loop expect."""
 
 import random
 import re
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.config.keys import Key, is_whole
-from gramgan_plugin.config.schema import SECTIONS, TOP, with_names_of_today
+from gramgan_plugin.config.schema import SECTIONS, TOP, with_current_names
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER, OF_BASICSR
 from gramgan_plugin.config.schema_models import MODELS
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.utils.io import expanded
 from gramgan_plugin.utils.text import shown_value
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # file systems take 255, and some names get an ending
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # file systems allow 255, and some names get a suffix
 # Real-ESRGAN's option files have a data set DF2K+OST.
 NAME_OF_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}\Z")
 NOT_A_NAME = (
@@ -32,24 +32,24 @@ def resolve_options(
     root: Path | None = None,
     folder: Path | None = None,
 ) -> dict[str, Any]:
-    """Fill in what upstream's ``parse_options`` fills in, under the working directory.
+    """Fill in what upstream's ``parse_options`` fills in, with paths under the working directory.
 
     Args:
-        options: as ``load_options`` gives them; left as they are.
+        options: as ``load_options`` returns them; not modified.
         is_train: training, else testing.
         launcher: ``none``, ``pytorch`` or ``slurm``.
-        auto_resume: go on from the newest whole checkpoint of this name.
+        auto_resume: resume from the newest complete checkpoint of this name.
         debug: as upstream: a ``debug_`` name, a log line each iteration, validation and checkpoints every 8.
-        root: the folder under which ``experiments/`` and ``results/`` lie; the working directory if None.
-        folder: the run's own folder, if not ``experiments/NAME`` or ``results/NAME`` there.
+        root: the folder of ``experiments/`` and ``results/``; the working directory if None.
+        folder: the run's folder, if not ``experiments/NAME`` or ``results/NAME`` there.
 
     Returns:
         The resolved options. ``manual_seed`` is drawn if absent; ``num_gpu: auto`` becomes a number.
 
     Raises:
-        OptionError: naming the key.
+        OptionError: if a name, ``num_gpu`` or a data set cannot be used; the message names the key.
     """
-    opt = deepcopy(with_names_of_today(options, OF_BASICSR)[0])
+    opt = deepcopy(with_current_names(options, OF_BASICSR)[0])
     check_name(opt.get("name"), "name")
     if debug and not opt["name"].startswith("debug"):
         opt["name"] = f"debug_{opt['name']}"
@@ -58,13 +58,13 @@ def resolve_options(
     opt["dist"] = launcher != "none"
     opt["launcher"] = launcher
     opt["num_gpu"] = _count_gpus(opt.get("num_gpu", "auto"))
-    # A resumed run takes the seed that was drawn when it began.
+    # A resumed run uses the seed that was drawn when it began.
     opt["manual_seed_drawn"] = opt.get("manual_seed") is None
     if opt["manual_seed_drawn"]:
         opt["manual_seed"] = random.SystemRandom().randint(1, 10000)
     opt["logger"] = dict(opt.get("logger") or {})
     opt["path"] = dict(opt.get("path") or {})
-    _make_whole(opt)
+    _floats_to_integers(opt)
     _resolve_datasets(opt)
     _resolve_paths(opt, root or Path.cwd(), folder, is_train)
     if is_train and debug:
@@ -75,10 +75,10 @@ def resolve_options(
 
 
 def check_name(name: Any, key: str, plain: re.Pattern[str] = NAME) -> None:
-    """A run's or dataset's name becomes a folder, so it has to be a plain one.
+    """Check that a run's or dataset's name can be a folder's name.
 
     Raises:
-        OptionError: if it isn't.
+        OptionError: if it cannot.
     """
     if not isinstance(name, str) or not plain.match(name):
         raise OptionError(f"{key}: {shown_value(name)} {NOT_A_NAME}")
@@ -93,12 +93,12 @@ def _count_gpus(asked: Any) -> int:
     if isinstance(asked, bool) or not isinstance(asked, int) or asked < 0:
         raise OptionError(f"num_gpu: expected auto or a number of GPUs (0 for the CPU), not {shown_value(asked)}")
     if asked > present:
-        raise OptionError(f"num_gpu: {asked} asked for, {present} found; `num_gpu: auto` takes what there is")
+        raise OptionError(f"num_gpu: {asked} requested, {present} found; `num_gpu: auto` uses those found")
     return asked
 
 
-def _make_whole(opt: dict[str, Any]) -> None:
-    """Whole numbers that are written as floats (``5e3``) become integers, which classes ask for."""
+def _floats_to_integers(opt: dict[str, Any]) -> None:
+    """Convert whole numbers written as floats (``5e3``) to integers, which classes need."""
     model = MODELS.get(str(opt.get("model_type")))
     blocks: list[tuple[Any, dict[str, Key]]]
     blocks = [(opt, TOP | dict(model.top if model else {})), (opt.get("train"), dict(model.train if model else {}))]
@@ -120,7 +120,7 @@ def _resolve_datasets(opt: dict[str, Any]) -> None:
         if not isinstance(dataset, dict):
             raise OptionError(f"datasets.{key}: expected a section of options")
         check_name(dataset.get("name"), f"datasets.{key}.name", NAME_OF_DATASET)
-        # `val_1`, `test_2`: the phase is what stands before the underscore.
+        # `val_1`, `test_2`: the phase is the part before the underscore.
         dataset["phase"] = key.split("_")[0]
         if "scale" in opt:
             dataset["scale"] = opt["scale"]

@@ -1,4 +1,4 @@
-"""The options of a file outside its datasets and models: each key's kind, default and meaning."""
+"""The declared options outside datasets and models: each key's kind, default and meaning."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,22 +9,22 @@ RUN_FOLDER = "results go to experiments/NAME, tests' to results/NAME"
 
 TOP: dict[str, Key] = {
     "name": Key("text", f"name of the run; {RUN_FOLDER}; letters, digits, '.', '_' and '-'", needed="always"),
-    "model_type": Key("text", "the class that trains and tests, such as GramGANModel", needed="always"),
+    "model_type": Key("text", "the model class, such as GramGANModel", needed="always"),
     "scale": Key("whole", "enlargement: how many times larger GT is than LQ", least=1),
     "num_gpu": Key("gpus", "auto: all GPUs found, or the CPU; 0: the CPU", default="auto"),
-    "manual_seed": Key("whole", "determines the run; drawn, and recorded, where it is left out", least=0, below=2**32),
+    "manual_seed": Key("whole", "seed of the run; if left out, drawn and recorded", least=0, below=2**32),
     "datasets": Key(
         "section", "data sets: train, val (or val_1, val_2, ...) and test (or test_1, ...)", needed="always", open=True
     ),
     "network_g": Key("component", "the generator", needed="always", of="arch"),
-    "path": Key("section", "weights to start from, and the run to go on with"),
+    "path": Key("section", "weights to start from, and the run to resume"),
     "train": Key("section", "training; left out in files that only test"),
     "val": Key("section", "validation and testing"),
-    "logger": Key("section", "what a run writes down, and when"),
+    "logger": Key("section", "what a run logs and saves, and when"),
     "dist_params": Key("section", "as in BasicSR's files; not used here"),
-    "deterministic": Key("flag", "only operations whose result is the same in each run; slower on GPUs", default=False),
+    "deterministic": Key("flag", "use only deterministic operations; slower on GPUs", default=False),
     "find_unused_parameters": Key(
-        "flag", "for training on several GPUs: look for weights that get no gradient", default=False
+        "flag", "training on several GPUs: allow weights that get no gradient", default=False
     ),
 }
 
@@ -34,19 +34,19 @@ PATH: dict[str, Key] = {
     "pretrain_network_g": Key("path", "the generator's weights to start from: a .pth file"),
     "param_key_g": Key(
         "text",
-        "which weights of that file: params or params_ema, which it then has to have; null for those that it has; left "
-        "out: params, or with a warning what it has",
+        "which weights of that file: params or params_ema, an error if it lacks them; null: those that it has; left "
+        "out: params, or else those that it has, with a warning",
     ),
     "strict_load_g": Key(
         "flag",
-        "refuse weights that do not fit tensor for tensor; false takes what fits, at least half of the network",
+        "require that every tensor fits; false loads the tensors that fit, at least half of the network",
         default=True,
     ),
     "pretrain_network_d": Key("path", "the discriminator's weights to start from"),
     "param_key_d": Key("text", "which weights of that file, as param_key_g"),
     "strict_load_d": Key("flag", "as strict_load_g", default=True),
-    "resume_state": Key("path", "a training state to go on from; --auto_resume finds the newest"),
-    "ignore_resume_networks": Key("texts", "networks that keep their pretrain_network_* when a run is resumed"),
+    "resume_state": Key("path", "a training state to resume from; --auto_resume finds the newest"),
+    "ignore_resume_networks": Key("texts", "networks that are loaded from pretrain_network_* when a run is resumed"),
 }
 
 VAL: dict[str, Key] = {
@@ -54,24 +54,24 @@ VAL: dict[str, Key] = {
     "save_img": Key("flag", "write the enlarged images", default=False),
     "compare": Key(
         "whole",
-        "training: images of each set that are shown beside GT as training goes on; 0 for none",
+        "training: images of each set of which a comparison with GT over time is saved; 0 for none",
         default=4,
         least=0,
     ),
     "tile": Key(
         "whole",
-        "side in LQ pixels of the tiles that images are enlarged in; 0 for whole images; null: whole images, and tiles "
-        "where memory runs out",
+        "side in LQ pixels of the tiles in which images are enlarged; 0: whole images; null: whole images, or tiles if "
+        "memory runs out",
         least=0,
     ),
     "on_error": Key(
         "text",
-        "an image that cannot be read, enlarged or measured: skip leaves it out of the means and says so, stop ends "
+        "an image that cannot be read, enlarged or measured: skip leaves it out of the means with a warning, stop ends "
         "the command",
         default="skip",
         choices=("skip", "stop"),
     ),
-    "suffix": Key("text", "tested images are called IMAGE_SUFFIX.png; null for the run's name"),
+    "suffix": Key("text", "SR images are saved as IMAGE_SUFFIX.png; null: the run's name"),
     "metrics": Key("section", "a block for each metric, under any name", open=True),
     "pbar": Key("flag", "BasicSR's progress bar", default=False, unused="there is no progress bar in validation"),
 }
@@ -82,10 +82,10 @@ BETTER = Key("text", "which values of the metric are better", default="higher", 
 LOGGER: dict[str, Key] = {
     "print_freq": Key("whole", "iterations between log lines", default=100, least=1),
     "save_checkpoint_freq": Key("whole", "iterations between checkpoints", default=5000, least=1),
-    "keep_last": Key("whole", "how many of the newest checkpoints are kept; null for all", least=1),
+    "keep_last": Key("whole", "how many of the newest checkpoints to keep; null for all", least=1),
     "keep_best": Key(
         "text",
-        "a metric under val.metrics: the networks at its best mean over the validation sets are kept as net_*_best.pth",
+        "a metric under val.metrics: the networks with its best mean over the validation sets go to net_*_best.pth",
     ),
     "use_tb_logger": Key("flag", "TensorBoard events under tb_logger/NAME", default=False),
     "wandb": Key(
@@ -93,21 +93,21 @@ LOGGER: dict[str, Key] = {
         "Weights & Biases; needs its package: pip install wandb",
         keys={
             "project": Key("text", "project that the run is sent to; null for none"),
-            "resume_id": Key("text", "id of a run there to resume; a run resumed here finds its own"),
+            "resume_id": Key("text", "id of the run there to resume; a run resumed here knows its own"),
         },
     ),
 }
 
-_NO_DIST = "not used: GPUs talk over nccl, CPUs over gloo, at the address that the launcher sets"
+_NO_DIST = "not used: GPUs communicate by nccl, CPUs by gloo, at the address that the launcher sets"
 DIST_PARAMS: dict[str, Key] = {
-    "backend": Key("text", "how processes talk", default="nccl", unused=_NO_DIST),
-    "port": Key("whole", "where they meet", default=29500, unused=_NO_DIST),
+    "backend": Key("text", "how processes communicate", default="nccl", unused=_NO_DIST),
+    "port": Key("whole", "port of their communication", default=29500, unused=_NO_DIST),
 }
 
 SECTIONS: dict[str, dict[str, Key]] = {"path": PATH, "val": VAL, "logger": LOGGER, "dist_params": DIST_PARAMS}
 
-# A run's recorded options.yml has these, too. They are computed anew.
-WORKED_OUT = {
+# A run's recorded options.yml has these, too; a new run computes its own.
+COMPUTED = {
     "": frozenset(
         {"is_train", "auto_resume", "dist", "launcher", "rank", "world_size", "root_path", "manual_seed_drawn"},
     ),
@@ -115,7 +115,7 @@ WORKED_OUT = {
     "datasets": frozenset({"phase", "scale"}),
 }
 
-# Names that earlier releases of BasicSR gave to keys of today.
+# Old key name in earlier releases of BasicSR -> current name.
 RENAMED_PATHS = {
     "pretrain_model_g": "pretrain_network_g",
     "pretrain_model_d": "pretrain_network_d",
@@ -124,12 +124,12 @@ RENAMED_PATHS = {
 RENAMED_DATASETS = {"use_flip": "use_hflip"}
 
 
-def with_names_of_today(opt: Mapping[str, Any], renamed_in: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
-    """Options with the keys that BasicSR has renamed under their present names.
+def with_current_names(opt: Mapping[str, Any], renamed_in: frozenset[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return options in which keys that BasicSR has renamed have their current names.
 
     Args:
-        opt: options; left as they are.
-        renamed_in: the dataset types that this is done for.
+        opt: options; not modified.
+        renamed_in: the dataset types whose keys BasicSR has renamed.
 
     Returns:
         The options, and a warning for each renamed key.
@@ -154,8 +154,8 @@ def _renamed(block: Mapping[str, Any], names: Mapping[str, str], where: str) -> 
             continue
         value = renamed.pop(old)
         if new in block:
-            warnings.append(f"{where}.{old}: an older name of '{new}', which stands beside it and counts")
+            warnings.append(f"{where}.{old}: an older name of '{new}', which is given, too, and is used")
         else:
             renamed[new] = value
-            warnings.append(f"{where}.{old}: BasicSR 1.4.2 calls it '{new}', and it is read as that")
+            warnings.append(f"{where}.{old}: an older name; read as '{new}', its name in BasicSR 1.4.2")
     return renamed, warnings

@@ -1,8 +1,8 @@
-"""The options of each dataset class: ours, and BasicSR's for single images."""
+"""The declared options of each dataset class: ours and BasicSR's."""
 
 from gramgan_plugin.config.keys import Key
 
-# What the loaders read, whatever the class.
+# What the loaders read, for any class.
 LOADER: dict[str, Key] = {
     "name": Key("text", "for messages, tables and folders; letters, digits, '.', '_', '-' and '+'", needed="always"),
     "type": Key("text", "the dataset's class", needed="always"),
@@ -11,12 +11,12 @@ LOADER: dict[str, Key] = {
     "dataset_enlarge_ratio": Key("whole", "passes over the data that count as one epoch", default=1, least=1),
     "max_unreadable": Key(
         "number",
-        "share of the training images that may be unreadable; they are named and skipped, above it training stops",
+        "share of the training images that may be unreadable; they are reported and skipped; training stops above it",
         default=0.01,
         least=0,
     ),
     "use_shuffle": Key("flag", "random order", default=True, unused="training data is always shuffled"),
-    "pin_memory": Key("flag", "load into memory that GPUs copy from faster; by default, where there is a GPU"),
+    "pin_memory": Key("flag", "load into pinned memory, from which GPUs copy faster; by default if there is a GPU"),
     "persistent_workers": Key("flag", "keep the loading processes between epochs; they always are", default=True),
     "prefetch_mode": Key(
         "text", "as in BasicSR's files; batches are always loaded and copied ahead", choices=("cpu", "cuda")
@@ -26,7 +26,7 @@ LOADER: dict[str, Key] = {
 
 _DISK_OR_LMDB = Key(
     "section",
-    "how images are stored; by default what the path ends in",
+    "how images are stored; by default lmdb if the path ends in .lmdb",
     keys={"type": Key("text", "folders of image files, or LMDBs", needed="always", choices=("disk", "lmdb"))},
 )
 _BACKEND = Key(
@@ -57,7 +57,7 @@ _KERNELS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso
 
 
 def _degradation(suffix: str, which: str) -> dict[str, Key]:
-    """The blur of one of Real-ESRGAN's two rounds."""
+    """Return the keys of the blur in one of Real-ESRGAN's two rounds."""
     return {
         f"blur_kernel_size{suffix}": Key(
             "whole", f"largest blur kernel of the {which} round", needed="always", least=1
@@ -74,13 +74,13 @@ def _degradation(suffix: str, which: str) -> dict[str, Key]:
 DATASETS: dict[str, dict[str, Key]] = {
     "PairedSRDataset": {
         "dataroot_gt": Key("paths", "GT: a folder or an LMDB, or a list of them", needed="always"),
-        "dataroot_lq": Key("paths", "LQ, in the same order; left out with `lq`"),
+        "dataroot_lq": Key("paths", "LQ, in the same order; leave it out with `lq`"),
         "lq": Key(
             "text",
             "LQ is made from GT by MATLAB bicubic; bicubic-uint8: as MATLAB does for uint8, rounded between its passes",
             choices=("bicubic", "bicubic-uint8"),
         ),
-        "meta_info_file": Key("path", "a text file with a GT image's name on each line: only those are taken"),
+        "meta_info_file": Key("path", "a text file with a GT image's name on each line: only those are used"),
         "color": _COLOR,
         "io_backend": _DISK_OR_LMDB,
         "filename_tmpl": _TEMPLATE,
@@ -117,7 +117,7 @@ DATASETS: dict[str, dict[str, Key]] = {
         **_degradation("", "first"),
         **_degradation("2", "second"),
         "final_sinc_prob": Key("number", "probability of a sinc filter at the end", needed="always", least=0),
-        "gt_size": Key("whole", "not read here: the gt_size at the top of the file counts", least=1),
+        "gt_size": Key("whole", "not used here: the gt_size at the top of the file is", least=1),
         "use_hflip": Key("flag", _HFLIP.what, needed="always"),
         "use_rot": Key("flag", _ROT.what, needed="always"),
     },
@@ -135,9 +135,9 @@ DATASETS: dict[str, dict[str, Key]] = {
     },
 }
 
-# BasicSR's own, whose older option files have older names of keys.
+# BasicSR's own classes, some of whose keys it has renamed.
 OF_BASICSR = frozenset(DATASETS) - {"PairedSRDataset"}
-# Those whose images can only be measured by metrics that compare with nothing.
+# Classes without GT, whose images can only be measured by metrics without a reference.
 WITHOUT_GT = frozenset({"SingleImageDataset"})
-# Those that read `scale` from the top of the file.
+# Classes that read `scale` from the top of the file.
 SCALED = frozenset({"PairedSRDataset", "PairedImageDataset", "RealESRGANPairedDataset"})

@@ -9,14 +9,14 @@ from gramgan_plugin.steps.terms import BLOCKS, EXTRA_TERMS
 
 @dataclass(frozen=True)
 class Model:
-    """What a model class reads.
+    """The options of a model class.
 
     Attributes:
-        what: one line in plain words.
+        what: the description, one line.
         train: keys of ``train``.
-        forms: block of ``train`` -> the forms of loss (see ``steps.terms.FORMS``) that the model can use there.
+        forms: block of ``train`` -> the forms of loss (see ``steps.terms.FORMS``) that the model accepts there.
         discriminator: ``none``, ``optional`` or ``needed``.
-        top: keys of its own at the top of the file.
+        top: its own keys at the top of the file.
     """
 
     what: str
@@ -31,7 +31,7 @@ def _loss(what: str, needed: str = "") -> Key:
 
 
 _COMMON = {
-    "total_iter": Key("whole", "iterations in all", needed="always", least=1),
+    "total_iter": Key("whole", "number of iterations", needed="always", least=1),
     "warmup_iter": Key("whole", "iterations of BasicSR's linear warm-up; -1 for none", default=-1, least=-1),
     "ema_decay": Key("number", "decay of the averaged weights; 0 for none", default=0, least=0, below=1),
     "tf32": Key("flag", "GPUs multiply float32 in TF32: faster, with 10 bits of mantissa", default=True),
@@ -43,8 +43,8 @@ _COMMON = {
 _GAN = {
     "optim_d": Key("component", "the discriminator's optimizer", of="optimizer"),
     "gan_opt": _loss("adversarial loss"),
-    "net_d_iters": Key("whole", "G is trained on every net_d_iters-th iteration", default=1, least=1),
-    "net_d_init_iters": Key("whole", "iterations in which D is trained alone at first", default=0, least=0),
+    "net_d_iters": Key("whole", "G is trained in every net_d_iters-th iteration", default=1, least=1),
+    "net_d_init_iters": Key("whole", "iterations at the start in which only D is trained", default=0, least=0),
 }
 _NEEDED_GAN = {
     **_GAN,
@@ -56,22 +56,22 @@ _GRAMGAN = {
     **_GAN,
     "precision": Key(
         "text",
-        "arithmetic of the networks: fp32, bf16, fp16 (with a gradient scaler), or auto, which times them on the run's "
+        "precision of the networks: fp32, bf16, fp16 (with a gradient scaler), or auto, which times them on the run's "
         "networks; losses and weights stay in float32",
         default="fp32",
         choices=("fp32", "bf16", "fp16", "auto"),
     ),
     "channels_last": Key("switch", "networks in the channels-last memory layout; auto times it", default=False),
-    "compile": Key("flag", "compile networks by torch.compile; pays after some hundred iterations", default=False),
-    "compile_networks": Key("texts", "which networks", default=["g", "d", "vgg"], choices=("g", "d", "vgg")),
+    "compile": Key("flag", "compile networks by torch.compile; worth it in runs of many iterations", default=False),
+    "compile_networks": Key("texts", "which networks to compile", default=["g", "d", "vgg"], choices=("g", "d", "vgg")),
     "compile_mode": Key(
         "text", "torch.compile's mode", default="default", choices=("default", "max-autotune-no-cudagraphs")
     ),
     "compile_backend": Key("text", "torch.compile's backend", default="inductor"),
     "accumulate": Key(
         "whole",
-        "go through a batch in so many equal parts, to need less memory; BatchNorm and the relativistic mean see a "
-        "part at a time",
+        "process a batch in so many equal parts, to save memory; BatchNorm and the relativistic mean are computed for "
+        "each part",
         default=1,
         least=1,
     ),
@@ -84,13 +84,13 @@ _GRAMGAN = {
     ),
     "max_nonfinite": Key(
         "whole",
-        "stop after so many iterations in a row whose losses or gradients were not finite; each changes nothing",
+        "stop after so many skipped iterations in a row; an iteration with non-finite losses or gradients is skipped",
         default=50,
         least=1,
     ),
     "gram_patch_opt": _loss("patch-wise texture loss"),
-    "disc_perceptual_opt": _loss("the discriminator's features of SR against those of GT"),
-    "back_projection_opt": _loss("SR, made smaller by MATLAB bicubic, against LQ"),
+    "disc_perceptual_opt": _loss("discriminator perceptual loss: D's features of SR against those of GT"),
+    "back_projection_opt": _loss("back-projection loss: SR, reduced by MATLAB bicubic, against LQ"),
     "extra_terms": Key("section", "further losses of SR and GT: a block for each, under any name", open=True),
 }
 
@@ -100,7 +100,7 @@ _HOST_GAN_FORMS = {**_HOST_FORMS, "gan_opt": frozenset({"logits"}), "ldl_opt": _
 
 
 def _round(suffix: str, which: str) -> dict[str, Key]:
-    """One of Real-ESRGAN's two rounds of degradation."""
+    """Return the keys of one of Real-ESRGAN's two rounds of degradation."""
     return {
         f"resize_prob{suffix}": Key("numbers", f"{which} round: probability of enlarging, reducing, neither", least=0),
         f"resize_range{suffix}": Key("numbers", "smallest and largest factor", least=0),
@@ -120,7 +120,7 @@ _REAL = {
     "gt_size": Key("whole", "side of the GT crop in pixels", least=1),
     "queue_size": Key("whole", "pairs held back to mix batches; a multiple of the batch size", default=180, least=1),
 }
-# What has to be there when LQ is made from GT.
+# The keys that are needed if LQ is made from GT.
 DEGRADATION = (frozenset(_REAL) | {"gt_usm"}) - {"high_order_degradation", "queue_size"}
 
 

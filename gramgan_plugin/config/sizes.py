@@ -1,4 +1,4 @@
-"""Whether crops, patches, windows, scales and the discriminator's layers fit together."""
+"""Check whether crops, patches, windows, scales and the discriminator's layers fit together."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,16 +15,16 @@ from gramgan_plugin.models.components import Component
 from gramgan_plugin.registries import lookup
 from gramgan_plugin.sections import section
 
-# Discriminators of a fixed input size -> the size where none is given.
+# Discriminators of a fixed input size -> its default.
 FIXED_SIZE = {"GramGANDiscriminator": 192, "VGGStyleDiscriminator": 128}
 
 
 def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
-    """Note sizes that cannot work in training.
+    """Add an error for each size that cannot work in training.
 
     Args:
         opt: options whose keys are text; values may be of any type.
-        found: takes the errors.
+        found: gets the errors.
     """
     where, crop = _crop(opt)
     scale = opt.get("scale")
@@ -37,7 +37,7 @@ def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
     if is_whole(scale) and scale >= 1:
         if crop % scale:
             below = crop // scale * scale
-            found.error(where, f"{crop:g} is no multiple of scale {scale:g}; take {below + scale:g} or {below:g}")
+            found.error(where, f"{crop:g} is not a multiple of scale {scale:g}; take {below + scale:g} or {below:g}")
         elif section(opt, "network_g").get("type") == "RRDBNet" and scale in (1, 2) and (crop // scale) % (4 // scale):
             found.error(where, f"RRDBNet takes LQ in blocks of {4 // scale:g}; take a multiple of 4")
         else:
@@ -58,21 +58,21 @@ def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
 
 
 def _crop(opt: Mapping[str, Any]) -> tuple[str, Any]:
-    """Where the side of the training crop stands, and the side."""
+    """Return the key of the side of the training crop, and its value."""
     if section(opt, "datasets", "train").get("type") == "RealESRGANDataset":
         return "gt_size", opt.get("gt_size")
     return "datasets.train.gt_size", section(opt, "datasets", "train").get("gt_size")
 
 
 def _check_windows(opt: Mapping[str, Any], where: str, crop: int, scale: int, found: Findings) -> None:
-    """Networks such as SwinIR, which divide LQ into windows."""
+    """Check the crop of networks that divide LQ into windows, such as SwinIR."""
     generator = _generator(opt)
     if generator is None:
         return
     window, module = generator.get("window_size"), generator["__module__"]
     if not is_whole(window) or window < 1 or crop // scale % window == 0:
         return
-    text = f"{crop} gives LQ of {crop // scale}, no multiple of network_g.window_size {window:g}"
+    text = f"{crop} gives LQ of {crop // scale}, not a multiple of network_g.window_size {window:g}"
     advice = f"take a multiple of {scale * window:g}"
     if module.startswith("basicsr."):
         found.error(where, f"{text}; {advice}")
@@ -93,13 +93,13 @@ def _check_mask(opt: Mapping[str, Any], where: str, crop: int, found: Findings) 
     if not is_whole(window) or window < 2:
         return
     if window == stride and crop % window:
-        found.error(where, f"{crop} is no multiple of train.gan_opt.mask.window {window:g}")
+        found.error(where, f"{crop} is not a multiple of train.gan_opt.mask.window {window:g}")
     elif stride == 1 and window // 2 >= crop:
         found.error(where, f"{crop} is too small for train.gan_opt.mask.window {window:g}")
 
 
 def _check_scale(opt: Mapping[str, Any], found: Findings) -> None:
-    """The generator's enlargement against `scale`, for networks whose parameter of that name means it."""
+    """Check the enlargement of BasicSR's generators against ``scale``."""
     scale, block, generator = opt.get("scale"), section(opt, "network_g"), _generator(opt)
     if not is_whole(scale) or generator is None or not generator["__module__"].startswith("basicsr."):
         return
@@ -114,14 +114,14 @@ def _check_scale(opt: Mapping[str, Any], found: Findings) -> None:
 
 
 def _generator(opt: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The generator's options with its constructor's defaults, and its ``__module__``; None if it is not known."""
+    """Return the generator's options with its defaults and its ``__module__``; None if it is not known."""
     block = section(opt, "network_g")
     try:
         component = Component(("network_g",), "arch", block)
         defaults = {name: parameter.default for name, parameter in component.parameters().items()}
         given = {name: value for name, value in block.items() if name in defaults}
         return {**defaults, **given, "__module__": component.constructor().__module__}
-    except (OptionError, TypeError, ValueError):  # said elsewhere
+    except (OptionError, TypeError, ValueError):  # reported elsewhere
         return None
 
 
@@ -133,9 +133,10 @@ def _check_channels(opt: Mapping[str, Any], found: Findings) -> None:
             own = section(opt, "network_g").get(key, channels)
             if is_whole(own) and own != channels:
                 found.error(f"network_g.{key}", f"{own:g}, but images of datasets.train have {channels}")
-    made, judged = section(opt, "network_g").get("num_out_ch", 3), section(opt, "network_d").get("num_in_ch", 3)
-    if is_whole(made) and is_whole(judged) and made != judged and opt.get("network_d"):
-        found.error("network_d.num_in_ch", f"{judged:g}, but network_g.num_out_ch is {made:g}")
+    channels_g = section(opt, "network_g").get("num_out_ch", 3)
+    channels_d = section(opt, "network_d").get("num_in_ch", 3)
+    if is_whole(channels_g) and is_whole(channels_d) and channels_g != channels_d and opt.get("network_d"):
+        found.error("network_d.num_in_ch", f"{channels_d:g}, but network_g.num_out_ch is {channels_g:g}")
 
 
 def _check_taps(opt: Mapping[str, Any], found: Findings) -> None:
@@ -150,7 +151,7 @@ def _check_taps(opt: Mapping[str, Any], found: Findings) -> None:
         found.error(
             "network_d.type",
             f"{cls.__name__} does not give its features, which train.disc_perceptual_opt reads; "
-            "use GramGANDiscriminator, or take that block out",
+            "use GramGANDiscriminator, or remove that block",
         )
         return
     size = network.get("input_size", FIXED_SIZE["GramGANDiscriminator"])

@@ -65,7 +65,7 @@ class TestOurs:
             ),
             (_set("train:accumulate", 0), "train.accumulate: must be at least 1, not 0"),
             (_set("train:accumulate", "two"), "train.accumulate: expected a whole number, not 'two'"),
-            (_set("train:clip_grad_norm_g", 0), "train.clip_grad_norm_g: 0 would take all gradient away"),
+            (_set("train:clip_grad_norm_g", 0), "train.clip_grad_norm_g: 0 would remove all gradients"),
             (
                 _set("datasets:train:dataroot_gt", ["a", "b"]),
                 "datasets.train.dataroot_lq: 1 paths for the 2 of dataroot",
@@ -77,7 +77,7 @@ class TestOurs:
 
     def test_what_is_missing_for_training_and_for_testing(self, tiny_options):
         tiny_options["datasets"].pop("val")
-        assert "datasets: no test set; name one test_1, test_2, ..." in _error(
+        assert "datasets: no test set; add one as test_1, test_2, ..." in _error(
             tiny_options, lambda o: None, is_train=False
         )
         lines = _error(tiny_options, _without("train"), is_train=True)
@@ -121,7 +121,7 @@ class TestOurs:
         ("share", "message"),
         [
             (-0.1, "datasets.train.max_unreadable: must be at least 0, not -0.1"),
-            (1.5, "datasets.train.max_unreadable: is a share of the images, at most 1, not 1.5"),
+            (1.5, "datasets.train.max_unreadable: must be a share of the images, at most 1, not 1.5"),
             ("1%", "datasets.train.max_unreadable: expected a number, not '1%'"),
         ],
     )
@@ -134,7 +134,7 @@ class TestOurs:
         assert check_options(tiny_options) == []
         _set("datasets:val:max_unreadable", share)(tiny_options)
         (warning,) = check_options(tiny_options)
-        assert warning.startswith("datasets.val.max_unreadable: for training only")
+        assert warning.startswith("datasets.val.max_unreadable: only for training")
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -142,8 +142,8 @@ class TestOurs:
             (lambda o: None, None),
             (_set("logger:keep_best", "ssim"), "logger.keep_best: 'ssim' is not under val.metrics; it has psnr"),
             (_without("val:metrics"), "logger.keep_best: 'psnr' is not under val.metrics; that is missing"),
-            (_without("val"), "logger.keep_best: nothing is validated; give a section `val` and a data set `val`"),
-            (_without("datasets:val"), "logger.keep_best: nothing is validated; give a section `val` and a data set"),
+            (_without("val"), "logger.keep_best: nothing is validated; add a section `val` and a data set `val`"),
+            (_without("datasets:val"), "logger.keep_best: nothing is validated; add a section `val` and a data set"),
             (_set("logger:keep_best", 3), "logger.keep_best: expected text, not 3"),
             (_set("logger:keep_last", 0), "logger.keep_last: must be at least 1, not 0"),
         ],
@@ -172,11 +172,11 @@ class TestOurs:
         lines = _error(tiny_options, _set("datasets:train:gt_size", 66))
         assert any("RRDBNet takes LQ in blocks of 2; take a multiple of 4" in line for line in lines), lines
 
-    def test_what_is_worked_out_is_not_read(self, tiny_options):
+    def test_what_is_computed_is_not_read(self, tiny_options):
         tiny_options["is_train"] = True
         (warning,) = check_options(tiny_options)
         assert "is_train" in warning
-        assert "worked out anew" in warning
+        assert "computed" in warning
 
     def test_a_third_partys_data_set_that_declares_nothing(self, tiny_options):
         from basicsr.utils.registry import DATASET_REGISTRY
@@ -197,8 +197,8 @@ class TestOurs:
         tiny_options["path"]["pretrain_network_d"] = "d.pth"
         _without("network_d", "train:gan_opt", "train:disc_perceptual_opt")(tiny_options)
         warnings = check_options(tiny_options)
-        assert "train.optim_d: there is no network_d that it could train" in warnings
-        assert "path.pretrain_network_d: there is no network_d that takes these weights" in warnings
+        assert "train.optim_d: there is no network_d to train" in warnings
+        assert "path.pretrain_network_d: there is no network_d to load these weights" in warnings
 
 
 def _without_gt(options: dict[str, Any], key: str = "val") -> None:
@@ -216,7 +216,7 @@ class TestMetricsWithoutGT:
     def test_the_best_by_a_metric_that_no_set_can_give(self, tiny_options):
         tiny_options["logger"]["keep_best"] = "psnr"
         lines = _error(tiny_options, _without_gt)
-        assert lines == ["logger.keep_best: 'psnr' needs GT, which no data set `val` has; take one that needs none"]
+        assert lines == ["logger.keep_best: 'psnr' needs GT, which no data set `val` has; use one that needs none"]
         tiny_options["datasets"]["val_2"] = {**tiny_options["datasets"]["val"], "name": "more"}
         assert _error(tiny_options, lambda options: None) == lines
 
@@ -238,7 +238,7 @@ class TestMetricsWithoutGT:
         """``SingleImageDataset`` opens it."""
         _without_gt(tiny_options)
         lines = _error(tiny_options, _set("datasets:val:meta_info_file", None))
-        what = "null, which SingleImageDataset takes for a path; leave the key out"
+        what = "null, which SingleImageDataset reads as a path; leave the key out"
         assert lines == [f"datasets.val.meta_info_file: {what}"]
 
 
@@ -257,8 +257,8 @@ class TestWindows:
         options["network_g"] |= {"window_size": window, "img_size": 3 * window}
         (line,) = _error(options, _set("datasets:train:gt_size", crop))
         assert line == (
-            f"datasets.train.gt_size: {crop} gives LQ of {crop // 4}, no multiple of network_g.window_size {window}; "
-            f"take a multiple of {4 * window}"
+            f"datasets.train.gt_size: {crop} gives LQ of {crop // 4}, not a multiple of network_g.window_size {window}"
+            f"; take a multiple of {4 * window}"
         )
 
     @pytest.mark.parametrize(("crop", "window"), [(32, 8), (64, 8), (96, 8), (64, 4), (48, 6)])
@@ -278,7 +278,7 @@ class TestWindows:
         del options["network_g"]["window_size"]  # 7
         options["network_g"]["img_size"] = 28
         (line,) = _error(options, lambda options: None)
-        assert "64 gives LQ of 16, no multiple of network_g.window_size 7; take a multiple of 28" in line
+        assert "64 gives LQ of 16, not a multiple of network_g.window_size 7; take a multiple of 28" in line
 
     @pytest.mark.parametrize(("size", "window"), [(64, 7), (None, 7), ([16, 20], 8), (48, 32)])
     def test_what_its_constructor_refuses(self, options, size, window):
@@ -305,7 +305,7 @@ class TestWindows:
         options["network_g"] = {"type": "SomebodysWindows"}
         options["datasets"]["train"]["gt_size"] = 48
         assert check_options(options) == [
-            "datasets.train.gt_size: 48 gives LQ of 12, no multiple of network_g.window_size 8; "
+            "datasets.train.gt_size: 48 gives LQ of 12, not a multiple of network_g.window_size 8; "
             "if the network does not pad it, take a multiple of 32"
         ]
 
@@ -316,7 +316,7 @@ class TestUpstreams:
         [
             ("esrgan", _without("network_d"), "network_d: missing; ESRGANModel needs it"),
             ("rrdbnet_psnr", _without("train:pixel_opt"), "train: no loss is on; give pixel_opt or perceptual_opt"),
-            ("rrdbnet_psnr", _set("model_type", "SwinIRModel"), "network_g.window_size: missing; SwinIRModel reads it"),
+            ("rrdbnet_psnr", _set("model_type", "SwinIRModel"), "network_g.window_size: missing; SwinIRModel needs it"),
             ("esrgan", _set("datasets:train:mean", [0.5, 0.5, 0.5]), "datasets.train.std: missing; mean and std go"),
             ("real_esrgan", _without("datasets:train:meta_info"), "datasets.train.meta_info: missing; RealESRGANDat"),
             ("real_esrgan", _set("resize_prob", [0.5, 0.5]), "resize_prob: expected 3 probabilities"),
@@ -325,11 +325,11 @@ class TestUpstreams:
                 _set("noise_range2", [1, 2, 3]),
                 "noise_range2: expected the smallest and the largest value",
             ),
-            ("real_esrgan", _set("queue_size", 181), "queue_size: 181 is no multiple of batch_size_per_gpu"),
+            ("real_esrgan", _set("queue_size", 181), "queue_size: 181 is not a multiple of batch_size_per_gpu"),
             (
                 "esrgan",
                 lambda o: o["datasets"]["train"].update(io_backend={"type": "lmdb"}, dataroot_gt="datasets/x"),
-                "datasets.train.dataroot_gt: PairedImageDataset asks for a name that ends in .lmdb",
+                "datasets.train.dataroot_gt: PairedImageDataset needs a name that ends in .lmdb",
             ),
             ("real_esrgan", _set("gt_size", 252), "gt_size: UNetDiscriminatorSN takes multiples of 8, not 252"),
             ("real_esrgan", _without("resize_range"), "resize_range: missing"),
@@ -341,7 +341,7 @@ class TestUpstreams:
             (
                 "real_esrgan",
                 lambda o: o["train"].update(ldl_opt={"type": "L1Loss"}, ema_decay=0),
-                "train.ldl_opt: compares with the averaged weights; set train.ema_decay",
+                "train.ldl_opt: needs the averaged weights; set train.ema_decay",
             ),
         ],
     )

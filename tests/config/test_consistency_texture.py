@@ -112,7 +112,7 @@ class TestTogether:
         [
             ({"database": "x", "select_by": "pixel"}, f"{WHERE}.select_by: pixel, but a database is searched by Gram"),
             ({"stride": 5}, f"{WHERE}.stride: expected 1 to patch_size, which is 4, got 5"),
-            ({"patch_size": 6}, f"datasets.train.gt_size: 64 is no multiple of {WHERE}.patch_size 6"),
+            ({"patch_size": 6}, f"datasets.train.gt_size: 64 is not a multiple of {WHERE}.patch_size 6"),
             ({"patch_size": 65, "stride": 1}, f"datasets.train.gt_size: 64 is smaller than {WHERE}.patch_size 65"),
             (
                 {"patch_size": 5, "stride": 2},
@@ -120,7 +120,7 @@ class TestTogether:
             ),
             (
                 {"patch_size": 3, "features": {"layer": "conv3_1"}},
-                f"datasets.train.gt_size: 64 is no multiple of {WHERE}.patch_size 12 (in pixels of the image, at conv",
+                f"datasets.train.gt_size: 64 is not a multiple of {WHERE}.patch_size 12 (in pixels of the image, at co",
             ),
         ],
     )

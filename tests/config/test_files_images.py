@@ -154,7 +154,7 @@ class TestSizes:
         errors, warnings = _found(_options("PairedSRDataset", "train"))
         assert errors == []
         what = "GT/0007.png: GT of 32x32 is not 4 times its LQ of 8x9"
-        assert warnings == [f"datasets.train.dataroot_lq: {what}; such images are left out"]
+        assert warnings == [f"datasets.train.dataroot_lq: {what}; such images are skipped"]
         (error,) = _found(_options("PairedSRDataset", "train", max_unreadable=0))[0]
         assert error.startswith("datasets.train.dataroot_lq: GT/0007.png: ")
         _write(Path("LQ/0008.png"), 9, 8)
@@ -249,10 +249,10 @@ class TestDamage:
         options = _options("PairedSRDataset")
         what = "datasets.val.dataroot_gt: GT/0001.png: cut short"
         for is_train in (True, False):
-            assert _found(options, is_train=is_train) == ([], [f"{what}; such images are left out"])
+            assert _found(options, is_train=is_train) == ([], [f"{what}; such images are skipped"])
         assert _found(options) == ([what], [])
         options["val"]["on_error"] = "skip"
-        assert _found(options) == ([], [f"{what}; such images are left out"])
+        assert _found(options) == ([], [f"{what}; such images are skipped"])
         options["val"]["on_error"] = "stop"
         for is_train in (True, False, None):
             assert _found(options, is_train=is_train) == ([what], [])
@@ -353,7 +353,7 @@ class TestLists:
         self.write(line, "0000.png", "0009.png", "0008.png")
         (error,) = _found(options)[0]
         root = "LQ" if kind == "SingleImageDataset" else "GT"
-        assert error.startswith(f"datasets.val.{key}: list.txt: names {root}/0009.png, which is not there (and ")
+        assert error.startswith(f"datasets.val.{key}: list.txt: names {root}/0009.png, which does not exist (and ")
 
     @pytest.mark.parametrize("end", ["\n\n", "\n  \n"])
     def test_a_blank_last_line(self, options, kind, key, line, end):

@@ -119,7 +119,7 @@ class TestNetworks:
         assert len(problems(tiny_options, resumed=True)) == 1
         tiny_options["path"]["ignore_resume_networks"] = ["net_g"]
         (problem,) = problems(tiny_options, resumed=True)
-        assert problem == "path.ignore_resume_networks: 'net_g' is no network; write network_g, network_d or both"
+        assert problem == "path.ignore_resume_networks: 'net_g' is not a network; write network_g or network_d"
 
 
 class TestResumeState:

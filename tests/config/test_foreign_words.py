@@ -1,4 +1,4 @@
-"""Words of traiNNer-redux and neosr: each is answered by the option that does the same here."""
+"""Options of traiNNer-redux and neosr: the message about each names the equivalent here."""
 
 import re
 from typing import Any, ClassVar
@@ -106,7 +106,7 @@ class TestTypes:
                 "network_d.type: no discriminator named 'dunet' is registered; here it is 'UNetDiscriminatorSN'",
             ),
             ("network_d", "unetdiscriminatorsn", "'unetdiscriminatorsn' is registered; did you mean 'UNetDiscriminato"),
-            ("network_d", "RRDBNet", "network_d.type: RRDBNet is no discriminator"),
+            ("network_d", "RRDBNet", "network_d.type: RRDBNet is not a discriminator"),
         ],
     )
     def test_networks(self, tiny_options, network, name, message):

@@ -129,7 +129,7 @@ class TestWarnings:
         [
             ("dist_params", "port", 1234, "dist_params.port: not used"),
             ("val", "pbar", True, "val.pbar: there is no progress bar"),
-            ("path", "log", "logs", "path.log: worked out anew"),
+            ("path", "log", "logs", "path.log: computed"),
         ],
     )
     def test_read_and_not_used(self, tiny_options, section, key, value, text):
@@ -152,7 +152,7 @@ class TestWarnings:
         from gramgan_plugin.models.components import with_defaults
 
         (warning,) = check_options(with_defaults(resolve_options(tiny_options, is_train=True)))
-        assert "worked out anew for each run" in warning
+        assert "computed for each run" in warning
 
 
 class TestThirdParties:

@@ -1,4 +1,4 @@
-"""Every option file that the package brings along."""
+"""Every option file in the package."""
 
 import json
 import re
@@ -139,7 +139,7 @@ def _commands(path: Path) -> list[list[str]]:
         if text.startswith("basicsr "):
             commands.append(text)
         else:
-            commands[-1] += f" {text}"  # goes on
+            commands[-1] += f" {text}"  # a continued line
     return [command.split() for command in commands]
 
 

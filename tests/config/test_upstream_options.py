@@ -43,7 +43,7 @@ class TestOlderNames:
         options = upstream.esrgan()
         options["datasets"]["train"]["use_flip"] = options["datasets"]["train"].pop("use_hflip")
         (warning,) = check_options(options)
-        assert warning.startswith("datasets.train.use_flip: BasicSR 1.4.2 calls it 'use_hflip'")
+        assert warning.startswith("datasets.train.use_flip: an older name; read as 'use_hflip'")
         resolved = resolve_options(options | {"num_gpu": 0}, is_train=True)["datasets"]["train"]
         assert resolved["use_hflip"] is True
         assert "use_flip" not in resolved
@@ -52,7 +52,7 @@ class TestOlderNames:
         options = upstream.esrgan()
         options["datasets"]["train"]["use_flip"] = False
         (warning,) = check_options(options)
-        assert warning == "datasets.train.use_flip: an older name of 'use_hflip', which stands beside it and counts"
+        assert warning == "datasets.train.use_flip: an older name of 'use_hflip', which is given, too, and is used"
 
     def test_paths(self, workdir):
         options = upstream.rrdbnet_psnr()
@@ -78,10 +78,10 @@ class TestRealEsrgan:
     def test_queue_and_batch(self):
         options = upstream.real_esrgan()
         options["datasets"]["train"]["batch_size_per_gpu"] = 7
-        with pytest.raises(OptionError, match=r"^queue_size: 180 is no multiple of batch_size_per_gpu 7"):
+        with pytest.raises(OptionError, match=r"^queue_size: 180 is not a multiple of batch_size_per_gpu 7"):
             check_options(options)
 
     def test_the_crop_that_counts(self):
         options = upstream.real_esrgan()
         options["datasets"]["train"]["gt_size"] = 400
-        assert any(warning.startswith("datasets.train.gt_size: not read here") for warning in check_options(options))
+        assert any(warning.startswith("datasets.train.gt_size: not used here") for warning in check_options(options))

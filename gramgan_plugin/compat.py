@@ -1,4 +1,4 @@
-"""Every workaround for an old dependency: what is broken, where that is reported, and when it can go."""
+"""Every workaround for an old dependency, each with the upstream issue and when it can be removed."""
 
 import importlib.util
 import sys
@@ -6,7 +6,7 @@ import types
 
 FUNCTIONAL_TENSOR = "torchvision.transforms.functional_tensor"
 
-# Why each stands in, for whoever asks `basicsr doctor`.
+# Module -> why it is provided, for `basicsr doctor`.
 REASONS = {FUNCTIONAL_TENSOR: "torchvision 0.17 removed it, and BasicSR 1.4.2 imports it"}
 
 
@@ -15,7 +15,7 @@ def provide_functional_tensor() -> bool:
 
     torchvision 0.17 removed the module ``torchvision.transforms.functional_tensor``; BasicSR 1.4.2, its last
     release, imports it, so that ``import basicsr`` fails (https://github.com/XPixelGroup/BasicSR/issues/663).
-    Can go when a release of BasicSR imports from ``torchvision.transforms.functional``.
+    Remove it when a release of BasicSR imports from ``torchvision.transforms.functional``.
 
     Returns:
         True if the module had to be provided, False if this torchvision still has it.
@@ -32,5 +32,5 @@ def provide_functional_tensor() -> bool:
 
 
 def shims_in_force() -> list[str]:
-    """The names of the modules that this file has put in place of missing ones."""
+    """Return the names of the missing modules that this file has provided."""
     return [name for name in REASONS if hasattr(sys.modules.get(name), "__provided_by__")]

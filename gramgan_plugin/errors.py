@@ -1,7 +1,7 @@
 """The errors that a user's input or machine can cause.
 
-A ``UserError`` ends a command with one line on stderr and the exit code of the class. So does an ``OSError`` for
-which ``os_problem`` has words. Any other exception is a bug of ours and keeps its traceback.
+A ``UserError`` ends a command with one line on stderr and the exit code of the class. So does an ``OSError`` that
+``os_problem`` describes. Any other exception is a bug of ours and keeps its traceback.
 """
 
 import errno
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Bad input: the message names the file or key, says what is wrong and what to do.
+    """Bad input: the message names the file or key, what is wrong and what to do.
 
     ``str(error)`` is one line. The ``basicsr`` command prints it and exits with ``exit_code``.
     """
@@ -24,21 +24,21 @@ class OptionError(UserError):
     """An option file, key or value that cannot be used; the message starts with the key's full path."""
 
 
-class TrainingStopped(UserError):  # noqa: N818  (an end, not a mistake)
-    """Training ended itself, its state saved: losses that are no numbers, or too many unreadable images."""
+class TrainingStopped(UserError):  # noqa: N818  (not an error)
+    """Training stopped itself and saved its state: non-finite losses, or too many unreadable images."""
 
     exit_code = 4
 
 
 class Preempted(UserError):  # noqa: N818
-    """A signal asked the run to stop, and its state is saved: run the same command again (``EX_TEMPFAIL``)."""
+    """A signal stopped the run and its state is saved: run the same command again (``EX_TEMPFAIL``)."""
 
     exit_code = 75
 
 
 _NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|Insufficient memory")
-# What is wrong and what to do, by the system's number. Numbers that only a program's own mistake brings about
-# (EBADF, EINVAL, ...) are missing on purpose.
+# errno -> what is wrong and what to do. Numbers that only a bug of the program can cause (EBADF, EINVAL, ...) are
+# left out on purpose.
 _OS_PROBLEMS = {
     errno.ENOSPC: "no space left on the disk; free some",
     errno.EDQUOT: "the disk quota is used up; free some space",
@@ -60,16 +60,16 @@ _OS_PROBLEMS = {
     errno.EMFILE: "too many open files; raise `ulimit -n`, or lower num_worker_per_gpu",
     errno.ENFILE: "too many open files on this machine; lower num_worker_per_gpu",
 }
-# A write to an open file names none; for the other numbers a missing name means that no file was involved.
+# Writes to an open file raise these without a file name; others without a name are not about a file.
 _NAMELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 
 def os_problem(error: OSError, path: str | Path | None = None) -> str | None:
-    """One line about an error that the user's disks, permissions or limits have caused, or None for any other.
+    """Return one line about an error that the user's disks, permissions or limits have caused; None for any other.
 
     Args:
-        error: what the system reported.
-        path: the file it is about; the one that the error names if None.
+        error: the system's error.
+        path: the file; the one that the error names if None.
     """
     what = _OS_PROBLEMS.get(error.errno or 0)
     name = path if path is not None else error.filename
@@ -79,18 +79,18 @@ def os_problem(error: OSError, path: str | Path | None = None) -> str | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the machine's memory, or a GPU's, is used up."""
+    """Return whether the error means that the machine's or a GPU's memory is used up."""
     kinds = {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, MemoryError) or "OutOfMemoryError" in kinds:
         return True
-    # torch's allocator on the CPU raises plain RuntimeErrors; OpenCV's errors are called `error` and are none.
+    # torch's CPU allocator raises RuntimeErrors; OpenCV raises its own class `error`.
     foreign = isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
     return foreign and _NO_MEMORY.search(str(error)) is not None
 
 
 @contextmanager
 def file_errors(path: str | Path) -> Iterator[None]:
-    """Turn the errors of the block, which reads or writes ``path``, into ``UserError`` where they are the user's.
+    """Turn ``OSError`` of the block, which reads or writes ``path``, into ``UserError`` if the user can fix it.
 
     Example:
         >>> with file_errors("metrics.jsonl"):

@@ -1,4 +1,4 @@
-"""``basicsr quickstart``: the whole way from photos to a tested Gram-GAN, small enough for a laptop's CPU."""
+"""``basicsr quickstart``: from photos to a tested Gram-GAN, small enough for a laptop's CPU."""
 
 import time
 from collections.abc import Callable
@@ -30,66 +30,67 @@ from gramgan_plugin.training.run_folder import open_run_folder
 from gramgan_plugin.utils.io import save_json
 
 FOLDER = Path("experiments/quickstart")
-SECONDS = 300.0  # for it all; slower machines train for fewer iterations
-OF_TESTS = 20.0  # what is left of them for tests and pictures
-OF_LOADING = 1.15  # an iteration with its share of loading, logging and validation, by one without
+SECONDS = 300.0  # time limit in all; slower machines train for fewer iterations
+TEST_SECONDS = 20.0  # of these, for tests and pictures
+LOADING_FACTOR = 1.15  # an iteration takes so many times longer with loading, logging and validation
 L1_ITERATIONS, GRAMGAN_ITERATIONS = 1200, 500
-FEW_GRAMGAN_ITERATIONS = 300  # beside all of the L1 stage's, where not all fits: it can only be as good as its start
+# If not all iterations fit, the stages are shortened in the ratio 1200 : 300, since Gram-GAN needs a good L1 stage.
+FEW_GRAMGAN_ITERATIONS = 300
 LEAST_ITERATIONS = 100
-BATCH, SMALL_BATCH = 8, 4  # of the option file, and where time is short
-OF_SMALL = 0.9  # an iteration of half the batch takes a little more than half the time
-LEAST_L1_ITERATIONS = 400  # and more of half the batch; with fewer the L1 stage may end below bicubic
-REHEARSAL = 6  # iterations that are timed
+BATCH, SMALL_BATCH = 8, 4  # as in the option file, and if time is short
+SMALL_BATCH_FACTOR = 0.9  # an iteration with half the batch takes a little more than half the time
+LEAST_L1_ITERATIONS = 400  # of batch 8; with fewer the L1 stage may end below bicubic
+TIMED_ITERATIONS = 6
 
 Scores = dict[str, dict[str, float]]
 
 
 def run_quickstart(
     folder: Path = FOLDER,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     l1_iterations: int | None = None,
     gramgan_iterations: int | None = None,
 ) -> Scores:
     """Pack the sample photos, train the small L1 stage and Gram-GAN, test both and draw the results.
 
-    Everything goes through the option files that come with the package, as a full run does. Nothing is fetched. Some
-    iterations of each stage are timed first, and both are shortened so that all fits into five minutes.
+    It uses the option files in the package, as a full run does. Nothing is downloaded. Some iterations of each stage
+    are timed first, and both stages are shortened so that everything fits into five minutes.
 
     Args:
-        folder: what it all goes under; an older one is archived.
-        say: told what happens, a line at a time.
-        l1_iterations: length of the L1 stage; None for what fits.
-        gramgan_iterations: length of Gram-GAN's; None for what fits.
+        folder: folder of all results; an existing one is archived.
+        log: called with each line of progress.
+        l1_iterations: length of the L1 stage; None: as many as fit.
+        gramgan_iterations: length of the Gram-GAN stage; None: as many as fit.
 
     Returns:
-        What results.json holds: ``bicubic``, ``l1``, ``gramgan`` -> ``psnr_y``, ``ssim_y`` and ``niqe``, each the
+        The content of results.json: ``bicubic``, ``l1``, ``gramgan`` -> ``psnr_y``, ``ssim_y`` and ``niqe``, each the
         mean over the held-out photos.
 
     Raises:
         UserError: if the folder is in use or cannot be written.
     """
     started = time.perf_counter()
-    with open_run_folder(folder, keep=False, report=lambda _, line: say(line)):
-        say(f"1/5  Packing sample photos into {folder}/data")
+    with open_run_folder(folder, keep=False, report=lambda _, line: log(line)):
+        log(f"1/5  Packing sample photos into {folder}/data")
         data = prepare_sample(folder / "data")
-        l1 = rehearse(_options("train_rrdb_psnr_sample", data, l1_changes(), "val"), folder / "l1")
-        gramgan = rehearse(_options("train_gramgan_sample", data, gramgan_changes(), "val"), folder / "gramgan")
-        say(f"     an iteration takes {l1.seconds:.2f} s in the L1 stage, {gramgan.seconds:.2f} s in Gram-GAN's ({l1})")
-        planned = plan(SECONDS - OF_TESTS - (time.perf_counter() - started), l1.seconds, gramgan.seconds)
+        l1 = time_training(_options("train_rrdb_psnr_sample", data, l1_changes(), "val"), folder / "l1")
+        gramgan = time_training(_options("train_gramgan_sample", data, gramgan_changes(), "val"), folder / "gramgan")
+        log(f"     an iteration takes {l1.seconds:.2f} s in the L1 stage, {gramgan.seconds:.2f} s in Gram-GAN's ({l1})")
+        planned = plan(SECONDS - TEST_SECONDS - (time.perf_counter() - started), l1.seconds, gramgan.seconds)
         iterations, batch = smaller_batches(planned[0]) if l1_iterations is None else (l1_iterations, BATCH)
-        say(f"2/5  Training the L1 stage on {data.sub_images} sub-images, {iterations:,} iterations of batch {batch}")
+        log(f"2/5  Training the L1 stage on {data.sub_images} sub-images, {iterations:,} iterations of batch {batch}")
         _train("train_rrdb_psnr_sample", folder / "l1", data, merge(l1_changes(iterations, batch), l1.options()))
-        left = SECONDS - OF_TESTS - (time.perf_counter() - started)
+        left = SECONDS - TEST_SECONDS - (time.perf_counter() - started)
         fitting = min(GRAMGAN_ITERATIONS, max(LEAST_ITERATIONS, int(left / gramgan.seconds)))
         iterations = fitting if gramgan_iterations is None else gramgan_iterations
-        say(f"3/5  Training Gram-GAN from it, {iterations:,} iterations{_about_vgg()}")
+        log(f"3/5  Training Gram-GAN from it, {iterations:,} iterations{_about_vgg()}")
         start = {"path": {"pretrain_network_g": str(folder / "l1/models/net_g_latest.pth")}}
         changes = merge(merge(gramgan_changes(iterations), gramgan.options()), start)
         _train("train_gramgan_sample", folder / "gramgan", data, changes)
-        say("4/5  Testing both on the held-out photos")
+        log("4/5  Testing both on the held-out photos")
         scores = {stage: _test(folder, stage, data) for stage in ("l1", "gramgan")}
         result = {"bicubic": scores["l1"]["bicubic"], **{stage: scores[stage][stage] for stage in scores}}
-        say("5/5  Drawing")
+        log("5/5  Drawing")
         save_json(result, folder / "results.json")
         (folder / "results.md").write_text(table(result), encoding="utf-8")
         plot_losses(
@@ -97,17 +98,17 @@ def run_quickstart(
             folder / "losses.png",
         )
         write_image(_comparison(folder, data), folder / "comparison.png")
-    say(f"\n{table(result)}\n{_farewell(folder, time.perf_counter() - started)}")
+    log(f"\n{table(result)}\n{_summary(folder, time.perf_counter() - started)}")
     return result
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What a few iterations of a stage have shown.
+class Timing:
+    """The measured speed of a stage.
 
     Attributes:
-        seconds: for an iteration, all in all.
-        speed: the precision and memory layout that were found to be fastest.
+        seconds: time for an iteration, with loading, logging and validation.
+        speed: the fastest precision and memory layout.
     """
 
     seconds: float
@@ -117,18 +118,18 @@ class Rehearsal:
         return f"{self.speed.precision}{', channels-last' if self.speed.channels_last else ''}"
 
     def options(self) -> dict[str, Any]:
-        """What the stage is trained with, so that it is not timed again."""
+        """Return the options with which the stage is trained, so that it is not timed again."""
         return {"train": {"precision": self.speed.precision, "channels_last": self.speed.channels_last}}
 
 
-def rehearse(options: dict[str, Any], folder: Path) -> Rehearsal:
+def time_training(options: dict[str, Any], folder: Path) -> Timing:
     """Time some iterations of a run on random images.
 
     Args:
-        options: the run's; it starts from random weights, and nothing is written.
-        folder: the run's.
+        options: the run's options; it starts from random weights, and nothing is written.
+        folder: the run's folder.
     """
-    fresh = merge(options, {"path": {"pretrain_network_g": None}})  # which does not exist yet
+    fresh = merge(options, {"path": {"pretrain_network_g": None}})  # the file does not exist yet
     opt = resolve_options(fresh, is_train=True, folder=folder) | {"rank": 0, "world_size": 1}
     data, scale = opt["datasets"]["train"], int(opt["scale"])
     with torch.random.fork_rng(devices=[]):
@@ -138,22 +139,22 @@ def rehearse(options: dict[str, Any], folder: Path) -> Rehearsal:
         model.feed_data({"gt": gt, "lq": torch.nn.functional.avg_pool2d(gt, scale)})
         model.optimize_parameters(1)
         seconds = []
-        for iteration in range(2, 2 + REHEARSAL):
+        for iteration in range(2, 2 + TIMED_ITERATIONS):
             start = time.perf_counter()
             model.optimize_parameters(iteration)
             float(model.output.sum())  # waits for a GPU
             seconds.append(time.perf_counter() - start)
-    # The fastest: what else the machine does now is soon over, and too few iterations end below bicubic.
-    return Rehearsal(OF_LOADING * min(seconds), model.speed)
+    # The fastest: other load on the machine may end soon, and with too few iterations the result is below bicubic.
+    return Timing(LOADING_FACTOR * min(seconds), model.speed)
 
 
 def plan(seconds: float, l1: float, gramgan: float) -> tuple[int, int]:
-    """Iterations of the two stages: all of them, or what fits.
+    """Return the numbers of iterations of the two stages: all, or as many as fit.
 
     Args:
-        seconds: for both.
+        seconds: time limit for both stages.
         l1: seconds for an iteration of the L1 stage.
-        gramgan: and of Gram-GAN's.
+        gramgan: seconds for an iteration of the Gram-GAN stage.
 
     >>> plan(260, 0.05, 0.13), plan(260, 0.2, 0.6)
     ((1200, 500), (742, 186))
@@ -167,21 +168,21 @@ def plan(seconds: float, l1: float, gramgan: float) -> tuple[int, int]:
 
 
 def smaller_batches(iterations: int) -> tuple[int, int]:
-    """Iterations and batch of the L1 stage, where so many iterations of the usual batch fit.
+    """Return iterations and batch size of the L1 stage, if so many iterations of the usual batch fit.
 
-    In the same time more iterations of a smaller batch learn more: on the sample photos 679 of batch 8 end 0.40 dB
-    above bicubic, 1,358 of batch 4 0.67 dB.
+    In the same time, more iterations with a smaller batch learn more: on the sample photos 679 with batch 8 end
+    0.40 dB above bicubic, 1,358 with batch 4 end 0.67 dB above.
 
     >>> smaller_batches(1200), smaller_batches(679)
     ((1200, 8), (1222, 4))
     """
     if iterations >= 0.8 * L1_ITERATIONS:
         return iterations, BATCH
-    return int(OF_SMALL * iterations * BATCH / SMALL_BATCH), SMALL_BATCH
+    return int(SMALL_BATCH_FACTOR * iterations * BATCH / SMALL_BATCH), SMALL_BATCH
 
 
 def l1_changes(iterations: int | None = None, batch: int = BATCH) -> dict[str, Any]:
-    """What differs from the option file of the small L1 stage: its length and batch, if others are asked for."""
+    """Return the changes to the option file of the small L1 stage: its length and batch size, if given."""
     changes: dict[str, Any] = {}
     if iterations is not None:
         changes["train"] = {"total_iter": iterations, "scheduler": {"total_steps": iterations + 1}}
@@ -191,7 +192,7 @@ def l1_changes(iterations: int | None = None, batch: int = BATCH) -> dict[str, A
 
 
 def gramgan_changes(iterations: int | None = None) -> dict[str, Any]:
-    """What differs from the option file of the small Gram-GAN: its length, and the VGG term where it can be had."""
+    """Return the changes to the option file of the small Gram-GAN: its length, and the VGG term if it has weights."""
     weights = find_vgg19_weights()
     iterations = GRAMGAN_ITERATIONS if iterations is None else iterations
     train: dict[str, Any] = {
@@ -208,7 +209,7 @@ def gramgan_changes(iterations: int | None = None) -> dict[str, Any]:
 
 
 def table(result: Scores) -> str:
-    """The results as people read them.
+    """Return the results as a text table.
 
     >>> print(table({"bicubic": {"psnr_y": 27.0, "ssim_y": 0.8, "niqe": 7.4}}))
     model     PSNR-Y   SSIM-Y    NIQE (lower is better)
@@ -222,12 +223,12 @@ def table(result: Scores) -> str:
 
 
 def _options(name: str, data: Report, changes: dict[str, Any], phase: str) -> dict[str, Any]:
-    """A shipped option file over the packed photos."""
+    """Return the options of a shipped file for the packed photos."""
     held_out = {"dataroot_gt": str(data.out / "test/GT"), "dataroot_lq": str(data.out / f"test/LQ_x{data.scale}")}
     datasets: dict[str, Any] = {phase: held_out}
     if phase == "val":
         datasets["train"] = {"dataroot_gt": str(data.gt), "dataroot_lq": str(data.lq)}
-        # Few iterations want many points, for the curves and for who watches.
+        # A short run needs frequent log lines, for the curves and for the user.
         changes = merge(changes, {"logger": {"use_tb_logger": False, "print_freq": 20}})
     options = merge(merge(load_options([name]), {"datasets": datasets}), changes)
     check_options(options)
@@ -238,11 +239,11 @@ def _train(name: str, folder: Path, data: Report, changes: dict[str, Any]) -> No
     try:
         train(resolve_options(_options(name, data, changes, "val"), is_train=True, folder=folder))
     except Preempted as error:
-        raise Preempted("stopped by a signal; the next quickstart begins anew") from error
+        raise Preempted("stopped by a signal; the next quickstart starts from the beginning") from error
 
 
 def _test(folder: Path, stage: str, data: Report) -> Scores:
-    """Means of bicubic and of one stage, whose pictures go to ``test_STAGE``."""
+    """Test one stage in ``test_STAGE``, and return the means of it and of bicubic."""
     weights = {"name": stage, "path": {"pretrain_network_g": str(folder / stage / "models/net_g_latest.pth")}}
     out = folder / f"test_{stage}"
     opt = resolve_options(_options("test_sample", data, weights, "test"), is_train=False, folder=out)
@@ -254,7 +255,7 @@ def _test(folder: Path, stage: str, data: Report) -> Scores:
 
 
 def _comparison(folder: Path, data: Report) -> np.ndarray[Any, Any]:
-    """Each held-out photo as bicubic, L1 stage, Gram-GAN and GT, one below the other."""
+    """Draw a row for each held-out photo: bicubic, L1 stage, Gram-GAN and GT."""
     rows = []
     for gt in sorted((data.out / "test/GT").iterdir()):
         pictures = {
@@ -271,11 +272,11 @@ def _comparison(folder: Path, data: Report) -> np.ndarray[Any, Any]:
 def _about_vgg() -> str:
     weights = find_vgg19_weights()
     if weights is None:
-        return ", without the VGG term: this machine has no VGG19 weights yet, and nothing is fetched here"
+        return ", without the VGG term: this machine has no VGG19 weights yet, and nothing is downloaded here"
     return f", with the VGG term, from {weights}"
 
 
-def _farewell(folder: Path, seconds: float) -> str:
+def _summary(folder: Path, seconds: float) -> str:
     return f"""Done in {seconds / 60:.1f} minutes. In {folder}:
   comparison.png   the held-out photos, side by side
   losses.png       the loss curves

@@ -1,4 +1,4 @@
-"""The one file that names BasicSR's registries: how a name is looked up there, and third parties' modules."""
+"""Access BasicSR's registries, and import the modules of third parties."""
 
 import importlib
 import sys
@@ -14,7 +14,7 @@ KINDS = ("arch", "loss", "model", "dataset", "metric")
 
 
 def registries() -> dict[str, Any]:
-    """BasicSR's registries by kind (``arch``, ``loss``, ``model``, ``dataset``, ``metric``)."""
+    """Return BasicSR's registries by kind (``arch``, ``loss``, ``model``, ``dataset``, ``metric``)."""
     from basicsr.utils import registry
 
     return {kind: getattr(registry, f"{kind.upper()}_REGISTRY") for kind in KINDS}
@@ -23,9 +23,9 @@ def registries() -> dict[str, Any]:
 def load_plugins(modules: Iterable[str] = ()) -> None:
     """Import third parties' modules, which register their classes on import.
 
-    Those that installed packages announce under the entry-point group ``basicsr.plugins`` come first, then
-    ``modules``, which may also lie in the working directory. An option file cannot name a module: opening one must
-    not run code.
+    The modules that installed packages declare in the entry-point group ``basicsr.plugins`` are imported first, then
+    ``modules``, which may also be in the working directory. An option file cannot name a module, since reading one
+    must not run code.
 
     Raises:
         OptionError: if a module cannot be imported.
@@ -33,8 +33,8 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
     modules = list(modules)
     if modules and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
-    announced = [entry.value.partition(":")[0] for entry in entry_points(group="basicsr.plugins")]
-    for name in [*announced, *modules]:
+    declared = [entry.value.partition(":")[0] for entry in entry_points(group="basicsr.plugins")]
+    for name in [*declared, *modules]:
         try:
             importlib.import_module(name)
         except ImportError as error:
@@ -42,23 +42,23 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
 
 
 def registered(kind: str) -> Iterator[tuple[str, Any, str]]:
-    """What is registered under ``kind``: (name, class or function, top-level package), sorted by name."""
+    """Yield (name, class or function, top-level package) of each member of a registry, sorted by name."""
     for name, member in sorted(registries()[kind]):
         yield name, member, member.__module__.partition(".")[0]
 
 
 def lookup(kind: str, name: str, key: str) -> Any:
-    """The class or function registered as ``name``.
+    """Return the class or function registered as ``name``.
 
-    BasicSR registers a few of its own under ``NAME_basicsr``; those are found by their plain name, as there.
+    BasicSR registers a few of its classes as ``NAME_basicsr``; as there, they are also found as ``NAME``.
 
     Args:
         kind: one of ``KINDS``.
-        name: the registered name, as an option file has it under ``type``.
-        key: where the name stands, for the message (``train.pixel_opt.type``).
+        name: the registered name, the ``type`` in an option file.
+        key: full path of the key, for the message (``train.pixel_opt.type``).
 
     Raises:
-        OptionError: if nothing of that name is registered; the message offers the nearest names.
+        OptionError: if the name is not registered; the message shows the nearest names.
     """
     members = dict(iter(registries()[kind]))
     for candidate in (name, f"{name}_basicsr"):

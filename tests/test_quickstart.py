@@ -109,13 +109,13 @@ class TestChanges:
         assert l1_changes(7)["train"] == {"total_iter": 7, "scheduler": {"total_steps": 8}}
 
     def test_a_signal(self, workdir, monkeypatch):
-        """There is no checkpoint that a quickstart would go on from."""
+        """A quickstart has no checkpoint to resume from."""
 
         def preempted(options: object) -> None:
             raise Preempted("stopped by SIGTERM; run the same command again with --auto_resume to go on")
 
         monkeypatch.setattr(module, "train", preempted)
-        with pytest.raises(Preempted, match=r"^stopped by a signal; the next quickstart begins anew$"):
+        with pytest.raises(Preempted, match=r"^stopped by a signal; the next quickstart starts from the beginning$"):
             run_quickstart(workdir / "quickstart")
 
 

@@ -12,11 +12,11 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "check",
         help="check option files and the data that they name",
-        description="Checks option files as train and test do before they start: keys, types, values, sizes, files. "
-        "Every mistake is one line; the exit code is 2 if there is one.",
+        description="Check option files as train and test do before they start: keys, types, values, sizes, files. "
+        "Each mistake is one line; the exit code is 2 if there are any.",
     )
     add_option_arguments(parser)
-    parser.add_argument("--no-files", action="store_true", help="do not look at the files and folders named")
+    parser.add_argument("--no-files", action="store_true", help="do not check the files and folders named")
     parser.add_argument(
         "--resolve", type=Path, metavar="OUT", help="write one flat option file, which BasicSR's own loader reads, too"
     )
@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check, and print that all is well."""
+    """Check the options, and print that there are no mistakes."""
     options = checked_options(arguments, with_files=not arguments.no_files)
     from gramgan_plugin.config.flat import write_flat
     from gramgan_plugin.utils.text import printable

@@ -1,4 +1,4 @@
-"""``basicsr completion SHELL``: a script that completes commands, options and option files with the Tab key."""
+"""``basicsr completion SHELL``: print a script that completes commands, options and option files."""
 
 import argparse
 from importlib.resources import files
@@ -12,7 +12,7 @@ HOW = {
     "zsh": 'eval "$(basicsr completion zsh)" in ~/.zshrc, after compinit',
     "fish": "basicsr completion fish > ~/.config/fish/completions/basicsr.fish",
 }
-FOLDERS = ("DIR", "PHOTOS")  # what arguments that take one show in the help
+FOLDERS = ("DIR", "PHOTOS")  # metavars of arguments that are folders
 
 
 def add_parser(subparsers: Any) -> None:
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The script for a parser, which is changed in passing.
+    """Return the completion script of a parser, which is modified.
 
     Args:
         parser: of the whole command line.
@@ -48,20 +48,20 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
         import shtab
     except ImportError as error:
         raise UserError("shell completion needs the package shtab: pip install 'shtab>=1.9,<2'") from error
-    _say_what_arguments_take(parser, shtab)
+    _mark_arguments(parser, shtab)
     script: str = shtab.complete(parser, shell)
-    # A long option with one dash has a switch of its own in fish.
+    # Fish has a separate switch for long options with one dash.
     return script.replace(" -s opt ", " -o opt ") if shell == "fish" else script
 
 
-def _say_what_arguments_take(parser: argparse.ArgumentParser, shtab: Any) -> None:
-    """Mark arguments as option files, folders or other files, down to the innermost parser."""
+def _mark_arguments(parser: argparse.ArgumentParser, shtab: Any) -> None:
+    """Mark the arguments of a parser and its subparsers as option files, folders or other files."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for entry in action._choices_actions:
                 below = action.choices[entry.dest]
-                below.description = entry.help  # the short one is what shells show
-                _say_what_arguments_take(below, shtab)
+                below.description = entry.help  # shells show the short one
+                _mark_arguments(below, shtab)
         elif action.dest == "opt":
             action.complete = _option_files(shtab)  # type: ignore[attr-defined]
         elif action.type is Path:
@@ -71,11 +71,11 @@ def _say_what_arguments_take(parser: argparse.ArgumentParser, shtab: Any) -> Non
 
 
 def _option_files(shtab: Any) -> dict[str, Any]:
-    """The shipped option files' names, and the YAML files and folders of the working directory."""
+    """Return shell code that lists the shipped option files, and YAML files of the working directory."""
     entries = files("gramgan_plugin.options").iterdir()
     shipped = " ".join(sorted(entry.name for entry in entries if entry.name.endswith(".yml")))
     local = shtab.glob("*.yml", "*.yaml")
-    # The names end in _file: shtab's bash then treats what comes out as file names.
+    # The names end in _file: shtab's bash then treats the output as file names.
     bash = f"""
 _basicsr_option_file() {{
   compgen -W "{shipped}" -- "$1"

@@ -1,4 +1,4 @@
-"""``basicsr doctor``: versions, devices, weights and disks; what is wrong, why, and what to do."""
+"""``basicsr doctor``: check versions, devices, weights and disks; report what is wrong, why, and what to do."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ BAD_INPUT = 2
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser(
-        "doctor", help="examine this machine: what a run has, lacks, and what to do about it", description=__doc__
+        "doctor", help="check this machine: what a run needs, what is wrong, and what to do", description=__doc__
     )
     parser.add_argument(
         "-opt",
@@ -29,23 +29,23 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="examine what this option file needs, too; more than one are merged as for training",
+        help="also check what this option file needs; several files are merged as for training",
     )
     add_plugin_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--dir", type=Path, default=Path(), metavar="DIR", help="examine as if started in this folder")
+    parser.add_argument("--dir", type=Path, default=Path(), metavar="DIR", help="check as if started in this folder")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Examine and report.
+    """Check this machine and print the findings.
 
     Returns:
         0, or 2 if there is a problem.
     """
     if not arguments.dir.is_dir():
         raise UserError(f"--dir {arguments.dir}: no such folder")
-    # What packages print while they are imported is no part of the report.
+    # Packages may print while they are imported; that does not belong to the report.
     with chdir(arguments.dir), redirect_stdout(sys.stderr):
         sections = _examine(arguments)
     levels = [finding.level for members in sections.values() for finding in members]
@@ -77,7 +77,7 @@ def _examine(arguments: argparse.Namespace) -> "dict[str, list[Finding]]":
 
 
 def _option_files(arguments: argparse.Namespace) -> "Iterator[Finding]":
-    """What is wrong with the option files, and on what their data and weights lie."""
+    """Yield the problems of the option files, and the places of their data and weights."""
     from gramgan_plugin.diagnostics.diagnosis import ok, problem, warning
     from gramgan_plugin.diagnostics.storage import dataroots
     from gramgan_plugin.diagnostics.weights import named_weights
@@ -89,18 +89,18 @@ def _option_files(arguments: argparse.Namespace) -> "Iterator[Finding]":
         from gramgan_plugin.config.file_checks import check_files
         from gramgan_plugin.config.load import load_options
         from gramgan_plugin.registries import load_plugins
-    except Exception as error:  # whatever is wrong with it stands under `software`
-        fact = f"not examined: {type(error).__name__}: {error}"
-        yield problem("option file", fact, "its check needs BasicSR", "mend the packages first")
+    except Exception as error:  # the problem is reported under `software`
+        fact = f"not checked: {type(error).__name__}: {error}"
+        yield problem("option file", fact, "its check needs BasicSR", "fix the packages first")
         return
     options: dict[str, Any] = {}
     try:
         load_plugins(arguments.plugin)
         options = load_options(arguments.opt)
         for line in check_options(options):
-            yield warning("option file", line, "it is not used as it stands", "correct or remove it")
+            yield warning("option file", line, "it has no effect as it is", "correct or remove it")
         for line in check_files(options):
-            yield warning("option file", line, "a run leaves it out or fails at it", "mend what the line names")
+            yield warning("option file", line, "a run skips it or fails at it", "fix what the line names")
         yield ok("option file", f"{' and '.join(arguments.opt)}: nothing to correct")
     except OptionError as error:
         for line in str(error).splitlines():

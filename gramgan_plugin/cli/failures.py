@@ -1,4 +1,4 @@
-"""Which exceptions the user can mend, and the line that reports them. Imports nothing heavy."""
+"""The lines that report exceptions that the user can fix. Imports nothing heavy."""
 
 import re
 
@@ -8,24 +8,24 @@ from gramgan_plugin.utils.text import first_line
 LESS_MEMORY = {
     "train": "lower datasets.train.batch_size_per_gpu or gt_size, or set train.precision: bf16",
     "test": "set val.tile, or num_gpu: 0 to use the machine's own memory",
-    "prepare": "take the largest photos out, or cut them first",
+    "prepare": "remove the largest photos, or cut them first",
 }
 # torch reports these as plain RuntimeErrors.
 NO_SHARED_MEMORY = re.compile(r"shared memory|</?torch_\d+")
 WORKER_KILLED = re.compile(r"DataLoader worker \(pid \d+\) is killed by signal: (Killed|Bus error)")
-# What torch refuses under `deterministic: true`.
+# Operations that torch refuses under `deterministic: true`.
 NOT_DETERMINISTIC = re.compile(r"^(?P<operation>\S+) does not have a deterministic implementation")
 CUBLAS_NOT_DETERMINISTIC = re.compile(r"not deterministic because it uses CuBLAS")
-# What LMDB raises over a file that is damaged; its other errors are misuse.
+# LMDB's errors for damaged files; its other errors are misuse.
 DAMAGED_LMDB = {"CorruptedError", "InvalidError", "VersionMismatchError", "PageNotFoundError", "DiskError"}
 
 
 def explain(error: BaseException, command: str) -> list[str] | None:
-    """The lines about an error that the user can mend, or None if it is a bug of ours.
+    """Return the lines about an error that the user can fix, or None if it is a bug of ours.
 
     Args:
-        error: what ended the command.
-        command: the subcommand, for advice that fits it.
+        error: the exception that ended the command.
+        command: the subcommand, which decides on the advice.
     """
     if isinstance(error, UserError):
         return str(error).splitlines()
@@ -40,15 +40,15 @@ def explain(error: BaseException, command: str) -> list[str] | None:
         ]
     if isinstance(error, RuntimeError) and (refused := NOT_DETERMINISTIC.match(line)):
         return [
-            f"deterministic: torch computes {refused['operation']} in no order that is always the same on this device; "
-            "set `deterministic: false`, or do without what uses it"
+            f"deterministic: torch has no deterministic {refused['operation']} on this device; "
+            "set `deterministic: false`, or turn off what uses it"
         ]
     if isinstance(error, RuntimeError) and CUBLAS_NOT_DETERMINISTIC.search(line):
         return ["deterministic: the environment variable CUBLAS_WORKSPACE_CONFIG must be :4096:8 or :16:8; unset it"]
     if type(error).__module__.startswith("lmdb") and type(error).__name__ in DAMAGED_LMDB:
         return [f"a damaged LMDB ({line}); prepare it again"]
     if isinstance(error, RuntimeError) and "Could not determine home directory" in line:  # pathlib's
-        return ["a path begins with ~ and the name of a user whom this machine does not know; write the whole path"]
+        return ["a path begins with ~ and a user name that this machine does not have; write the whole path"]
     if isinstance(error, OSError):
         problem = os_problem(error)
         return None if problem is None else [problem]
@@ -56,7 +56,7 @@ def explain(error: BaseException, command: str) -> list[str] | None:
 
 
 def _message(error: BaseException) -> str:
-    """Return an error's message in one line; of one from a loading process, its message there."""
+    """Return an error's message in one line; for an error in a loading process, the message of that error."""
     line = first_line(error)
     if line.startswith("Caught ") and "DataLoader worker process" in line:
         return re.sub(r"^[\w.]+: ", "", str(error).strip().splitlines()[-1])

@@ -1,4 +1,4 @@
-"""``basicsr list [KIND] [NAME]``: what option files can name."""
+"""``basicsr list [KIND] [NAME]``: show what option files can name."""
 
 import argparse
 import inspect
@@ -14,14 +14,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "list", help="show registered networks, losses, models, datasets, metrics", description=__doc__
     )
-    parser.add_argument("kind", nargs="?", choices=KINDS, help="only these")
-    parser.add_argument("name", nargs="?", help="show this one's options")
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="show only this kind")
+    parser.add_argument("name", nargs="?", help="show the options of this class")
     add_plugin_argument(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print names with their package, or one name with its options."""
+    """Print the names with their packages, or one name with its options."""
     import basicsr  # noqa: F401  (its registries fill on import)
 
     from gramgan_plugin.registries import load_plugins, lookup, registered

@@ -1,4 +1,4 @@
-"""The ``basicsr`` command: finds the subcommand, runs it, and turns errors into one line and an exit code."""
+"""The ``basicsr`` command: run a subcommand, and turn an error into one line and an exit code."""
 
 import argparse
 import importlib
@@ -34,9 +34,9 @@ DESCRIPTION = "Train and test super-resolution networks with BasicSR and the Gra
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(prog="basicsr", description=DESCRIPTION)
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the versions of what runs, and exit")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the versions of the packages, and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(f"gramgan_plugin.cli.{name}").add_parser(commands)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 2 bad input, 3 some inputs failed, 4 training stopped itself, 75 training was stopped by
-        a signal and can go on, 130 interrupted. A bug of ours raises.
+        a signal and can be resumed, 130 interrupted. A bug of ours raises.
     """
     arguments = build_parser().parse_args(argv)
     set_openmp()
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Version(argparse.Action):
-    """Looks the versions up when they are asked for, in the packages' metadata: importing torch takes seconds."""
+    """Prints the versions in the packages' metadata, since importing torch takes seconds."""
 
     def __call__(self, parser: argparse.ArgumentParser, *arguments: Any) -> None:
         basicsr, torch = (_installed(name) for name in ("basicsr", "torch"))
@@ -88,9 +88,9 @@ def _installed(name: str) -> str:
 
 
 def _add_verbose(parser: argparse.ArgumentParser, default: Any = argparse.SUPPRESS) -> None:
-    """Add ``--verbose`` to a parser and those below it: it may stand before and after the subcommand.
+    """Add ``--verbose`` to a parser and its subparsers: it may be given before or after the subcommand.
 
-    Only the outermost has a default, since those below would overwrite what stands before them.
+    Only the outermost has a default, since a subparser's default would overwrite the given value.
     """
     parser.add_argument(
         "--verbose", action="store_true", default=default, help="show the traceback of an error instead of one line"

@@ -1,4 +1,4 @@
-"""The arguments that every command over an option file takes, named as upstream's users know them."""
+"""The arguments of all commands that read option files, with upstream's names."""
 
 import argparse
 import os
@@ -14,8 +14,8 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="FILE",
-        help="option file (YAML), from the working directory or one that the package brings along; "
-        "given more than once, later ones are merged over earlier ones",
+        help="option file (YAML), in the working directory or in the package; may be given several times: later files "
+        "are merged over earlier ones",
     )
     parser.add_argument(
         "--force_yml",
@@ -36,8 +36,8 @@ def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE",
-        help="import a module that registers classes of its own; packages can announce theirs under the entry-point "
-        "group basicsr.plugins",
+        help="import a module that registers classes; packages can declare theirs in the entry-point group "
+        "basicsr.plugins",
     )
 
 
@@ -52,15 +52,15 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 def checked_options(
     arguments: argparse.Namespace, *, is_train: bool | None = None, with_files: bool = True
 ) -> dict[str, Any]:
-    """The merged options of a command line, once they are found right; warnings go to stderr.
+    """Return the merged options of a command line after checking them; print warnings to stderr.
 
     Args:
         arguments: with ``opt``, ``force_yml`` and ``plugin``.
-        is_train: whether they are to train; None takes it from whether they have a section ``train``.
-        with_files: whether the files and folders named have to be there.
+        is_train: whether the options are for training; None: if they have a section ``train``.
+        with_files: whether to check files and folders.
 
     Raises:
-        OptionError: one line a problem.
+        OptionError: one line per problem.
     """
     import basicsr  # noqa: F401  (its registries fill on import)
 
@@ -74,7 +74,7 @@ def checked_options(
     resumed = getattr(arguments, "auto_resume", False)
 
     def warn(line: str) -> None:
-        if os.environ.get("RANK", "0") == "0":  # of several processes one is enough
+        if os.environ.get("RANK", "0") == "0":  # one of several processes is enough
             print(f"basicsr {arguments.command}: warning: {printable(line)}", file=sys.stderr)
 
     check_all(options, warn, is_train=is_train, with_files=with_files, resumed=resumed)
@@ -82,10 +82,10 @@ def checked_options(
 
 
 def read_options(arguments: argparse.Namespace, *, is_train: bool) -> dict[str, Any]:
-    """The checked and resolved options that a command line asks for.
+    """Return the checked and resolved options of a command line.
 
     Raises:
-        OptionError: one line a problem.
+        OptionError: one line per problem.
     """
     options = checked_options(arguments, is_train=is_train)
     from gramgan_plugin.config.resolve import resolve_options

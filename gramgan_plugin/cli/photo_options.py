@@ -1,4 +1,4 @@
-"""The arguments that every command that reads photos takes."""
+"""The arguments of all commands that read photos."""
 
 import argparse
 
@@ -7,7 +7,7 @@ SOME_FAILED = 3  # exit code: done, but without some photos
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers`` and ``--on-error``."""
-    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: as many as processors)")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: one per processor)")
     parser.add_argument(
         "--on-error",
         choices=("stop", "skip"),

@@ -1,4 +1,4 @@
-"""``basicsr plot RUN [RUN ...]``: curves of a run, or of several to compare."""
+"""``basicsr plot RUN [RUN ...]``: draw the curves of one run, or compare several."""
 
 import argparse
 from pathlib import Path
@@ -20,8 +20,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "plot",
         help="draw a run's losses and metrics, or compare runs",
-        description="Draws what runs have logged: of one run, curves of a kind together; of several, a panel for each "
-        "curve with a colour for each run.",
+        description="Draw what runs have logged. One run: similar curves share a panel. Several runs: a panel for each "
+        "curve, a colour for each run.",
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder, its name in {RUNS}/, or a {FILE}"
@@ -36,14 +36,14 @@ def add_parser(subparsers: Any) -> None:
         "--metrics", nargs="+", default=[], metavar="NAME", help="only these curves, such as l_g_pix 'grad_*' psnr"
     )
     parser.add_argument(
-        "--smooth", type=_at_least_one, default=1, metavar="N", help="draw means over N logged points, the points faint"
+        "--smooth", type=_at_least_one, default=1, metavar="N", help="draw means over N logged points, the points pale"
     )
-    parser.add_argument("--csv", action="store_true", help="write the curves as a table, too, beside the picture")
+    parser.add_argument("--csv", action="store_true", help="also write the curves as a table beside the picture")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw, and print where the picture is."""
+    """Draw the curves, and print where the picture is."""
     from gramgan_plugin.training.curves import read_metrics, write_csv
     from gramgan_plugin.training.plots import plot_runs
     from gramgan_plugin.utils.text import printable
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def find_metrics(run: Path) -> Path:
-    """The metrics.jsonl of a run that is named as on the command line.
+    """Return the metrics.jsonl of a run: a folder, a name in experiments/, or the file itself.
 
     Raises:
         UserError: if there is no such run, or it has logged nothing yet.
@@ -87,7 +87,7 @@ def find_metrics(run: Path) -> Path:
 
 
 def labels(files: list[Path]) -> list[str]:
-    """A label for each run: its folder's name, or as much of the path as distinguishes them.
+    """Return a label for each run: its folder's name, or as much of its path as is needed to distinguish them.
 
     >>> labels([Path("experiments/a/metrics.jsonl"), Path("experiments/b/metrics.jsonl")])
     ['a', 'b']
@@ -103,10 +103,10 @@ def labels(files: list[Path]) -> list[str]:
 
 
 def _selected(found: "dict[str, Metrics]", patterns: list[str]) -> "dict[str, Metrics]":
-    """Of each run, the curves that the patterns mean.
+    """Return the curves of each run that match the patterns.
 
     Raises:
-        UserError: if a pattern means none.
+        UserError: if a pattern matches none.
     """
     from gramgan_plugin.training.curves import Metrics, matching
 

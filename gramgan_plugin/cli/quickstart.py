@@ -1,4 +1,4 @@
-"""``basicsr quickstart``."""
+"""``basicsr quickstart``: train and test a small Gram-GAN on sample photos."""
 
 import argparse
 from typing import Any
@@ -9,14 +9,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "quickstart",
         help="train and test a small Gram-GAN on sample photos, in a few minutes",
-        description="Packs sample photos, trains a small L1 stage and a small Gram-GAN, tests both, and leaves the "
-        "results under experiments/quickstart. Downloads nothing.",
+        description="Pack sample photos, train a small L1 stage and a small Gram-GAN, test both, and write the results "
+        "to experiments/quickstart. Nothing is downloaded.",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it all."""
+    """Run the quickstart."""
     import basicsr  # noqa: F401  (its registries fill on import)
 
     from gramgan_plugin.quickstart import run_quickstart

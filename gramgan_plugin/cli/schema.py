@@ -1,4 +1,4 @@
-"""``basicsr schema``."""
+"""``basicsr schema``: print the JSON schema of option files, or docs/options.md."""
 
 import argparse
 import json
@@ -12,16 +12,16 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "schema",
         help="print the JSON schema of option files, for editors",
-        description="Prints the JSON schema (draft 2020-12) of option files. Editors complete and explain keys by it: "
+        description="Print the JSON schema (draft 2020-12) of option files. Editors complete and explain keys with it: "
         "with yaml-language-server, `# yaml-language-server: $schema=FILE` as an option file's first line.",
     )
-    parser.add_argument("--markdown", action="store_true", help="print the same as a page to read (docs/options.md)")
+    parser.add_argument("--markdown", action="store_true", help="print the same in Markdown (docs/options.md)")
     add_plugin_argument(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print it."""
+    """Print the schema or the page."""
     import basicsr  # noqa: F401  (its registries fill on import)
 
     from gramgan_plugin.config.json_schema import json_schema

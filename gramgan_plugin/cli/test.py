@@ -1,4 +1,4 @@
-"""Test a network on benchmark sets. Code 3: some images could not be measured, and are left out of the means."""
+"""Test a network on benchmark sets. Exit code 3: some images could not be measured and are not in the means."""
 
 import argparse
 from pathlib import Path
@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Test, and print the table."""
+    """Test the network, and print the table."""
     opt = read_options(arguments, is_train=False)
     from gramgan_plugin.evaluation.benchmark import markdown_table, run_benchmark
     from gramgan_plugin.training import distributed
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     with distributed.joined(opt["launcher"], use_gpus=opt["num_gpu"] > 0) as (opt["rank"], opt["world_size"]):
         if opt["rank"] == 0:
             folder = Path(opt["path"]["results_root"])
-            # The other processes have nothing to share in yet: a test wraps no network for several devices.
+            # The other processes do nothing: testing does not use several devices.
             opt["dist"] = False
             moved: list[str] = []  # before there is a log
             with (

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for a run: facts for ``basicsr doctor``, each with a reason and a cure if bad.
+"""The checks of ``basicsr doctor``: facts about this machine, and for each problem a reason and a cure.
 
-Nothing here raises because something is absent or broken: that is what it reports.
+The checks report what is missing or broken and do not raise.
 """

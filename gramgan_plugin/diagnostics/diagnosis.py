@@ -1,4 +1,4 @@
-"""One finding, and gathering them from checks that may themselves fail."""
+"""Findings, and a function that collects them from checks that may fail."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from gramgan_plugin.utils.text import first_line
 
 
 class Level(StrEnum):
-    """How bad a finding is."""
+    """The level of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -20,11 +20,11 @@ class Finding:
     """A fact about the machine.
 
     Attributes:
-        topic: what it is about: a package, a device, a file.
-        level: how bad it is.
+        topic: its subject: a package, a device, a file.
+        level: whether it is a problem.
         fact: what was found.
-        reason: why that is bad; empty if it isn't.
-        cure: what to do about it; empty if there is nothing to do.
+        reason: why that is a problem; empty if it is not.
+        cure: what to do; empty if there is nothing to do.
     """
 
     topic: str
@@ -35,31 +35,31 @@ class Finding:
 
 
 def ok(topic: str, fact: str) -> Finding:
-    """Return a finding that is as it should be."""
+    """Return a finding that is no problem."""
     return Finding(topic, Level.OK, fact)
 
 
 def warning(topic: str, fact: str, reason: str, cure: str) -> Finding:
-    """Return a finding that will hurt some runs."""
+    """Return a finding that is a problem for some runs."""
     return Finding(topic, Level.WARNING, fact, reason, cure)
 
 
 def problem(topic: str, fact: str, reason: str, cure: str) -> Finding:
-    """Return a finding that keeps runs from working."""
+    """Return a finding with which runs cannot work."""
     return Finding(topic, Level.PROBLEM, fact, reason, cure)
 
 
 def examine(topic: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return what a check finds; its failure is a finding, too.
+    """Return the findings of a check; if it fails, return that as a finding.
 
     >>> examine("disk", lambda: 1 / 0)[0].fact
-    'cannot be examined: ZeroDivisionError: division by zero'
+    'cannot be checked: ZeroDivisionError: division by zero'
     """
     try:
         return list(check())
     except Exception as error:
-        fact = f"cannot be examined: {named(error)}"
-        return [warning(topic, fact, "the check itself failed", "see whether the other findings explain it")]
+        fact = f"cannot be checked: {named(error)}"
+        return [warning(topic, fact, "the check itself failed", "check whether the other findings explain it")]
 
 
 def named(error: BaseException) -> str:

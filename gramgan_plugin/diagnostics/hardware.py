@@ -1,4 +1,4 @@
-"""The devices that a run computes on."""
+"""Check the devices that a run computes on."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gramgan_plugin.diagnostics.diagnosis import Finding, named, ok, problem, warning
 from gramgan_plugin.utils.system import bf16_instructions, usable_cores
 
-# What torch's threads go by; unless the user sets them, `basicsr` does.
+# The settings of torch's threads; `basicsr` sets them unless the user does.
 OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 MIB, GIB = 2**20, 2**30
 SHARED_MEMORY = Path("/dev/shm")
@@ -25,7 +25,7 @@ class Gpu(NamedTuple):
 
 
 def devices() -> Iterator[Finding]:
-    """GPUs, the CPU, and the memory through which data loaders hand over their batches."""
+    """Yield findings about GPUs, the CPU, and the shared memory of the data loaders."""
     yield from _gpus()
     yield _cpu()
     yield from _shared_memory()
@@ -35,9 +35,9 @@ def _gpus() -> Iterator[Finding]:
     try:
         torch = import_torch()
         found = list(gpus(torch))
-    except Exception as error:  # a broken driver or build raises whatever it likes
+    except Exception as error:  # a broken driver or build can raise anything
         cure = "update the NVIDIA driver, or set num_gpu: 0"
-        yield problem("GPU", f"cannot be asked: {named(error)}", "runs take all GPUs found", cure)
+        yield problem("GPU", f"cannot be checked: {named(error)}", "runs use all GPUs found", cure)
         return
     for number, gpu in enumerate(found):
         bf16 = "bf16" if gpu.bf16 else "no bf16 in hardware, keep train.precision: fp32"
@@ -48,10 +48,10 @@ def _gpus() -> Iterator[Finding]:
         yield ok("GPU", "none; runs use the CPU")
     elif torch.version.cuda is None:
         cure = "install a build of torch with CUDA (https://pytorch.org/get-started)"
-        yield warning("GPU", "not used", "this torch was built for the CPU alone", cure)
+        yield warning("GPU", "not used", "this torch was built for the CPU only", cure)
     else:
         reason = f"torch, built for CUDA {torch.version.cuda}, sees none of this machine's GPUs"
-        cure = "update the NVIDIA driver, see that CUDA_VISIBLE_DEVICES is not empty; in docker: --gpus all"
+        cure = "update the NVIDIA driver, check that CUDA_VISIBLE_DEVICES is not empty; in docker: --gpus all"
         yield warning("GPU", "not used", reason, cure)
 
 
@@ -69,7 +69,7 @@ def _cpu() -> Finding:
         cure = (
             f"set OMP_NUM_THREADS={cores.count}" if "OMP_NUM_THREADS" in os.environ else "leave the choice to basicsr"
         )
-        return warning("CPU", fact, "more threads than cores wait for each other", cure)
+        return warning("CPU", fact, "more threads than cores slow each other down", cure)
     return ok("CPU", fact)
 
 
@@ -88,7 +88,7 @@ def _shared_memory() -> Iterator[Finding]:
     yield warning(
         "shared memory",
         fact,
-        "data loaders hand over their batches in it, and are killed when it is full",
+        "data loaders pass their batches through it, and are killed when it is full",
         "docker run --shm-size=1g, or datasets.train.num_worker_per_gpu: 0",
     )
 
@@ -101,22 +101,22 @@ def import_torch() -> Any:
 
 
 def gpus(torch: Any) -> Iterator[Gpu]:
-    """Yield the CUDA devices that torch sees."""
+    """Yield the CUDA devices that torch finds."""
     if not torch.cuda.is_available():
         return
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
-        # Ampere, of compute capability 8, is the first with bf16 in hardware.
+        # Ampere, with compute capability 8, is the first generation with bf16 in hardware.
         yield Gpu(properties.name, properties.total_memory, properties.major >= 8)
 
 
 def has_nvidia_driver() -> bool:
-    """Return whether this machine seems to have an NVIDIA GPU, whatever torch sees of it."""
+    """Return whether this machine seems to have an NVIDIA GPU, even if torch does not find it."""
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def torch_threads() -> int | str:
-    """Threads that torch computes with."""
+    """Return the number of threads that torch computes with, or "unknown"."""
     try:
         return int(import_torch().get_num_threads())
     except Exception:  # torch itself is reported elsewhere
@@ -124,7 +124,7 @@ def torch_threads() -> int | str:
 
 
 def shared_memory() -> int | None:
-    """Free bytes of shared memory, or None where there is no such thing."""
+    """Return the free bytes of shared memory, or None if the system has none."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free
     except OSError:

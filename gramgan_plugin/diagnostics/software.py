@@ -1,4 +1,4 @@
-"""Python, the packages and whether they work together."""
+"""Check Python, the packages and whether they work together."""
 
 import importlib
 import os
@@ -16,43 +16,43 @@ from gramgan_plugin.version import __version__
 OURS = "gramgan-plugin"
 PYTHONS = ((3, 11), (3, 12))
 
-# What is imported, the distributions that provide it (the first is the one to install), and what it is for.
+# Module -> distributions that provide it (the first is the one to install), and its purpose.
 MODULES = {
     "torch": (("torch",), "everything is computed with it"),
     "torchvision": (("torchvision",), "BasicSR and the VGG19 weights need it"),
     "numpy": (("numpy",), "images are numpy arrays"),
     "cv2": (
         ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
-        "images are decoded by it",
+        "images are decoded with it",
     ),
     "lmdb": (("lmdb",), "training sets are LMDBs"),
     "faiss": (("faiss-cpu", "faiss-gpu"), "the search for texture patches uses it"),
-    "tensorboard": (("tensorboard", "tb-nightly"), "logger.use_tb_logger writes for it"),
+    "tensorboard": (("tensorboard", "tb-nightly"), "logger.use_tb_logger needs it"),
     "basicsr": (("basicsr",), "networks, metrics and models come from it"),
 }
-# Modules without which only a part does not work.
+# Modules that only some features need -> the alternative to installing them.
 OPTIONAL = {"tensorboard": "set logger.use_tb_logger: false, or "}
 CURES = {
-    "torchvision": "install a pair made for each other: pip install --upgrade --force-reinstall torch torchvision",
+    "torchvision": "install versions that fit each other: pip install --upgrade --force-reinstall torch torchvision",
     "cv2": "pip install --force-reinstall opencv-python (on a machine without a screen: opencv-python-headless, or "
     "apt install libgl1)",
 }
-NEEDED = {"basicsr": "==1.4.2", "torch": ">=2.6"}  # also where this plugin is not installed
+NEEDED = {"basicsr": "==1.4.2", "torch": ">=2.6"}  # used if this plugin is not installed
 WHY_EXACT = {
-    "torch": "below 2.6 reading a checkpoint can run code that is hidden in it (CVE-2025-32434)",
-    "basicsr": "this plugin stands on the inside of BasicSR 1.4.2, its last release",
+    "torch": "before 2.6, reading a checkpoint can run code that is hidden in it (CVE-2025-32434)",
+    "basicsr": "this plugin uses internals of BasicSR 1.4.2, its last release",
 }
 
 
 def packages() -> Iterator[Finding]:
-    """Python's version, each package's version and whether it can be imported, shims in force, conflicts."""
+    """Yield findings about Python, each package's version and import, active shims and conflicts."""
     yield python()
     bounds = requirements(OURS)
     if installed_version(OURS) is None:
         yield warning(
             OURS,
             f"{__version__}, not installed",
-            "classes that it or others announce as entry points are not found",
+            "classes that it or others declare as entry points are not found",
             "pip install -e . in its checkout",
         )
     else:
@@ -65,26 +65,26 @@ def packages() -> Iterator[Finding]:
 
 
 def python() -> Finding:
-    """Python's version."""
+    """Return a finding about Python's version."""
     shown = ".".join(map(str, python_version()))
     if python_version()[:2] in PYTHONS:
         return ok("Python", shown)
     return problem(
         "Python",
         shown,
-        "BasicSR 1.4.2 cannot be built on 3.13 and later, and this plugin uses what 3.11 brought",
+        "BasicSR 1.4.2 cannot be built on 3.13 and later, and this plugin needs 3.11",
         "make an environment with Python 3.11 or 3.12",
     )
 
 
 def package(module: str, distributions: tuple[str, ...], purpose: str, bounds: dict[str, str]) -> Finding:
-    """Return whether one package is there, in a version that fits, and can be imported.
+    """Return a finding about one package: whether it is installed, its version fits, and it can be imported.
 
     Args:
-        module: what is imported.
-        distributions: what provides it; the first is named in the cure.
-        purpose: what it is for.
-        bounds: version bounds by distribution, as ``requirements`` gives them.
+        module: the imported name.
+        distributions: the distributions that provide it; the first is named in the cure.
+        purpose: why it is needed.
+        bounds: version bounds by distribution, as ``requirements`` returns them.
     """
     present = {name: version for name in distributions if (version := installed_version(name)) is not None}
     bound = bounds.get(distributions[0], NEEDED.get(module, ""))
@@ -94,7 +94,7 @@ def package(module: str, distributions: tuple[str, ...], purpose: str, bounds: d
         return bad(distributions[0], "not installed", purpose, install)
     name, version = next(iter(present.items()))
     if not fits(version, bound):
-        reason = WHY_EXACT.get(module, f"{OURS} was made for {bound}")
+        reason = WHY_EXACT.get(module, f"{OURS} needs {bound}")
         return bad(name, f"{version}, not {bound}", reason, install)
     error = import_error(module)
     if error is not None:
@@ -103,11 +103,11 @@ def package(module: str, distributions: tuple[str, ...], purpose: str, bounds: d
 
 
 def torch_pair() -> Iterator[Finding]:
-    """Yield whether torchvision was built for the torch that is there; it says which one it needs."""
+    """Yield a problem if the installed torchvision needs another torch."""
     torch, bound = installed_version("torch"), requirements("torchvision").get("torch", "")
     if torch is not None and not fits(torch, bound):
-        reason = "torchvision's operators are compiled for one torch, and fail or crash with another"
-        yield problem("torchvision", f"made for torch{bound}, there is {torch}", reason, CURES["torchvision"])
+        reason = "torchvision's operators are compiled for one version of torch, and fail or crash with another"
+        yield problem("torchvision", f"needs torch{bound}, {torch} is installed", reason, CURES["torchvision"])
 
 
 def shims() -> Iterator[Finding]:
@@ -117,7 +117,7 @@ def shims() -> Iterator[Finding]:
 
 
 def conflicts() -> Iterator[Finding]:
-    """Packages that overwrite one another, and other commands of our name."""
+    """Yield packages that overwrite one another, and other commands named ``basicsr``."""
     opencvs = [name for name in MODULES["cv2"][0] if installed_version(name) is not None]
     if len(opencvs) > 1:
         yield warning(
@@ -131,7 +131,7 @@ def conflicts() -> Iterator[Finding]:
         yield problem(
             "BasicSR",
             f"the module basicsr comes from {' and '.join(providers)}",
-            "they write the same folder basicsr/, so that it is a mixture or not 1.4.2",
+            "they write the same folder basicsr/, which is then a mixture or not 1.4.2",
             f"pip uninstall {' '.join(providers)}, then pip install basicsr==1.4.2",
         )
     scripts = Path(sysconfig.get_path("scripts")).resolve()
@@ -142,13 +142,13 @@ def conflicts() -> Iterator[Finding]:
         yield warning(
             "command",
             f"another `basicsr` at {', '.join(map(str, others))}",
-            "the shell takes it instead of this one" if first else "it takes over where this environment is not active",
-            f"remove it, or put {scripts} before it on PATH" if first else "remove it if it is not wanted",
+            "the shell runs it instead of this one" if first else "the shell runs it if this environment is not active",
+            f"remove it, or put {scripts} before it on PATH" if first else "remove it if you do not need it",
         )
 
 
 def python_version() -> tuple[int, int, int]:
-    """Return the running Python's."""
+    """Return the version of the running Python."""
     return sys.version_info[:3]
 
 
@@ -164,18 +164,18 @@ def import_error(module: str) -> str | None:
     """Return why a module cannot be imported, or None if it can."""
     try:
         importlib.import_module(module)
-    except Exception as error:  # a mismatched binary raises whatever it likes
+    except Exception as error:  # a mismatched binary can raise anything
         return named(error)
     return None
 
 
 def search_path() -> list[Path]:
-    """Return the folders where the shell looks for commands."""
+    """Return the folders in which the shell searches for commands."""
     return [Path(folder) for folder in dict.fromkeys(os.get_exec_path())]
 
 
 def requirements(distribution: str) -> dict[str, str]:
-    """Return what an installed distribution asks of others (``{"torch": ">=2.6,<3"}``), without its extras."""
+    """Return an installed distribution's requirements (``{"torch": ">=2.6,<3"}``), without extras."""
     try:
         declared = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
@@ -185,7 +185,7 @@ def requirements(distribution: str) -> dict[str, str]:
 
 
 def fits(version: str, bound: str) -> bool:
-    """Return whether a version lies within bounds; their numbers are compared as far as the bound's go.
+    """Return whether a version is within bounds; trailing zeros are ignored.
 
     >>> fits("2.10.0+cu128", ">=2.6,<3"), fits("1.4.2.1", "==1.4.2"), fits("1.4.20", "==1.4.2")
     (True, False, False)

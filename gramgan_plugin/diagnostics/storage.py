@@ -1,4 +1,4 @@
-"""Disks: space, permission, what kind of file system, and which runs are live."""
+"""Check disks (space, permission, file system), and list active runs."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ NETWORK_FILE_SYSTEMS = {
 
 
 def working_directory() -> Iterator[Finding]:
-    """Space and permission in the working and the temporary directory."""
+    """Yield findings about space and permission in the working and the temporary directory."""
     here = Path.cwd()
     kind = file_system(here)
     slow = ", a network file system: keep LMDBs on a local disk" if kind in NETWORK_FILE_SYSTEMS else ""
@@ -37,9 +37,9 @@ def working_directory() -> Iterator[Finding]:
 
 
 def dataroots(options: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield the kind of file system below the data that an option file names; an LMDB should not lie behind a network.
+    """Yield the file system of each data set in the options; a warning for an LMDB on a network file system.
 
-    Data that are not there are left to the check of the options.
+    Missing data are reported by the check of the options.
     """
     for key, block in (options.get("datasets") or {}).items():
         for name in ("dataroot_gt", "dataroot_lq"):
@@ -56,34 +56,34 @@ def _dataroot(key: str, root: Path, block: Mapping[str, Any]) -> Finding:
         return warning(
             key,
             f"{root}: an LMDB on {kind}",
-            "LMDB maps its file into memory: over a network each read waits, and writing one is unsafe",
+            "LMDB maps its file into memory: over a network each read is slow, and writing is unsafe",
             "copy the folder to a local disk, and name that in the option",
         )
     return ok(key, f"{root} on {kind or 'a file system of unknown kind'}")
 
 
 def runs(experiments: Path = Path("experiments")) -> Iterator[Finding]:
-    """Yield the runs in the working directory that are live."""
+    """Yield the active runs in the working directory."""
     for holder in sorted(experiments.glob("*/.lock.json")):
         if is_locked(holder.with_name(".lock")):
             yield ok("live run", f"{holder.parent}, held by {lock_holder(holder)}")
 
 
-def _space(topic: str, folder: Path, reason: str, aside: str = "") -> Finding:
+def _space(topic: str, folder: Path, reason: str, alternative: str = "") -> Finding:
     free = free_bytes(folder)
     fact = f"{free / GB:.1f} GB free in {folder}"
     if free >= SPARE:
         return ok(topic, fact)
-    return (problem if free < LEAST else warning)(topic, fact, reason, f"free some space{aside}")
+    return (problem if free < LEAST else warning)(topic, fact, reason, f"free some space{alternative}")
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how many bytes can still be written in a folder."""
+    """Return how many bytes can be written in a folder."""
     return shutil.disk_usage(folder).free
 
 
 def write_error(folder: Path) -> str | None:
-    """Return why no file can be made in a folder, or None if one can; it is gone at once."""
+    """Return why no file can be created in a folder, or None if one can; the test file is deleted."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return None
@@ -92,7 +92,7 @@ def write_error(folder: Path) -> str | None:
 
 
 def file_system(path: Path) -> str | None:
-    """Return the type of a path's file system (``ext4``, ``nfs4``), or None where the system doesn't report it."""
+    """Return the type of a path's file system (``ext4``, ``nfs4``), or None if the system does not report it."""
     try:
         text = mount_table()
     except OSError:
@@ -104,7 +104,7 @@ def file_system(path: Path) -> str | None:
         fields = before.split()
         if not separator or len(fields) < 5 or not after.split():
             continue
-        # Spaces and the like stand as octal numbers.
+        # Spaces and other special characters are octal numbers.
         mount = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]))
         # The last of several mounts on one folder covers the others.
         if len(mount.parts) >= best and place.is_relative_to(mount):
@@ -113,14 +113,14 @@ def file_system(path: Path) -> str | None:
 
 
 def mount_table() -> str:
-    """Linux's table of mounted file systems."""
+    """Return Linux's table of mounted file systems."""
     return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
 
 
 def is_locked(lock: Path) -> bool:
-    """Return whether a run holds its lock; a run that was killed has left the file, but no lock.
+    """Return whether a run holds its lock; a killed run leaves the file, but no lock.
 
-    Asking takes the lock for a moment, shared, so nothing is written.
+    The check takes a shared lock for a moment and writes nothing.
     """
     try:
         import fcntl
@@ -129,7 +129,7 @@ def is_locked(lock: Path) -> bool:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except ImportError:  # Windows: the holder's file is all there is to go by
+    except ImportError:  # Windows: only the holder's file can be checked
         return True
     except OSError:
         return False

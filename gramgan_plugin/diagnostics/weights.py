@@ -1,4 +1,4 @@
-"""Weight files: which are there, whether they can be read, and where the rest comes from."""
+"""Check weight files: which exist, whether they can be read, and from where missing ones are downloaded."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,23 +8,23 @@ from gramgan_plugin.diagnostics.diagnosis import Finding, ok, problem
 from gramgan_plugin.utils.io import file_sha256
 
 VGG19_NAME = "vgg19-dcbb9e9d.pth"
-VGG19_HASH = "dcbb9e9d"  # how the SHA-256 of torchvision's file begins
+VGG19_HASH = "dcbb9e9d"  # the start of the SHA-256 of torchvision's file
 UPSTREAM_PLACE = Path("experiments/pretrained_models") / VGG19_NAME
 
 
 def vgg19() -> Iterator[Finding]:
-    """VGG19 of the perceptual loss: in upstream's place, in torch's cache, or to be fetched."""
+    """Yield a finding about VGG19 of the perceptual loss: in upstream's place, in torch's cache, or missing."""
     if UPSTREAM_PLACE.is_file():
-        yield _vgg19_file("VGG19", UPSTREAM_PLACE, "put torchvision's file in its place, or remove it")
+        yield _vgg19_file("VGG19", UPSTREAM_PLACE, "replace it by torchvision's file, or remove it")
         return
     cached = hub_cache() / VGG19_NAME
     if cached.is_file():
-        yield _vgg19_file("VGG19", cached, "delete it; it is fetched again")
+        yield _vgg19_file("VGG19", cached, "delete it; it is downloaded again")
         return
     yield ok(
         "VGG19",
-        f"will be fetched from {vgg19_url()} to {cached.parent} when a run needs it; without a network, put the file "
-        f"at {UPSTREAM_PLACE} or name one in train.perceptual_opt.vgg_weights",
+        f"will be downloaded from {vgg19_url()} to {cached.parent} when a run needs it; without a network, put the "
+        f"file at {UPSTREAM_PLACE} or name one in train.perceptual_opt.vgg_weights",
     )
 
 
@@ -56,7 +56,7 @@ def _vgg19_file(topic: str, file: Path, cure: str) -> Finding:
 
 
 def unreadable_as_vgg19(file: Path) -> str | None:
-    """Return why a file cannot serve as VGG19's weights, down to the first layer at least, or None if it can."""
+    """Return why a file cannot be used as VGG19's weights (at least its first layer), or None if it can."""
     from gramgan_plugin.checkpoints.headers import read_headers
     from gramgan_plugin.checkpoints.vgg19 import vgg19_misfit
     from gramgan_plugin.errors import UserError
@@ -68,14 +68,14 @@ def unreadable_as_vgg19(file: Path) -> str | None:
 
 
 def hub_cache() -> Path:
-    """Return where torch keeps the weights that it has fetched."""
+    """Return the folder of torch's downloaded weights."""
     import torch
 
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def vgg19_url() -> str:
-    """Return where torchvision fetches VGG19's weights."""
+    """Return the URL of torchvision's VGG19 weights."""
     from torchvision.models import VGG19_Weights
 
     return str(VGG19_Weights.IMAGENET1K_V1.url)

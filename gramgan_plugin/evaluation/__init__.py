@@ -1,1 +1,1 @@
-"""Measuring models on image sets, and the tables that come of it."""
+"""Measure models on image sets, and write tables and pictures of the results."""

@@ -1,4 +1,4 @@
-"""``basicsr test``: a model and the bicubic baseline on each test set of an option file."""
+"""``basicsr test``: measure a model and the bicubic baseline on each test set of an option file."""
 
 import logging
 from pathlib import Path
@@ -18,23 +18,23 @@ logger = logging.getLogger("basicsr")
 
 
 def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
-    """Test as the options say.
+    """Measure the model and the bicubic baseline on each test set, and write the results.
 
     Args:
-        opt: resolved options; the test sets are those under ``datasets.test*`` (upstream's ``val*`` serve, too).
-        folder: where ``results.json``, ``results.md`` and, with ``val.save_img``, ``visualization/SET/`` go: SR,
-            bicubic, and a comparison of both with GT.
+        opt: resolved options; the test sets are ``datasets.test*``, or if there are none, ``datasets.val*``.
+        folder: gets ``results.json``, ``results.md`` and, with ``val.save_img``, ``visualization/SET/``: SR, bicubic,
+            and a comparison of both with GT.
 
     Returns:
         For each set, the bicubic baseline's result and the model's.
 
     Raises:
         OptionError: if there is no test set.
-        UserError: if no image of any set can be measured, with what is wrong with the first; the results are written.
+        UserError: if no image of any set can be measured, with the reason of the first; the results are written.
     """
     loaders = build_test_loaders(opt, "test") or build_test_loaders(opt, "val")
     if not loaders:
-        raise OptionError("datasets: no test set; name one test_1, test_2, ...")
+        raise OptionError("datasets: no test set; add one as test_1, test_2, ...")
     validation = opt.get("val") or {}
     metrics = validation.get("metrics") or {}
     model = build_model(opt)
@@ -72,7 +72,7 @@ def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
 
 
 def markdown_table(results: list[SetResult]) -> str:
-    """A row a model and set, a column a metric, means over the images; below, the kind of each set's LQ.
+    """Return a Markdown table of the means: a row per model and set, a column per metric; below, each set's LQ.
 
     >>> print(markdown_table([SetResult("bicubic", "Set5", {"psnr": {"baby": 30.0, "bird": 31.0}})]))
     | set | model | psnr |
@@ -97,17 +97,17 @@ def markdown_table(results: list[SetResult]) -> str:
 
 
 def _problems(results: list[SetResult]) -> list[str]:
-    """What could not be measured, a line each; what is so of several models, once."""
+    """Return a line for each image or metric that could not be measured; one line for several models."""
     by_line: dict[str, list[str]] = {}
     for result in results:
         for line in result.problems():
             by_line.setdefault(line, []).append(result.model)
-    everyone = {result.model for result in results}
-    return [line if set(models) == everyone else f"{', '.join(models)}: {line}" for line, models in by_line.items()]
+    all_models = {result.model for result in results}
+    return [line if set(models) == all_models else f"{', '.join(models)}: {line}" for line, models in by_line.items()]
 
 
 class _Pictures:
-    """Writes each SR image, and beside it a comparison with bicubic and GT."""
+    """Writes each SR image and a comparison with bicubic and GT."""
 
     def __init__(self, folder: Path, suffix: str) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Enlarging the images of a set: by a model, whole or in tiles where memory is short, or by bicubic."""
+"""Enlarge images by a model, whole or in tiles if memory is short, or by bicubic."""
 
 import gc
 import logging
@@ -14,19 +14,19 @@ from gramgan_plugin.utils.text import first_line
 
 logger = logging.getLogger("basicsr")
 
-# LQ pixels around a tile that are enlarged with it and then cut off.
+# LQ pixels around a tile that are enlarged with it and then removed.
 CONTEXT = 32
 SMALLEST_TILE = 32
 
 
 class ModelEnlarger:
-    """From a batch of one image to SR, by a BasicSR model's own ``feed_data`` and ``test``.
+    """Enlarges single images by a BasicSR model's ``feed_data`` and ``test``.
 
-    Where an image does not fit into memory, it and those after it are enlarged in tiles, halved until they fit.
+    If an image does not fit into memory, it and all later ones are enlarged in tiles, which are halved until they fit.
 
     Args:
         model: any BasicSR model.
-        tile: side of the tiles in LQ pixels; 0 for whole images only; None for whole images as long as they fit.
+        tile: side of the tiles in LQ pixels; 0: whole images only; None: whole images while they fit into memory.
     """
 
     def __init__(self, model: Any, tile: int | None = None) -> None:
@@ -38,13 +38,13 @@ class ModelEnlarger:
         """Enlarge one image.
 
         Args:
-            batch: ``lq``, (1, C, h, w) in [0, 1], and what else the model reads.
+            batch: ``lq``, (1, C, h, w) in [0, 1], and other keys that the model reads.
 
         Returns:
-            (1, C, H, W); in tiles, on the CPU.
+            (1, C, H, W); on the CPU if it was enlarged in tiles.
 
         Raises:
-            UserError: if memory runs out however small the tiles are.
+            UserError: if memory runs out even with the smallest tiles.
         """
         height, width = batch["lq"].shape[-2:]
         while True:
@@ -55,9 +55,9 @@ class ModelEnlarger:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                said = first_line(error)
-            # Outside of `except`, whose error holds on to the tensors of the failed call.
-            self._take_smaller_tiles(height, width, said)
+                message = first_line(error)
+            # Outside of `except`: the error keeps the tensors of the failed call alive.
+            self._use_smaller_tiles(height, width, message)
 
     def _whole(self, batch: dict[str, Any]) -> Tensor:
         self.model.feed_data(batch)
@@ -65,7 +65,7 @@ class ModelEnlarger:
         result: Tensor = self.model.get_current_visuals()["result"]
         return result
 
-    def _take_smaller_tiles(self, height: int, width: int, said: str) -> None:
+    def _use_smaller_tiles(self, height: int, width: int, message: str) -> None:
         self.model.output = None
         gc.collect()
         if torch.cuda.is_available():
@@ -76,11 +76,11 @@ class ModelEnlarger:
             advice = "leave out val.tile, or make it smaller" if not self.may_tile else "close other programs"
             raise UserError(
                 f"val.tile: out of memory while enlarging an image of {width}x{height} for validation or a test "
-                f"({said}); {advice}; training itself is not concerned"
+                f"({message}); {advice}; training is not affected"
             )
         logger.warning(
-            f"Out of memory while enlarging an image of {width}x{height}: from here on larger images than {smaller} "
-            f"pixels are enlarged in tiles (val.tile: {smaller} does so from the start)"
+            f"Out of memory while enlarging an image of {width}x{height}: images larger than {smaller} pixels are now "
+            f"enlarged in tiles (val.tile: {smaller} does so from the start)"
         )
         self.tile = smaller
 
@@ -89,10 +89,10 @@ def in_tiles(enlarge: Callable[[Tensor], Tensor], lq: Tensor, tile: int, context
     """Enlarge an image tile by tile, each with some context around it.
 
     Args:
-        enlarge: from (1, C, h, w) to (1, C, s h, s w), s a whole number.
+        enlarge: maps (1, C, h, w) to (1, C, s h, s w) with a whole number s.
         lq: (1, C, h, w).
         tile: side of a tile without its context.
-        context: pixels around it, as far as the image has them.
+        context: pixels around the tile that are enlarged with it, inside the image.
 
     Returns:
         (1, C, s h, s w), on the CPU.
@@ -114,5 +114,5 @@ def in_tiles(enlarge: Callable[[Tensor], Tensor], lq: Tensor, tile: int, context
 
 
 def bicubic_enlarger(scale: int) -> Callable[[dict[str, Any]], Tensor]:
-    """MATLAB bicubic, the baseline of every table."""
+    """Return a function that enlarges a batch by MATLAB bicubic, the baseline of every table."""
     return lambda batch: matlab_bicubic(batch["lq"], up=scale)

@@ -1,4 +1,4 @@
-"""Which LQ a table was measured with: two kinds of bicubic differ by more than two methods do."""
+"""Report how a test set's LQ was made: results differ more between two kinds of bicubic than between methods."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,19 +15,19 @@ NOT_RECORDED = "not recorded"
 
 
 def lq_kind(options: Mapping[str, Any]) -> str:
-    """The kind of a test set's LQ in words, from what ``basicsr prepare`` recorded beside it.
+    """Return the kind of a test set's LQ in words, as ``basicsr prepare`` recorded it.
 
     Args:
         options: the set's block: ``dataroot_gt``, and ``dataroot_lq`` or ``lq``.
 
     Returns:
-        "not recorded" where nothing is known, and where LQ has changed since it was prepared.
+        The kind; "not recorded" if it is not known, or if LQ has changed since it was prepared.
     """
     made = LQ_MADE.get(str(options.get("lq")))
     if made is not None:
         return f"{made}, made on the fly"
     gt, lq = options.get("dataroot_gt"), options.get("dataroot_lq")
-    if not isinstance(gt, str | Path) or not isinstance(lq, str | Path):  # none, or lists of them
+    if not isinstance(gt, str | Path) or not isinstance(lq, str | Path):  # none, or a list
         return NOT_RECORDED
     gt, lq = expanded(gt), expanded(lq)
     if lq.suffix == ".lmdb":
@@ -47,7 +47,7 @@ def _lmdb_made(lq: Path) -> Any:
 
 
 def _held_out_made(lq: Path) -> Any:
-    """``prepare --hold-out`` writes photos to ``DIR/test/LQ_x4``, and ``DIR/dataset.json``."""
+    """Read how LQ was made from the record of ``prepare --hold-out``: ``DIR/dataset.json`` for ``DIR/test/LQ_x4``."""
     folder = real_path(lq).parent
     if folder.name != "test":
         return None

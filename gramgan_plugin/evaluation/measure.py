@@ -1,4 +1,4 @@
-"""Running a model over a set of images: metrics for each image, pictures on request."""
+"""Measure a model on a set of images: metrics for each image."""
 
 import inspect
 import math
@@ -32,9 +32,9 @@ class SetResult:
         model: the model's name.
         dataset: the set's name.
         per_image: metric -> image name -> value, all finite.
-        lq: of which kind the set's LQ is, in words.
+        lq: the kind of the set's LQ, in words.
         left_out: metric -> image name -> why it could not be measured.
-        without_gt: metrics that need GT, which the set has not.
+        without_gt: metrics that need GT, if the set has none.
     """
 
     model: str
@@ -45,22 +45,22 @@ class SetResult:
     without_gt: list[str] = field(default_factory=list)
 
     def add(self, one: "Measured") -> None:
-        """Take the values of one more image."""
+        """Add the values of one more image."""
         for metric, value in one.values.items():
             self.per_image.setdefault(metric, {})[one.name] = value
         for metric, reason in one.failed.items():
             self.left_out.setdefault(metric, {})[one.name] = reason
         self.without_gt += [metric for metric in one.without_gt if metric not in self.without_gt]
-        for metric in self.without_gt:  # of an image that cannot be read nobody knows that it has no GT
+        for metric in self.without_gt:  # also of unreadable images, for which all metrics failed
             self.left_out.pop(metric, None)
 
     def means(self) -> dict[str, float]:
-        """metric -> mean over the images that could be measured."""
-        # fsum rounds once, at its end: the order of the images makes no difference.
+        """Return metric -> mean over the images that could be measured."""
+        # fsum rounds once, at the end, so the order of the images makes no difference.
         return {metric: math.fsum(values.values()) / len(values) for metric, values in self.per_image.items()}
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a metric, as they stand in results.json; a metric that no image has is null."""
+        """Return the rows of results.json, one per metric; the mean is null if no image could be measured."""
         means = self.means()
         return [
             {
@@ -77,7 +77,7 @@ class SetResult:
         ]
 
     def problems(self) -> list[str]:
-        """A line for each image that could not be measured, and one for the metrics that the set has no GT for."""
+        """Return a line for each image that could not be measured, and one for the metrics that lack GT."""
         found: dict[tuple[str, str], list[str]] = {}
         for metric, images in self.left_out.items():
             for name, reason in images.items():
@@ -95,12 +95,12 @@ class Measured:
 
     Attributes:
         name: the image's name.
-        lq: (1, C, h, w) in [0, 1], or None where the set has none.
-        image: SR, (H, W, C) uint8 BGR, or None where the image could not be read or enlarged.
-        truth: GT in the same form, or None where there is none.
+        lq: (1, C, h, w) in [0, 1], or None if the set has none.
+        image: SR, (H, W, C) uint8 BGR, or None if the image could not be read or enlarged.
+        truth: GT in the same form, or None if there is none.
         values: metric -> value, finite.
         failed: metric -> why this image has no value.
-        without_gt: the metrics that need GT where the set has none.
+        without_gt: the metrics that need GT, if there is none.
     """
 
     name: str
@@ -128,17 +128,17 @@ def measure(
     """Enlarge each image of a set and measure it against GT.
 
     Args:
-        enlarge: from a batch of one image (``lq`` (1, C, h, w) in [0, 1], and ``gt`` where there is one) to SR
+        enlarge: maps a batch of one image (``lq`` (1, C, h, w) in [0, 1], and ``gt`` if there is one) to SR
             (1, C, H, W) in [0, 1].
-        loader: one image a batch.
-        metrics: name -> option block with the ``type`` of a registered metric; without GT those that need none.
+        loader: one image per batch.
+        metrics: name -> option block with the ``type`` of a registered metric.
         model: name for the result.
-        device: where the images go.
-        stop: whether an image that cannot be measured ends it all; otherwise it is left out of the means.
-        keep: called with each image's name, SR and GT (None where there is none), to save them.
+        device: device of the images.
+        stop: whether an image that cannot be measured is an error; otherwise it is left out of the means.
+        keep: called with each image's name, SR and GT (None if there is none), to save them.
 
     Returns:
-        The values of each image. Metrics see 8-bit images in BGR, as BasicSR's do.
+        The values of each image. Metrics get 8-bit images in BGR, as in BasicSR.
 
     Raises:
         UserError: for an image that cannot be read, enlarged or measured, if ``stop`` is set.
@@ -163,7 +163,7 @@ def measure_image(
     device: torch.device,
     stop: bool = True,
 ) -> Measured:
-    """Enlarge one image and measure it: against GT where there is one, else by the metrics that need none.
+    """Enlarge one image and measure it; without GT, only by the metrics that need none.
 
     Args:
         enlarge: as for ``measure``.
@@ -171,11 +171,11 @@ def measure_image(
         metrics: as for ``measure``.
         model: the model's name, for messages.
         dataset: the set's name, for messages.
-        device: where the images go.
+        device: device of the images.
         stop: as for ``measure``.
 
     Raises:
-        UserError: if it cannot be read, enlarged or measured, and ``stop`` is set.
+        UserError: if the image cannot be read, enlarged or measured, and ``stop`` is set.
     """
     try:
         if image.data is None:
@@ -206,8 +206,8 @@ def measure_image(
     return one
 
 
-def _enlarged(enlarge: Enlarge, batch: dict[str, Any], who: str) -> Tensor:
-    """SR; what a network raises over an image that it cannot take becomes one line."""
+def _enlarged(enlarge: Enlarge, batch: dict[str, Any], prefix: str) -> Tensor:
+    """Return SR; turn the exception of a network that cannot enlarge an image into a ``UserError``."""
     try:
         return enlarge(batch)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
@@ -215,18 +215,18 @@ def _enlarged(enlarge: Enlarge, batch: dict[str, Any], who: str) -> Tensor:
             raise
         height, width = batch["lq"].shape[-2:]
         reason = first_line(error)
-        raise UserError(f"{who} cannot enlarge it ({width}x{height}): {reason}") from error
+        raise UserError(f"{prefix} cannot enlarge it ({width}x{height}): {reason}") from error
 
 
 def needs_gt(metric: str, block: Mapping[str, Any]) -> bool:
-    """Whether ``val.metrics.METRIC`` compares with GT; NIQE, for one, does not."""
+    """Return whether ``val.metrics.METRIC`` compares with GT; NIQE, for example, does not."""
     compute = lookup("metric", block["type"], f"val.metrics.{metric}.type")
     parameter = inspect.signature(compute).parameters.get("img2")
     return parameter is not None and parameter.default is parameter.empty
 
 
 def metric_value(metric: str, block: Mapping[str, Any], name: str, image: Image, truth: Image | None) -> float:
-    """The value of ``val.metrics.METRIC`` for one image.
+    """Return the value of ``val.metrics.METRIC`` for one image.
 
     Args:
         metric: its key in the options.
@@ -236,7 +236,7 @@ def metric_value(metric: str, block: Mapping[str, Any], name: str, image: Image,
         truth: GT in the same form, or None for a metric that needs none.
 
     Raises:
-        OptionError: if it cannot measure this image, or gives no finite value.
+        OptionError: if it cannot measure this image, or its value is non-finite.
     """
     key = f"val.metrics.{metric}"
     options = {option: value for option, value in block.items() if option not in ("type", "better")}
@@ -244,7 +244,7 @@ def metric_value(metric: str, block: Mapping[str, Any], name: str, image: Image,
     images = {"img": image} if truth is None else {"img": image, "img2": truth}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of the mean of nothing
+            warnings.simplefilter("ignore", RuntimeWarning)  # numpy's warning about the mean of an empty array
             value = float(compute(**images, **options))
     except (AssertionError, TypeError, ValueError, RuntimeError, ArithmeticError, IndexError, cv2.error) as error:
         if is_out_of_memory(error):
@@ -263,17 +263,17 @@ def _size(image: Image) -> str:
 
 
 def to_uint8(image: Tensor) -> Image:
-    """(1, C, H, W) RGB in [0, 1] -> (H, W, C) uint8 BGR, rounded half to even as BasicSR does."""
+    """Convert (1, C, H, W) RGB in [0, 1] to (H, W, C) uint8 BGR, rounded half to even as in BasicSR."""
     levels = (image.detach()[0].float().clamp(0, 1) * 255).round().byte().cpu().numpy()
     return np.ascontiguousarray(levels.transpose(1, 2, 0)[..., ::-1])
 
 
 def write_image(image: Image, path: Path) -> None:
-    """Write a PNG by way of a temporary name.
+    """Write a PNG atomically.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        path: where; folders are made.
+        path: the file; missing folders are made.
 
     Raises:
         UserError: if it cannot be written.
@@ -282,11 +282,11 @@ def write_image(image: Image, path: Path) -> None:
 
 
 def encode_png(image: Image, path: Path) -> bytes:
-    """The content of a PNG file.
+    """Return the content of a PNG file.
 
     Args:
         image: (H, W, 1 or 3) uint8 BGR.
-        path: where it is to go, for the message.
+        path: the file, for the message.
 
     Raises:
         UserError: if PNG cannot hold such an image.

@@ -1,4 +1,4 @@
-"""How an image of a validation set looks at the same place as training goes on: bicubic, SR over time, GT."""
+"""Draw the same crop of a validation image over the course of training: bicubic, SR over time, GT."""
 
 import contextlib
 import math
@@ -17,21 +17,21 @@ from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.utils.io import parse_json, save_json
 
 CROP = 160
-SHOWN = 6  # of the validations
+SHOWN = 6  # number of validations
 COLUMNS = 4
-LEAST_WIDTH = 200  # of a panel, so that its label fits
+LEAST_WIDTH = 200  # pixels of a panel, so that its label fits
 
 
 @dataclass(frozen=True)
 class Crops:
-    """The same window of the versions of one image, each (h, w, 3) uint8 BGR.
+    """The same crop of all versions of one image, each (h, w, 3) uint8 BGR.
 
     Attributes:
         name: the image's name.
         sr: SR.
         psnr: SR's PSNR in dB over the whole image, or None.
-        before: label -> what is shown before SR.
-        after: label -> what is shown after it.
+        before: label -> crop shown before SR.
+        after: label -> crop shown after SR.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Crops:
 
 
 def cut_crops(measured: Measured, metrics: Mapping[str, Mapping[str, Any]]) -> Crops | None:
-    """The crops of one image at the window where GT (without one, the bicubic enlargement) has the most detail.
+    """Return the crops of one image where GT (or, without GT, the bicubic enlargement) has the most detail.
 
     Args:
-        measured: the image; nothing but GT decides where the window is, so it is the same at each validation.
+        measured: the image; the place does not depend on SR, so it is the same in each validation.
         metrics: the options' ``val.metrics``; the first PSNR among them is shown.
 
     Returns:
-        The crops, or None for an image that has nothing of SR's size to be compared with.
+        The crops, or None for an image with nothing of SR's size to compare with.
     """
     key = next((metric for metric, block in metrics.items() if "psnr" in str(block.get("type"))), None)
     bicubic, truth = _bicubic(measured), measured.truth
@@ -80,14 +80,14 @@ def cut_crops(measured: Measured, metrics: Mapping[str, Mapping[str, Any]]) -> C
 
 
 def update_over_time(folder: Path, iteration: int, crops: Crops) -> None:
-    """Keep this validation's crop as ``NAME/ITERATION.png`` and draw ``NAME.png`` anew.
+    """Save this validation's crop as ``NAME/ITERATION.png`` and draw ``NAME.png`` again.
 
-    Of the validations so far the first, the newest and others between them, spread as evenly as may be, are
-    kept. Crops of later iterations are of a future that a resumed run has left behind, and go.
+    The first and the newest validation are kept, and others between them, spread as evenly as possible. Crops of later
+    iterations are deleted: they are from before the run was resumed at an earlier checkpoint.
 
     Args:
         folder: the set's folder.
-        iteration: of this validation.
+        iteration: iteration of this validation.
         crops: this validation's crops.
 
     Raises:
@@ -107,7 +107,7 @@ def update_over_time(folder: Path, iteration: int, crops: Crops) -> None:
     shown = dict(crops.before)
     for one in kept:
         image = crops.sr if one == iteration else cv2.imread(str(own / f"{one}.png"))
-        if image is not None and image.shape == crops.sr.shape:  # else it is damaged, or of another GT
+        if image is not None and image.shape == crops.sr.shape:  # else it is damaged, or of a different GT
             shown[_label(f"iter {one}", values.get(str(one)))] = image
     shown |= crops.after
     zoom = max(2, math.ceil(LEAST_WIDTH / crops.sr.shape[1]))
@@ -115,10 +115,10 @@ def update_over_time(folder: Path, iteration: int, crops: Crops) -> None:
 
 
 def thinned(iterations: list[int], most: int) -> list[int]:
-    """At most ``most`` of ascending iterations: the first and the last, and those between that leave the least gaps.
+    """Return at most ``most`` of ascending iterations: the first, the last, and some evenly spread between them.
 
-    One too many is taken out where its neighbours are nearest to each other. Done each time that one is added, this
-    keeps them evenly spread.
+    Surplus ones are removed where the gap between their neighbours is smallest. If this is repeated for each added
+    iteration, they stay evenly spread.
 
     >>> kept = []
     >>> for iteration in range(1, 12):
@@ -134,7 +134,7 @@ def thinned(iterations: list[int], most: int) -> list[int]:
 
 
 def _bicubic(measured: Measured) -> Image | None:
-    """LQ enlarged to the size of SR, where that is a whole number of times."""
+    """Return LQ enlarged to the size of SR, or None if the factor is not a whole number."""
     lq = measured.lq
     if lq is None or lq.ndim != 4 or measured.image is None:
         return None

@@ -1,4 +1,4 @@
-"""Pictures to compare results by eye."""
+"""Draw pictures to compare results by eye."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,20 +13,20 @@ GAP = 4
 
 
 def side_by_side(images: Mapping[str, Image], *, crop: int = 160, zoom: int = 2) -> Image:
-    """The same crop of several versions of a photo, side by side, with its label above each.
+    """Draw the same crop of several versions of a photo side by side, each under its label.
 
-    The crop is where the last image (put GT last) has the most detail, so that there is something to see.
+    The crop is where the last image (put GT last) has the most detail, where differences are visible.
 
     Args:
         images: label -> (H, W, 3) uint8 BGR, all of one size.
-        crop: side of the crop in pixels, cut to the image.
+        crop: side of the crop in pixels; smaller if the image is.
         zoom: whole-number enlargement by repeating pixels.
 
     Returns:
         (height, width, 3) uint8 BGR.
 
     Raises:
-        ValueError: if there is no image or their sizes differ.
+        ValueError: if ``images`` is empty or their sizes differ.
     """
     _check_one_size(images)
     window = detailed_window(list(images.values())[-1], crop)
@@ -34,7 +34,7 @@ def side_by_side(images: Mapping[str, Image], *, crop: int = 160, zoom: int = 2)
 
 
 def labelled(images: Mapping[str, Image], *, zoom: int = 2, columns: int | None = None) -> Image:
-    """Images of one size in rows, each with its label above it.
+    """Draw images of one size in rows, each under its label.
 
     Args:
         images: label -> (H, W, 3) uint8 BGR, all of one size.
@@ -45,7 +45,7 @@ def labelled(images: Mapping[str, Image], *, zoom: int = 2, columns: int | None 
         (height, width, 3) uint8 BGR.
 
     Raises:
-        ValueError: if there is no image or their sizes differ.
+        ValueError: if ``images`` is empty or their sizes differ.
     """
     _check_one_size(images)
     panels = [_panel(label, image, zoom) for label, image in images.items()]
@@ -56,11 +56,11 @@ def labelled(images: Mapping[str, Image], *, zoom: int = 2, columns: int | None 
 
 
 def detailed_window(image: Image, crop: int) -> tuple[slice, slice]:
-    """Rows and columns of the window with the largest sum of absolute Laplacians.
+    """Return the rows and columns of the window with the largest sum of absolute Laplacians.
 
     Args:
         image: (H, W, 3) uint8 BGR.
-        crop: side of the window in pixels, cut to the image.
+        crop: side of the window in pixels; smaller if the image is.
     """
     height, width = min(crop, image.shape[0]), min(crop, image.shape[1])
     detail = np.abs(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32), cv2.CV_32F))
@@ -79,7 +79,7 @@ def _check_one_size(images: Mapping[str, Image]) -> None:
 def _panel(label: str, image: Image, zoom: int) -> Image:
     image = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
     strip = np.full((LABEL_HEIGHT, image.shape[1], 3), 255, np.uint8)
-    # OpenCV's font has ASCII only.
+    # OpenCV's font has only ASCII characters.
     text = label.encode("ascii", "replace").decode()
     cv2.putText(strip, text, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return np.vstack([strip, image])

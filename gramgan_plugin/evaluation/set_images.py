@@ -1,4 +1,4 @@
-"""The images of a set one after the other, each under its own name; one that cannot be read does not end it."""
+"""Read the images of a set one by one, each with a unique name; unreadable ones do not stop the iteration."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class SetImage:
     """One image of a set.
 
     Attributes:
-        name: its file's name without ending, with a number where the set has that name before.
-        data: a batch of one, or None where it cannot be read.
+        name: its file's name without suffix; with a number if an earlier image has that name.
+        data: a batch of one, or None if it cannot be read.
         problem: why it cannot be read.
     """
 
@@ -26,14 +26,14 @@ class SetImage:
 
 
 def set_images(loader: DataLoader[Any], indices: Iterable[int] | None = None) -> Iterator[SetImage]:
-    """Read images of a set in this process; no random number is drawn.
+    """Yield the images of a set, read in this process; no random number is drawn.
 
     Args:
-        loader: of the set.
+        loader: the set's loader.
         indices: which of its images; all if None.
 
     Raises:
-        Exception: what the dataset raises, if it cannot be about an image (options, memory, space).
+        Exception: what the dataset raises for other reasons than an image (options, memory, disk space).
     """
     dataset: Any = loader.dataset
     names = image_names(dataset)
@@ -50,7 +50,7 @@ def set_images(loader: DataLoader[Any], indices: Iterable[int] | None = None) ->
 
 
 def image_names(dataset: Any) -> list[str]:
-    """The name of each image, no two the same; empty where the dataset does not list its files.
+    """Return a unique name for each image; empty if the dataset does not list its files.
 
     >>> class Two:
     ...     paths = [{"lq_path": "a/bird.png", "gt_path": "gt/bird.png"}, {"lq_path": "b/bird.png"}]
@@ -71,7 +71,7 @@ def image_names(dataset: Any) -> list[str]:
 
 
 def _path(entry: Any) -> Any:
-    """The LQ file of an entry of BasicSR's lists (``lq_path``) or ours (``lq_key``), or else its GT."""
+    """Return the LQ file of an entry of BasicSR's lists (``lq_path``) or ours (``lq_key``), or else its GT file."""
     if isinstance(entry, dict):
         return entry.get("lq_path") or entry.get("gt_path")
     return entry if isinstance(entry, str) else getattr(entry, "lq_key", None) or getattr(entry, "gt_key", None)

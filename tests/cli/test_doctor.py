@@ -12,7 +12,7 @@ from gramgan_plugin.diagnostics import hardware, software, storage, weights
 
 @pytest.fixture
 def healthy(monkeypatch):
-    """What may differ from machine to machine, and is no part of these tests."""
+    """What may differ from machine to machine, and is not tested here."""
     monkeypatch.setattr(storage, "free_bytes", lambda folder: 10**12)
     monkeypatch.setattr(software, "search_path", list)
     monkeypatch.setattr(hardware, "devices", list)
@@ -51,7 +51,7 @@ class TestReport:
         assert main(["doctor"]) == 2
         lines = capsys.readouterr().out.splitlines()
         place = next(number for number, line in enumerate(lines) if line.startswith("  problem  torch: 2.4.0"))
-        assert "why: below 2.6 reading a checkpoint can run code" in lines[place + 1]
+        assert "why: before 2.6, reading a checkpoint can run code" in lines[place + 1]
         assert "cure: pip install 'torch>=2.6" in lines[place + 2] or "cure: pip install 'torch<3" in lines[place + 2]
 
     def test_a_package_that_does_not_import(self, healthy, workdir, capsys, monkeypatch):
@@ -63,7 +63,7 @@ class TestReport:
     def test_a_check_that_fails_itself(self, healthy, workdir, capsys, monkeypatch):
         monkeypatch.setattr(weights, "vgg19", lambda: 1 / 0)
         assert main(["doctor"]) == 0
-        assert "warning  weights: cannot be examined: ZeroDivisionError" in capsys.readouterr().out
+        assert "warning  weights: cannot be checked: ZeroDivisionError" in capsys.readouterr().out
 
     def test_json(self, healthy, workdir, capsys, monkeypatch):
         monkeypatch.setattr(storage, "free_bytes", lambda folder: 10**8)
@@ -113,4 +113,4 @@ class TestOptionFiles:
         monkeypatch.setitem(sys.modules, "basicsr", None)
         assert main(["doctor", "--json", "-opt", write_options(tiny_options)]) == 2
         (finding,) = _findings(capsys, "options")
-        assert "not examined" in finding["fact"]
+        assert "not checked" in finding["fact"]

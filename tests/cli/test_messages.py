@@ -23,7 +23,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 
 @pytest.fixture
 def fails(capfd):
-    """Runs a command line that has to fail, and returns the one line that tells why."""
+    """Runs a command line that has to fail, and returns the one line of its error."""
 
     def run(*argv: str) -> str:
         capfd.readouterr()
@@ -358,7 +358,7 @@ class TestExplain:
             ),
         ],
     )
-    def test_the_users_to_mend(self, error, message):
+    def test_what_the_user_can_fix(self, error, message):
         (line,) = explain(error, "train")
         assert line.startswith(message)
 

@@ -68,7 +68,7 @@ class TestBuild:
         given += ["--center", "--no-normalize", "--variants", "affine, original", "--min-contrast", 0.02]
         given += ["--thin", 0, "--seed", 7, "--workers", 1]
         assert main(["patchdb", "build", *map(str, given)]) == 0
-        assert "the photos have no more; asked for were up to 200000" in capsys.readouterr().out
+        assert "the photos have no more; up to 200000 were requested" in capsys.readouterr().out
         store = open_store(out)
         assert store.definition == Definition(6, normalize=False, center=True)
         assert store.manifest["options"] == {
@@ -119,7 +119,7 @@ class TestUpdate:
         assert main(["patchdb", "update", *given]) == 0
         printed = capsys.readouterr().out
         assert "700 patches of 2 photos, 1 of them new" in printed
-        assert "1 photos were met again and not taken twice" in printed
+        assert "1 photos were there already and not added again" in printed
         after = open_store(database, verify=True)
         assert (after.count, after.fingerprint == before) == (700, False)
         assert indexes[-1] == (database, "auto")

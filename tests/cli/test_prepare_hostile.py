@@ -36,10 +36,10 @@ class TestOneBadFileAmongMany:
         more = ["--overwrite"] if overwrite else []
         arguments = ["prepare", "folder", str(photos), "--out", str(tmp_path / "out"), *more]
         assert main([*arguments, "--on-error", "skip"]) == 3
-        told = capsys.readouterr().err
-        assert [name for name in BAD if f"skipped {name}: " not in told] == []
-        assert "skipped second_header.png: damaged: a second IHDR chunk" in told
-        assert "good" not in told
+        err = capsys.readouterr().err
+        assert [name for name in BAD if f"skipped {name}: " not in err] == []
+        assert "skipped second_header.png: damaged: a second IHDR chunk" in err
+        assert "good" not in err
         facts = json.loads((tmp_path / "out" / "dataset.json").read_text())
         assert facts["photos"] == 2
         assert main(["prepare", "folder", str(photos), "--out", str(tmp_path / "stop")]) == 2
@@ -57,17 +57,17 @@ class TestOneBadFileAmongMany:
         out = tmp_path / "out"
         arguments = ["prepare", "folder", str(tmp_path / "hr"), "--lq", str(tmp_path / "lq"), "--out", str(out)]
         assert main([*arguments, "--on-error", "skip"]) == 3
-        told = capsys.readouterr().err
-        assert "skipped circle.png: its LQ photo circle.png: a symbolic link that leads in a circle" in told
-        assert "skipped second_header.png: its LQ photo second_header.png: damaged" in told
-        assert "its LQ photo ascii_324_of_8_bits.tif: damaged" in told
+        err = capsys.readouterr().err
+        assert "skipped circle.png: its LQ photo circle.png: a symbolic link that leads in a circle" in err
+        assert "skipped second_header.png: its LQ photo second_header.png: damaged" in err
+        assert "its LQ photo ascii_324_of_8_bits.tif: damaged" in err
 
     def test_feature_patch_database(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "t.patchdb"
         arguments = ["patchdb", "build", "--source", str(photos), "--out", str(out), "--max-patches", "300"]
         assert main([*arguments, "--index", "exact", "--on-error", "skip"]) == 3
-        told = capsys.readouterr().err
-        assert [name for name in BAD if f"skipped {name}: " not in told] == []
+        err = capsys.readouterr().err
+        assert [name for name in BAD if f"skipped {name}: " not in err] == []
 
     def test_feature_collect(self, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "out"

@@ -52,4 +52,4 @@ class TestPrepareVerify:
             == f"basicsr prepare: {tmp_path / 'none'}: no such folder; name an LMDB or what holds it\n"
         )
         assert main(["prepare", "verify", str(prepared), str(prepared), "--lq", str(prepared)]) == 2
-        assert "--lq: belongs to one GT LMDB" in capsys.readouterr().err
+        assert "--lq: works with one GT LMDB" in capsys.readouterr().err

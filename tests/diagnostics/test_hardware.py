@@ -43,7 +43,7 @@ class TestGpus:
         (finding,) = machine(_torch([]))
         assert (finding.level, finding.fact) == (Level.OK, "none; runs use the CPU")
 
-    @pytest.mark.parametrize(("cuda", "reason"), [(None, "CPU alone"), ("12.8", "sees none")])
+    @pytest.mark.parametrize(("cuda", "reason"), [(None, "CPU only"), ("12.8", "sees none")])
     def test_one_that_torch_does_not_see(self, machine, cuda, reason):
         (finding,) = machine(_torch([], cuda), driver=True)
         assert finding.level == Level.WARNING

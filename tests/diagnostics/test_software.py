@@ -83,7 +83,7 @@ class TestPackages:
     def test_a_torchvision_for_another_torch(self, installed, monkeypatch):
         bounds = {"torchvision": {"torch": "==2.7.1"}}
         monkeypatch.setattr(software, "requirements", lambda name: bounds.get(name, {}))
-        assert "made for torch==2.7.1, there is 2.8.0+cu128" in _bad("torchvision").fact
+        assert "needs torch==2.7.1, 2.8.0+cu128 is installed" in _bad("torchvision").fact
         installed["torch"] = "2.7.1+cpu"
         assert all(finding.level == Level.OK for finding in software.packages())
 

@@ -28,7 +28,7 @@ class TestVGG19:
     def test_to_be_fetched(self, cache):
         (finding,) = weights.vgg19()
         assert finding.level == Level.OK
-        assert "will be fetched from https://download.pytorch.org/models/vgg19-dcbb9e9d.pth" in finding.fact
+        assert "will be downloaded from https://download.pytorch.org/models/vgg19-dcbb9e9d.pth" in finding.fact
         assert str(weights.UPSTREAM_PLACE) in finding.fact
 
     def test_upstreams_place_before_the_cache(self, cache):
@@ -58,7 +58,7 @@ class TestVGG19:
         (finding,) = weights.vgg19()
         assert finding.level == Level.PROBLEM
         assert words in finding.fact
-        assert finding.cure == "delete it; it is fetched again"
+        assert finding.cure == "delete it; it is downloaded again"
 
 
 class TestNamedWeights:

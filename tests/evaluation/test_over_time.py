@@ -55,7 +55,7 @@ class TestCutCrops:
         assert cut_crops(measured(lq=None), PSNR).before == {}
         assert cut_crops(measured(lq=None, truth=None, values={}), PSNR) is None
         odd = torch.rand(1, 3, 49, 60)
-        assert cut_crops(measured(lq=odd), PSNR).before == {}, "200 is no multiple of 49"
+        assert cut_crops(measured(lq=odd), PSNR).before == {}, "200 is not a multiple of 49"
 
     def test_gt_of_another_size_is_not_shown(self):
         assert cut_crops(measured(truth=np.zeros((8, 8, 3), np.uint8)), {}).after == {}

@@ -1,4 +1,4 @@
-"""``basicsr patchdb``: databases of real textures, each form in a module of its own."""
+"""``basicsr patchdb``: databases of real textures; each form has its own module."""
 
 import argparse
 import importlib
@@ -11,8 +11,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add ``patchdb`` and its forms to the command's subparsers."""
     patchdb = subparsers.add_parser(
         "patchdb",
-        help="make and look at databases of patches, which gram_patch_opt.database takes textures from",
-        description="Make databases of patches of real photos for the patch-wise texture loss, and look at them.",
+        help="make and inspect databases of patches for gram_patch_opt.database",
+        description="Make and inspect databases of patches of real photos for the patch-wise texture loss.",
     )
     forms = patchdb.add_subparsers(dest="form", required=True, metavar="FORM")
     for name in MODULES:

@@ -1,4 +1,4 @@
-"""``basicsr patchdb build``: a database from photos."""
+"""``basicsr patchdb build``: make a database from photos."""
 
 import argparse
 from pathlib import Path
@@ -10,9 +10,9 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Add ``build`` to the forms of ``patchdb``."""
     parser = forms.add_parser(
         "build",
-        help="a database from LMDBs or folders of photos",
-        description="Choose patches of photos: each photo and variant gives the same number, as far as it has them; "
-        "flat patches are left out, and of those nearly alike one stays.",
+        help="make a database from LMDBs or folders of photos",
+        description="Choose patches of photos, as far as possible the same number of each photo and variant. Flat "
+        "patches are left out; of nearly equal ones, one is kept.",
     )
     add_sources(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DB", help="folder to write, NAME.patchdb")
@@ -21,10 +21,10 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         type=int,
         default=200_000,
         metavar="N",
-        help="the most patches, up to 10 million (default: %(default)s)",
+        help="maximum number of patches, up to 10 million (default: %(default)s)",
     )
     parser.add_argument(
-        "--patch-size", type=int, default=4, metavar="N", help="side in pixels, as the loss's (default: %(default)s)"
+        "--patch-size", type=int, default=4, metavar="N", help="side in pixels, as in the loss (default: %(default)s)"
     )
     parser.add_argument(
         "--features",
@@ -39,24 +39,24 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--variants",
         default="original,down,affine",
         metavar="LIST",
-        help="what patches are cut from: the photo, its bicubic half, a slightly warped copy (default: %(default)s)",
+        help="where patches are cut from: the photo, its bicubic half, a slightly warped copy (default: %(default)s)",
     )
     parser.add_argument(
         "--min-contrast",
         type=float,
         default=0.01,
         metavar="X",
-        help="leave out patches of a smaller standard deviation, for values in [0, 1] (default: %(default)s)",
+        help="leave out patches with a smaller standard deviation, for values in [0, 1] (default: %(default)s)",
     )
     parser.add_argument(
         "--thin",
         type=float,
         default=4.0,
         metavar="LEVELS",
-        help="of patches whose colour and contrasts agree to this step, in levels of 255, keep one; 0 drops only equal "
-        "ones (default: %(default)s)",
+        help="keep one of the patches whose colour and contrasts agree to this step, in levels of 255; 0 drops only "
+        "equal ones (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the places (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="for the places (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace DB once the new one is complete")
     add_index(parser)
     parser.set_defaults(run=run)

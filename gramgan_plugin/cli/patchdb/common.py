@@ -1,4 +1,4 @@
-"""What the forms of ``basicsr patchdb`` that make a database have in common."""
+"""The common arguments and output of the forms of ``basicsr patchdb``."""
 
 import argparse
 import sys
@@ -22,7 +22,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         metavar="LMDB|DIR",
         help="an LMDB of GT, or a folder of photos; may be given several times",
     )
-    parser.add_argument("--recursive", action="store_true", help="take photos in subfolders, too")
+    parser.add_argument("--recursive", action="store_true", help="also read photos in subfolders")
     add_reading(parser)
 
 
@@ -33,13 +33,13 @@ def add_index(parser: argparse.ArgumentParser) -> None:
         type=index_kind,
         choices=KINDS,
         default="auto",
-        help="the search index to make at once; auto is a k-d tree, made when training starts, for Gram matrices of "
-        "RGB, and for longer vectors exact or hnsw, by the number of patches (default: %(default)s)",
+        help="the search index to make now; auto: for Gram matrices of RGB a k-d tree, which is made when training "
+        "starts; for longer vectors exact or hnsw, depending on the number of patches (default: %(default)s)",
     )
 
 
 def index_kind(text: str) -> str:
-    """Return the kind of search that an option names; argparse refuses what is none."""
+    """Return the kind of search that an option names; argparse reports unknown ones."""
     if new_name(text):
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(KINDS)}, got {text!r}{new_name(text)}")
     return text
@@ -50,12 +50,12 @@ def add_vgg_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vgg-weights",
         metavar="FILE",
-        help="VGG19's weights, for databases of features (default: as the loss takes them)",
+        help="VGG19's weights, for databases of features (default: those that the loss uses)",
     )
 
 
 def make_index(path: Path, kind: str) -> None:
-    """Make the index of a database that has just been written, and say what it is."""
+    """Make the index of a database that has just been written, and print what it is."""
     from gramgan_plugin.patchdb.making.info import index_in_words
     from gramgan_plugin.patchdb.search import build_index
     from gramgan_plugin.patchdb.store import open_store
@@ -83,8 +83,8 @@ def print_report(report: "Report") -> int:
     print(f"  variants: {shares}")
     print(f"  {left_out(counts)}")
     if report.repeated:
-        print(f"  {report.repeated} photos were met again and not taken twice")
+        print(f"  {report.repeated} photos were there already and not added again")
     if manifest["count"] < wanted:
-        print(f"  the photos have no more; asked for were up to {wanted}")
+        print(f"  the photos have no more; up to {wanted} were requested")
     print(f"  fingerprint {manifest['fingerprint'][:16]}")
     return SOME_FAILED if report.skipped else 0

@@ -1,4 +1,4 @@
-"""``basicsr patchdb info``: what is in a database, in numbers and as a picture."""
+"""``basicsr patchdb info``: show the content of a database, in numbers and as a picture."""
 
 import argparse
 import json
@@ -9,18 +9,18 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Add ``info`` to the forms of ``patchdb``."""
     parser = forms.add_parser(
         "info",
-        help="what is in a database, with a contact sheet",
-        description="Tell what is in a database, and draw a contact sheet: patches from all of it, sorted by contrast "
-        "from above to below and by hue along each row.",
+        help="show the content of a database, with a contact sheet",
+        description="Print the content of a database, and draw a contact sheet: patches from all of it, sorted by "
+        "contrast from top to bottom and by hue along each row.",
     )
     parser.add_argument("database", type=Path, metavar="DB", help="the database")
     sheet = parser.add_mutually_exclusive_group()
     sheet.add_argument(
-        "--sheet", type=Path, metavar="PNG", help="where the contact sheet goes (default: NAME.png beside DB)"
+        "--sheet", type=Path, metavar="PNG", help="file of the contact sheet (default: NAME.png beside DB)"
     )
-    sheet.add_argument("--no-sheet", action="store_true", help="draw none")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the facts as JSON, too")
-    parser.add_argument("--verify", action="store_true", help="read all of it and compare it with its checksums")
+    sheet.add_argument("--no-sheet", action="store_true", help="do not draw the contact sheet")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the facts as JSON")
+    parser.add_argument("--verify", action="store_true", help="read all files and compare them with their checksums")
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""``basicsr patchdb merge``: several databases into one."""
+"""``basicsr patchdb merge``: merge several databases into one."""
 
 import argparse
 from pathlib import Path
@@ -10,13 +10,13 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Add ``merge`` to the forms of ``patchdb``."""
     parser = forms.add_parser(
         "merge",
-        help="put databases together",
-        description="Put databases of the same patch size and Gram matrices together into a new one. What is nearly "
-        "alike counts once.",
+        help="merge databases",
+        description="Merge databases of the same patch size and Gram matrices into a new one. Of nearly equal patches, "
+        "one is kept.",
     )
     parser.add_argument("databases", type=Path, nargs="+", metavar="DB", help="two or more databases")
     parser.add_argument("--out", type=Path, required=True, metavar="DB", help="folder to write, NAME.patchdb")
-    parser.add_argument("--max-patches", type=int, metavar="N", help="the most patches (default: all)")
+    parser.add_argument("--max-patches", type=int, metavar="N", help="maximum number of patches (default: all)")
     parser.add_argument("--overwrite", action="store_true", help="replace DB once the new one is complete")
     add_vgg_weights(parser)
     add_index(parser)

@@ -1,4 +1,4 @@
-"""``basicsr patchdb search``: what a database has for the patches of an image."""
+"""``basicsr patchdb search``: show the nearest patches of a database for the patches of an image."""
 
 import argparse
 import json
@@ -13,15 +13,15 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Add ``search`` to the forms of ``patchdb``."""
     parser = forms.add_parser(
         "search",
-        help="a picture of an image's patches and what they match",
-        description="Search the nearest patches for all patches of an image. The picture shows the image beside what "
-        "its nearest patches make, then some patches, each with its nearest ones and their distances.",
+        help="draw an image's patches and their nearest patches in the database",
+        description="Search the nearest patches for all patches of an image. The picture shows the image beside a "
+        "reconstruction from the nearest patches, then some patches with their nearest ones and distances.",
     )
     parser.add_argument("database", type=Path, metavar="DB", help="the database")
     parser.add_argument("image", type=Path, metavar="IMAGE", help="a photo")
     parser.add_argument("--out", type=Path, default=Path("search.png"), metavar="PNG", help="(default: %(default)s)")
     parser.add_argument(
-        "--top-k", type=int, default=4, metavar="N", help="matches shown of a patch (default: %(default)s)"
+        "--top-k", type=int, default=4, metavar="N", help="matches shown for each patch (default: %(default)s)"
     )
     parser.add_argument(
         "--index",
@@ -30,9 +30,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         default="auto",
         help="how to search (default: %(default)s)",
     )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write what was found for the shown ones as JSON, too"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the matches of the shown patches as JSON")
     add_vgg_weights(parser)
     parser.set_defaults(run=run)
 
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     save_picture(found.picture, args.out)
     print(
         f"{printable(str(args.out))}: mean Gram distance {found.distance:.5f}; "
-        f"the image made of the nearest patches has {found.psnr:.2f} dB"
+        f"the reconstruction from the nearest patches has {found.psnr:.2f} dB"
     )
     if args.json is not None:
         data = {"format": 1, "image": str(args.image), "database": store.fingerprint, "distance": found.distance}

@@ -1,4 +1,4 @@
-"""``basicsr patchdb update``: more photos for a database."""
+"""``basicsr patchdb update``: add photos to a database."""
 
 import argparse
 from pathlib import Path
@@ -11,13 +11,13 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = forms.add_parser(
         "update",
         help="add photos to a database",
-        description="Add photos to a database, with the settings it was built with. It becomes what building it of all "
-        "the photos would give; those that are in it already are known by their pixels. The old version stays until "
-        "the new one is complete.",
+        description="Add photos to a database, with the settings that it was built with. The result is the same as "
+        "building it from all the photos; those already in it are recognized by their pixels. The old version stays "
+        "until the new one is complete.",
     )
     parser.add_argument("database", type=Path, metavar="DB", help="the database")
     add_sources(parser)
-    parser.add_argument("--max-patches", type=int, metavar="N", help="the most patches (default: as before)")
+    parser.add_argument("--max-patches", type=int, metavar="N", help="maximum number of patches (default: as before)")
     add_vgg_weights(parser)
     add_index(parser)
     parser.set_defaults(run=run)

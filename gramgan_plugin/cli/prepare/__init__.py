@@ -1,4 +1,4 @@
-"""``basicsr prepare``: all that comes before training, each form in a module of its own."""
+"""``basicsr prepare``: make and check data sets; each form has its own module."""
 
 import argparse
 import importlib

@@ -1,4 +1,4 @@
-"""``basicsr prepare benchmarks``: test sets, from the folders that users download to one layout."""
+"""``basicsr prepare benchmarks``: bring downloaded test sets into one layout."""
 
 import argparse
 import sys
@@ -11,16 +11,16 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Add ``benchmarks`` to the forms of ``prepare``."""
     parser = forms.add_parser(
         "benchmarks",
-        help="test sets such as Set5 and BSD100, from the layout they were downloaded in",
-        description="Bring test sets into BasicSR's layout: DIR/SET/GTmod12, DIR/SET/LRbicx4. LQ is taken where the "
-        "source has it, and made by MATLAB bicubic elsewhere; DIR/SET/benchmark.json and `basicsr test` say which.",
+        help="prepare test sets such as Set5 and BSD100, from the layout of the download",
+        description="Bring test sets into BasicSR's layout: DIR/SET/GTmod12, DIR/SET/LRbicx4. LQ is copied if the "
+        "source has it, or else made by MATLAB bicubic; DIR/SET/benchmark.json and `basicsr test` report which.",
     )
     parser.add_argument(
         "sources",
         type=Path,
         nargs="+",
         metavar="SRC",
-        help="a set, or a folder of sets: BasicSR's, EDSR's or SelfExSR's layout, a folder of images or with HR alone",
+        help="a set, or a folder of sets: in BasicSR's, EDSR's or SelfExSR's layout, a folder of images, or only HR",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder that gets a folder for each set")
     parser.add_argument(
@@ -35,14 +35,14 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--mod-crop",
         type=int,
         metavar="N",
-        help="cut GT to multiples of N (default: 12, which serves the scales 2, 3 and 4 with one GT; 24 with scale 8)",
+        help="mod-crop GT to multiples of N (default: 12, so that scales 2, 3 and 4 share one GT; 24 with scale 8)",
     )
     parser.add_argument(
         "--lq",
         choices=("keep", "make", "matlab-bicubic", "matlab-uint8"),
         default="keep",
-        help="take the LQ that the source has, its files unchanged, or make it all the same: matlab-bicubic (the same "
-        "as make), or matlab-uint8, rounded between the passes as in EDSR's sets (default: %(default)s)",
+        help="keep: copy the source's LQ if it has one; or always make LQ: matlab-bicubic (the same as make), or "
+        "matlab-uint8, rounded between the passes as in EDSR's sets (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace sets in DIR that were prepared earlier")
     parser.set_defaults(run=run)

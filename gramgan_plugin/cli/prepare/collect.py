@@ -1,4 +1,4 @@
-"""``basicsr prepare collect``: gather photos and sort out those that are no good for training."""
+"""``basicsr prepare collect``: collect photos and drop those that are unsuitable for training."""
 
 import argparse
 import re
@@ -20,9 +20,9 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Add ``collect`` to the forms of ``prepare``."""
     collect = forms.add_parser(
         "collect",
-        help="gather photos from folders, archives and lists of URLs; sort out what is no good for training",
-        description="Gather photos into DIR/photos and say of each that was dropped why: DIR/report.html, "
-        "DIR/collected.jsonl. Run again, it goes on; with other limits, it sorts anew without measuring again.",
+        help="collect photos from folders, archives and lists of URLs; drop those unsuitable for training",
+        description="Collect photos into DIR/photos; DIR/report.html and DIR/collected.jsonl have the reason for each "
+        "dropped one. Run again to resume; with other limits, photos are sorted again but not measured again.",
     )
     collect.add_argument(
         "sources",
@@ -32,17 +32,17 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="a folder with its subfolders, a zip or tar archive, a photo, or a text file of URLs: one a line, or "
         "CSV or TSV with a header url,source,licence",
     )
-    collect.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write or to go on with")
+    collect.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write or resume")
     _add_limits(collect.add_argument_group("what is dropped", "A number, or `off`."))
     _add_network(collect.add_argument_group("downloads"))
-    collect.add_argument("--licence", default="", metavar="TEXT", help="licence of photos that have none by a list")
+    collect.add_argument("--licence", default="", metavar="TEXT", help="licence of photos for which no list names one")
     collect.add_argument(
         "--strip-metadata",
         action="store_true",
-        help="leave places, cameras and names out of copied photos, too; those written anew as PNG have none anyway",
+        help="remove places, cameras and names from copied photos; those rewritten as PNG never have them",
     )
     collect.add_argument(
-        "--workers", type=_count, metavar="N", help="threads (default: as many as processors); the result is the same"
+        "--workers", type=_count, metavar="N", help="threads (default: one per processor); the result is the same"
     )
     collect.add_argument(
         "--report-photos", type=_count, default=100, metavar="N", help="shown of each kind (default: %(default)s)"
@@ -51,7 +51,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--on-error",
         choices=("stop", "skip"),
         default="skip",
-        help="for what cannot be downloaded, read or decoded: end there, or go on without it (default: %(default)s)",
+        help="for what cannot be downloaded, read or decoded: stop, or skip it (default: %(default)s)",
     )
     collect.set_defaults(run=run)
 
@@ -59,7 +59,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _add_limits(group: "argparse._ArgumentGroup") -> None:
     for name, kind, default, text in (
         ("--min-side", int, 480, "photos whose shorter side has fewer pixels"),
-        ("--min-sharpness", float, 0.45, "blurred ones: 0 to 1, told by the sharpest fifth of a photo"),
+        ("--min-sharpness", float, 0.45, "blurred ones: 0 to 1, measured in the sharpest fifth of a photo"),
         ("--max-spectral-drop", float, 1.6, "enlarged ones: powers of ten by which high frequencies are weaker"),
         ("--min-jpeg-quality", int, 75, "JPEGs whose tables are those of a lower quality, 1 to 100"),
         ("--max-blockiness", float, 0.85, "those that were once such JPEGs: levels at borders of 8x8 blocks"),
@@ -82,12 +82,14 @@ def _add_network(group: "argparse._ArgumentGroup") -> None:
         type=_seconds,
         default=30.0,
         metavar="S",
-        help="seconds without an answer, or with under 1000 bytes/s of it (default: %(default)g)",
+        help="seconds without a response, or with less than 1000 bytes/s (default: %(default)g)",
     )
     group.add_argument(
-        "--retries", type=int, default=3, metavar="N", help="further tries, a longer wait before each (default: 3)"
+        "--retries", type=int, default=3, metavar="N", help="retries, with a longer wait before each (default: 3)"
     )
-    group.add_argument("--connections", type=_count, default=4, metavar="N", help="at the same time (default: 4)")
+    group.add_argument(
+        "--connections", type=_count, default=4, metavar="N", help="simultaneous connections (default: 4)"
+    )
     group.add_argument(
         "--allow-private", action="store_true", help="allow addresses of this machine and of private networks"
     )
@@ -120,10 +122,10 @@ def _size(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collect and print what became of the photos.
+    """Collect photos and print how many were kept, and why the others were dropped.
 
     Returns:
-        0, or 3 if something could not be had.
+        0, or 3 if something failed.
 
     Raises:
         UserError: for bad input, or if no photo is kept.
@@ -173,14 +175,14 @@ def _print_outcome(outcome: "Outcome") -> int:
         if counts[reason]:
             print(f"  {counts[reason]:6d} {title}")
     if outcome.rewritten:
-        print(f"  {outcome.rewritten} of those kept were written anew as PNG in sRGB, the others copied as they are")
+        print(f"  {outcome.rewritten} of those kept were rewritten as PNG in sRGB, the others copied unchanged")
     if outcome.with_exif:
-        print(f"  {outcome.with_exif} of those copied hold EXIF data (places, cameras); --strip-metadata leaves it out")
+        print(f"  {outcome.with_exif} of those copied have EXIF data (places, cameras); --strip-metadata removes it")
     if outcome.set_aside:
-        print(f"  {outcome.set_aside} of earlier runs are kept no more and now in {outcome.out / 'removed'}")
+        print(f"  {outcome.set_aside} of earlier runs are no longer kept and are now in {outcome.out / 'removed'}")
     report = outcome.out / "report.html"
     if not counts["kept"] and not outcome.failed:
-        raise UserError(f"no photo is kept; {report} says why, and the limits can be changed")
+        raise UserError(f"no photo is kept; {report} has the reasons, and the limits can be changed")
     print(f"see {printable(str(report))}")
     if counts["kept"]:
         photos, packed = (shlex.quote(printable(f"{outcome.out}{end}")) for end in ("/photos", "-lmdb"))

@@ -1,4 +1,4 @@
-"""``basicsr prepare div2k``, ``flickr2k``, ``df2k``, ``folder`` and ``sample``: photos to an LMDB pair."""
+"""``basicsr prepare div2k``, ``flickr2k``, ``df2k``, ``folder`` and ``sample``: pack photos into an LMDB pair."""
 
 import argparse
 import sys
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 SAMPLE_OUT = Path("datasets/sample")
 SCALES = (2, 3, 4, 8)
-LQ_KINDS = ("matlab-bicubic", "matlab-uint8")  # that can be made; the first by default
-# Title, and in how many folders the photos lie.
+LQ_KINDS = ("matlab-bicubic", "matlab-uint8")  # the first is the default
+# Form -> title, and number of folders.
 KNOWN_SETS: dict[str, tuple[str, int | str]] = {
     "div2k": ("DIV2K", 1),
     "flickr2k": ("Flickr2K", 1),
-    "df2k": ("DF2K, which is DIV2K and Flickr2K in a folder each", "+"),
+    "df2k": ("DF2K, which is DIV2K and Flickr2K, each in a folder", "+"),
 }
 
 
@@ -48,8 +48,8 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     sample = forms.add_parser(
         "sample",
-        help="from the photos in scikit-image's wheel; downloads nothing",
-        description="Prepare the photos that scikit-image carries: six in sub-images, two held out.",
+        help="from the photos in scikit-image's wheel, without a download",
+        description="Prepare the photos in scikit-image's wheel: six as sub-images, two held out.",
     )
     sample.add_argument("--out", type=Path, default=SAMPLE_OUT, metavar="DIR", help="folder to write")
     sample.add_argument("--lq", choices=LQ_KINDS, nargs=1, help="kind of the LQ that is made (default: matlab-bicubic)")
@@ -67,14 +67,14 @@ def _add_folders(parser: argparse.ArgumentParser, count: int | str) -> None:
         "matlab-bicubic (default), or matlab-uint8, rounded between the passes as in EDSR's benchmark sets",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument("--recursive", action="store_true", help="take photos in subfolders, too")
+    parser.add_argument("--recursive", action="store_true", help="also read photos in subfolders")
 
 
 def _add_options(parser: argparse.ArgumentParser, default: str = "preset paper") -> None:
     parser.add_argument(
         "--scale", type=int, choices=SCALES, default=4, help="factor between GT and LQ (default: %(default)s)"
     )
-    grid = parser.add_argument_group("sub-images", f"Numbers given beside a preset count. Default: {default}.")
+    grid = parser.add_argument_group("sub-images", f"Given numbers override the preset's. Default: {default}.")
     grid.add_argument(
         "--preset",
         choices=("paper", "esrgan"),
@@ -89,28 +89,28 @@ def _add_options(parser: argparse.ArgumentParser, default: str = "preset paper")
         "--max-per-photo",
         type=int,
         metavar="N",
-        help="the most sub-images that one photo gives, spread evenly over it",
+        help="maximum number of sub-images of one photo, spread evenly over it",
     )
     parser.add_argument(
         "--encoding",
         choices=("png", "fast"),
-        help="of sub-images: PNG (default), or BMP, which needs nearly twice the disk and next to no time to read",
+        help="of sub-images: png (default), or fast: BMP, which needs nearly twice the disk space but is quick to read",
     )
     parser.add_argument(
-        "--compression-level", type=int, metavar="N", help="of PNG, 0 to 9; by default it is set to be quick to read"
+        "--compression-level", type=int, metavar="N", help="of PNG, 0 to 9; the default is quick to read"
     )
     add_reading(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace DIR once the new one is complete")
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="say how many sub-images the photos give, by their headers; write nothing",
+        help="print how many sub-images the photos give, from their headers; write nothing",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare what the arguments ask for and print what was written.
+    """Prepare the data set and print what was written.
 
     Returns:
         0, or 3 if photos were skipped.
@@ -146,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _photos(args: argparse.Namespace) -> "tuple[list[Photo], FindLq | None]":
-    """The photos, and what finds the LQ of each, where it is given."""
+    """Return the photos, and a function that finds the LQ of each, or None if LQ is made."""
     from gramgan_plugin.prepare.folders import Partners, folders_photos
     from gramgan_plugin.prepare.sample import sample_photos
 
@@ -159,12 +159,12 @@ def _photos(args: argparse.Namespace) -> "tuple[list[Photo], FindLq | None]":
 
 
 def _lq_kind(args: argparse.Namespace) -> str | None:
-    """The kind of LQ that ``--lq`` asks for by name; a folder of that name is given as ``./NAME``."""
+    """Return the kind of LQ that ``--lq`` names, or None; a folder of that name is given as ``./NAME``."""
     return args.lq[0] if args.lq is not None and len(args.lq) == 1 and args.lq[0] in LQ_KINDS else None
 
 
 def _settings(args: argparse.Namespace) -> "Settings":
-    """Return what decides on the content of the data set."""
+    """Return the settings that determine the content of the data set."""
     from gramgan_plugin.prepare import sample
     from gramgan_plugin.prepare.encode import Encoding
     from gramgan_plugin.prepare.plan import Settings
@@ -231,7 +231,7 @@ def _print_report(report: "Report", form: str, photos: int) -> None:
     if report.held_out:
         print(f"  datasets.val.dataroot_gt: {report.out / 'test' / 'GT'}")
         print(f"  datasets.val.dataroot_lq: {report.out / 'test' / f'LQ_x{report.scale}'}")
-    if (report.out, report.scale) == (SAMPLE_OUT, 4):  # what the option files for the sample name
+    if (report.out, report.scale) == (SAMPLE_OUT, 4):  # the paths in the option files for the sample
         print("next: basicsr train -opt train_rrdb_psnr_sample.yml")
     else:
         print("next, with these paths in a copy of the option file: basicsr train -opt train_rrdb_psnr_x4.yml")

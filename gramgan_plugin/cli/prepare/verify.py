@@ -12,25 +12,25 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     verify = forms.add_parser(
         "verify",
         help="check LMDBs: every image decodes, LQ is GT's downsampling; store a fingerprint",
-        description="Read LMDBs from end to end: pages, list, images, sizes; whether LQ is really GT's downsampling, "
-        "or is shifted or of another photo. If all is well, store a fingerprint of the content, which training "
+        description="Read LMDBs completely: pages, list, images, sizes; check whether LQ is GT's downsampling, or is "
+        "shifted or of another photo. If nothing is wrong, store a fingerprint of the content, which training "
         "checks. The exit code is 3 if something is wrong.",
     )
     verify.add_argument(
         "paths", nargs="+", type=Path, metavar="PATH", help="a prepared folder (GT.lmdb, LQ_xS.lmdb), or an LMDB"
     )
-    verify.add_argument("--lq", type=Path, metavar="LMDB", help="the LQ LMDB that belongs to the GT LMDB at PATH")
+    verify.add_argument("--lq", type=Path, metavar="LMDB", help="the LQ LMDB of the GT LMDB at PATH")
     verify.add_argument("--scale", type=int, help="factor between GT and LQ (default: by the name, else the sizes)")
     verify.add_argument(
         "--pairs",
         type=int,
         metavar="N",
-        help="compare only N pairs, spread evenly, as images; all are decoded anyway (default: all; that costs about "
-        "as much as decoding them, and five times as much where LQ isn't MATLAB's bicubic)",
+        help="compare only N evenly spread pairs as images; all are decoded (default: all; that takes about as long as "
+        "decoding, and five times as long if LQ is not MATLAB bicubic)",
     )
-    verify.add_argument("--workers", type=int, metavar="N", help="threads (default: the CPUs this process may use)")
+    verify.add_argument("--workers", type=int, metavar="N", help="threads (default: one per CPU of this process)")
     verify.add_argument("--no-store", action="store_true", help="store no fingerprint")
-    verify.add_argument("--json", type=Path, metavar="FILE", help="write the outcome as JSON, too")
+    verify.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
     verify.set_defaults(run=run)
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from gramgan_plugin.utils.text import printable
 
     if args.lq is not None and len(args.paths) > 1:
-        raise UserError(f"--lq: belongs to one GT LMDB, {len(args.paths)} are named; verify them one by one")
+        raise UserError(f"--lq: works with one GT LMDB, {len(args.paths)} are given; verify them one by one")
     targets = [find_target(path, args.lq, args.scale) for path in args.paths]
     results = []
     for target in targets:

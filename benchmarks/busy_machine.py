@@ -1,10 +1,10 @@
-"""What a training step takes beside another busy process, and alone, by how long OpenMP's threads spin at barriers.
+"""Measure a training step alone and beside a busy process, for several spin counts of OpenMP's threads.
 
 The step is that of the small L1 stage or of Gram-GAN (options/*_sample.yml) on random images. Each setting runs in
-processes of its own, since libgomp reads it when it is loaded; they take turns, first alone, then beside a process that
-computes without end. Medians over the rounds.
+separate processes, since libgomp reads it when it is loaded; they take turns, first alone, then beside a process that
+computes all the time. Medians over the rounds.
 
-    python benchmarks/busy_machine.py            # some 8 minutes on 2 cores; nothing else should run
+    python benchmarks/busy_machine.py            # about 8 minutes on 2 cores; nothing else should run
 """
 
 import argparse
@@ -53,7 +53,7 @@ def child(arguments: argparse.Namespace) -> None:
 
 
 def measure(setting: dict[str, str], arguments: argparse.Namespace, *, busy: bool) -> float:
-    """The median seconds of a step."""
+    """Return the median seconds of a step."""
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
     environ = {key: value for key, value in os.environ.items() if key not in names} | setting
     command = [sys.executable, str(Path(__file__).resolve()), "--child", "--options", arguments.options]

@@ -1,6 +1,6 @@
-"""How long `basicsr --help` takes, beside a bare Python that does nothing, and the bar.
+"""Measure the time of `basicsr --help`, against a bare Python that does nothing, and a limit.
 
-Each run is a process of its own; the first, which may find cold files, is not counted.
+Each run is a new process; the first, with a cold file cache, does not count.
 
     python benchmarks/cli_startup.py
 """
@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-BAR = 0.3  # seconds
+LIMIT = 0.3  # seconds
 
 
 def seconds(command: list[str], runs: int) -> float:
-    """Median wall-clock time of a command."""
+    """Return the median wall-clock time of a command."""
     taken = []
     for _ in range(runs + 1):
         start = time.perf_counter()
@@ -33,9 +33,9 @@ def main() -> int:
     basicsr = [str(script)] if script.exists() else [sys.executable, "-m", "gramgan_plugin"]
     bare = seconds([sys.executable, "-c", "pass"], arguments.runs)
     taken = seconds([*basicsr, "--help"], arguments.runs)
-    print(f"basicsr --help   {taken:.3f} s   (bar {BAR} s)")
+    print(f"basicsr --help   {taken:.3f} s   (limit {LIMIT} s)")
     print(f"python -c pass   {bare:.3f} s   (ratio {taken / bare:.1f})")
-    return 0 if taken < BAR else 1
+    return 0 if taken < LIMIT else 1
 
 
 if __name__ == "__main__":

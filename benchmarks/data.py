@@ -1,16 +1,16 @@
-"""Packing photos and loading crops: BasicSR's way and ours, the same photos, the same number of processes.
+"""Measure packing photos and loading crops, by BasicSR and by us, with the same photos and number of processes.
 
-Packing: 2K photos and their LQ to an LMDB pair of 480 px sub-images. BasicSR's way are its two scripts: one cuts the
-photos into files (`extract_subimages`: a pool of processes, PNG level 3), one packs the files (`create_lmdb`, which
-decodes and encodes them again; here with its option to do so in parallel, which keeps all of them in memory). BasicSR's
-package does not carry the first, so its loop is here. Ours is `basicsr prepare`. Shown at three sizes, with the
-memory. Loading: images a second of BasicSR's `PairedImageDataset` behind its own loader, and of ours up to the float
-batch, from the same LMDB; with the cache, and from an LMDB packed with `--encoding fast`.
+Packing: 2K photos and their LQ to an LMDB pair of 480 px sub-images. BasicSR has two scripts: one cuts the photos into
+files (`extract_subimages`: a pool of processes, PNG level 3), one packs the files (`create_lmdb`, which decodes and
+encodes them again; here with its option to do so in parallel, which keeps all of them in memory). BasicSR's package
+lacks the first, so its loop is here. Ours is `basicsr prepare`. Time and memory are given for three sizes. Loading:
+images a second of BasicSR's `PairedImageDataset` behind its own loader, and of ours up to the float batch, from the
+same LMDB; with the cache, and from an LMDB packed with `--encoding fast`.
 
-The photos are mosaics of those that scikit-image carries. Every figure comes from a process of its own; the variants
+The photos are mosaics of those that scikit-image carries. Every figure comes from a separate process; the variants
 take turns.
 
-    python benchmarks/data.py                                  # 2 CPU cores: some 10 minutes
+    python benchmarks/data.py                                  # 2 CPU cores: about 10 minutes
     python benchmarks/data.py --workers 16 --photos 80
 """
 
@@ -48,7 +48,7 @@ WARM_UP, SECONDS = 8, 6.0  # batches; time for one reading
 
 
 def write_photos(folder: Path, count: int) -> None:
-    """``HR/0001.png`` ... and their LQ ``LR/0001x4.png``: tiles of real photos, in the statistics of real photos."""
+    """Write ``HR/0001.png`` ... and their LQ ``LR/0001x4.png``: mosaics with the statistics of real photos."""
     draw = np.random.default_rng(0)
     real = [cv2.imread(str(path)) for _, path in sample_photos()]
     real = [photo for photo in real if min(photo.shape[:2]) >= TILE]
@@ -68,7 +68,7 @@ def write_photos(folder: Path, count: int) -> None:
 
 
 def cut_to_files(job: tuple[Path, Path, int, int]) -> None:
-    """What BasicSR's first script does with one photo."""
+    """Cut one photo into files, as BasicSR's first script does."""
     path, folder, crop, step = job
     photo = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     rows, columns = (offsets(side, crop, step, 0) for side in photo.shape[:2])
@@ -79,7 +79,7 @@ def cut_to_files(job: tuple[Path, Path, int, int]) -> None:
 
 
 def pack_like_basicsr(photos: Path, out: Path, workers: int) -> None:
-    """Files first, then the LMDBs from the files, GT and LQ after one another as its scripts do."""
+    """Write files, then the LMDBs from the files, GT before LQ, as BasicSR's scripts do."""
     from basicsr.utils.lmdb_util import make_lmdb_from_imgs
 
     for kind, factor in (("HR", 1), ("LR", SCALE)):
@@ -97,7 +97,7 @@ def pack_like_basicsr(photos: Path, out: Path, workers: int) -> None:
 
 
 def pack(photos: Path, out: Path, workers: int, encoding: str, given_lq: bool) -> None:
-    """Ours."""
+    """Pack the photos by `basicsr prepare`."""
     lq = ["--lq", str(photos / "LR")] if given_lq else []
     arguments = ["prepare", "div2k", "--hr", str(photos / "HR"), *lq, "--out", str(out), "--preset", "esrgan"]
     arguments += ["--encoding", encoding, "--workers", str(workers)]
@@ -125,7 +125,7 @@ def training_block(lmdbs: Path, workers: int) -> dict[str, Any]:
 
 
 def batches_of_basicsr(lmdbs: Path, workers: int) -> Any:
-    """Its loader as its train_pipeline builds it."""
+    """Yield batches of BasicSR's loader, built as in its train_pipeline."""
     from basicsr.data import build_dataloader
     from basicsr.data.data_sampler import EnlargedSampler
     from basicsr.data.paired_image_dataset import PairedImageDataset
@@ -137,7 +137,7 @@ def batches_of_basicsr(lmdbs: Path, workers: int) -> Any:
 
 
 def batches_of_ours(lmdbs: Path, workers: int, cache: bool) -> Any:
-    """Our loader, and what the model does to its batches first."""
+    """Yield batches of our loader, converted as the model converts them."""
     from gramgan_plugin.data.batch import to_model_batch
 
     options = {**training_block(lmdbs, workers), "type": "PairedSRDataset", "cache": cache}
@@ -148,7 +148,7 @@ def batches_of_ours(lmdbs: Path, workers: int, cache: bool) -> Any:
 
 
 def load(variant: str, lmdbs: Path, workers: int) -> float:
-    """Images a second."""
+    """Return the loaded images per second."""
     torch.set_num_threads(1)
     batches = (
         batches_of_basicsr(lmdbs, workers)
@@ -179,7 +179,7 @@ def in_a_process(*arguments: object) -> dict[str, float]:
 
 
 def part(name: str, photos: Path, out: Path, workers: int) -> dict[str, float]:
-    """One reading: seconds and memory, or images a second."""
+    """Measure once: seconds and memory, or images per second."""
     if name.startswith("load:"):
         return {"images a second": load(name.removeprefix("load:"), photos, workers)}
     start = time.perf_counter()
@@ -194,12 +194,12 @@ def part(name: str, photos: Path, out: Path, workers: int) -> dict[str, float]:
 
 
 def disk_use(folder: Path) -> float:
-    """MB of the LMDBs under a folder."""
+    """Return the MB of the LMDBs under a folder."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("data.mdb")) / 1e6
 
 
 def subset(photos: Path, folder: Path, count: int) -> Path:
-    """The first photos, as links."""
+    """Link the first photos into a folder."""
     for kind in ("HR", "LR"):
         (folder / kind).mkdir(parents=True)
         for path in sorted((photos / kind).iterdir())[:count]:
@@ -208,7 +208,7 @@ def subset(photos: Path, folder: Path, count: int) -> Path:
 
 
 def compare_packing(photos: Path, scratch: Path, arguments: argparse.Namespace) -> None:
-    """Seconds of each variant, medians over the rounds, at three sizes."""
+    """Print the seconds of each variant, medians over the rounds, at three sizes."""
     names = ("pack:basicsr", "pack:png,given", "pack:png,made", "pack:fast,given")
     print(
         f"packing photos of {WIDTH}x{HEIGHT}, sub-images of {CROP} every {STEP}, {arguments.workers} processes/threads"
@@ -234,7 +234,7 @@ def compare_packing(photos: Path, scratch: Path, arguments: argparse.Namespace) 
 
 
 def compare_loading(photos: Path, scratch: Path, arguments: argparse.Namespace) -> None:
-    """Images a second of each variant, medians over the rounds."""
+    """Print the images per second of each variant, medians over the rounds."""
     lmdbs = {encoding: scratch / encoding for encoding in ("png", "fast")}
     some = subset(photos, scratch / "photos_loaded", max(1, arguments.photos // 4))
     for encoding, folder in lmdbs.items():

@@ -1,4 +1,4 @@
-"""Time and memory of the patch-wise texture loss, forward and backward, against other ways to compute it.
+"""Measure time and memory of the patch-wise texture loss, forward and backward, against other implementations.
 
     (a) best-buddy   Beby-GAN's loss as its own code computes it: 3x3 patches, candidates x1, x1/2, x1/4, the distances
                      of all pairs of the batch in one matrix, from expanded squares
@@ -7,8 +7,8 @@
     (d) ours         GramPatchLoss, uncentred and centred
     (e) ours, pixels GramPatchLoss with Beby-GAN's options: the loss of (a)
 
-Batch 8 of 3x192x192 crops of photos; SR is bicubic. The variants take turns, medians count. Memory is the most that a
-process of its own takes beyond what it had before the call.
+Batch 8 of 3x192x192 crops of photos; SR is bicubic. The variants take turns, medians count. Memory is the peak of a
+separate process above its memory before the call.
 
     python benchmarks/gram_patch_loss.py
     python benchmarks/gram_patch_loss.py --device cuda --rounds 50
@@ -56,7 +56,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def photos(batch: int, size: int) -> tuple[Tensor, Tensor]:
-    """SR, a bicubic enlargement, and GT: crops of photos at different places."""
+    """Return SR, a bicubic enlargement, and GT: crops of photos at different positions."""
     crops = []
     for i in range(batch):
         image = torch.from_numpy(getattr(skimage.data, PHOTOS[i % 3])()).permute(2, 0, 1)[None].float() / 255
@@ -68,13 +68,13 @@ def photos(batch: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def all_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(N, Q, D), (N, K, D) -> (N, Q, K), squared, from a matrix product."""
+    """Return squared distances (N, Q, K) of (N, Q, D) and (N, K, D), from a matrix product."""
     squares = x.square().sum(2, keepdim=True) + y.square().sum(2)[:, None]
     return torch.clamp(squares - 2 * torch.bmm(x, y.transpose(1, 2)), 0, float("inf"))
 
 
 def best_buddy(sr: Tensor, gt: Tensor, theta: Tensor) -> Tensor:
-    """(a)."""
+    """Compute variant (a)."""
     x, y = patch_vectors(sr, 3), patch_vectors(gt, 3)
     copies = [F.interpolate(gt, scale_factor=1 / factor, mode="bicubic") for factor in (1, 2, 4)]
     candidates = torch.cat([patch_vectors(copy, 3) for copy in copies], dim=1)
@@ -84,7 +84,7 @@ def best_buddy(sr: Tensor, gt: Tensor, theta: Tensor) -> Tensor:
 
 
 def dense(sr: Tensor, gt: Tensor, theta: Tensor) -> Tensor:
-    """(c)."""
+    """Compute variant (c)."""
     x, y = gram_vectors(sr, 4), gram_vectors(gt, 4)
     candidates = candidate_set(gt, theta).describe("gram")
     with torch.no_grad():
@@ -93,7 +93,7 @@ def dense(sr: Tensor, gt: Tensor, theta: Tensor) -> Tensor:
 
 
 def loop(sr: Tensor, gt: Tensor, theta: Tensor) -> Tensor:
-    """(b)."""
+    """Compute variant (b)."""
     x, y = gram_vectors(sr, 4), gram_vectors(gt, 4)
     candidates = candidate_set(gt, theta).describe("gram")
     chosen = []
@@ -106,7 +106,7 @@ def loop(sr: Tensor, gt: Tensor, theta: Tensor) -> Tensor:
 
 
 def ours(**options: Any) -> Loss:
-    """(d) and (e)."""
+    """Return variant (d) or (e)."""
     loss = GramPatchLoss(**options)
     return lambda sr, gt, theta: loss(sr, gt, theta[:, : loss.options.affine_copies])
 
@@ -122,14 +122,14 @@ LOSSES: dict[str, Loss] = {
 
 
 def step(name: str, sr: Tensor, gt: Tensor) -> Callable[[], object]:
-    """One forward and backward."""
+    """Return a function that runs one forward and backward."""
     theta = random_theta(len(gt), 1, 0.003, seed=(0,)).to(gt.device)
     sr = sr.requires_grad_()
     return lambda: torch.autograd.grad(LOSSES[name](sr, gt, theta), sr)
 
 
 def timed(function: Callable[[], object], device: str) -> float:
-    """Seconds that a call takes."""
+    """Return the seconds of a call."""
     if device == "cuda":
         torch.cuda.synchronize()
     mark = time.perf_counter()
@@ -140,7 +140,7 @@ def timed(function: Callable[[], object], device: str) -> float:
 
 
 def extra_memory(name: str, arguments: argparse.Namespace) -> float:
-    """The most MB that a call takes beyond what was there before; to be asked in a process of its own."""
+    """Return the peak MB of a call above the memory before it; run it in a separate process."""
     device = arguments.device
     small = step(name, *(x.to(device) for x in photos(1, 96)))
     small()  # loads the libraries
@@ -150,9 +150,9 @@ def extra_memory(name: str, arguments: argparse.Namespace) -> float:
         before = torch.cuda.memory_allocated()
         call()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed is no room for what comes
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory must not be reused by the call
     before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the maximum starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     call()
     return (_status("VmHWM") - before) / 1e3
 
@@ -170,7 +170,7 @@ def in_a_process(name: str, arguments: argparse.Namespace) -> float:
 
 
 def exactness(gt: Tensor, sr: Tensor) -> dict[str, float]:
-    """The share of patches of the first image with a nearest candidate, by float64 and all differences."""
+    """Return the share of patches of the first image with the nearest candidate, by all differences in float64."""
     shares = {}
     for name, options in (("uncentred", {}), ("centred", {"center": True}), ("pixels", BEBY)):
         loss = GramPatchLoss(**options)
@@ -187,7 +187,7 @@ def exactness(gt: Tensor, sr: Tensor) -> dict[str, float]:
 
 
 def floor(arguments: argparse.Namespace) -> str:
-    """What (d) has to move at least, and how long that takes at the speed of a copy."""
+    """Return the least memory traffic of (d), and its time at the speed of a copy."""
     pixels = arguments.batch * 3 * arguments.size**2 * 4  # bytes of an image in float32
     patches = arguments.batch * (arguments.size // 4) ** 2
     # SR and GT read, the copies written and read, SR's gradient written with SR read again; vectors of 6 numbers.

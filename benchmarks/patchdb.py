@@ -1,14 +1,14 @@
-"""How long the search in a patch database takes: ours, a plain scipy k-d tree and plain faiss, in one run.
+"""Measure the search in a patch database: ours, a plain scipy k-d tree and plain faiss, in one run.
 
-A batch asks 18,432 questions (8 crops of 192 px in patches of 4 px), half-way between the Gram vectors of a photo and
-of its bicubic copy, as in training; the photos asked with are not in the database. To fill large databases, the photos
+A batch has 18,432 queries (8 crops of 192 px in patches of 4 px), half-way between the Gram vectors of a photo and of
+its bicubic copy, as in training; the photos of the queries are not in the database. To fill large databases, the photos
 are cut at all offsets and at several sizes; flat and equal patches are left out. Gram vectors are those of RGB (6
 numbers) and of 16 channels of VGG19's conv1_2 (136 numbers; with random weights unless --vgg-weights are given).
 
-The contenders take turns; medians count. Plain approximate indexes are set to the recall that ours has on the
-questions. Memory is the peak while an index is made and first asked, above what the process had before.
+The methods take turns; medians count. Plain approximate indexes are set to the recall of ours on the queries. Memory is
+the peak while an index is built and first searched, above the process's memory before.
 
-    python benchmarks/patchdb.py --largest 1000000          # the photos of scikit-image, some minutes
+    python benchmarks/patchdb.py --largest 1000000          # the photos of scikit-image, a few minutes
     python benchmarks/patchdb.py --photos DIV2K_train_HR --json results.json
     python benchmarks/patchdb.py --photos PHOTOS --database textures.patchdb --kinds exact hnsw --rounds 3
 """
@@ -44,13 +44,13 @@ from gramgan_plugin.search.tree import TreeSearch
 BATCH, CROP, PATCH = 8, 192, 4
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 SCALES = (1.0, 0.85, 0.72, 0.61, 0.5, 1.2)
-MOST_EXACT = 100_000  # rows that exact is tried with
+MOST_EXACT = 100_000  # the most rows for which exact is tried
 Ask = Callable[[Tensor], tuple[NDArray[Any], NDArray[Any]]]  # squared distances and rows of the nearest
 
 
 @dataclass
-class Contender:
-    """A way to search."""
+class Method:
+    """A method of search, with its measurements."""
 
     name: str
     kind: str
@@ -73,14 +73,14 @@ def main() -> int:
 
 
 def all_sizes(asked: list[Tensor], stored: list[Tensor], arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Databases of RGB and of features, of ``SIZES``, made here."""
+    """Measure databases of RGB and of features, of ``SIZES``, made here."""
     results = []
     for name, features, largest in (
         ("RGB", lambda image: image, arguments.largest),
         ("features", feature_network(arguments.vgg_weights), min(arguments.largest, arguments.largest_features)),
     ):
         vectors = description(features, Definition(PATCH))
-        batches = questions(asked, vectors, arguments.batches)
+        batches = make_queries(asked, vectors, arguments.batches)
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
             rows = database(stored, features, largest, Path(folder) / "grams.npy")
             print(f"\nGram vectors of {name}: {rows.shape[1]} numbers, {len(rows)} patches")
@@ -91,16 +91,16 @@ def all_sizes(asked: list[Tensor], stored: list[Tensor], arguments: argparse.Nam
 
 
 def one_database(asked: list[Tensor], arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """A database of patches of ``PATCH`` pixels that was built of other photos."""
+    """Measure a database of patches of ``PATCH`` pixels, built from other photos."""
     store = open_store(arguments.database)
     layer = description_of(store.definition, arguments.vgg_weights, store.path).layer
     vectors = description(layer or (lambda image: image), store.definition)
     print(f"\n{store.path}: {store.grams.shape[1]} numbers, {store.count} patches")
-    return measure(store.path.name, store.grams, questions(asked, vectors, arguments.batches), arguments)
+    return measure(store.path.name, store.grams, make_queries(asked, vectors, arguments.batches), arguments)
 
 
 def description(features: Callable[[Tensor], Tensor], how: Definition) -> Callable[[Tensor], Tensor]:
-    """(1, 3, H, W) -> (P, D)."""
+    """Return the Gram vectors (P, D) of (1, 3, H, W)."""
 
     @torch.no_grad()
     def describe(image: Tensor) -> Tensor:
@@ -112,8 +112,8 @@ def description(features: Callable[[Tensor], Tensor], how: Definition) -> Callab
 def measure(
     features: str, rows: NDArray[np.float32], batches: list[Tensor], arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Let all contenders search one database, and print what they took."""
-    contenders: list[Contender] = []
+    """Search one database with all methods, and print the results."""
+    methods: list[Method] = []
     truth: list[NDArray[Any]] = []
     for kind in ("tree", "exact", "hnsw"):
         limit = {"exact": MOST_EXACT, "hnsw": arguments.largest_hnsw}.get(kind, len(rows))
@@ -126,34 +126,34 @@ def measure(
                 ask, tune = make(kind, rows)
                 made_in = time.perf_counter() - start
                 ask(batches[0])
-            if not truth:  # of the first, which is exact
+            if not truth:  # by the first method, which is exact
                 truth = [ask(batch)[0] for batch in batches]
-            contender = Contender(f"{kind}, {name}", kind, ours, ask, made_in, peak.megabytes)
-            contender.recall = wanted = tuned(contender, tune, batches, truth, wanted)
-            contenders.append(contender)
+            method = Method(f"{kind}, {name}", kind, ours, ask, made_in, peak.megabytes)
+            method.recall = wanted = tuned(method, tune, batches, truth, wanted)
+            methods.append(method)
     for turn in range(arguments.rounds + 1):
-        for contender in contenders:
-            time.sleep(0.05)  # the last one's idle threads go to sleep, too
+        for method in methods:
+            time.sleep(0.05)  # until the idle threads of the last method sleep
             start = time.perf_counter()
-            contender.ask(batches[turn % len(batches)])
+            method.ask(batches[turn % len(batches)])
             if turn:  # the first warms up
-                contender.times.append(1000 * (time.perf_counter() - start))
-    return [report(features, len(rows), contender, contenders) for contender in contenders]
+                method.times.append(1000 * (time.perf_counter() - start))
+    return [report(features, len(rows), method, methods) for method in methods]
 
 
 def tuned(
-    contender: Contender,
+    method: Method,
     tune: Callable[[int], None] | None,
     batches: list[Tensor],
     truth: list[NDArray[Any]],
     wanted: float,
 ) -> float:
-    """The recall on the questions; of a plain approximate index after its effort was raised to the recall wanted."""
+    """Return the recall on the queries; raise the effort of a plain approximate index to the wanted recall first."""
     effort = 1
     while True:
         if tune is not None:
             tune(effort)
-        found = [contender.ask(batch) for batch in batches]
+        found = [method.ask(batch) for batch in batches]
         # The true distance of what was found: plain faiss gives expanded squares in float32.
         shares = [
             np.mean(np.sqrt(squared) <= np.sqrt(best) * (1 + 1e-5) + 1e-7)
@@ -165,7 +165,7 @@ def tuned(
 
 
 def make_ours(kind: str, array: NDArray[np.float32]) -> tuple[Ask, None]:
-    """Ours, as `PatchSearch` has it."""
+    """Build our search, as `PatchSearch` does."""
     rows = as_tensor(array)
     search: Search
     if kind == "tree":
@@ -184,7 +184,7 @@ def make_ours(kind: str, array: NDArray[np.float32]) -> tuple[Ask, None]:
 
 
 def make_plain(kind: str, array: NDArray[np.float32]) -> tuple[Ask, Callable[[int], None] | None]:
-    """What one would write without us."""
+    """Build the same search directly with the library."""
     if kind == "tree":
         from scipy.spatial import cKDTree
 
@@ -217,33 +217,33 @@ def make_plain(kind: str, array: NDArray[np.float32]) -> tuple[Ask, Callable[[in
     return ask, tune
 
 
-def report(features: str, size: int, contender: Contender, contenders: list[Contender]) -> dict[str, Any]:
-    """Print a line, with the ratio to the plain contender of the same kind."""
-    times = contender.times
+def report(features: str, size: int, method: Method, methods: list[Method]) -> dict[str, Any]:
+    """Print a line, with the ratio to the plain method of the same kind."""
+    times = method.times
     median = statistics.median(times)
-    plain = [other for other in contenders if other.kind == contender.kind and not other.ours]
-    ratio = statistics.median(plain[0].times) / median if contender.ours and plain else None
+    plain = [other for other in methods if other.kind == method.kind and not other.ours]
+    ratio = statistics.median(plain[0].times) / median if method.ours and plain else None
     print(
-        f"{features:8} {size:>9,} {contender.name:14} {median:9.1f} ms (best {min(times):.1f})  "
-        f"recall {contender.recall:.4f}  made in {contender.made_in:6.1f} s  {contender.memory:7.0f} MB"
+        f"{features:8} {size:>9,} {method.name:14} {median:9.1f} ms (best {min(times):.1f})  "
+        f"recall {method.recall:.4f}  made in {method.made_in:6.1f} s  {method.memory:7.0f} MB"
         + (f"  {ratio:.2f}x as fast as plain" if ratio else ""),
         flush=True,
     )
     return {
         "features": features,
         "patches": size,
-        "search": contender.name,
+        "search": method.name,
         "median_ms": median,
         "best_ms": min(times),
-        "recall": contender.recall,
-        "made_in_s": contender.made_in,
-        "peak_mb": contender.memory,
+        "recall": method.recall,
+        "made_in_s": method.made_in,
+        "peak_mb": method.memory,
         "times_as_fast_as_plain": ratio,
     }
 
 
 class Peak:
-    """The most memory the process held within the block, above what it held before. Linux only; else 0."""
+    """The peak memory of the process inside the block, above that before it. Linux only; else 0."""
 
     megabytes = 0.0
 
@@ -264,7 +264,7 @@ class Peak:
 
 
 def database(photos: list[Tensor], features: Callable[[Tensor], Tensor], most: int, path: Path) -> NDArray[np.float32]:
-    """(N, D): Gram vectors of different patches that are not flat, in random order, mapped from a file."""
+    """Return Gram vectors (N, D) of different patches that are not flat, in random order, mapped from a file."""
     blocks: list[NDArray[np.float32]] = []
     for block in blocks_of(photos, features):
         blocks.append(block)
@@ -277,7 +277,7 @@ def database(photos: list[Tensor], features: Callable[[Tensor], Tensor], most: i
 
 
 def blocks_of(photos: list[Tensor], features: Callable[[Tensor], Tensor]) -> Iterator[NDArray[np.float32]]:
-    """Gram vectors of all photos at one offset and size, then at the next."""
+    """Yield the Gram vectors of all photos at one offset and size, then at the next."""
     offsets = [(y, x) for y, x in ((0, 0), (2, 2), (0, 2), (2, 0), (1, 1), (3, 3), (1, 3), (3, 1))]
     for y, x in offsets:
         for scale in SCALES:
@@ -294,8 +294,8 @@ def blocks_of(photos: list[Tensor], features: Callable[[Tensor], Tensor]) -> Ite
             yield np.concatenate(found)
 
 
-def questions(photos: list[Tensor], describe: Callable[[Tensor], Tensor], batches: int) -> list[Tensor]:
-    """Per batch (18432, D)."""
+def make_queries(photos: list[Tensor], describe: Callable[[Tensor], Tensor], batches: int) -> list[Tensor]:
+    """Return the queries of each batch, (18432, D)."""
     generator = torch.Generator().manual_seed(0)
     found = []
     for batch in range(batches):
@@ -312,7 +312,7 @@ def questions(photos: list[Tensor], describe: Callable[[Tensor], Tensor], batche
 
 
 def feature_network(weights: Path | None) -> Callable[[Tensor], Tensor]:
-    """(1, 3, H, W) -> (1, 16, H, W): 16 channels of VGG19's conv1_2, with its weights or with random ones."""
+    """Return a network (1, 3, H, W) -> (1, 16, H, W): 16 channels of VGG19's conv1_2, trained or random."""
     generator = torch.Generator().manual_seed(0)
     if weights is None:
         first, first_bias = torch.randn(64, 3, 3, 3, generator=generator) * (2 / 27) ** 0.5, torch.zeros(64)
@@ -336,7 +336,7 @@ def feature_network(weights: Path | None) -> Callable[[Tensor], Tensor]:
 
 
 def read_photos(folder: Path | None) -> list[Tensor]:
-    """(1, 3, H, W) RGB in [0, 1] each."""
+    """Return photos (1, 3, H, W), RGB in [0, 1]."""
     if folder is None:
         from gramgan_plugin.prepare.sample import sample_photos
 
@@ -357,19 +357,19 @@ def read_photos(folder: Path | None) -> list[Tensor]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder of photos (default: those of scikit-image)")
-    parser.add_argument("--database", type=Path, help="measure this one, of `basicsr patchdb build`, and no others")
+    parser.add_argument("--database", type=Path, help="measure only this one, of `basicsr patchdb build`")
     parser.add_argument("--largest", type=int, default=SIZES[-1], help="most patches, of RGB (default: %(default)s)")
     parser.add_argument("--largest-features", type=int, default=100_000, help="of features (default: %(default)s)")
     parser.add_argument("--largest-hnsw", type=int, default=100_000, help="for hnsw (default: %(default)s)")
     parser.add_argument("--kinds", nargs="+", default=["tree", "exact", "hnsw"], help="tree or exact has to be one")
     parser.add_argument("--batches", type=int, default=3, help="different ones (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each contender (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each method (default: %(default)s)")
     parser.add_argument("--vgg-weights", type=Path, help="VGG19's, in the key names of torchvision")
     parser.add_argument("--scratch", type=Path, help="where the database is put meanwhile")
     parser.add_argument("--json", type=Path, help="write the results there, too")
     arguments = parser.parse_args()
     if not {"tree", "exact"} & set(arguments.kinds):
-        parser.error("--kinds: take tree or exact, which tell which are the nearest")
+        parser.error("--kinds: take tree or exact, which find the true nearest")
     return arguments
 
 

@@ -1,16 +1,16 @@
-"""Changes of a photo, for texture_study.py: towards its bicubic enlargement, blurred, noisy, shifted, and others."""
+"""Change a photo for texture_study.py: towards its bicubic enlargement, blurred, noisy, shifted, and others."""
 
 import torch
 from texture_descent import bicubic_enlarged
 from torch import Tensor
 from torch.nn import functional as F
 
-AMPLITUDES = (0.002, 0.005, 0.01, 0.02, 0.05)  # root mean square of what is added to GT, of a range of 1
+AMPLITUDES = (0.002, 0.005, 0.01, 0.02, 0.05)  # root mean square of the change of GT, for a range of 1
 SHIFTS = (1, 2, 4, 8)
 
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (1, 3, H, W), reflected at the border."""
+    """Return (1, 3, H, W) with Gaussian blur, reflected at the border."""
     radius = max(1, round(4 * sigma))
     x = torch.arange(-radius, radius + 1, dtype=image.dtype)
     kernel = torch.exp(-(x**2) / (2 * sigma**2))
@@ -20,33 +20,33 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
 
 
 def noise(image: Tensor, seed: int = 0) -> Tensor:
-    """White noise of deviation 1, of an image's shape."""
+    """Return white noise of deviation 1 in an image's shape."""
     return torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def mixtures(gt: Tensor) -> dict[str, Tensor]:
-    """From the bicubic enlargement, t = 0, to GT, t = 1."""
+    """Return images from the bicubic enlargement, t = 0, to GT, t = 1."""
     sr = bicubic_enlarged(gt)
     return {f"{t:g}": (1 - t) * sr + t * gt for t in (0, 0.25, 0.5, 0.75, 0.9, 1)}
 
 
 def blurs(gt: Tensor) -> dict[str, Tensor]:
-    """GT, ever more blurred."""
+    """Return GT with increasing blur."""
     return {f"{sigma:g}": blurred(gt, sigma) if sigma else gt for sigma in (0, 0.5, 1, 1.5, 2, 3)}
 
 
 def noises(gt: Tensor) -> dict[str, Tensor]:
-    """GT with ever more noise."""
+    """Return GT with increasing noise."""
     return {f"{level:g}": gt + level * noise(gt) for level in (0, *AMPLITUDES)}
 
 
 def shifts(gt: Tensor) -> dict[str, Tensor]:
-    """GT moved to the right by whole pixels."""
+    """Return GT shifted to the right by whole pixels."""
     return {f"{pixels}": torch.roll(gt, pixels, dims=3) for pixels in SHIFTS}
 
 
 def directions(gt: Tensor) -> dict[str, Tensor]:
-    """Changes of GT, each of root mean square 1."""
+    """Return changes of GT, each of root mean square 1."""
     sr, unit = bicubic_enlarged(gt), torch.ones_like(gt)
     changes = {
         "towards bicubic": sr - gt,
@@ -68,7 +68,7 @@ def directions(gt: Tensor) -> dict[str, Tensor]:
 
 
 def shuffled(image: Tensor, seed: int = 0) -> Tensor:
-    """Each 4x4 patch's pixels in another order: the Gram matrices stay."""
+    """Shuffle the pixels of each 4x4 patch, which keeps the Gram matrices."""
     order = torch.randperm(16, generator=torch.Generator().manual_seed(seed))
     patches = F.unfold(image, 4, stride=4).unflatten(1, (3, 16))[:, :, order]
     return F.fold(patches.flatten(1, 2), image.shape[2:], 4, stride=4)

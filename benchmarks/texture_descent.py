@@ -1,4 +1,4 @@
-"""How much texture the patch-wise texture loss alone puts back, with centred and uncentred Gram matrices.
+"""Measure how much texture the patch-wise texture loss alone restores, with centred and uncentred Gram matrices.
 
 A crop of a photo is downsampled x1/4 and enlarged again, both bicubic; then Adam descends on its pixels with
 the texture loss alone. Reported is the variance of values within 4x4 patches, as a fraction of GT's, before
@@ -21,20 +21,20 @@ PHOTOS = ("astronaut", "chelsea", "coffee")
 
 
 def photo_crop(photo: str, size: int) -> Tensor:
-    """(1, 3, size, size) in [0, 1] from the middle of one of scikit-image's photos."""
+    """Return (1, 3, size, size) in [0, 1] from the centre of one of scikit-image's photos."""
     image = torch.from_numpy(getattr(skimage.data, photo)()).permute(2, 0, 1)[None].float() / 255
     top, left = (image.shape[2] - size) // 2, (image.shape[3] - size) // 2
     return image[:, :, top : top + size, left : left + size]
 
 
 def bicubic_enlarged(gt: Tensor, scale: int = 4) -> Tensor:
-    """GT downsampled x1/scale and enlarged to its size again."""
+    """Return GT downsampled x1/scale and enlarged to its size again."""
     lq = F.interpolate(gt, scale_factor=1 / scale, mode="bicubic", antialias=True)
     return F.interpolate(lq, size=gt.shape[2:], mode="bicubic").clamp(0, 1)
 
 
 def in_patch_variance(image: Tensor, patch_size: int = 4) -> float:
-    """Mean over patches and channels of the variance within a patch."""
+    """Return the mean over patches and channels of the variance within a patch."""
     return float(extract_patches(image, patch_size).var(dim=2, correction=0).mean())
 
 

@@ -1,8 +1,7 @@
-"""What the patch-wise texture loss chooses, sees and asks for, on three photos: the figures of docs/one_to_many.md.
+"""Measure the choices, values and gradients of the patch-wise texture loss on three photos, for docs/one_to_many.md.
 
-SR is a bicubic enlargement of the downsampled photo where nothing else is said, since that is where training starts,
-nearly. Losses are given as multiples of their own value at that bicubic enlargement, so that losses in different
-units can be compared.
+Unless stated otherwise, SR is a bicubic enlargement of the downsampled photo, since training starts close to it. Losses
+are given relative to their value at that enlargement, so that losses in different units can be compared.
 
     python benchmarks/texture_study.py                    (prints the tables)
     python benchmarks/texture_study.py --pictures         (also writes the pictures to docs/images)
@@ -44,22 +43,22 @@ Series = tuple[list[str], dict[str, list[float]]]
 
 
 def warps(loss: GramPatchLoss) -> Tensor:
-    """The same warps for every crop."""
+    """Return the same warps for every crop."""
     return random_theta(1, loss.options.affine_copies, loss.options.affine_magnitude, seed=(0, 0))
 
 
 def with_warps(loss: GramPatchLoss) -> Measure:
-    """A texture loss whose warped copies are the same at each call."""
+    """Return a texture loss whose warped copies are the same at each call."""
     return lambda sr, gt: loss(sr, gt, warps(loss))
 
 
 def texture_loss(center: bool, beta: float = 1.0) -> Measure:
-    """L_PT with the default options but these."""
+    """Return L_PT with the default options except these."""
     return with_warps(GramPatchLoss(center=center, beta=beta))
 
 
 def one_to_one(center: bool) -> Measure:
-    """The same difference of Gram matrices, to GT's patch at the same place, without a choice."""
+    """Return the same difference of Gram matrices to GT's patch at the same place, without a choice."""
 
     def measure(sr: Tensor, gt: Tensor) -> Tensor:
         x, y = (gram_vectors(image, 4, center=center) for image in (sr, gt))
@@ -69,7 +68,7 @@ def one_to_one(center: bool) -> Measure:
 
 
 def pixel_l1(sr: Tensor, gt: Tensor) -> Tensor:
-    """The content loss."""
+    """Return the content loss."""
     return (sr - gt).abs().mean()
 
 
@@ -83,7 +82,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def relative(images: Mapping[str, Tensor], gt: Tensor) -> dict[str, list[float]]:
-    """Each loss of each image as a multiple of that loss of the bicubic enlargement."""
+    """Return each loss of each image, relative to that of the bicubic enlargement."""
     reference = bicubic_enlarged(gt)
     return {
         name: [float(measure(image, gt) / measure(reference, gt)) for image in images.values()]
@@ -92,7 +91,7 @@ def relative(images: Mapping[str, Tensor], gt: Tensor) -> dict[str, list[float]]
 
 
 def around_gt(gt: Tensor, measure: Measure) -> dict[str, list[float]]:
-    """A loss at GT plus each direction by each of ``AMPLITUDES``."""
+    """Return a loss at GT plus each direction times each of ``AMPLITUDES``."""
     return {
         name: [float(measure(gt + amplitude * change, gt)) for amplitude in AMPLITUDES]
         for name, change in directions(gt).items()
@@ -100,36 +99,36 @@ def around_gt(gt: Tensor, measure: Measure) -> dict[str, list[float]]:
 
 
 def grows(values: list[float]) -> bool:
-    """Whether each value is larger than the one before, the first than the rounding of float32."""
+    """Return whether values increase, and the first is above float32's rounding."""
     return all(above > below for below, above in zip([1e-8, *values[:-1]], values, strict=True))
 
 
 def gradient(sr: Tensor, gt: Tensor, measure: Measure) -> Tensor:
-    """A loss's gradient at SR, in float64."""
+    """Return a loss's gradient at SR, in float64."""
     sr = sr.clone().requires_grad_()
     (found,) = torch.autograd.grad(measure(sr, gt), sr)
     return found.double()
 
 
 def constant_share(sr: Tensor, gt: Tensor, center: bool) -> float:
-    """Share of the energy of L_PT's gradient at SR that is constant within each 4x4 patch and channel."""
+    """Return the share of energy of L_PT's gradient at SR that is constant within each 4x4 patch and channel."""
     patches = extract_patches(gradient(sr, gt, texture_loss(center)), 4)  # (1, P, 16, 3)
     return float(patches.mean(dim=2).square().sum() * 16 / patches.square().sum())
 
 
 def mean_share(gt: Tensor) -> float:
-    """Share of the uncentred Gram matrices' trace that the outer product of the patch's mean makes up."""
+    """Return the share of the uncentred Gram matrices' trace that is due to the patch's mean."""
     patches = extract_patches(gt.double(), 4)
     return float(patches.mean(dim=2).square().sum() * 16 / patches.square().sum())
 
 
 def choose(sr: Tensor, gt: Tensor, loss: GramPatchLoss) -> Targets:
-    """What L_PT chooses."""
+    """Return the targets of L_PT."""
     return choose_targets(sr, gt, loss.options, theta=warps(loss), database=loss.database)
 
 
 def chosen(gt: Tensor, loss: GramPatchLoss, fixed: Measure) -> dict[str, float]:
-    """What a loss chooses for the bicubic enlargement, and how that differs from GT's patch at the same place.
+    """Return a loss's choices for the bicubic enlargement, compared with GT's patch at the same place.
 
     Args:
         gt: (1, 3, H, W).
@@ -155,7 +154,7 @@ def chosen(gt: Tensor, loss: GramPatchLoss, fixed: Measure) -> dict[str, float]:
 
 
 def database_of_others(folder: Path, center: bool) -> Path:
-    """A database of at most 100,000 patches of the sample photos that are not studied here."""
+    """Build a database of at most 100,000 patches of the sample photos that are not used here."""
     photos = folder / "photos"
     photos.mkdir(exist_ok=True)
     for name, path in sample_photos():
@@ -167,7 +166,7 @@ def database_of_others(folder: Path, center: bool) -> Path:
 
 
 def with_database(gt: Tensor, loss: GramPatchLoss) -> list[float]:
-    """The share of choices from the database, what ``chosen`` says of loss and gradient, and the loss at GT."""
+    """Return the share of choices from the database, loss and gradient as in ``chosen``, and the loss at GT."""
     sr, free, fixed = bicubic_enlarged(gt), with_warps(loss), one_to_one(loss.options.center)
     angle = F.cosine_similarity(gradient(sr, gt, free).flatten(), gradient(sr, gt, fixed).flatten(), dim=0)
     share = choose(sr, gt, loss).kind_fractions()["database"]
@@ -175,7 +174,7 @@ def with_database(gt: Tensor, loss: GramPatchLoss) -> list[float]:
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
-    """Print a table as docs have it."""
+    """Print a Markdown table."""
     print("| " + " | ".join(head) + " |")
     print("|---|" + "---:|" * (len(head) - 1))
     for row in rows:
@@ -184,7 +183,7 @@ def table(head: list[str], rows: list[list[str]]) -> None:
 
 
 def print_chosen(gts: Mapping[str, Tensor]) -> None:
-    """Means over the photos."""
+    """Print means over the photos."""
     print("### What is chosen for the bicubic enlargement\n")
     beby = GramPatchLoss(
         patch_size=3, select_by="pixel", loss_on="pixel", downsample=(2, 4), antialias=False, affine_copies=0
@@ -198,7 +197,7 @@ def print_chosen(gts: Mapping[str, Tensor]) -> None:
 
 
 def print_database(gts: Mapping[str, Tensor]) -> None:
-    """Means over the photos."""
+    """Print means over the photos."""
     print("### With a database of other photos' patches\n")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -215,7 +214,7 @@ def print_database(gts: Mapping[str, Tensor]) -> None:
 
 
 def mean_relative(make: Callable[[Tensor], dict[str, Tensor]], gts: Mapping[str, Tensor]) -> Series:
-    """The names of a series of images, and the mean over the photos of ``relative``."""
+    """Return the names of a series of images, and the mean over the photos of ``relative``."""
     found = [relative(make(gt), gt) for gt in gts.values()]
     means = {name: torch.tensor([one[name] for one in found]).mean(dim=0).tolist() for name in MEASURES}
     return list(make(next(iter(gts.values())))), means
@@ -257,7 +256,7 @@ def print_constant_share(gts: Mapping[str, Tensor]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What the texture loss chooses, sees and asks for.")
+    parser = argparse.ArgumentParser(description="Measure the choices, values and gradients of the texture loss.")
     parser.add_argument("--pictures", action="store_true", help="write the pictures to docs/images, too")
     with_pictures = parser.parse_args().pictures
     gts = {photo: photo_crop(photo, SIDE) for photo in PHOTOS}

@@ -1,4 +1,4 @@
-"""The pictures of texture_study.py: what was chosen for some patches, maps of the kinds chosen, curves of the loss."""
+"""Draw the pictures of texture_study.py: targets of some patches, maps of their kinds, curves of the loss."""
 
 import io
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ AROUND = 4  # pixels shown around a patch
 
 
 def kinds_of(targets: Targets) -> Tensor:
-    """(P,): each choice's place in ``KINDS``."""
+    """Return each target's index in ``KINDS``, (P,)."""
     own = torch.arange(targets.index.shape[1])
     kind = targets.kind[0] + 1
     kind[targets.index[0] == own] = 0
@@ -32,12 +32,12 @@ def kinds_of(targets: Targets) -> Tensor:
 
 
 def pixels(image: Tensor) -> np.ndarray:
-    """(1, 3, H, W) as matplotlib has it."""
+    """Return (1, 3, H, W) in matplotlib's layout."""
     return image[0].permute(1, 2, 0).clamp(0, 1).numpy()
 
 
 def place(images: tuple[Tensor, ...], index: int) -> tuple[Tensor, int, int]:
-    """The image that a candidate is of, and the patch's upper left pixel (y, x) there."""
+    """Return a candidate's image, and the patch's upper left pixel (y, x) in it."""
     for image in images:
         columns = image.shape[3] // SIZE
         count = image.shape[2] // SIZE * columns
@@ -48,7 +48,7 @@ def place(images: tuple[Tensor, ...], index: int) -> tuple[Tensor, int, int]:
 
 
 def examples(gt: Tensor, targets: Targets, each: int = 2) -> list[int]:
-    """Patches with texture whose choices are of different kinds: the first ``each`` of a random order for each kind."""
+    """Return textured patches: in random order, the first ``each`` for each kind of target."""
     contrast = extract_patches(gt, SIZE).std(dim=2).mean(dim=-1)[0]
     kind = kinds_of(targets)
     order = torch.randperm(len(kind), generator=torch.Generator().manual_seed(2))
@@ -57,7 +57,7 @@ def examples(gt: Tensor, targets: Targets, each: int = 2) -> list[int]:
 
 
 def show_patch(axes: plt.Axes, image: Tensor, y: int, x: int, colour: str) -> None:
-    """A patch with its surroundings."""
+    """Draw a patch with its surroundings."""
     image = F.pad(image, (AROUND,) * 4, mode="replicate")
     side = SIZE + 2 * AROUND
     axes.imshow(pixels(image)[y : y + side, x : x + side], interpolation="nearest")
@@ -68,7 +68,7 @@ def show_patch(axes: plt.Axes, image: Tensor, y: int, x: int, colour: str) -> No
 
 
 def write_examples(path: Path, sr: Tensor, gt: Tensor, chosen_by: Mapping[str, Targets]) -> None:
-    """Patches of SR, GT's at the same place and what was chosen; on the left where those lie in GT."""
+    """Draw patches of SR, GT's at the same place and the targets; on the left their positions in GT."""
     chosen = examples(gt, chosen_by["centred"])
     figure = plt.figure(figsize=(9.6, 4.4), dpi=100, layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.45))
@@ -100,7 +100,7 @@ def write_examples(path: Path, sr: Tensor, gt: Tensor, chosen_by: Mapping[str, T
 
 
 def write_kinds(path: Path, gts: Mapping[str, Tensor], chosen_by: Mapping[str, Mapping[str, Targets]]) -> None:
-    """For each photo GT and, centred and not, the kind of candidate that each patch has chosen."""
+    """Draw for each photo GT and the kinds of all targets, centred and not."""
     arms = list(next(iter(chosen_by.values())))
     figure, grid = plt.subplots(len(arms) + 1, len(gts), figsize=(6.6, 7.2), dpi=100, layout="constrained")
     colours = ListedColormap(list(KINDS.values()))
@@ -120,7 +120,7 @@ def write_kinds(path: Path, gts: Mapping[str, Tensor], chosen_by: Mapping[str, M
 
 
 def write_curves(path: Path, curves: Mapping[str, tuple[list[str], Mapping[str, list[float]]]]) -> None:
-    """A panel for each series: every loss against the change, in multiples of its value at bicubic."""
+    """Draw a panel for each series: every loss against the change, relative to its value at bicubic."""
     figure, panels = plt.subplots(1, len(curves), figsize=(11, 3.1), dpi=100, layout="constrained")
     for axes, (title, (keys, losses)) in zip(panels, curves.items(), strict=True):
         for number, (name, values) in enumerate(losses.items()):

@@ -1,11 +1,11 @@
-"""How long a training step takes: BasicSR's ESRGANModel as it is, and GramGANModel with ESRGAN's and Gram-GAN's losses.
+"""Measure a training step: BasicSR's own ESRGANModel, and GramGANModel with ESRGAN's and Gram-GAN's losses.
 
-Same networks (RRDBNet 64/23 and the VGG-style discriminator of 256 px), same batch, same random VGG19 weights, put
-where BasicSR looks for them. The variants take turns, so that whatever else the machine does falls on all of them;
-medians count. A step is `feed_data` and `optimize_parameters`, the batch being in the machine's memory as each loader
-hands it out: floats for BasicSR, bytes for ours.
+Same networks (RRDBNet 64/23 and the VGG-style discriminator of 256 px), same batch, same random VGG19 weights, in
+BasicSR's folder for them. The variants take turns, so that other load on the machine affects all of them; medians
+count. A step is `feed_data` and `optimize_parameters`, with the batch in main memory as each loader returns it: floats
+for BasicSR, bytes for ours.
 
-    python benchmarks/train_step.py                                  # 2 CPU cores: some 7 minutes
+    python benchmarks/train_step.py                                  # 2 CPU cores: about 7 minutes
     python benchmarks/train_step.py --device cuda --batch 8 --rounds 30 --flops
 """
 
@@ -35,7 +35,7 @@ WEIGHTS = Path("experiments/pretrained_models/vgg19-dcbb9e9d.pth")
 
 
 def options(arguments: argparse.Namespace, model_type: str, train: dict[str, Any], network_d: str) -> dict[str, Any]:
-    """Options of a run as the two models take them."""
+    """Return the options of a run for either model."""
     adam = {"type": "Adam", "lr": 1e-4, "weight_decay": 0, "betas": [0.9, 0.99]}
     return {
         "name": model_type,
@@ -70,7 +70,7 @@ def options(arguments: argparse.Namespace, model_type: str, train: dict[str, Any
 
 
 def variants(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Name -> options, the baseline first."""
+    """Return the options of each variant by name, the baseline first."""
     upstream = {
         "perceptual_opt": {
             "type": "PerceptualLoss",
@@ -109,7 +109,7 @@ def variants(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         layouts["bf16, channels-last, compiled"] = {**layouts["bf16, channels-last"], "compile": True}
     ours = "GramGANDiscriminator"
     found = {}
-    if arguments.size == 256:  # BasicSR's discriminator of 256 px is the one with ours' twelve convolutions
+    if arguments.size == 256:  # the size at which BasicSR's discriminator has twelve convolutions like ours
         found["BasicSR ESRGANModel"] = options(arguments, "ESRGANModel", upstream, "VGGStyleDiscriminator")
     for losses, block in (("ESRGAN", esrgan), ("Gram-GAN", gramgan)):
         for name, layout in layouts.items():
@@ -119,7 +119,7 @@ def variants(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def build(opt: dict[str, Any], arguments: argparse.Namespace) -> Step:
-    """A function that takes one step."""
+    """Return a function that takes one step."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
     shape = (arguments.batch, 3, arguments.size, arguments.size)
@@ -130,7 +130,7 @@ def build(opt: dict[str, Any], arguments: argparse.Namespace) -> Step:
     else:
         from basicsr.models import build_model as build_upstream
 
-        # As it is: without the fixes that our loop gives to the models of the host.
+        # BasicSR's class itself, without the fixes that our loop adds.
         model = build_upstream(deepcopy(opt))
         gt, lq = gt.float() / 255, lq.float() / 255
     if arguments.device == "cuda":
@@ -147,7 +147,7 @@ def build(opt: dict[str, Any], arguments: argparse.Namespace) -> Step:
 
 
 def timed(step: Step, device: str) -> float:
-    """Seconds that a step takes."""
+    """Return the seconds of a step."""
     if device == "cuda":
         torch.cuda.synchronize()
     mark = time.perf_counter()
@@ -158,7 +158,7 @@ def timed(step: Step, device: str) -> float:
 
 
 def peak_memory(name: str, step: Step, arguments: argparse.Namespace) -> float:
-    """The most memory in GiB that a step takes beyond what stays; on a CPU, that a process of its own takes in all."""
+    """Return the peak GiB of a step above what stays; on a CPU, the peak of a separate process."""
     if arguments.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -172,18 +172,18 @@ def peak_memory(name: str, step: Step, arguments: argparse.Namespace) -> float:
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """Take two steps of one variant, and print the most memory in GiB that this process has had."""
+    """Take two steps of one variant, and print the peak GiB of this process."""
     torch.set_num_threads(2)
     step = build(variants(arguments)[arguments.child], arguments)
     for _ in range(2):
         step()
-    # Not getrusage: its maximum begins with that of the process that started this one.
+    # Not getrusage: its maximum includes that of the parent process.
     status = Path("/proc/self/status").read_text().splitlines()
     print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 2**20)
 
 
 def matmul_peak(device: str, dtype: torch.dtype, side: int) -> float:
-    """The most operations a second that a large matrix product reaches."""
+    """Return the operations per second of a large matrix product."""
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best = 0.0
     for _ in range(10):
@@ -196,7 +196,7 @@ def matmul_peak(device: str, dtype: torch.dtype, side: int) -> float:
 
 
 def profile(step: Step, device: str) -> str:
-    """The operations that take most of a step."""
+    """Return a table of the slowest operations of a step."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)

@@ -112,7 +112,7 @@ class TestChanges:
         """A quickstart has no checkpoint to resume from."""
 
         def preempted(options: object) -> None:
-            raise Preempted("stopped by SIGTERM; run the same command again with --auto_resume to go on")
+            raise Preempted("stopped by SIGTERM; run the same command again with --auto_resume to resume")
 
         monkeypatch.setattr(module, "train", preempted)
         with pytest.raises(Preempted, match=r"^stopped by a signal; the next quickstart starts from the beginning$"):

@@ -1,4 +1,4 @@
-"""Networks of this plugin's own."""
+"""Networks of this plugin."""
 
 from gramgan_plugin.archs.gramgan_discriminator_arch import GramGANDiscriminator
 from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import GramGANRealPhotoDiscriminator

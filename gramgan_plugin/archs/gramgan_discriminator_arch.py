@@ -1,4 +1,4 @@
-"""The VGG-style discriminator whose features the discriminator perceptual loss reads."""
+"""The VGG-style discriminator, with features for the discriminator perceptual loss."""
 
 from collections.abc import Sequence
 from typing import overload
@@ -14,16 +14,16 @@ WIDTHS = (1, 2, 4, 8, 8, 8)
 
 
 class GramGANDiscriminator(nn.Module):
-    """VGG-style discriminator that hands out its features (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
+    """VGG-style discriminator that returns its features (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
 
-    Each stage is a 3x3 convolution of stride 1 and a 4x4 one of stride 2, each followed by BatchNorm (but for
-    the very first) and LeakyReLU(0.2); two linear layers follow. The paper says only "a variant of the VGG
-    network": this one is ESRGAN's. Layers are called as in BasicSR's ``VGGStyleDiscriminator``, whose
-    checkpoints for 128 and 256 pixels it loads.
+    Each stage is a 3x3 convolution of stride 1 and a 4x4 one of stride 2, each followed by BatchNorm (except
+    the first) and LeakyReLU(0.2); two linear layers follow. The paper says only "a variant of the VGG
+    network": this one is ESRGAN's. Layers have the names of BasicSR's ``VGGStyleDiscriminator``, whose
+    checkpoints for 128 and 256 pixels fit.
 
     Args:
         num_in_ch: channels of the input.
-        num_feat: channels of the first stage; the others have 2, 4 and then 8 times as many.
+        num_feat: channels of the first stage; the next have 2, 4 and then 8 times as many.
         input_size: side of the input in pixels: 64, 96, 128, 192 or 256.
 
     Raises:
@@ -65,7 +65,7 @@ class GramGANDiscriminator(nn.Module):
         return tuple(f"conv{stage}_{part}" for stage in range(self.num_stages) for part in range(2))
 
     def resolve_taps(self, taps: Sequence[str | int]) -> tuple[str, ...]:
-        """The canonical names of taps.
+        """Return the canonical names of taps.
 
         Args:
             taps: names (``conv2_0``) or numbers of convolutions, counted from 1 (5).
@@ -74,7 +74,7 @@ class GramGANDiscriminator(nn.Module):
             Names, in the same order.
 
         Raises:
-            ValueError: if this network has no such convolution, or one is asked for twice.
+            ValueError: if this network has no such convolution, or a tap is given twice.
         """
         return resolve_taps(taps, self.tap_names, f"at input size {self.input_size}")
 
@@ -85,15 +85,15 @@ class GramGANDiscriminator(nn.Module):
     def forward(self, x: Tensor, taps: Sequence[str | int]) -> tuple[Tensor, dict[str, Tensor]]: ...
 
     def forward(self, x: Tensor, taps: Sequence[str | int] | None = None) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Judge images, and hand out features on the way.
+        """Return the logits of images and, with ``taps``, features.
 
         Args:
             x: (N, num_in_ch, input_size, input_size).
-            taps: the features asked for, by name or number; None for none.
+            taps: the features to return, by name or number; None for none.
 
         Returns:
             Logits (N, 1); with ``taps``, also a dict from each tap's canonical name to its features (N, C, H,
-            W) after the activation, in the order asked for.
+            W) after the activation, in the order of ``taps``.
 
         Raises:
             ValueError: for an input of another size, or an unknown tap.

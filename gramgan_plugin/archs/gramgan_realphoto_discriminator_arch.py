@@ -7,28 +7,27 @@ from torch import Tensor, nn
 
 from gramgan_plugin.archs.taps import resolve_taps
 
-# Of the five stages, which halve the side; a single convolution as wide as the last one follows.
+# Factors of ``num_feat`` in the five stages, which halve the side; one convolution of the last width follows.
 WIDTHS = (1, 2, 4, 8, 8)
 SMALLEST = 2 ** len(WIDTHS)
 SLOPE = 0.2  # of LeakyReLU below 0
 
 
 class GramGANRealPhotoDiscriminator(nn.Module):
-    """Discriminator of 11 convolutions without BatchNorm, for images of any size from 32 pixels on.
+    """Discriminator of 11 convolutions without BatchNorm, for images of at least 32x32 pixels.
 
     Five stages of a 3x3 convolution of stride 1 and a 4x4 one of stride 2, then an eleventh 3x3 convolution, each
-    followed by LeakyReLU(0.2); the features' mean over the image goes through two linear layers. What is given of
-    GramGAN-RealPhoto's discriminator is that it has 11 convolutions, no BatchNorm and adaptive pooling; the widths,
-    the pooling to a single value a channel and the initialisation are decisions of this project. Weights start by He's
-    rule: with torch's own, and no BatchNorm to restore the scale, logits would at first be the same for all images
-    to four digits.
+    followed by LeakyReLU(0.2); the features' mean over the image goes through two linear layers. GramGAN-RealPhoto
+    defines 11 convolutions, no BatchNorm and adaptive pooling; the widths, the pooling to one value per channel and
+    the initialisation are decisions of this project. Weights start by He's rule: with torch's default, and no BatchNorm
+    to restore the scale, the first logits of all images would agree to four digits.
 
-    Convolutions are called as in `GramGANDiscriminator`, and the 5th and the 11th, which the discriminator
+    Convolutions are named as in `GramGANDiscriminator`, and the 5th and the 11th, which the discriminator
     perceptual loss reads, have the same names in both: ``conv2_0`` and ``conv5_0``.
 
     Args:
         num_in_ch: channels of the input.
-        num_feat: channels of the first stage; the others have 2, 4 and then 8 times as many.
+        num_feat: channels of the first stage; the next have 2, 4 and then 8 times as many.
 
     Raises:
         ValueError: for less than one channel.
@@ -65,7 +64,7 @@ class GramGANRealPhotoDiscriminator(nn.Module):
 
     @classmethod
     def resolve_taps(cls, taps: Sequence[str | int]) -> tuple[str, ...]:
-        """The canonical names of taps.
+        """Return the canonical names of taps.
 
         Args:
             taps: names (``conv2_0``) or numbers of convolutions, counted from 1 (5).
@@ -74,7 +73,7 @@ class GramGANRealPhotoDiscriminator(nn.Module):
             Names, in the same order.
 
         Raises:
-            ValueError: if this network has no such convolution, or one is asked for twice.
+            ValueError: if this network has no such convolution, or a tap is given twice.
         """
         return resolve_taps(taps, cls.tap_names)
 
@@ -85,15 +84,15 @@ class GramGANRealPhotoDiscriminator(nn.Module):
     def forward(self, x: Tensor, taps: Sequence[str | int]) -> tuple[Tensor, dict[str, Tensor]]: ...
 
     def forward(self, x: Tensor, taps: Sequence[str | int] | None = None) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Judge images, and hand out features on the way.
+        """Return the logits of images and, with ``taps``, features.
 
         Args:
             x: (N, num_in_ch, H, W), both sides at least 32.
-            taps: the features asked for, by name or number; None for none.
+            taps: the features to return, by name or number; None for none.
 
         Returns:
             Logits (N, 1); with ``taps``, also a dict from each tap's canonical name to its features (N, C, H,
-            W) after the activation, in the order asked for.
+            W) after the activation, in the order of ``taps``.
 
         Raises:
             ValueError: for an input of another shape, or an unknown tap.
@@ -106,6 +105,6 @@ class GramGANRealPhotoDiscriminator(nn.Module):
             x = self.lrelu(self.get_submodule(name)(x))
             if name in wanted:
                 features[name] = x
-        # A mean is the adaptive pooling to 1x1, and its backward is deterministic on GPUs.
+        # The mean equals adaptive pooling to 1x1, and its backward is deterministic on GPUs.
         logits = self.linear2(self.lrelu(self.linear1(x.mean(dim=(2, 3)))))
         return logits if taps is None else (logits, {name: features[name] for name in wanted})

@@ -1,21 +1,21 @@
-"""Which convolutions of a discriminator are meant: taps by name or by number."""
+"""Resolve taps: convolutions of a discriminator by name or by number."""
 
 from collections.abc import Sequence
 
 
 def resolve_taps(taps: Sequence[str | int], names: Sequence[str], where: str = "") -> tuple[str, ...]:
-    """The canonical names of taps.
+    """Return the canonical names of taps.
 
     Args:
         taps: names (``conv2_0``) or numbers of convolutions, counted from 1 (5).
         names: all convolutions of the network, in order.
-        where: what the message adds about the network, such as ``at input size 128``.
+        where: about the network, for the message, such as ``at input size 128``.
 
     Returns:
         Names, in the order of ``taps``.
 
     Raises:
-        ValueError: if there is no such convolution, or one is asked for twice.
+        ValueError: if there is no such convolution, or a tap is given twice.
 
     Example:
         >>> resolve_taps([2, "conv0_0"], ("conv0_0", "conv0_1"))

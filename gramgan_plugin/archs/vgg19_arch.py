@@ -1,4 +1,4 @@
-"""VGG19 trained on ImageNet, as a fixed map from images to features (Simonyan and Zisserman, ICLR 2015)."""
+"""VGG19 trained on ImageNet, as a fixed feature extractor (Simonyan and Zisserman, ICLR 2015)."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-# Channels and number of convolutions of the five blocks, each but the last followed by a pooling.
+# Channels and number of convolutions of the five blocks; a pooling follows each but the last.
 BLOCKS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 
 
@@ -26,17 +26,17 @@ LAYERS = _layers()
 
 
 class VGG19Features(nn.Module):
-    """Features of some of VGG19's layers, built only as deep as the deepest of them; never trained.
+    """Features of some of VGG19's layers, built down to the deepest of them; never trained.
 
     Args:
         layers: names, such as ``conv5_4``, or ``relu5_4`` for after the activation.
         weights: tensors by torchvision's key names (``features.0.weight``), as
-            `gramgan_plugin.checkpoints.vgg19.load_vgg19` gives them.
+            `gramgan_plugin.checkpoints.vgg19.load_vgg19` returns them.
         use_input_norm: normalise by ImageNet's mean and standard deviation.
         range_norm: map images from [-1, 1] to [0, 1] first.
 
     Raises:
-        KeyError: if ``weights`` lack a layer that is needed.
+        KeyError: if ``weights`` lack a layer.
     """
 
     mean: Tensor
@@ -61,7 +61,7 @@ class VGG19Features(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the features of (N, 3, H, W) at each layer asked for, from the shallowest to the deepest."""
+        """Return the features of (N, 3, H, W) at each of the layers, from the shallowest to the deepest."""
         image = image.to(torch.promote_types(image.dtype, self.mean.dtype))
         if self.range_norm:
             image = (image + 1) / 2
@@ -76,7 +76,7 @@ class VGG19Features(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> "VGG19Features":
-        """Stay in eval mode: the network is a fixed measure."""
+        """Stay in eval mode: the network is never trained."""
         super().train(False)
         return self
 
@@ -88,7 +88,7 @@ class VGG19Layer(nn.Module):
         layer: its name.
         channels: of the map.
         reduction: see `reduction`.
-        margin: pixels of the image that a pixel of the map sees around its own block of ``reduction`` x ``reduction``.
+        margin: pixels of the image around the block of ``reduction`` x ``reduction`` that affect a pixel of the map.
 
     Args:
         layer: ``conv1_2``, or ``relu1_2`` for after the activation.
@@ -107,15 +107,15 @@ class VGG19Layer(nn.Module):
         block, conv = (int(number) for number in layer[4:].split("_"))
         self.channels = BLOCKS[block - 1][0]
         self.reduction = reduction(layer)
-        # Each convolution sees a pixel of its own map farther, each way; pooling sees only what it puts together.
+        # Each convolution adds one pixel of its map in each direction; pooling adds none.
         before = sum(2**place * convs for place, (_, convs) in enumerate(BLOCKS[: block - 1]))
         self.margin = before + conv * self.reduction
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] -> (N, C, H / reduction, W / reduction), in at least float32 at the end.
+        """Return features (N, C, H / reduction, W / reduction), in at least float32, of (N, 3, H, W) in [0, 1].
 
         Raises:
-            ValueError: if the images have not 3 channels.
+            ValueError: if the images do not have 3 channels.
         """
         if image.dim() != 4 or image.shape[1] != 3:
             raise ValueError(f"features are those of images (N, 3, H, W), got {tuple(image.shape)}")
@@ -132,7 +132,9 @@ class VGG19Layer(nn.Module):
 
 
 def reduction(layer: str) -> int:
-    """Return the pixels of the image to one of a layer's map, each way: each block but the first halves the sides.
+    """Return the pixels of the image per pixel of a layer's map, in each direction.
+
+    Each block but the first halves the sides.
 
     >>> reduction("conv1_2"), reduction("relu3_1")
     (1, 4)
@@ -146,7 +148,7 @@ def _features(wanted: tuple[str, ...]) -> nn.Sequential:
     channels = 3
     for block, (width, convs) in enumerate(BLOCKS, start=1):
         for conv in range(1, convs + 1):
-            # In place, which spares memory and time, but where a layer that is wanted would be overwritten.
+            # In place, which saves memory and time, unless it would overwrite a wanted layer.
             in_place = f"conv{block}_{conv}" not in wanted
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=in_place)]
             channels = width

@@ -1,4 +1,4 @@
-"""Files that are called checkpoints and are something else: what they are, and what to do."""
+"""Recognise files that are not checkpoints: say what they are, and what to do."""
 
 import re
 import string
@@ -28,10 +28,10 @@ _TEXT = frozenset(string.printable.encode("ascii"))
 
 
 def other_kind(head: bytes) -> str | None:
-    """What a file is, if not a checkpoint, and what to do; None if it may be one.
+    """Return what a file is, if not a checkpoint, and what to do; None if it may be one.
 
     Args:
-        head: its first bytes, 512 or more where it has them.
+        head: its first bytes: at least 512, or all of a shorter file.
     """
     if not head:
         return "an empty file; fetch it again"
@@ -44,11 +44,11 @@ def other_kind(head: bytes) -> str | None:
 
 
 def other_kind_of_archive(prefix: str, members: Iterable[str]) -> str | None:
-    """As `other_kind`, for a zip archive.
+    """Return the same as `other_kind`, for a zip archive.
 
     Args:
-        prefix: the folder that its first member lies in.
-        members: the names of all of them.
+        prefix: the folder of its first member.
+        members: the names of all members.
     """
     names = set(members)
     if f"{prefix}/constants.pkl" in names:

@@ -1,4 +1,4 @@
-"""Find values that are not finite, and refuse to save them."""
+"""Find non-finite values, and refuse to save them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,10 +10,10 @@ from gramgan_plugin.errors import TrainingStopped
 
 
 def refuse_non_finite(content: Any, path: Path) -> None:
-    """Raise an error if a value that is not finite would be saved.
+    """Raise an error if a tensor holds a non-finite value.
 
     Args:
-        content: tensors in nested dicts and lists. Plain numbers pass: a schedule may hold an infinite one.
+        content: tensors in nested dicts and lists. Plain numbers are not checked: a schedule may hold an infinite one.
         path: the file, for the message.
 
     Raises:
@@ -28,7 +28,7 @@ def refuse_non_finite(content: Any, path: Path) -> None:
 
 
 def first_non_finite(value: Any, name: str = "") -> str | None:
-    """Return the path to the first tensor in nested dicts and lists that is not finite, or None.
+    """Return the path to the first non-finite tensor in nested dicts and lists, or None.
 
     >>> import torch
     >>> first_non_finite({"params": {"a": torch.ones(2), "b": [torch.tensor([1.0, float("nan")])]}})

@@ -1,4 +1,4 @@
-"""Forms of the ESRGAN family's checkpoints that other programs write and that are not read yet."""
+"""Recognise formats of the ESRGAN family's checkpoints that other programs write and that are not read yet."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ _INSTEAD = (
     "ESRGAN_SRx4_DF2KOST_official-ff704c30.pth"
 )
 
-# What their names have at the beginning, and who writes them. None of BasicSR's networks has such names.
+# The start of their tensors' names, and who writes them. None of BasicSR's networks has such names.
 _FORMATS = (
     (re.compile(r"RRDB_trunk\.\d"), f"the original ESRGAN repository (RRDB_trunk.*), {_INSTEAD}"),
     (re.compile(r"model\.(0\.(weight|bias)$|1\.sub\.)"), f"the old ESRGAN architecture (model.1.sub.*), {_INSTEAD}"),
@@ -17,10 +17,10 @@ _FORMATS = (
 
 
 def recognise_format(names: Iterable[str]) -> str | None:
-    """Whose names these are and what to do, or None if they are of no form known here.
+    """Return which format these names are of and what to do, or None for an unknown format.
 
     Args:
-        names: of a state dict's tensors, which do not fit the network.
+        names: of tensors that do not fit the network.
     """
     known = list(names)
     return next((what for pattern, what in _FORMATS if any(pattern.match(name) for name in known)), None)

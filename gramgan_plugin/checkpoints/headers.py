@@ -1,7 +1,7 @@
-"""What is in a checkpoint file, read without its data: keys, shapes and types, all compared with the file's size.
+"""Read the keys, shapes and types of a checkpoint file without its data, and compare them with the file's size.
 
-Every file is read so before it is loaded: what passes here can neither allocate more than the file accounts for nor
-make torch read beyond the end of its data.
+Every file is checked like this before it is loaded: a file that passes cannot make torch allocate more than its size
+justifies, or read beyond the end of its data.
 """
 
 import io
@@ -28,9 +28,9 @@ from gramgan_plugin.checkpoints.inert_pickle import (
 from gramgan_plugin.errors import UserError, os_problem
 from gramgan_plugin.utils.text import printable, shown
 
-# A training state of 10,000 tensors has 2 MB of these.
+# Bytes of a pickle; that of a training state of 10,000 tensors has 2 MB.
 MOST_PICKLE = 2**23
-# Compressed weights are nearly as large as before; moments after a few steps, some zeros, less so.
+# Weights hardly compress; the moments of the first steps, with some zeros, do a little.
 MOST_INFLATED = 8
 DEEPEST = 64
 LEAVES = (torch.Tensor, torch.dtype, *KEY_TYPES)
@@ -40,14 +40,14 @@ LEGACY_PROTOCOL = 1001
 
 
 def read_headers(path: str | Path) -> Any:
-    """Return what ``load_tensors`` would, but tensors on the meta device: shapes and types without data.
+    """Return the content that ``load_tensors`` returns, but with tensors on the meta device (no data).
 
     Args:
-        path: a file written by ``torch.save``, in its present (zip) or its older form.
+        path: a file written by ``torch.save``, in its current (zip) or its older format.
 
     Raises:
-        UserError: one line: if the file is missing, is something else (which is named), is damaged, holds more than
-            tensors and plain data, or a tensor that is sparse, quantized or without data.
+        UserError: one line: if the file is missing, damaged or of another format (which is named), or holds objects
+            other than tensors and plain data, or a tensor that is sparse, quantized or without data.
     """
     path = Path(path)
     name = printable(str(path))
@@ -78,7 +78,7 @@ def read_headers(path: str | Path) -> Any:
         raise UserError(f"{name}: {_foreign(str(error))}") from error
     except Damaged as error:
         raise UserError(f"{name}: a damaged checkpoint: {shown(error)}; {FETCH_AGAIN}") from error
-    except Exception as error:  # a pickle can be wrong in any way, and none of them is a bug of ours
+    except Exception as error:  # a damaged pickle can raise anything, and none of it is a bug of ours
         raise UserError(f"{name}: a damaged checkpoint; {FETCH_AGAIN}") from error
     return content
 
@@ -87,7 +87,7 @@ FETCH_AGAIN = "copy or fetch it again"
 
 
 def _read_zip(file: IO[bytes], path: Path) -> tuple[Any, int]:
-    """The content of an archive as ``torch.save`` writes it since 1.6, and the length of its pickle."""
+    """Return the content of an archive of torch 1.6 or later, and the length of its pickle."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = {member.filename: member for member in archive.infolist()}
@@ -107,8 +107,8 @@ def _read_zip(file: IO[bytes], path: Path) -> tuple[Any, int]:
     except zipfile.BadZipFile as error:
         raise Damaged("its end is missing or its directory is not readable") from error
 
-    def find(called: tuple[Any, ...], dtype: torch.dtype) -> Storage:
-        key, _, numel = called
+    def find(persistent_id: tuple[Any, ...], dtype: torch.dtype) -> Storage:
+        key, _, numel = persistent_id
         storage = Storage(dtype, _count(numel))
         member = members.get(f"{prefix}/data/{key}")
         if type(key) is not str or member is None or member.file_size != storage.numel * dtype.itemsize:
@@ -119,14 +119,14 @@ def _read_zip(file: IO[bytes], path: Path) -> tuple[Any, int]:
 
 
 def _read_legacy(file: IO[bytes], path: Path) -> tuple[Any, int]:
-    """As `_read_zip`, of a file as ``torch.save`` wrote it before 1.6: some pickles, then the data of each storage."""
+    """Return the same for a file of torch before 1.6: some pickles, then the data of each storage."""
     data = file.read(MOST_PICKLE)
     stream = io.BytesIO(data)
     sizes: dict[Any, Storage] = {}
-    views: dict[Any, Any] = {}  # of files before 0.4: parts of a storage
+    views: dict[Any, Any] = {}  # parts of a storage, in files of torch before 0.4
 
-    def find(called: tuple[Any, ...], dtype: torch.dtype) -> Storage:
-        key, _, numel, view = called
+    def find(persistent_id: tuple[Any, ...], dtype: torch.dtype) -> Storage:
+        key, _, numel, view = persistent_id
         storage = Storage(dtype, _count(numel))
         known = sizes.setdefault(key, storage)
         if type(key) is not str or known.numel * known.dtype.itemsize != storage.numel * dtype.itemsize:
@@ -166,18 +166,21 @@ def _read_legacy(file: IO[bytes], path: Path) -> tuple[Any, int]:
     return content, length
 
 
-def _no_storage(called: tuple[Any, ...], dtype: torch.dtype) -> Storage:
+def _no_storage(persistent_id: tuple[Any, ...], dtype: torch.dtype) -> Storage:
     raise Damaged("a tensor where there should be none")
 
 
 def _count(number: Any) -> int:
     if type(number) is not int or not 0 <= number < 2**63:
-        raise Damaged("a size is no count")
+        raise Damaged("a size is not a whole number")
     return number
 
 
 def _leaves(content: Any, most: int) -> Iterator[tuple[Any, Any]]:
-    """Each value that is no container, and where it stands; what holds itself or grows by repetition is refused."""
+    """Yield each value that is not a container, with its path; refuse content that is too deep or too large.
+
+    A container may hold itself, or one container many times.
+    """
     levels: list[tuple[Any, Iterator[tuple[Any, Any]]]] = [(None, iter([("", content)]))]
     seen = 0
     while levels:
@@ -200,7 +203,7 @@ _END = object()
 
 
 def _name(where: Any) -> str:
-    """``params.conv.weight`` of the linked pairs that `_leaves` gives."""
+    """Return a path such as ``params.conv.weight`` from the linked pairs of `_leaves`."""
     keys = []
     while where is not None:
         where, key = where

@@ -1,8 +1,8 @@
-"""Reading the pickle of a checkpoint without running or importing anything: tensors come out without their data.
+"""Read the pickle of a checkpoint without running or importing anything; tensors are returned without their data.
 
 ``torch.load(weights_only=True)`` runs no foreign code either, but trusts the sizes that a file declares, and allocates
-before it finds out. This reader interprets the few opcodes that ``torch.save`` writes and compares each tensor's
-declared size with the data that is really there.
+memory before it checks them. This reader interprets the few opcodes that ``torch.save`` writes, and compares each
+tensor's declared size with the size of its data.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch import Tensor
 # Types of a dict's keys. Others, such as deep tuples, can crash the interpreter when they are hashed.
 KEY_TYPES = (str, bytes, int, float, bool, NoneType)
 
-# What `torch.load(weights_only=True)` reads, too.
+# Those that `torch.load(weights_only=True)` reads.
 _VALUES = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"})
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict}
@@ -47,11 +47,11 @@ _UNUSABLE = {
     "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
     "torch._utils._rebuild_qtensor": "a quantized tensor",
     "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without data (of the meta device)",
-    "torch._utils._rebuild_wrapper_subclass": "a tensor of a class of its own",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor of a custom class",
     "torch._utils._rebuild_parameter_with_state": "a tensor with attributes",
-    "torch._tensor._rebuild_from_type_v2": "a tensor of a class of its own or with attributes",
-    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of a device that is not here",
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of a device that is not here",
+    "torch._tensor._rebuild_from_type_v2": "a tensor of a custom class or with attributes",
+    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of a device that torch does not have here",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of a device that torch does not have here",
 }
 
 
@@ -60,23 +60,23 @@ class Damaged(Exception):  # noqa: N818
 
 
 class ForeignObject(Exception):  # noqa: N818
-    """The pickle names a class or function that is no part of a plain checkpoint: ``package.module.name``."""
+    """The pickle names a class or function that a plain checkpoint does not have: ``package.module.name``."""
 
 
 class OtherProtocol(Exception):  # noqa: N818
-    """The pickle is of a protocol that a weights-only load does not read: its number."""
+    """The pickle has a protocol that a weights-only load does not read: its number."""
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """Stands where a file has a tensor of a kind that no network's weights have."""
+    """A placeholder for a tensor of a kind that no network's weights have."""
 
     kind: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The data behind one or more tensors: its elements' type and how many there are."""
+    """The data of one or more tensors: the type and the number of its elements."""
 
     dtype: torch.dtype
     numel: int
@@ -88,19 +88,18 @@ class _Global:
 
 
 def load_inert(stream: IO[bytes], find_storage: Callable[[tuple[Any, ...], torch.dtype], Storage]) -> Any:
-    """Read one pickle, and leave the stream behind it.
+    """Read one pickle, and leave the stream at its end.
 
     Args:
         stream: positioned at the pickle's first byte.
-        find_storage: gets what a tensor's data is called in the file (the persistent id without its first two members,
-            the word ``storage`` and the type) and its type; returns the storage or raises ``Damaged``.
+        find_storage: takes the persistent id of a tensor's data, without its first two members (``storage`` and the
+            type), and the type; returns the storage or raises ``Damaged``.
 
     Returns:
-        Plain Python data; dicts of any kind are dicts. Tensors are on the meta device, which has shapes and no data,
-        or ``Unusable``.
+        Plain Python data; subclasses of dict become dicts. Tensors are on the meta device, or ``Unusable``.
 
     Raises:
-        Damaged: if the pickle does not make sense. Any exception but the next two means the same.
+        Damaged: if the pickle is not valid. Any other exception but the next two means the same.
         OtherProtocol: for protocols 4 and 5.
         ForeignObject: if reading it would take a class or function that is not one of torch's own.
     """
@@ -108,7 +107,7 @@ def load_inert(stream: IO[bytes], find_storage: Callable[[tuple[Any, ...], torch
 
 
 class _Machine:
-    """The stack machine of the pickle format, in the part that torch writes."""
+    """The stack machine of the pickle format, for the opcodes that torch writes."""
 
     def __init__(self, find_storage: Callable[[tuple[Any, ...], torch.dtype], Storage]) -> None:
         self.find_storage = find_storage
@@ -147,10 +146,10 @@ class _Machine:
             self.stack.append(tuple(members))
         elif name in ("APPEND", "APPENDS"):
             members = self._pop_mark() if name == "APPENDS" else [self.stack.pop()]
-            self._target(list).extend(members)
+            self._top_of_type(list).extend(members)
         elif name in ("SETITEM", "SETITEMS"):
             items = self._pop_mark() if name == "SETITEMS" else [self.stack.pop() for _ in range(2)][::-1]
-            _put(self._target(dict), zip(items[::2], items[1::2], strict=True))
+            _put(self._top_of_type(dict), zip(items[::2], items[1::2], strict=True))
         elif name == "GLOBAL":
             self.stack.append(_global(argument))
         elif name in ("REDUCE", "NEWOBJ"):
@@ -167,7 +166,7 @@ class _Machine:
 
     def _top(self, count: int) -> list[Any]:
         if len(self.stack) < count:
-            raise Damaged("its pickle takes what is not there")
+            raise Damaged("its pickle reads beyond its own stack")
         return self.stack[-count:]
 
     def _pop_mark(self) -> list[Any]:
@@ -175,16 +174,16 @@ class _Machine:
         self.stack = self.marks.pop()
         return items
 
-    def _target(self, kind: type) -> Any:
+    def _top_of_type(self, kind: type) -> Any:
         (target,) = self._top(1)
         if type(target) is not kind:
             raise Damaged(f"its pickle has a {type(target).__name__} where a {kind.__name__} should be")
         return target
 
     def _build(self) -> None:
-        """Attributes of a dict. torch keeps them, and one that hides a method would break whoever calls that."""
+        """Check the attributes of a dict. torch keeps them, and one that hides a method would break its callers."""
         state = self.stack.pop()
-        self._target(dict)
+        self._top_of_type(dict)
         if not isinstance(state, dict) or any(type(key) is not str or _is_method(key) for key in state):
             raise Damaged("its pickle gives a dict attributes that no dict has")
 
@@ -224,20 +223,20 @@ def _call(function: Any, arguments: Any) -> Any:
     if name in _UNUSABLE:
         return Unusable(_UNUSABLE[name])
     if name not in _CALLS or not isinstance(arguments, tuple):
-        raise Damaged("its pickle calls what cannot be called")
+        raise Damaged("its pickle calls something that it must not call")
     return _CALLS[name](*arguments)
 
 
 def _dict(*members: Any) -> dict[Any, Any]:
-    """An OrderedDict or Counter, empty, of pairs, or of a dict."""
-    made: dict[Any, Any] = {}
+    """Return a dict for an OrderedDict or Counter: empty, from pairs, or from a dict."""
+    result: dict[Any, Any] = {}
     for member in members:
-        _put(made, member.items() if isinstance(member, dict) else member)
-    return made
+        _put(result, member.items() if isinstance(member, dict) else member)
+    return result
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Bytes, as protocol 2 writes them."""
+    """Return bytes, which protocol 2 writes as text."""
     if encoding not in ("latin1", "latin-1"):
         raise Damaged("its pickle has bytes in an unknown encoding")
     return text.encode("latin1")
@@ -250,12 +249,12 @@ def _set(members: list[Any]) -> list[Any]:
 
 
 def _tensor(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor | Unusable:
-    """``_rebuild_tensor`` and ``_rebuild_tensor_v2`` (requires_grad, hooks, metadata)."""
+    """Rebuild a tensor of ``_rebuild_tensor`` or ``_rebuild_tensor_v2`` (rest: requires_grad, hooks, metadata)."""
     return _view(storage, storage.dtype, offset, size, stride, rest[2:3])
 
 
 def _tensor_v3(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor | Unusable:
-    """``_rebuild_tensor_v3`` (requires_grad, hooks, dtype, metadata): its storage counts bytes."""
+    """Rebuild a tensor of ``_rebuild_tensor_v3`` (rest: requires_grad, hooks, dtype, metadata); storage is in bytes."""
     return _view(storage, rest[2], offset, size, stride, rest[3:4])
 
 
@@ -264,7 +263,7 @@ def _view(
 ) -> Tensor | Unusable:
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or any(type(number) is not int or not 0 <= number < 2**63 for number in numbers):
-        raise Damaged("a tensor's shape does not make sense")
+        raise Damaged("a tensor's shape is not valid")
     room = storage.numel * storage.dtype.itemsize // dtype.itemsize
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if math.prod(size) > 0 and last >= room:
@@ -278,7 +277,7 @@ def _view(
 
 def _parameter(data: Tensor | Unusable, requires_grad: bool, hooks: Any) -> Tensor | Unusable:
     if not isinstance(data, Tensor | Unusable):
-        raise Damaged("a parameter is no tensor")
+        raise Damaged("a parameter is not a tensor")
     return data
 
 
@@ -295,7 +294,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": _parameter,
 }
-# Types of tensors and ways of quantizing, which stand among the arguments of what is `Unusable`.
+# Types of tensors and quantization schemes: arguments of the calls that give `Unusable`.
 _NAMED_IN_ARGUMENTS = frozenset(
     {
         "torch.Tensor",

@@ -1,8 +1,8 @@
 """Restore optimizers and schedules from a training state, also where the options have changed since it was saved.
 
-Settings are those of the option file; from the state come the optimizers' moments and the positions of the schedules.
-Every tensor and number of it is checked before torch uses it: the fused optimizers trust the shapes of their state
-and would read and write beyond it.
+Settings come from the option file; the optimizers' moments and the positions of the schedules come from the state.
+Every tensor and number of the state is checked before torch uses it: the fused optimizers trust the shapes of their
+state, and would read and write out of bounds.
 """
 
 import inspect
@@ -21,7 +21,7 @@ from gramgan_plugin.sections import section
 IMPLEMENTATION_FLAGS = ("fused", "foreach", "capturable", "differentiable")
 # Moments that are never negative.
 SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg"}
-# Settings of a group that come from the schedule's options, as its constructor leaves them there.
+# Settings of a group that the constructor of a schedule sets from its options.
 OF_SCHEDULE = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")
 
 
@@ -32,20 +32,20 @@ def restore_optimizers(
     *,
     replaced: Iterable[str] = (),
 ) -> list[str]:
-    """Restore moments and schedules; settings are the present ones.
+    """Restore moments and schedules; settings are the current ones.
 
-    A schedule whose options are as they were is restored bit for bit. One whose options have changed is stepped from
-    its start to the iteration reached.
+    A schedule with unchanged options is restored bit for bit. One with changed options is stepped from its start to the
+    iteration reached.
 
     Args:
         optimizers: as built from the options, with their schedules; by the name of their option block
-            (``train.optim_g``), in the order of the state's.
-        schedulers: one an optimizer.
+            (``train.optim_g``), in the order of the state.
+        schedulers: one per optimizer.
         content: a training state that ``check_form`` has passed.
-        replaced: names of the optimizers whose network starts from other weights than those of the state.
+        replaced: names of the optimizers whose network does not start from the weights of the state.
 
     Returns:
-        A line for the log for each thing that has changed.
+        A line for the log for each change.
 
     Raises:
         ValueError: if the state is of other networks or damaged.
@@ -76,7 +76,7 @@ def restore_optimizers(
 def _restore_moments(
     optimizer: Optimizer, saved: Mapping[str, Any], name: str, was: str, *, replaced: bool
 ) -> list[str]:
-    """Restore the moments, or return why they start anew: another optimizer or network. Settings are not changed."""
+    """Restore the moments, or return why they start anew (another optimizer or network); settings stay the same."""
     fresh = f"{name}: the moments start anew, since"
     if replaced:
         return [f"{fresh} path.ignore_resume_networks starts the network from other weights"]
@@ -100,7 +100,7 @@ def _restore_moments(
             if missing:
                 return [f"{fresh} the state has no {missing[0]}, which {type(optimizer).__name__} needs"]
             state[number] = {key: entry[key] for key in trials[form]}
-            wrong = next((key for key, value in trials[form].items() if not _alike(entry[key], value)), None)
+            wrong = next((key for key, value in trials[form].items() if not _fits(entry[key], value)), None)
             wrong = wrong or next((key for key in SQUARES & trials[form].keys() if bool((entry[key] < 0).any())), None)
             if wrong is not None:
                 raise ValueError(f"{name}: {wrong} of parameter {number} does not fit it, or holds impossible values")
@@ -109,7 +109,7 @@ def _restore_moments(
 
 
 def _state_after_a_step(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-    """Return what this optimizer keeps for a parameter of this shape, found by a step on zeros, on the CPU."""
+    """Return the state that this optimizer keeps for such a parameter, after a step on zeros on the CPU."""
     accepted = inspect.signature(type(optimizer)).parameters.keys() - {"params", *IMPLEMENTATION_FLAGS}
     settings = {key: value for key, value in group.items() if key in accepted}
     trial = torch.zeros(parameter.shape, dtype=parameter.dtype, requires_grad=True)
@@ -119,8 +119,8 @@ def _state_after_a_step(optimizer: Optimizer, group: Mapping[str, Any], paramete
     return dict(one.state[trial])
 
 
-def _alike(value: Any, expected: Any) -> bool:
-    """Return whether a saved value has the form of ``expected``, and a value that a step can leave."""
+def _fits(value: Any, expected: Any) -> bool:
+    """Return whether a saved value has the form of ``expected``, and is one that a step can produce."""
     if not isinstance(expected, Tensor):
         return value is None if expected is None else is_finite(value)
     if isinstance(value, Tensor):
@@ -133,7 +133,7 @@ def _alike(value: Any, expected: Any) -> bool:
 
 
 def _class_before(names: Any, number: int, optimizer: Optimizer, saved: Mapping[str, Any]) -> str:
-    """Return the name of the class that wrote a state; the present one's if the state does not show it."""
+    """Return the name of the class that wrote a state; the current one's if the state does not show it."""
     name = _entry(names, number)
     if name is not None:
         return name
@@ -147,7 +147,7 @@ def _class_before(names: Any, number: int, optimizer: Optimizer, saved: Mapping[
 def _other_settings(optimizer: Optimizer, saved: Mapping[str, Any], *, own_rates: bool) -> list[str]:
     """Return the settings that differ from those of the state, such as ``lr: 1e-06, was 0.0001``.
 
-    ``own_rates``: the schedule, now or before, sets rates of its own and not the optimizer's lr.
+    ``own_rates``: the schedule, now or before, sets its own rates instead of the optimizer's lr.
     """
     found: dict[str, None] = {}
     for group, before in zip(optimizer.param_groups, saved["param_groups"], strict=False):
@@ -159,7 +159,7 @@ def _other_settings(optimizer: Optimizer, saved: Mapping[str, Any], *, own_rates
                 or key not in before
             ):
                 continue
-            # The schedule keeps the rate of the file under another name; some have rates of their own (max_lr).
+            # Schedules keep the file's rate as initial_lr; some have their own rates (max_lr).
             if key in OF_SCHEDULE and (key != "initial_lr" or own_rates):
                 continue
             if not same_setting(value, before[key]):

@@ -7,9 +7,9 @@ from typing import Any
 from gramgan_plugin.checkpoints.state_form import as_list, is_finite, is_list_of
 from gramgan_plugin.errors import OptionError
 
-# Schedules that set the rate by an option of their own, not by the optimizer's lr: their names -> that option.
+# Schedules that set the rate by their own option instead of the optimizer's lr -> that option.
 OWN_RATES = {"OneCycleLR": "max_lr", "CyclicLR": "max_lr"}
-# Keys of a schedule's state that say where it is; the others come from its options.
+# Keys of a schedule's state for its position; the others come from its options.
 POSITION = frozenset(
     {"last_epoch", "_step_count", "_last_lr", "_get_lr_called_within_step", "_is_initial", "verbose", "T_cur", "T_i"}
 )
@@ -18,7 +18,7 @@ POSITION = frozenset(
 def restore_schedule(
     scheduler: Any, was: str, state: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], iteration: int
 ) -> str | None:
-    """Set a schedule to where it is after ``iteration`` iterations of training.
+    """Set a schedule to its position after ``iteration`` iterations of training.
 
     Args:
         scheduler: as built from the options, not stepped yet.
@@ -28,8 +28,8 @@ def restore_schedule(
         iteration: reached, at least 0.
 
     Returns:
-        None where the options are as they were: the schedule is restored bit for bit. Otherwise a line for the log:
-        what differs, and the present rate.
+        None if the options are unchanged: the schedule is restored bit for bit. Otherwise a line for the log: what
+        differs, and the current rate.
 
     Raises:
         OptionError: if the schedule ends before that iteration.
@@ -89,9 +89,9 @@ def _restore_exactly(
 
 
 def _advance(scheduler: Any, iteration: int) -> None:
-    """Step a fresh schedule as often as training does up to an iteration: not before the first one."""
+    """Step a new schedule as often as training does up to an iteration: not before the first one."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns that the optimizer took no step
+        warnings.simplefilter("ignore")  # torch warns that the optimizer has not stepped
         try:
             for _ in range(iteration - 1):
                 scheduler.step()

@@ -30,7 +30,7 @@ def find_resume_state(opt: dict[str, Any], report: Report = logger.log) -> Path 
         report: takes a level of ``logging`` and a line.
 
     Raises:
-        UserError: if the one named is missing or damaged, or the run would overwrite newer checkpoints than it.
+        UserError: if the named one is missing or damaged, or the run would overwrite newer checkpoints.
     """
     own = Path(opt["path"]["training_states"])
     if opt["auto_resume"]:
@@ -63,16 +63,15 @@ def find_resume_state(opt: dict[str, Any], report: Report = logger.log) -> Path 
 def newest_checkpoint(folder: Path, report: Report = logger.log, networks: Iterable[str] = ()) -> Path | None:
     """Return the newest ``N.state`` in ``folder`` whose files match their ``N.json``, or None.
 
-    Upstream's checkpoints have no ``N.json``, nor have those that lost it in copying: they are taken unverified if
-    they can be read.
+    Checkpoints without ``N.json`` (upstream's, or copies without it) are used unverified if they can be read.
 
     Args:
         folder: the run's ``training_states``.
         report: takes a level of ``logging`` and a line.
-        networks: those that a checkpoint without ``N.json`` needs, such as ``net_g``.
+        networks: those that a checkpoint without ``N.json`` must have, such as ``net_g``.
 
     Raises:
-        UserError: if a training state that can be read lacks a network. An older one is not taken instead, since the
+        UserError: if a training state that can be read lacks a network. An older one is not used instead, since the
             run would overwrite the newer one.
     """
     for state in _states(folder):
@@ -81,24 +80,24 @@ def newest_checkpoint(folder: Path, report: Report = logger.log, networks: Itera
             if not state.with_suffix(".json").exists():
                 report(logging.WARNING, _unverified(state))
             return state
-        report(logging.WARNING, f"{state} is passed over: {problem}")
+        report(logging.WARNING, f"{state} is skipped: {problem}")
     return None
 
 
 def is_of_run(state: Path | None, opt: dict[str, Any]) -> bool:
-    """Return whether a state is in the run's own folder, so that the run is resumed; any other starts a new run."""
+    """Return whether a state is in the run's own folder, so that the run is resumed; another state starts a new run."""
     return state is not None and state.parent.resolve() == Path(opt["path"]["training_states"]).resolve()
 
 
 def _networks(opt: dict[str, Any]) -> list[str]:
-    """Return the networks that are loaded from a checkpoint, by the first part of their files' names: ``net_g``."""
+    """Return the networks to load from a checkpoint, as their files' names begin: ``net_g``."""
     kept = opt["path"].get("ignore_resume_networks") or []
     names = [key for key in opt if key.startswith("network_") and opt[key] and key not in kept]
     return [f"net_{name.removeprefix('network_')}" for name in names]
 
 
 def _states(folder: Path) -> list[Path]:
-    """Return the training states in a folder, the newest first, without those that are being removed."""
+    """Return the training states in a folder, newest first, without those being removed."""
     states = [path for path in folder.glob("*.state") if path.stem.isdecimal() and len(path.stem) < 20]
     states = [path for path in states if not (folder / f".{path.stem}.json.removing").exists()]
     return sorted(states, key=lambda path: int(path.stem), reverse=True)
@@ -137,7 +136,7 @@ def damage(state: Path, *, contents: bool = True) -> str | None:
 
     Args:
         state: ``N.state``; ``N.json`` is beside it.
-        contents: read the files; otherwise only their sizes are compared.
+        contents: read the files; otherwise compare only their sizes.
     """
     manifest = state.with_suffix(".json")
     try:
@@ -145,7 +144,7 @@ def damage(state: Path, *, contents: bool = True) -> str | None:
             files = parse_json(file.read(MOST_BYTES))["files"]
         expected = {str(name): dict(entry) for name, entry in files.items()}
     except FileNotFoundError:
-        return f"{manifest.name} is missing, so it was not written to the end"
+        return f"{manifest.name} is missing, so it was not written completely"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{manifest.name} is not readable"
     run = state.parent.parent
@@ -167,7 +166,7 @@ def load_resume_state(state: Path, opt: dict[str, Any]) -> dict[str, Any]:
     Networks named in ``path.ignore_resume_networks`` keep their own ``pretrain_network_*``.
 
     Raises:
-        UserError: if the file is no training state or a network's file is missing.
+        UserError: if the file is not a training state, or a network's file is missing.
     """
     content = load_tensors(state)
     if not isinstance(content, dict) or not {"iter", "optimizers", "schedulers"} <= content.keys():
@@ -192,7 +191,7 @@ def restore(model: Any, content: dict[str, Any], state: Path) -> int:
     """Restore a model by its ``resume_training`` from the content of a training state; return its iteration.
 
     Raises:
-        UserError: if the state is of a run with other networks or optimizers, or damaged.
+        UserError: if the state is damaged, or of a run with other networks or optimizers.
     """
     try:
         model.resume_training(content)
@@ -204,11 +203,11 @@ def restore(model: Any, content: dict[str, Any], state: Path) -> int:
 
 
 def restore_training_state(model: Any, content: Mapping[str, Any]) -> None:
-    """Restore what ``save_training_state`` wrote, under the options that the model was built with.
+    """Restore what ``save_training_state`` wrote, with the options that the model was built with.
 
-    Settings of optimizers and schedules are those of the options; what differs from the state's is logged, see
-    ``restore_optimizers``. Optimizers stay in the form (fused, foreach) in which they were built. Upstream's states,
-    which have less, are taken as well.
+    Settings of optimizers and schedules come from the options; differences from the state are logged, see
+    ``restore_optimizers``. Optimizers keep their implementation (fused, foreach). Upstream's states, which hold less,
+    are accepted as well.
 
     Args:
         model: of any class with ``HostFixes``.

@@ -14,9 +14,9 @@ from gramgan_plugin.utils.io import parse_json, save_json
 
 logger = logging.getLogger("basicsr")
 
-# The list of a checkpoint that is being removed: it no longer counts, and its remaining files are removed as well.
+# The list of files of a checkpoint being removed: it no longer counts, and its remaining files are removed as well.
 REMOVING = re.compile(r"\.(\d+)\.json\.removing")
-# What a killed process leaves of a file that it was writing, see `checkpoints.tensor_files`.
+# A file that a killed process was writing, see `checkpoints.tensor_files`.
 UNFINISHED = re.compile(r"\.[\w.-]+\.(state|json|pth)\.tmp-\d+")
 
 
@@ -29,7 +29,7 @@ class Checkpoints:
     ``models/net_*_best.pth``. Every process has an instance; only that of rank 0 writes.
 
     Args:
-        model: what is saved.
+        model: to save.
         opt: resolved options; this process holds the lock of the run's folder.
     """
 
@@ -44,41 +44,41 @@ class Checkpoints:
         self.metric: str | None = options.get("keep_best")
         self.lower = False
         self.best: float | None = None
-        self._passing: set[int] = set()
+        self._temporary: set[int] = set()
         if not self.writes:
             return
         self._clean_up()
-        self._passing = {number for number in self._numbers() if self._is_passing(number)}
+        self._temporary = {number for number in self._numbers() if self._is_temporary(number)}
         if self.metric is not None:
             metrics = (opt.get("val") or {}).get("metrics") or {}
             self.lower = (metrics.get(self.metric) or {}).get("better", "higher") == "lower"
             self.best = self._read_best()
 
-    def save(self, epoch: int, iteration: int, *, passing: bool = False) -> None:
-        """Save the checkpoint of an iteration, point to it, and remove the oldest. Every process has to call it.
+    def save(self, epoch: int, iteration: int, *, temporary: bool = False) -> None:
+        """Save the checkpoint of an iteration, point to it, and remove the oldest. Every process must call it.
 
         Args:
             epoch: for the state.
             iteration: for the state and the names.
-            passing: remove it once there is a later one.
+            temporary: remove it once there is a later one.
 
         Raises:
-            TrainingStopped: if a weight or a moment is not finite; what was saved before is untouched.
-            UserError: if it cannot be written (a full disk); what was saved before is untouched.
+            TrainingStopped: if a weight or a moment is not finite; earlier checkpoints are untouched.
+            UserError: if it cannot be written (a full disk); earlier checkpoints are untouched.
         """
         self.model.save(epoch, iteration)
         if not self.writes:
             return
         state = f"{self.states.name}/{iteration}.state"
         save_json({"iter": iteration, "state": state}, self.run / "latest.json")
-        for number in self._passing - {iteration}:
+        for number in self._temporary - {iteration}:
             self._remove(self.states / f"{number}.json", number)
-        self._passing = {iteration} if passing else set()
-        if self.keep_last is not None and not passing:
+        self._temporary = {iteration} if temporary else set()
+        if self.keep_last is not None and not temporary:
             self._prune(iteration, self.keep_last)
 
     def validated(self, iteration: int, results: Mapping[str, Mapping[str, float]]) -> None:
-        """Save the networks as the best so far, if they are.
+        """Save the networks as the best so far, if their validation is the best.
 
         Args:
             iteration: of the validation.
@@ -94,7 +94,7 @@ class Checkpoints:
         if not math.isfinite(value) or not self._is_better(value):
             return
         self.model.save(-1, "best")
-        # Written last: until then the older value is the one to compare with.
+        # Written last: until then the older value is valid.
         record = {"iter": iteration, "metric": self.metric, "value": value, "sets": sets}
         save_json(record, self.models / "best.json")
         before = "" if self.best is None else f", before {self.best:.4f}"
@@ -124,7 +124,7 @@ class Checkpoints:
     def _prune(self, iteration: int, keep_last: int) -> None:
         """Remove the checkpoints before the ``keep_last`` newest whole ones.
 
-        Those of later iterations, which exist when a run is resumed from an older state, neither count nor are removed.
+        Those of later iterations, which exist after resuming from an older state, neither count nor are removed.
         """
         numbers = [number for number in self._numbers() if number <= iteration]
         # Sizes suffice: reading all files again at each save would take longer than writing one.
@@ -139,7 +139,7 @@ class Checkpoints:
         """Return the iterations of the checkpoints that have a list of their files."""
         return sorted(int(path.stem) for path in self.states.glob("*.json") if path.stem.isdecimal())
 
-    def _is_passing(self, number: int) -> bool:
+    def _is_temporary(self, number: int) -> bool:
         """Return whether the checkpoint was written for a validation alone."""
         try:
             return (
@@ -158,11 +158,11 @@ class Checkpoints:
                 path.unlink(missing_ok=True)
             removing.unlink()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            # It takes up space, but that is no reason to end a run.
+            # It takes up space, but the run can continue.
             logger.warning(f"{manifest}: this checkpoint cannot be removed ({error})")
 
     def _networks(self, manifest: Path, number: int) -> list[Path]:
-        """Return the networks that a checkpoint's list names, without names that this run would not have given."""
+        """Return the networks that a checkpoint's list names, without names that this run would not write."""
         listed = parse_json(manifest.read_text(encoding="utf-8"))["files"]
         folder, ending = self.models.name, f"_{number}.pth"
         parts = [PurePosixPath(name).parts for name in listed]
@@ -171,7 +171,7 @@ class Checkpoints:
         ]
 
     def _clean_up(self) -> None:
-        """Remove what a killed run leaves: half-written files, and the rest of checkpoints that it was removing."""
+        """Remove what a killed run left: unfinished files, and the rest of checkpoints that it was removing."""
         for folder in (self.run, self.states, self.models):
             for path in folder.iterdir() if folder.is_dir() else ():
                 if UNFINISHED.fullmatch(path.name) and not path.is_symlink():

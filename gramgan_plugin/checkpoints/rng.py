@@ -1,4 +1,4 @@
-"""States of the random generators that a model may draw from: saved with a checkpoint, or restored after a block."""
+"""Save and restore the states of the random generators that a model may draw from."""
 
 import random
 from collections.abc import Iterator
@@ -28,13 +28,13 @@ def preserve_rng(device: torch.device | None = None) -> Iterator[None]:
 
 
 def get_rng_states(device: torch.device) -> list[dict[str, Tensor]]:
-    """Return the states of each process's generators as tensors, by rank. Every process has to call this.
+    """Return the states of each process's generators as tensors, by rank. Every process must call this.
 
     Args:
         device: the model's; a GPU's own generator is included.
 
     Raises:
-        ValueError: if ``numpy.random`` draws from another generator than its own.
+        ValueError: if ``numpy.random`` does not draw from numpy's default generator.
     """
     own = _to_tensors(_get(device))
     world = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
@@ -96,7 +96,7 @@ def _from_tensors(states: dict[str, Tensor]) -> dict[str, Any]:
     *words, has_normal = states["python"].tolist()
     *words_of_numpy, position, has_gauss = states["numpy"].tolist()
     normal, gauss = states["normals"][0].item(), states["normals"][1].item()
-    if not 0 <= position <= WORDS:  # numpy reads there unchecked
+    if not 0 <= position <= WORDS:  # numpy does not check it
         raise ValueError(f"position {position}")
     return states | {
         "python": (3, tuple(words), normal if has_normal else None),

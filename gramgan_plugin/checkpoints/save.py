@@ -1,4 +1,4 @@
-"""Write the checkpoint of an iteration: the networks, the training state, and ``N.json``, which makes it count."""
+"""Write the checkpoint of an iteration: the networks, the training state, and ``N.json``, which completes it."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ CHECKPOINT_FORMAT = 1
 
 
 def save_networks(nets: Mapping[str, nn.Module], path: Path) -> None:
-    """Write the weights of networks to one file in BasicSR's format, whole or not at all. Rank 0 writes.
+    """Write the weights of networks to one file in BasicSR's format, completely or not at all. Rank 0 writes.
 
     Args:
         nets: key in the file (``params``, ``params_ema``) -> network, without a wrapper.
@@ -39,7 +39,7 @@ def save_training_state(model: Any, state: Path, epoch: int, iteration: int, net
 
     The state has the optimizers, the schedules, the gradient scaler, the random states of all processes and
     ``run_facts``. ``N.json`` has each file's size and SHA-256, which detects corruption, not tampering. Every process
-    has to call this; rank 0 writes.
+    must call this; rank 0 writes.
 
     Args:
         model: of any class with ``HostFixes``.

@@ -1,4 +1,4 @@
-"""Finding a network's weights in a file, and saying how well they fit the network."""
+"""Find a network's weights in a file, and report how well they fit the network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +11,10 @@ from gramgan_plugin.checkpoints.formats import recognise_format
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.text import printable, shown
 
-# Wrappers that training frameworks put around a state dict, in the order in which they are tried when no key is
-# asked for.
+# Keys under which training frameworks save a state dict, in the order in which they are tried if none is requested.
 WRAPPER_KEYS = ("params", "params_ema", "params-ema", "state_dict", "model")
 
-# Of a network's tensors, and of its values, what has to come from the file where not all has to.
+# The share of a network's tensors, and of its values, that must fit if not all must.
 LEAST_SHARE = 0.5
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -29,12 +28,12 @@ class Fit:
     Attributes:
         network: the network's class.
         source: the file.
-        key: the key in it under which the weights stand; None for a bare state dict.
+        key: the key in it of the weights; None for a bare state dict.
         fitting: the file's tensors that fit.
         missing, unexpected, mismatched: names in the network alone, in the file alone, and of another shape.
         unusable: names of tensors of types that weights do not have (bool, int8, complex, ...), with their type.
-        share: how much of the network's tensors fits, or of its values (numbers), whichever is less. Half of the
-            tensors may be biases alone, and half of the values one large layer, so that each is asked for.
+        share: the share of the network's tensors that fit, or of its values (numbers), whichever is less. Half of the
+            tensors may be biases, and half of the values one large layer, so that both are checked.
     """
 
     network: str
@@ -53,7 +52,7 @@ class Fit:
         return not (self.missing or self.unexpected or self.mismatched or self.unusable)
 
     def summary(self) -> str:
-        """One printable line: how many tensors fit, and for each kind of misfit the first few names."""
+        """Return one printable line: how many tensors fit, and the first names of each group that does not."""
         total = len(self.fitting) + len(self.missing) + len(self.mismatched) + len(self.unusable)
         where = f"{self.source} [{shown(self.key)}]" if self.key else self.source
         lines = [f"{self.network}: {len(self.fitting)} of {total} tensors fit those of {printable(where)}"]
@@ -68,11 +67,11 @@ class Fit:
         return "; ".join(lines)
 
     def refusal(self, strict: bool, strict_key: str = "strict_load_g") -> str | None:
-        """Why these weights cannot be taken and what to do, in one line; None if they can.
+        """Return why these weights cannot be loaded and what to do, in one line; None if they can.
 
         Args:
-            strict: all has to fit. Otherwise at least half of the network's tensors and of its values.
-            strict_key: the option under ``path`` that says so.
+            strict: all must fit. Otherwise at least half of the network's tensors and of its values.
+            strict_key: the option under ``path`` that sets it.
         """
         if self.unusable:
             return f"{printable(self.source)}: {shown(self.unusable[0])}; weights are floats: save them as float32"
@@ -98,17 +97,17 @@ def find_state_dict(
     state dict. The prefixes of wrapped networks (``module.``, ``_orig_mod.``) are removed.
 
     Args:
-        loaded: what ``load_tensors`` or ``read_headers`` returned.
+        loaded: of ``load_tensors`` or ``read_headers``.
         source: the file, for messages.
-        param_key: the key asked for, or None for no preference.
-        required: the option that asks for it: the file then has to have it. Without, whatever it has is taken.
+        param_key: the requested key, or None for no preference.
+        required: the option that requests it: the file must have the key then. None takes what the file has.
         also: a key that is tried next.
 
     Returns:
         The state dict, and the key or None for a bare one.
 
     Raises:
-        UserError: if there is no state dict to be found, or not the one required; lists the keys that there are.
+        UserError: if there is no state dict, or not the required one; the message lists the keys.
     """
     source = printable(source)
     if not isinstance(loaded, Mapping):
@@ -116,9 +115,7 @@ def find_state_dict(
     keys = [key for key, value in loaded.items() if isinstance(key, str) and _holds_tensors(value)]
     if required is not None and param_key not in keys:
         has = (
-            f"it has {_listed(keys)}"
-            if keys
-            else "its weights stand under no key: leave that option out, or set it to ~"
+            f"it has {_listed(keys)}" if keys else "its weights are under no key: leave that option out, or set it to ~"
         )
         raise UserError(f"{required}: {source} has no weights under {shown(repr(param_key))}; {has}")
     for key in (param_key, also, *WRAPPER_KEYS):
@@ -134,13 +131,13 @@ def find_state_dict(
 
 
 def match_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, key: str | None) -> Fit:
-    """Compare a state dict with a network by names, shapes and types of numbers; neither is changed.
+    """Compare a state dict with a network by names, shapes and types of numbers; change neither.
 
     Args:
         net: the network, on any device.
         weights: state dict, perhaps on the meta device.
         source: file name, for the report.
-        key: the key under which it stood, for the report.
+        key: its key in the file, for the report.
     """
     fit = Fit(type(net).__name__, source, key)
     own = {name: tensor for name, tensor in net.state_dict().items() if isinstance(tensor, Tensor)}
@@ -162,10 +159,10 @@ def match_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, ke
 
 
 def copy_weights(net: nn.Module, fit: Fit) -> None:
-    """Copy into ``net`` what fits; its tensors keep their device and type, all others stay as they are.
+    """Copy the fitting tensors into ``net``, whose tensors keep their device and type; the others stay as they are.
 
     Raises:
-        UserError: naming the first tensor that is not finite (as the network would hold it); nothing is copied then.
+        UserError: naming the first tensor that is non-finite (in the network's type); nothing is copied then.
     """
     own = net.state_dict()
     for name, tensor in fit.fitting.items():
@@ -195,7 +192,7 @@ def _same_kind(given: torch.dtype, own: torch.dtype) -> bool:
 
 
 def _clean(state: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
-    """The tensors, under their names without DataParallel's and torch.compile's prefixes."""
+    """Return the tensors by their names without the prefixes of DataParallel and torch.compile."""
     cleaned: dict[str, Tensor] = {}
     for name, value in state.items():
         if not isinstance(value, Tensor):
@@ -203,6 +200,6 @@ def _clean(state: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
         parts = [part for part in str(name).split(".") if part != "_orig_mod"]
         bare = ".".join(parts).removeprefix("module.")
         if bare in cleaned:
-            raise UserError(f"{source}: {shown(bare)} stands there twice, with and without a prefix; {_GIVE_WEIGHTS}")
+            raise UserError(f"{source}: {shown(bare)} is there twice, with and without a prefix; {_GIVE_WEIGHTS}")
         cleaned[bare] = value
     return cleaned

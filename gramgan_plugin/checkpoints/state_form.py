@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gramgan_plugin.utils.io import is_count
 
-# More than any training takes: a schedule that is computed anew is stepped that often.
+# More than any training has: a schedule may be stepped that often.
 MOST_ITERATIONS = 10**7
 
 
@@ -16,9 +16,9 @@ def check_form(content: Any) -> None:
     """Check that a training state has all its parts, each of the right type.
 
     Raises:
-        ValueError: naming the first part that is wrong, and what it should be.
+        ValueError: naming the first wrong part, and what it should be.
     """
-    _require(isinstance(content, Mapping), "it is no mapping")
+    _require(isinstance(content, Mapping), "it is not a mapping")
     for key in ("iter", "epoch"):
         value = content.get(key, 0)
         _require(is_count(value) and value <= MOST_ITERATIONS, f"'{key}' is not a number of iterations or epochs")
@@ -65,7 +65,7 @@ def is_list_of(value: Any, kind: Any) -> bool:
 
 
 def is_finite(value: Any) -> bool:
-    """Return whether a value is a finite number and no bool; whole numbers may have at most 63 bits."""
+    """Return whether a value is a finite number and not a bool; whole numbers may have at most 63 bits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)

@@ -1,4 +1,4 @@
-"""Read and write files of tensors, without running code from them and without leaving them half written."""
+"""Read files of tensors without running code from them, and write them completely or not at all."""
 
 import re
 import warnings
@@ -19,24 +19,23 @@ NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory")
 
 
 def load_tensors(path: str | Path) -> Any:
-    """Read a file written by ``torch.save`` to the CPU, without running any code that it may contain.
+    """Read a file written by ``torch.save`` to the CPU, without running code from it.
 
-    The sizes that it declares are compared with the size of the file before anything is allocated, see
-    ``read_headers``.
+    The declared sizes are compared with the size of the file before anything is allocated, see ``read_headers``.
 
     Returns:
-        What was saved: dense tensors and plain data.
+        The saved dense tensors and plain data.
 
     Raises:
-        UserError: one line: if the file is missing, damaged or of another kind, or contains anything else.
+        UserError: one line: if the file is missing, damaged or of another format, or contains anything else.
     """
     read_headers(path)
     name = printable(str(path))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about its own internals
+            warnings.simplefilter("ignore")  # about torch's internals
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # its messages advise to load the file unchecked
+    except Exception as error:  # torch's messages advise to load the file unchecked
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             size = Path(path).stat().st_size / 1e6
             raise UserError(f"{name}: not enough memory for its {size:,.0f} MB; close other programs") from error

@@ -1,4 +1,4 @@
-"""The weights of VGG19: where they are kept, and whether a file has them."""
+"""Find, check and load the weights of VGG19."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,8 +21,8 @@ def load_vgg19(path: str | Path | None, layers: Iterable[str]) -> dict[str, Tens
     """Load VGG19's weights down to the deepest of some layers.
 
     Args:
-        path: a file with torchvision's key names (``features.0.weight``); None takes
-            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` where it exists, else torchvision's weights through
+        path: a file with torchvision's key names (``features.0.weight``); None for
+            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` if it exists, else torchvision's weights from
             torch.hub's cache.
         layers: names such as ``conv2_2``; at least one.
 
@@ -30,7 +30,7 @@ def load_vgg19(path: str | Path | None, layers: Iterable[str]) -> dict[str, Tens
         Tensors by torchvision's key names.
 
     Raises:
-        UserError: if the weights cannot be had, lack a layer that is needed, or are not finite.
+        UserError: if the weights cannot be read or fetched, lack a layer, or are non-finite.
     """
     layers = list(layers)
     file = Path(path) if path is not None else UPSTREAM_WEIGHTS if UPSTREAM_WEIGHTS.is_file() else _fetch()
@@ -56,7 +56,7 @@ def vgg19_misfit(weights: object, layers: Iterable[str]) -> str | None:
     """Return why a checkpoint's content cannot serve as VGG19's weights down to these layers, or None if it can.
 
     Args:
-        weights: what ``load_tensors`` or ``read_headers`` returned.
+        weights: of ``load_tensors`` or ``read_headers``.
         layers: names such as ``conv2_2``.
     """
     channels, place = 3, 0
@@ -81,21 +81,20 @@ def vgg19_misfit(weights: object, layers: Iterable[str]) -> str | None:
 
 
 def find_vgg19_weights() -> Path | None:
-    """Return the VGG19 weights that this machine has already, or None: nothing is fetched.
+    """Return the file of VGG19 weights on this machine, or None; nothing is fetched.
 
-    Looked for in the order of `load_vgg19`: where BasicSR keeps them, under the working directory, and in torch.hub's
-    cache.
+    The order is that of `load_vgg19`: BasicSR's folder under the working directory, then torch.hub's cache.
     """
     return next((path for path in (UPSTREAM_WEIGHTS, hub_weights()) if path.is_file()), None)
 
 
 def hub_weights() -> Path:
-    """Return where torch.hub keeps torchvision's weights once they are fetched."""
+    """Return the path of torchvision's weights in torch.hub's cache."""
     return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
 
 
 def _fetch() -> Path:
-    """Return the file in torch.hub's cache, fetched if it is not there."""
+    """Return the file in torch.hub's cache; fetch it if it is missing."""
     file = hub_weights()
     if file.is_file():
         return file

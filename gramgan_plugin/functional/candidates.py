@@ -1,4 +1,4 @@
-"""The candidate database of a crop: GT's own patches, those of smaller GT, those of slightly warped GT."""
+"""Make the candidates of a crop: patches of GT, of downsampled GT and of slightly warped GT."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,20 +19,19 @@ ORIGINAL, DOWNSAMPLED, AFFINE, DATABASE = range(4)
 def random_theta(
     n: int, copies: int, magnitude: float, seed: Sequence[int], first_index: int = 0, stride: int = 1
 ) -> Tensor:
-    """Random affine matrices near the identity, in coordinates in which the image spans -1 to 1.
+    """Return random affine matrices near the identity, in coordinates in which the image spans -1 to 1.
 
-    Sample i's numbers depend on ``(*seed, first_index + stride * i)`` alone: a batch gives the same matrices whole,
-    in parts, or spread over processes.
+    The numbers of sample i depend only on ``(*seed, first_index + stride * i)``: they are the same for a whole batch,
+    for its parts, and over several processes.
 
     Args:
         n: number of samples N.
         copies: number of matrices for each sample.
-        magnitude: standard deviation of what is added to the identity's six entries (0.003 in Song et al.,
-            Gram-GAN, Sensors 2023, 23(4), 2098; that it is Gaussian is a decision of this project).
+        magnitude: standard deviation of the noise added to the identity's six entries (0.003 in Song et al.,
+            Gram-GAN, Sensors 2023, 23(4), 2098; Gaussian noise is a decision of this project).
         seed: non-negative integers, for example (manual_seed, iteration).
         first_index: the index of the first sample in the global batch.
-        stride: the distance from one sample to the next in the global batch: the number of processes, where
-            each has every so many-th sample.
+        stride: the distance from one sample to the next in the global batch, such as the number of processes.
 
     Returns:
         (N, copies, 2, 3), float32, on the CPU.
@@ -54,7 +53,7 @@ def random_theta(
 
 
 def random_draw(n: int, count: int, seed: Sequence[int], first_index: int = 0, stride: int = 1) -> Tensor:
-    """Uniform numbers by which one of the nearest candidates is drawn; see `random_theta` for what they depend on.
+    """Return uniform numbers that draw one of the nearest candidates; see `random_theta` for what they depend on.
 
     Args:
         n: number of samples N.
@@ -78,13 +77,13 @@ def random_draw(n: int, count: int, seed: Sequence[int], first_index: int = 0, s
 def _generators(
     n: int, seed: Sequence[int], first_index: int, stride: int
 ) -> Iterator[tuple[torch.Generator, torch.Generator]]:
-    """Two for each sample."""
+    """Yield two generators for each sample."""
     if min((*seed, first_index), default=0) < 0:
         raise ValueError(f"seeds and indices must not be negative, got seed={tuple(seed)}, first_index={first_index}")
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")
     for i in range(n):
-        # SeedSequence mixes the numbers, so that neighbouring seeds and indices do not give related streams.
+        # SeedSequence mixes the numbers, so that similar seeds and indices give independent streams.
         state = np.random.SeedSequence([*seed, first_index + stride * i]).generate_state(2, np.uint64)
         first, second = (torch.Generator().manual_seed(int(number) >> 1) for number in state)
         yield first, second
@@ -107,7 +106,7 @@ def affine_warp(image: Tensor, theta: Tensor, sampling: str = "bicubic") -> Tens
     height, width = image.shape[2:]
     y = (2 * torch.arange(height, device=image.device, dtype=image.dtype) + 1) / height - 1
     x = (2 * torch.arange(width, device=image.device, dtype=image.dtype) + 1) / width - 1
-    # Written out, since affine_grid is a matrix product, which autocast and TF32 would round.
+    # Not affine_grid: it is a matrix product, which autocast and TF32 would round.
     t = theta[:, :, :, None, None]  # (N, 2, 3, 1, 1)
     grid = t[:, :, 0] * x + t[:, :, 1] * y[:, None] + t[:, :, 2]  # (N, 2, H, W)
     with autocast_off(image.device):
@@ -117,7 +116,7 @@ def affine_warp(image: Tensor, theta: Tensor, sampling: str = "bicubic") -> Tens
 
 
 def downsampled(image: Tensor, factor: int, antialias: bool = True) -> Tensor:
-    """Bicubic x1/factor of (N, C, H, W), sides rounded down, in at least float32."""
+    """Return (N, C, H, W) downsampled bicubically by ``factor``, sides rounded down, in at least float32."""
     (image,) = at_least_float32(image)
     size = (image.shape[2] // factor, image.shape[3] // factor)
     with autocast_off(image.device):
@@ -131,8 +130,8 @@ class CandidateSet:
     Candidates are numbered image by image, in row order.
 
     Attributes:
-        images: GT and its copies, each (N, C, h, w), each at least one patch large; GT is the first. Where features
-            are compared, their maps.
+        images: GT and its copies, each (N, C, h, w) and at least one patch large; GT is the first. Feature maps if
+            features are compared.
         kinds: for each image, its index in `KINDS`.
         patch_size: side of a patch in pixels, the same in all images.
         stride: pixels from one patch to the next; None for ``patch_size``.
@@ -144,17 +143,17 @@ class CandidateSet:
     stride: int | None = None
 
     def counts(self) -> list[int]:
-        """The number of candidates in each image."""
+        """Return the number of candidates in each image."""
         grids = [patch_grid(image.shape[2], image.shape[3], self.patch_size, self.stride) for image in self.images]
         return [rows * columns for rows, columns in grids]
 
     def describe(self, by: str, normalize: bool = True, center: bool = False) -> Tensor:
-        """Return (N, K, D): what `describe_patches` gives for all candidates."""
+        """Return the descriptions (N, K, D) of all candidates, see `describe_patches`."""
         vectors = [describe_patches(x, self.patch_size, by, normalize, center, self.stride) for x in self.images]
         return torch.cat(vectors, dim=1)
 
     def take(self, index: Tensor) -> Tensor:
-        """The pixels of some of the candidates.
+        """Return the pixels of some candidates.
 
         Args:
             index: (N, P), int64.
@@ -169,7 +168,7 @@ class CandidateSet:
         return torch.stack(taken)
 
     def kind(self) -> Tensor:
-        """(K,), int64: each candidate's index in `KINDS`."""
+        """Return each candidate's index in `KINDS`: (K,), int64."""
         return torch.cat(
             [
                 torch.full((count,), kind, device=self.images[0].device)
@@ -178,7 +177,7 @@ class CandidateSet:
         )
 
     def centres(self) -> Tensor:
-        """(K, 2), float64, on the CPU: each candidate's centre (y, x) in GT's pixels, in warped ones as if unwarped."""
+        """Return each candidate's centre (y, x) in GT's pixels, without the warp: (K, 2), float64, on the CPU."""
         height, width = self.images[0].shape[2:]
         return torch.cat(
             [
@@ -199,19 +198,19 @@ def candidate_set(
     embed: Callable[[Tensor], Tensor] | None = None,
     reduction: int = 1,
 ) -> CandidateSet:
-    """Make the candidate database of GT crops (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
+    """Return the candidates of GT crops (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
 
     Args:
         gt: (N, C, H, W), at least one patch large.
         theta: (N, copies, 2, 3), one warped copy of GT for each matrix; None for no copy.
         patch_size: side of a patch in pixels.
-        downsample: integer factors, a bicubic x1/factor copy for each; a copy smaller than a patch adds
-            nothing.
+        downsample: integer factors, a bicubic x1/factor copy for each; copies smaller than a patch are
+            left out.
         antialias: whether the downsampling filters first (a decision of this project; Beby-GAN does not).
         affine_sampling: ``bicubic`` or ``bilinear`` (bicubic is a decision of this project: it blurs less).
         stride: pixels from one patch to the next; None for ``patch_size``.
         embed: maps each of the images to the features that are compared; None to compare the images themselves.
-        reduction: by how much the features' maps are smaller than the images, rounded down.
+        reduction: sides of the images divided by those of the feature maps, which are rounded down.
 
     Returns:
         The images in at least float32, without gradient.

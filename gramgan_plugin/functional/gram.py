@@ -1,7 +1,7 @@
-"""Gram matrices of small patches: the plain form, and the vectors that the loss searches and compares.
+"""Compute Gram matrices of small patches, and the vectors that the loss searches and compares.
 
-The Gram matrix of a patch p, written as a (pixels x channels) matrix, is G(p) = p^T p. It knows how strong
-the channels are and how they go together, and not where in the patch a pixel lies.
+The Gram matrix of a patch p, written as a (pixels x channels) matrix, is G(p) = p^T p. It describes the energy and the
+correlation of the channels, and not the positions of pixels in the patch.
 """
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 
 def gram_matrix(patches: Tensor, normalize: bool = True, center: bool = False) -> Tensor:
-    """Gram matrix over the pixels of each patch (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
+    """Return the Gram matrix over the pixels of each patch (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
 
     Args:
         patches: (N, P, L, C): L pixels with C channels each.
@@ -46,11 +46,11 @@ def gram_matrix(patches: Tensor, normalize: bool = True, center: bool = False) -
 def gram_vectors(
     image: Tensor, patch_size: int, normalize: bool = True, center: bool = False, stride: int | None = None
 ) -> Tensor:
-    """The upper triangle of each patch's Gram matrix as a vector.
+    """Return the upper triangle of each patch's Gram matrix as a vector.
 
     Off-diagonal entries are multiplied by the square root of 2, so that the Euclidean distance of two vectors
-    is the Frobenius distance of the two matrices. Equal patches have equal vectors wherever they lie, to the last
-    bit. Can be differentiated once.
+    is the Frobenius distance of the two matrices. Equal patches at any position have bitwise equal vectors. Can be
+    differentiated once.
 
     Args:
         image: (N, C, H, W); a remainder of less than a patch at the right and the bottom is dropped.
@@ -73,7 +73,7 @@ def gram_vectors(
     """
     check_image(image)
     (image,) = at_least_float32(image)
-    patch_grid(image.shape[2], image.shape[3], patch_size, stride)  # says what is wrong with the two
+    patch_grid(image.shape[2], image.shape[3], patch_size, stride)  # checks the two
     with autocast_off(image.device):
         vectors: Tensor = GramVectors.apply(
             image, patch_size, patch_size if stride is None else stride, normalize, center
@@ -113,7 +113,7 @@ def describe_patches(
 
 
 def gram_difference(a: Tensor, b: Tensor, channels: int, criterion: str = "l1") -> Tensor:
-    """Mean difference of Gram matrices over all their C * C entries, from their vectors.
+    """Return the mean difference of Gram matrices over all their C * C entries, from their vectors.
 
     Args:
         a: (N, P, M) of `gram_vectors`.

@@ -1,7 +1,7 @@
-"""The arithmetic behind `gram_vectors`: all patches of an image at once, with a backward of its own.
+"""Compute `gram_vectors` for all patches of an image at once, with an explicit backward.
 
-Few channels go pair by pair, a row of pixels at a time, so that nothing larger than the image is held and additions
-run along whole rows. Many channels (features of a network) go patch by patch as matrix products.
+Few channels are processed pair by pair and row by row, so that no temporary is larger than the image and additions run
+along whole rows. Many channels (features of a network) are processed as matrix products, one per patch.
 """
 
 from functools import lru_cache
@@ -14,18 +14,18 @@ from torch.nn import functional as F
 
 from gramgan_plugin.functional.patches import patch_grid
 
-# Up to how many channels, whose pairs grow with the square, they are taken one by one.
+# The most channels that are processed pair by pair; the number of pairs grows with the square.
 FEW_CHANNELS = 8
 ROOT = 2.0**0.5
 
 
 def channel_pairs(channels: int) -> list[tuple[int, int]]:
-    """The (row, column) of each entry of a Gram vector: the upper triangle, row by row."""
+    """Return the (row, column) of each entry of a Gram vector: the upper triangle, row by row."""
     return [(i, j) for i in range(channels) for j in range(i, channels)]
 
 
 def upper_triangle(matrices: Tensor) -> Tensor:
-    """Symmetric (..., C, C) as vectors (..., C * (C + 1) / 2), off-diagonal entries times the root of 2."""
+    """Return symmetric (..., C, C) as vectors (..., C * (C + 1) / 2), off-diagonal entries times the root of 2."""
     channels = matrices.shape[-1]
     upper = torch.tensor([i * channels + j for i, j in channel_pairs(channels)], device=matrices.device)
     return matrices.flatten(-2).index_select(-1, upper) * _scales(channels, 1.0, 1, matrices)
@@ -34,8 +34,8 @@ def upper_triangle(matrices: Tensor) -> Tensor:
 class GramVectors(torch.autograd.Function):
     """Gram vectors (N, P, M) of images (N, C, H, W) in float32 or float64.
 
-    The gradient is written out: that of G = p^T p is p (S + S^T), S being the gradient that comes in. It is summed in
-    a fixed order, on a GPU too. A second derivative is refused.
+    The gradient of G = p^T p is p (S + S^T), where S is the incoming gradient. It is summed in a fixed order, also on a
+    GPU. A second derivative raises an error.
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class GramVectors(torch.autograd.Function):
         image = image.contiguous()
         ctx.save_for_backward(image)
         ctx.options = patch_size, stride, normalize, center
-        method = _few if image.shape[1] <= FEW_CHANNELS else _many
+        method = _few_channels if image.shape[1] <= FEW_CHANNELS else _many_channels
         return method(image, patch_size, stride, normalize, center)
 
     @staticmethod
@@ -55,21 +55,21 @@ class GramVectors(torch.autograd.Function):
 
 
 def window_sums(image: Tensor, patch_size: int, stride: int) -> Tensor:
-    """The sum over each patch: (..., H, W) -> (..., rows, columns), rows first, each in ascending order."""
+    """Return the sum over each patch, (..., H, W) -> (..., rows, columns): rows first, each in ascending order."""
     rows, columns = patch_grid(image.shape[-2], image.shape[-1], patch_size, stride)
     return _column_sums(_row_sums(image, patch_size, stride, rows), patch_size, stride, columns)
 
 
 def spread(values: Tensor, patch_size: int, stride: int, height: int, width: int) -> Tensor:
-    """The transpose of `window_sums`: each pixel gets the sum of the values of the patches it lies in."""
+    """Return for each pixel the sum of the values of the patches that contain it: the transpose of `window_sums`."""
     return _spread_rows(_spread_columns(values, patch_size, stride, width), patch_size, stride, height)
 
 
-def _few(image: Tensor, p: int, stride: int, normalize: bool, center: bool) -> Tensor:
+def _few_channels(image: Tensor, p: int, stride: int, normalize: bool, center: bool) -> Tensor:
     n, channels, height, width = image.shape
     rows, columns = patch_grid(height, width, p, stride)
     if center and stride != p:
-        # A pixel has a mean for each patch it lies in. E[x y] - E[x] E[y] cancels, which only float64 can afford.
+        # Each pixel is in several patches with different means. E[x y] - E[x] E[y] cancels, so it needs float64.
         vectors = _few_moments(image.double(), p, stride).to(image.dtype)
     else:
         means = _spread_columns(window_sums(image, p, stride) / p**2, p, stride, width) if center else None
@@ -77,12 +77,12 @@ def _few(image: Tensor, p: int, stride: int, normalize: bool, center: bool) -> T
         sums = image.new_empty(len(pairs), n, rows, width)
         product = image.new_empty(n, rows, width)
         for y in range(p if rows else 0):
-            line = _every(image, y, stride, rows)  # (N, C, rows, W)
+            line = _rows(image, y, stride, rows)  # (N, C, rows, W)
             if means is not None:
                 line = line - means
             for m, (i, j) in enumerate(pairs):
-                # Not addcmul: it may or may not fuse the two roundings, by the element's place, and equal patches
-                # would get different vectors.
+                # Not addcmul: it fuses the two roundings for some elements only, so that equal patches would get
+                # different vectors.
                 torch.mul(line[:, i], line[:, j], out=sums[m] if y == 0 else product)
                 if y:
                     sums[m] += product
@@ -96,11 +96,11 @@ def _few(image: Tensor, p: int, stride: int, normalize: bool, center: bool) -> T
 
 
 def _few_moments(image: Tensor, p: int, stride: int) -> Tensor:
-    """(N, C, H, W) -> (M, N, rows, columns): sums of products of what is left without the patch's mean."""
+    """Return sums of products of deviations from the patch's mean: (N, C, H, W) -> (M, N, rows, columns)."""
     means = window_sums(image, p, stride) / p**2  # (N, C, rows, columns)
     pairs = channel_pairs(image.shape[1])
     sums = [window_sums(image[:, i] * image[:, j], p, stride) - p**2 * means[:, i] * means[:, j] for i, j in pairs]
-    # A variance that rounds to less than nothing.
+    # A variance may round to less than 0.
     return torch.stack([s.clamp_min(0) if i == j else s for s, (i, j) in zip(sums, pairs, strict=True)])
 
 
@@ -123,18 +123,18 @@ def _few_backward(image: Tensor, grad: Tensor, p: int, stride: int, normalize: b
     means = _spread_columns(window_sums(image, p, p) / p**2, p, p, width) if center else None
     wide = {pair: _spread_columns(weight[pair], p, p, width) for pair in channel_pairs(channels)}
     for y in range(p):
-        line = _every(image, y, p, rows)  # (N, C, rows, W)
+        line = _rows(image, y, p, rows)  # (N, C, rows, W)
         if means is not None:
             line = line - means
         for i in range(channels):
-            target = _every(out, y, p, rows)[:, i]
+            target = _rows(out, y, p, rows)[:, i]
             for j in range(channels):
                 target += wide[min(i, j), max(i, j)] * line[:, j]
     return out
 
 
-def _many(image: Tensor, p: int, stride: int, normalize: bool, center: bool) -> Tensor:
-    """In float64, which no setting rounds to fewer digits as it may float32; a sample at a time."""
+def _many_channels(image: Tensor, p: int, stride: int, normalize: bool, center: bool) -> Tensor:
+    """Compute in float64, which no setting rounds to fewer digits, unlike float32; one sample at a time."""
     vectors = []
     for one in image.split(1):
         patches = _unfolded(one, p, stride, center)  # (P, C, p * p)
@@ -146,12 +146,12 @@ def _many(image: Tensor, p: int, stride: int, normalize: bool, center: bool) -> 
 def _many_backward(image: Tensor, grad: Tensor, p: int, stride: int, normalize: bool, center: bool) -> Tensor:
     channels = image.shape[1]
     place = torch.tensor(_entries(channels), device=image.device)
-    scale = _scales(channels, 2.0, p**2 if normalize else 1, image).to(_wide(image))
+    scale = _scales(channels, 2.0, p**2 if normalize else 1, image).to(_high_precision(image))
     out = torch.empty_like(image)
     for n, one in enumerate(image.split(1)):
         patches = _unfolded(one, p, stride, center)
         weight = (grad[n] * scale).index_select(1, place).unflatten(1, (channels, channels))  # (P, C, C)
-        # Deviations from the mean sum to nothing, and so does this: the mean's own gradient needs no term.
+        # Deviations from the mean sum to 0, and so does this: the mean's gradient adds no term.
         columns = (weight @ patches).flatten(1).t()[None]  # (1, C * p * p, P)
         height, width = _covered(image, p, stride)
         out[n].zero_()
@@ -160,14 +160,14 @@ def _many_backward(image: Tensor, grad: Tensor, p: int, stride: int, normalize: 
 
 
 def _unfolded(image: Tensor, p: int, stride: int, center: bool) -> Tensor:
-    """(1, C, H, W) -> (P, C, p * p) in float64."""
+    """Return the patches of (1, C, H, W) as (P, C, p * p) in float64."""
     height, width = _covered(image, p, stride)
-    columns = F.unfold(image[..., :height, :width].to(_wide(image)), p, stride=stride)  # (1, C * p * p, P)
+    columns = F.unfold(image[..., :height, :width].to(_high_precision(image)), p, stride=stride)  # (1, C * p * p, P)
     patches = columns[0].t().unflatten(1, (image.shape[1], p * p))
     return patches - patches.mean(dim=2, keepdim=True) if center else patches
 
 
-def _wide(image: Tensor) -> torch.dtype:
+def _high_precision(image: Tensor) -> torch.dtype:
     return torch.float32 if image.device.type == "mps" else torch.float64  # MPS has no float64
 
 
@@ -178,7 +178,7 @@ def _covered(image: Tensor, p: int, stride: int) -> tuple[int, int]:
 
 @lru_cache
 def _entries(channels: int) -> list[int]:
-    """For each of a matrix's C * C entries its place in the vector."""
+    """Return the position in the vector of each of a matrix's C * C entries."""
     place = {pair: m for m, pair in enumerate(channel_pairs(channels))}
     return [place[min(i, j), max(i, j)] for i in range(channels) for j in range(channels)]
 
@@ -187,17 +187,17 @@ def _scales(channels: int, diagonal: float, pixels: int, like: Tensor) -> Tensor
     return like.new_tensor([(diagonal if i == j else ROOT) / pixels for i, j in channel_pairs(channels)])
 
 
-def _every(image: Tensor, start: int, stride: int, count: int) -> Tensor:
-    """Of (..., H, W) the rows ``start``, ``start + stride``, ..., ``count`` of them."""
+def _rows(image: Tensor, start: int, stride: int, count: int) -> Tensor:
+    """Return ``count`` rows of (..., H, W): ``start``, ``start + stride``, ..."""
     return image[..., start : start + stride * (count - 1) + 1 : stride, :]
 
 
 def _row_sums(image: Tensor, p: int, stride: int, rows: int) -> Tensor:
     if rows == 0:
         return image.new_empty(*image.shape[:-2], 0, image.shape[-1])
-    total = _every(image, 0, stride, rows).clone()
+    total = _rows(image, 0, stride, rows).clone()
     for y in range(1, p):
-        total += _every(image, y, stride, rows)
+        total += _rows(image, y, stride, rows)
     return total
 
 
@@ -224,5 +224,5 @@ def _spread_columns(values: Tensor, p: int, stride: int, width: int) -> Tensor:
 def _spread_rows(values: Tensor, p: int, stride: int, height: int) -> Tensor:
     out = values.new_zeros(*values.shape[:-2], height, values.shape[-1])
     for y in range(p if values.shape[-2] else 0):
-        _every(out, y, stride, values.shape[-2]).add_(values)
+        _rows(out, y, stride, values.shape[-2]).add_(values)
     return out

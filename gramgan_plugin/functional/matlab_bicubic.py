@@ -1,8 +1,8 @@
-"""MATLAB's ``imresize(..., 'bicubic')`` as torch operations: how super-resolution makes its LQ images.
+"""Resize as MATLAB's ``imresize(..., 'bicubic')``, with which super-resolution makes its LQ images.
 
-Of an 8-bit image it gives two results. ``MATLAB_BICUBIC``: the image is made floating point first (``im2double``), and
-rounded once, at the end, as for BasicSR's test sets. ``MATLAB_UINT8``: the image is handed over as uint8, and imresize
-rounds and clips after each of its two passes, down the columns first, as for EDSR's.
+An 8-bit image has two results. ``MATLAB_BICUBIC``: the image is converted to floating point first (``im2double``), and
+rounded once, at the end, as in BasicSR's test sets. ``MATLAB_UINT8``: imresize gets uint8, and rounds and clips after
+each of its two passes, along the columns first, as in EDSR's.
 """
 
 from functools import cache
@@ -12,20 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MATLAB_BICUBIC, MATLAB_UINT8 = KINDS = ("matlab-bicubic", "matlab-uint8")
-PAD_IN_SCALES = 4  # the bicubic kernel reaches 2 * scale pixels; the rest is room for a pad that divides evenly
+PAD_IN_SCALES = 4  # the bicubic kernel reaches 2 * scale pixels; more makes the pad a multiple of the scale
 
 
 def symmetric_index(start: int, stop: int, length: int, device: torch.device | None = None) -> Tensor:
-    """Positions ``start`` ... ``stop - 1`` mapped into an image side that is continued by mirrors of itself.
+    """Map positions ``start`` ... ``stop - 1`` into an image side that is continued by reflection.
 
-    The mirrors repeat the edge pixel (``... 1 0 | 0 1 2 | 2 1 ...``), as often as the range asks for, so that
-    a pad may be longer than the side.
+    Reflections repeat the edge pixel (``... 1 0 | 0 1 2 | 2 1 ...``) as often as the range needs, so that a pad may be
+    longer than the side.
 
     Args:
         start: first position; negative before the image.
         stop: one after the last position.
         length: pixels of the side.
-        device: where the result lies.
+        device: of the result.
 
     Returns:
         (stop - start,) int64, in [0, length).
@@ -43,19 +43,19 @@ def matlab_bicubic(image: Tensor, up: int = 1, down: int = 1) -> Tensor:
 
     Each output pixel is a weighted mean of the input pixels around it. With s = up / down and k the cubic
     kernel with a = -0.5, the pixel at distance d weighs min(s, 1) * k(d * min(s, 1)), so that shrinking
-    widens the kernel (the antialiasing); beyond the border the image is mirrored with its edge pixel
-    repeated. torch's ``antialias=True`` has that kernel, for enlarging too (its plain bicubic has a = -0.75),
-    but not that border.
+    widens the kernel (the antialiasing); beyond the border the image is reflected with its edge pixel
+    repeated. torch's ``antialias=True`` has that kernel, also for enlarging (without it, a = -0.75), but not that
+    border.
 
-    Half precision is computed, and returned, in float32, under autocast too; float64 stays float64.
+    Half precision is computed and returned in float32, also under autocast; float64 stays float64.
 
     Args:
-        image: (N, C, H, W), floating point, in any unit; linear, so the result has the same unit.
+        image: (N, C, H, W), floating point, in any unit, which the result has too.
         up: numerator of the scale factor.
         down: denominator of the scale factor.
 
     Returns:
-        (N, C, ceil(H * up / down), ceil(W * up / down)). Overshoots the input's range at edges; not clamped.
+        (N, C, ceil(H * up / down), ceil(W * up / down)), not clamped: it overshoots the input's range at edges.
 
     Raises:
         ValueError: if the image is not a floating-point (N, C, H, W) tensor or a factor is below 1.
@@ -86,9 +86,7 @@ def matlab_bicubic(image: Tensor, up: int = 1, down: int = 1) -> Tensor:
 
 
 def round_to_uint8(image: Tensor) -> Tensor:
-    """The value that an image has after being stored in 8 bits: n / 255, halves rounded up, clamped.
-
-    Carries no gradient, as rounding has none.
+    """Return an image as after storage in 8 bits: n / 255, halves rounded up, clamped; without gradient.
 
     Args:
         image: any shape, floating point, in about [0, 1].
@@ -105,13 +103,12 @@ def round_to_uint8(image: Tensor) -> Tensor:
 
 
 def lq_levels(gt: Tensor, scale: int, kind: str = MATLAB_BICUBIC) -> Tensor:
-    """The 8-bit LQ image of an 8-bit GT image: MATLAB bicubic by 1 / scale.
+    """Return the 8-bit LQ image of an 8-bit GT image: MATLAB bicubic by 1 / scale.
 
-    Works on levels in float64: at the scales 2, 4 and 8 all weights are dyadic fractions, so the sums are
-    exact, and a window of an image has the very LQ values that the whole image has there, however it is
-    flipped or rotated and on whichever device. In float32 values next to a half would fall to either side.
-    With ``matlab-uint8`` they are exact at every scale, but the result of a transposed image is not the
-    transposed result, as the passes have an order.
+    Computes with levels in float64. At the scales 2, 4 and 8 all weights are dyadic fractions, so the sums are
+    exact: a window of an image has the same LQ values as the whole image, on every device, also flipped or
+    rotated. In float32 values next to a half could round either way. With ``matlab-uint8`` sums are exact at
+    every scale, but transposing the image does not transpose the result, since the passes have an order.
 
     Args:
         gt: (N, C, H, W) uint8, or floating point levels in [0, 255]; whole ones for ``matlab-uint8``.
@@ -144,21 +141,21 @@ def lq_levels(gt: Tensor, scale: int, kind: str = MATLAB_BICUBIC) -> Tensor:
 
 
 def _rounded_pass(levels: Tensor, scale: int, axis: int) -> Tensor:
-    """Shrink whole levels along one axis; halves are rounded up, the result is clipped to [0, 255]."""
+    """Return whole levels, downsampled along one axis, halves rounded up, clipped to [0, 255]."""
     weights = torch.tensor(_whole_weights(scale), dtype=levels.dtype, device=levels.device)
     length = levels.shape[axis]
     first = -(len(weights) - scale) // 2  # of the input positions that go into the first output position
     last = first + (-(-length // scale) - 1) * scale + len(weights)
     around = levels.index_select(axis, symmetric_index(first, last, length, levels.device))
-    taps = around.unfold(axis, len(weights), scale)  # (..., taps), the axis now of the output's length
+    taps = around.unfold(axis, len(weights), scale)  # (..., taps); the axis has the output's length
     return ((taps @ weights) / weights.sum() + 0.5).floor().clamp(0, 255)
 
 
 @cache
 def _whole_weights(scale: int) -> tuple[int, ...]:
-    """The weights of the cubic kernel at the input positions around an output position, times their denominator.
+    """Return the weights of the cubic kernel around an output position, times their common denominator.
 
-    Their sums over whole levels are whole numbers, which floating point holds exactly and adds in any order.
+    Their sums over whole levels are whole numbers, which floating point represents exactly in any order of addition.
     """
     period = 2 * scale  # in half input pixels: the output's centre lies on or between input pixels
     reach = 2 * period - (1 if scale % 2 == 0 else 2)

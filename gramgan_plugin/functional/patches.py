@@ -1,4 +1,4 @@
-"""Square patches of an image, in row order; side by side or overlapping."""
+"""Cut an image into square patches in row order, side by side or overlapping."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ def check_image(image: Tensor, name: str = "image") -> None:
 
 
 def patch_grid(height: int, width: int, patch_size: int, stride: int | None = None) -> tuple[int, int]:
-    """How many whole patches lie below and beside each other; what is left over at the end does not count.
+    """Return the number of rows and columns of whole patches in an image.
 
     Args:
         height: of the image in pixels.
@@ -81,7 +81,7 @@ def extract_patches(image: Tensor, patch_size: int, stride: int | None = None) -
 
 
 def patch_vectors(image: Tensor, patch_size: int, stride: int | None = None) -> Tensor:
-    """Each patch's pixel values as one vector, in at least float32.
+    """Return each patch's pixel values as one vector, in at least float32.
 
     Args:
         image: (N, C, H, W).
@@ -98,10 +98,9 @@ def patch_vectors(image: Tensor, patch_size: int, stride: int | None = None) -> 
 def patch_centres(
     height: int, width: int, patch_size: int, gt_height: int, gt_width: int, stride: int | None = None
 ) -> Tensor:
-    """Where the patches of a (resized) copy of GT lie in GT.
+    """Return the positions in GT of the patches of a (resized) copy of GT.
 
-    Pixel i covers the interval from i to i + 1, so that a copy of another size is mapped by the ratio of the
-    sides.
+    Pixel i covers the interval from i to i + 1, so that positions scale with the sides.
 
     Args:
         height: height of the copy in pixels.

@@ -1,4 +1,4 @@
-"""Where an image has texture: the local standard deviation of luma, and the mask made of it."""
+"""Find textured regions: the local standard deviation of luma, and the mask from it."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ LUMA_WEIGHTS = (0.2989, 0.587, 0.114)
 
 
 def luma(image: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, 1, H, W) in at least float32: luma of RGB, else the mean of the channels."""
+    """Return luma of RGB, else the mean of the channels: (N, C, H, W) -> (N, 1, H, W) in at least float32."""
     check_image(image)
     (image,) = at_least_float32(image)
     if image.shape[1] != 3:
@@ -21,13 +21,13 @@ def luma(image: Tensor) -> Tensor:
 
 
 def region_std(image: Tensor, window: int, stride: int) -> Tensor:
-    """Unbiased standard deviation of luma in square windows.
+    """Return the unbiased standard deviation of luma in square windows.
 
     Args:
         image: (N, C, H, W) in [0, 1].
         window: side of the window in pixels, at least 2.
         stride: ``window`` for non-overlapping blocks (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098, as
-            this project reads it), 1 for a window around each pixel, the image being reflected at its borders
+            this project reads it), 1 for a window around each pixel, with the image reflected at its borders
             (as Beby-GAN does; an even window reaches one pixel further up and left).
 
     Returns:
@@ -60,8 +60,7 @@ def _block_std(y: Tensor, window: int) -> Tensor:
             f"choose a crop size that is a multiple of the window"
         )
     blocks = split_patches(y, window)  # (N, 1, h, p, w, p)
-    # From differences: E[x^2] - E[x]^2 in float32 goes negative, or above a small threshold, on flat bright
-    # blocks.
+    # Not E[x^2] - E[x]^2: on flat bright blocks, float32 makes it negative or larger than a small threshold.
     deviation = blocks - blocks.mean(dim=(3, 5), keepdim=True)
     return (deviation.square().sum(dim=(3, 5)) / (window**2 - 1)).sqrt()
 
@@ -71,7 +70,7 @@ def _dense_std(y: Tensor, window: int) -> Tensor:
     if before >= min(y.shape[2:]):
         raise ValueError(f"an image of {y.shape[2]}x{y.shape[3]} px is too small for a window of {window} px")
     # E[x^2] - E[x]^2 with box filters needs no unfolding (121 copies for a window of 11). It cancels, but in
-    # float64 and for values of at most 1 that costs about 1e-16 of variance: 1e-8 of standard deviation.
+    # float64 and for values of at most 1 the error is about 1e-16 of variance: 1e-8 of standard deviation.
     padded = F.pad(y.double(), (before, after, before, after), mode="reflect")
     mean = _box(padded, window)
     variance = (_box(padded.square(), window) - mean.square()).clamp_min(0)
@@ -84,7 +83,7 @@ def _box(y: Tensor, window: int) -> Tensor:
 
 @torch.no_grad()
 def region_mask(image: Tensor, window: int, stride: int, threshold: float) -> Tensor:
-    """1 where the local standard deviation of luma is at least ``threshold``, else 0.
+    """Return 1 where the local standard deviation of luma is at least ``threshold``, else 0.
 
     Args:
         image: (N, C, H, W) in [0, 1].

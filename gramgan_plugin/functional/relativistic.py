@@ -1,7 +1,7 @@
-"""The relativistic average GAN's losses on logits.
+"""Compute the losses of the relativistic average GAN from logits.
 
-With D_Ra(a, b) = sigmoid(a - E[b]), -log D_Ra = softplus(E[b] - a) and -log(1 - D_Ra) = softplus(a - E[b]),
-which neither overflow nor take the logarithm of 0.
+With D_Ra(a, b) = sigmoid(a - E[b]), -log D_Ra = softplus(E[b] - a) and -log(1 - D_Ra) = softplus(a - E[b]), which do
+not overflow and take no logarithm of 0.
 """
 
 from collections.abc import Callable
@@ -15,17 +15,17 @@ Means = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def batch_means(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """The means E[real] and E[fake] of the logits at hand."""
+    """Return the means E[real] and E[fake] of these logits."""
     return real.mean(), fake.mean()
 
 
 def relativistic_generator_loss(real: Tensor, fake: Tensor, means: Means = batch_means) -> Tensor:
-    """L_G = (-E log(1 - D_Ra(real, fake)) - E log D_Ra(fake, real)) / 2 (Song et al. 2023, after ESRGAN).
+    """Return L_G = (-E log(1 - D_Ra(real, fake)) - E log D_Ra(fake, real)) / 2 (Song et al. 2023, after ESRGAN).
 
     Args:
         real: logits of GT, any shape; constants here.
         fake: logits of SR, any shape; gradient flows through them and through their mean.
-        means: gives (E[real], E[fake]) of both logits; another one where the batch is spread over processes.
+        means: returns (E[real], E[fake]) of both logits; replaced if the batch is split over processes.
 
     Returns:
         A scalar in at least float32.
@@ -43,7 +43,7 @@ def relativistic_generator_loss(real: Tensor, fake: Tensor, means: Means = batch
 def relativistic_discriminator_loss(
     real: Tensor, fake: Tensor, detach_mean: bool = True, means: Means = batch_means
 ) -> tuple[Tensor, Tensor]:
-    """L_D = (-E log D_Ra(real, fake) - E log(1 - D_Ra(fake, real))) / 2, as its two summands.
+    """Return L_D = (-E log D_Ra(real, fake) - E log(1 - D_Ra(fake, real))) / 2, as its two terms.
 
     Args:
         real: logits of GT, any shape.
@@ -52,7 +52,7 @@ def relativistic_discriminator_loss(
         means: as for the generator's.
 
     Returns:
-        Two scalars in at least float32, the real and the fake half; their sum is L_D.
+        Two scalars in at least float32, the real and the fake term; their sum is L_D.
 
     Example:
         >>> import torch

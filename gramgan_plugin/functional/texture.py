@@ -1,4 +1,4 @@
-"""The patch-wise texture loss: the target of each patch of SR is chosen among candidates, then compared with it."""
+"""Compute the patch-wise texture loss: choose a target for each patch of SR among candidates, and compare them."""
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from gramgan_plugin.search.exact import nearest_several
 from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 from gramgan_plugin.utils.untraced import untraced
 
-# Numbers of candidates' descriptions held at a time; of a sample at least.
-DESCRIBED = 2**24
+# The most numbers in the candidates' descriptions held at a time, but at least those of one sample.
+MOST_NUMBERS = 2**24
 
 
 def choose_targets(
@@ -31,19 +31,19 @@ def choose_targets(
     """Choose for each SR patch the candidate that is near both to it and to GT's patch at its place.
 
     With x the description of an SR patch and y that of GT's patch there, the target minimises alpha ||p - x||^2 + beta
-    ||p - y||^2, which is a nearest-neighbour search for (alpha x + beta y) / (alpha + beta). The anchor in GT follows
+    ||p - y||^2, so it is the nearest neighbour of (alpha x + beta y) / (alpha + beta). The term of GT follows
     Beby-GAN (a decision of this project; Song et al., Gram-GAN, Sensors 2023, 23(4), 2098 name the SR patch only, which
     is ``beta=0``).
 
     Args:
         sr: (N, C, H, W) in [0, 1]; patches must cover it without a remainder.
         gt: (N, C, H, W) in [0, 1].
-        options: what patches are, what is compared, and what the candidates are.
+        options: of patches, comparison and candidates.
         theta: (N, affine_copies, 2, 3) of `random_theta`; None draws them from torch's default generator.
-        draw: (N, P) of `random_draw`, for ``top_k`` above 1; None draws them likewise.
-        features: compares features instead of pixels; None for pixels.
+        draw: (N, P) of `random_draw`, for ``top_k`` above 1; None draws them in the same way.
+        features: the network whose features are compared; None for pixels.
         database: patches to choose from as well, or alone (``database_use``); Gram vectors only.
-        measure: whether to measure the distances of `Targets`, too.
+        measure: whether to compute the distances of `Targets`.
 
     Returns:
         The targets, without gradient.
@@ -87,8 +87,8 @@ def gram_patch_loss(
         draw: see `choose_targets`.
         features: see `choose_targets`.
         database: see `choose_targets`.
-        targets: what `choose_targets` chose for these images already; nothing is searched then.
-        report: gets the `Targets.statistics`.
+        targets: of `choose_targets` for these images; None to choose them here.
+        report: filled with the `Targets.statistics`.
 
     Returns:
         A scalar in at least float32, with a gradient for ``sr`` only.
@@ -131,7 +131,7 @@ def _choose(
     database: Database | None,
     measure: bool,
 ) -> Targets:
-    """As `choose_targets`, for SR's patches described by ``select_by`` already: x (N, P, D)."""
+    """Choose the targets for the descriptions x (N, P, D) of SR's patches, by ``select_by``."""
     x = x.detach()
     if options.top_k > 1 and draw is None:
         draw = torch.rand(x.shape[:2])
@@ -141,10 +141,10 @@ def _choose(
     only = database is not None and options.database_use == "only"
     allowed = None if options.radius is None else _neighbourhood(candidates, options.radius)
     count, parts = sum(candidates.counts()), []
-    at_a_time = max(1, DESCRIBED // (count * x.shape[2]))
+    at_a_time = max(1, MOST_NUMBERS // (count * x.shape[2]))
     for top in range(0, len(x), at_a_time):
         part = slice(top, top + at_a_time)
-        # GT's own patches are the anchor also where the database alone is searched.
+        # GT's patches are part of the query even if only the database is searched.
         images = [image[part] for image in candidates.images[: 1 if only else None]]
         vectors = torch.cat([_describe(image, options.select_by, options) for image in images], dim=1).to(x.dtype)
         y = vectors[:, : x.shape[1]]  # (n, K, D) -> (n, P, D): GT's patches come first
@@ -179,7 +179,7 @@ def _checked(sr: Tensor, gt: Tensor, options: TextureOptions, features: FeatureM
     check_image(sr, "sr")
     if sr.shape != gt.shape:
         raise ValueError(f"sr and gt must have one shape, got {tuple(sr.shape)} and {tuple(gt.shape)}")
-    # Pixels beyond the last whole patch would get no gradient.
+    # Pixels after the last whole patch would get no gradient.
     if any(side < patch_size or (side - patch_size) % step for side in sr.shape[2:]):
         distance = "" if step == patch_size else f", {step} px from one to the next"
         advice = "a multiple of patch_size" if step == patch_size else "patch_size and a multiple of stride"
@@ -220,23 +220,23 @@ def _neighbourhood(candidates: CandidateSet, radius: float) -> Neighbourhood:
 
 
 def _draw(found: list[tuple[Tensor, Tensor]], top_k: int, draw: Tensor | None) -> Tensor:
-    """(N, P): of the nearest ones of each source, (N, P, k) each, the nearest of all or one of the nearest."""
+    """Return the nearest of all sources, or one of the nearest, (N, P), from (N, P, k) of each source."""
     squared, index = found[0]
     if len(found) > 1:
         squared, index = (torch.cat(column, dim=2) for column in zip(*found, strict=True))
-        # Stable: of equally near ones a candidate of the crop.
+        # Stable: at equal distances a candidate of the crop comes first.
         squared, order = squared.sort(dim=2, stable=True)
         index = index.gather(2, order)
     if top_k == 1:
         return index[:, :, 0]
     assert draw is not None
-    there = torch.isfinite(squared[:, :, :top_k]).sum(dim=2).clamp(min=1)
-    rank = (draw.to(squared) * there).long().minimum(there - 1)
+    available = torch.isfinite(squared[:, :, :top_k]).sum(dim=2).clamp(min=1)
+    rank = (draw.to(squared) * available).long().minimum(available - 1)
     return index.gather(2, rank[:, :, None])[:, :, 0]
 
 
 def _describe_chosen(vectors: Tensor, index: Tensor, database: Database | None, count: int) -> Tensor:
-    """(N, P, D): the descriptions of the candidates of these numbers; those from ``count`` on are the database's."""
+    """Return the descriptions (N, P, D) of candidates by index; indices of at least ``count`` are in the database."""
     own = index.clamp(max=vectors.shape[1] - 1)[..., None].expand(-1, -1, vectors.shape[2])
     if database is None:
         return vectors.gather(1, own)

@@ -15,7 +15,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class TextureOptions:
-    """What patches are, what is compared, and which candidates there are; see `gramgan_plugin.functional.texture`.
+    """The options of patches, comparison and candidates; see `gramgan_plugin.functional.texture`.
 
     Beby-GAN's best-buddy loss is ``patch_size=3, select_by="pixel", loss_on="pixel", downsample=(2, 4),
     antialias=False, affine_copies=0``.
@@ -26,8 +26,8 @@ class TextureOptions:
         beta: weight of the distance to the GT patch in the choice (alpha = beta = 1 is a decision of this
             project).
         normalize: divide Gram matrices by the pixels of a patch (a decision of this project).
-        center: subtract each patch's mean first; the uncentred Gram matrix of a photo's patch is almost only
-            its mean colour.
+        center: subtract each patch's mean first; the uncentred Gram matrix of a photo's patch shows little more
+            than its mean colour.
         select_by: what the choice compares, ``gram`` or ``pixel``.
         loss_on: what the loss compares, ``gram`` or ``pixel`` (the paper can be read both ways; ``gram`` is a decision
             of this project).
@@ -35,18 +35,18 @@ class TextureOptions:
         downsample: integer factors of the downsampled copies.
         antialias: whether downsampling filters first.
         affine_copies: number of warped copies.
-        affine_magnitude: standard deviation of what is added to the identity's six entries.
+        affine_magnitude: standard deviation of the noise added to the identity's six entries.
         affine_sampling: ``bicubic`` or ``bilinear``.
         scope: ``crop`` for all candidates of the crop, ``local`` for those within ``radius``.
         radius: for ``local``: distance of patch centres in patches of GT, the larger of the two directions.
-        chunk_size: the most distances held in memory at a time.
-        stride: pixels from one patch to the next, of SR as of the candidates; None for ``patch_size``, patches side by
-            side. Below it they overlap.
+        chunk_size: the most distances in memory at a time.
+        stride: pixels from one patch to the next, in SR and the candidates; None for ``patch_size``, patches side by
+            side. Smaller values make them overlap.
         database_use: ``also`` to choose from the crop and the database, ``only`` from the database alone.
-        top_k: one of so many nearest candidates is drawn; 1 takes the nearest.
+        top_k: draw one of so many nearest candidates; 1 takes the nearest.
 
     Raises:
-        ValueError: for a value that is none; the message begins with the option's name.
+        ValueError: for a wrong value; the message begins with the option's name.
     """
 
     patch_size: int = 4

@@ -1,4 +1,4 @@
-"""What a patch of SR is compared with: the chosen candidates, and where candidates come from besides the crop."""
+"""The targets that patches of SR are compared with, and the protocols of a patch database and a feature network."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,29 +13,29 @@ from gramgan_plugin.functional.texture_options import TextureOptions
 
 
 class Database(Protocol):
-    """What a choice asks of a database of patches, besides the crop's own; a ``PatchSearch`` is one."""
+    """A database of patches to choose from besides those of the crop, such as ``PatchSearch``."""
 
     def search(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """(M, D) -> squared distances (M, k), ascending, and indices (M, k), int64."""
+        """Return squared distances (M, k), ascending, and indices (M, k), int64, for queries (M, D)."""
 
     def grams(self, index: Tensor) -> Tensor:
-        """(...,) -> Gram vectors (..., D)."""
+        """Return the Gram vectors (..., D) of patches by index (...,)."""
 
     def patches(self, index: Tensor) -> Tensor:
-        """(...,) -> patches (..., p, p, C) in [0, 1]."""
+        """Return patches (..., p, p, C) in [0, 1] by index (...,)."""
 
 
 class FeatureMap(Protocol):
-    """What a comparison of features asks of a network; a ``VGG19Layer`` is one.
+    """A network whose features are compared, such as ``VGG19Layer``.
 
     Attributes:
-        reduction: pixels of the image to one of the map, each way.
+        reduction: pixels of the image per pixel of the map, in each direction.
     """
 
     reduction: int
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] -> (N, C, H / reduction, W / reduction)."""
+        """Return features (N, C, H / reduction, W / reduction) of (N, 3, H, W) in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Targets:
 
     Attributes:
         index: (N, P), int64: the crop's candidates first, then the database's patches.
-        candidates: the crop's candidates; numbered also where only the database was searched.
-        options: what was compared, and how.
+        candidates: the crop's candidates, also if only the database was searched.
+        options: of the choice.
         chosen: (N, P, D), the targets' descriptions by ``options.select_by``.
-        database: the database that was searched as well, or None.
-        distance: (N, P), the distance of the descriptions of SR's patch and its target (the Frobenius distance of Gram
-            matrices), where measuring was asked for.
-        one_to_one: (N, P), the distance to GT's patch at the same place, likewise.
+        database: the database searched, or None.
+        distance: (N, P), the distance between the descriptions of SR's patch and its target (the Frobenius distance of
+            Gram matrices), if measured.
+        one_to_one: (N, P), the distance to GT's patch at the same place, if measured.
     """
 
     index: Tensor
@@ -77,7 +77,7 @@ class Targets:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds there were to choose from."""
+        """The available kinds of candidates."""
         return KINDS[: DATABASE + (self.database is not None)]
 
     def kind_fractions(self) -> dict[str, float]:
@@ -91,10 +91,10 @@ class Targets:
         return float((self.index == own).double().mean())
 
     def statistics(self) -> dict[str, Tensor]:
-        """Return what is worth logging, as scalars on the device: nothing waits for it.
+        """Return statistics for the log, as scalars on the device, without waiting for it.
 
         Returns:
-            The share of each kind under its name and, where measured, ``distance`` and ``one_to_one``, the means.
+            The share of each kind under its name and, if measured, the means of ``distance`` and ``one_to_one``.
         """
         kind = self.kind
         found = {name: (kind == number).float().mean() for number, name in enumerate(self.kinds)}
@@ -104,7 +104,7 @@ class Targets:
         return found
 
     def describe(self, by: str) -> Tensor:
-        """Return (N, P, D): what `describe_patches` gives for the targets."""
+        """Return the descriptions (N, P, D) of the targets, see `describe_patches`."""
         if by == self.options.select_by:
             return self.chosen
         if by == "pixel":
@@ -112,7 +112,7 @@ class Targets:
         return upper_triangle(gram_matrix(self.patches(), self.options.normalize, self.options.center))
 
     def patches(self) -> Tensor:
-        """Return (N, P, p * p, C): the targets' pixels."""
+        """Return the targets' pixels (N, P, p * p, C)."""
         if self.database is None:
             return self.candidates.take(self.index)
         number = self.database_index

@@ -1,4 +1,4 @@
-"""The discriminator perceptual loss of Gram-GAN as a module."""
+"""The discriminator perceptual loss of Gram-GAN."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,17 +13,16 @@ class DiscPerceptualLoss(nn.Module):
     .. math::
         L_{DP} = \sum_t \mathrm{mean} (D_t(SR) - D_t(GT))^2
 
-    over the taps t, which are features of the current discriminator after their activation; the source reads
-    the 5th and the 11th convolution.
+    over the taps t: features of the current discriminator after the activation. The paper takes the 5th and the 11th
+    convolution.
 
     Args:
         loss_weight: multiplies the result.
-        taps: the features to ask the discriminator for, by name or by number counted from 1.
+        taps: the convolutions whose features are compared, by name or by number counted from 1.
         criterion: ``mse`` (the paper's) or ``l1``.
         bn: whether the discriminator's BatchNorm uses the statistics of the batch (``batch``, a decision of
             this project, as in ESRGAN's discriminator passes) or the running ones (``running``). Batch
-            statistics hide most of a difference in brightness and contrast. It is for the training step to
-            act on.
+            statistics hide most of a difference in brightness and contrast. The training step applies it.
 
     Example:
         >>> import torch
@@ -54,7 +53,7 @@ class DiscPerceptualLoss(nn.Module):
         self.bn = bn
 
     def forward(self, feats_sr: Mapping[str, Tensor], feats_gt: Mapping[str, Tensor]) -> Tensor:
-        """The weighted loss.
+        """Return the weighted loss.
 
         Args:
             feats_sr: for each tap, features of SR, (N, C, H, W).
@@ -64,7 +63,7 @@ class DiscPerceptualLoss(nn.Module):
             A scalar in at least float32.
 
         Raises:
-            ValueError: if there are no features, or taps or shapes differ.
+            ValueError: if features are missing, or taps or shapes differ.
         """
         if not feats_sr or feats_sr.keys() != feats_gt.keys():
             raise ValueError(

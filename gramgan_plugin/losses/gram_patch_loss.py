@@ -1,4 +1,4 @@
-"""The patch-wise texture loss of Gram-GAN as a module."""
+"""The patch-wise texture loss of Gram-GAN."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -29,15 +29,15 @@ class GramPatchLoss(nn.Module):
     Args:
         loss_weight: multiplies the result.
         features: compare features of VGG19 instead of pixels: a mapping with ``layer`` (``conv1_2``, or ``relu1_2`` for
-            after the activation) and perhaps ``vgg_weights``, as in `VGGPerceptualLoss`. ``patch_size`` and ``stride``
-            then count pixels of the features' map; images must have 3 channels.
-        database: a folder of patches to choose from, made by ``basicsr patchdb build``; None for none. It is searched
-            by Gram vectors.
+            after the activation) and optionally ``vgg_weights``, as in `VGGPerceptualLoss`. ``patch_size`` and
+            ``stride`` then count pixels of the feature map; images must have 3 channels.
+        database: a folder of patches to choose from, of ``basicsr patchdb build``; None for none. It is searched by
+            Gram vectors.
         database_index: how the database is searched: ``auto``, ``exact``, ``tree`` or ``hnsw``.
         options: those of `TextureOptions`, by name.
 
-    ``features`` and ``database`` are as an option file has them. The loss itself opens no file: the model opens what
-    they name, and hands in the network (a ``VGG19Layer``) and the database (a ``PatchSearch``).
+    ``features`` and ``database`` are described as in an option file. The loss itself opens no file: the model opens
+    them, and passes the network (a ``VGG19Layer``) and the database (a ``PatchSearch``).
 
     Example:
         >>> import torch
@@ -51,7 +51,7 @@ class GramPatchLoss(nn.Module):
 
     form = "texture"
     options_class = TextureOptions
-    # Options that name files, and what the model makes of them.
+    # Options that name files, and how the model opens them.
     resources = {"features": "vgg19_layer", "database": "patch_database"}  # noqa: RUF012
 
     features: FeatureMap | None
@@ -125,7 +125,7 @@ class GramPatchLoss(nn.Module):
         return theta.to(gt.device, non_blocking=True), draw
 
     def patches_in(self, image: Tensor) -> int:
-        """Return the number of patches that (N, C, H, W) is cut into."""
+        """Return the number of patches of an image (N, C, H, W)."""
         reduction = 1 if self.features is None else self.features.reduction
         height, width = (side // reduction for side in image.shape[2:])
         rows, columns = patch_grid(height, width, self.options.patch_size, self.options.stride)
@@ -133,7 +133,7 @@ class GramPatchLoss(nn.Module):
 
 
 def _signature() -> inspect.Signature:
-    """Name the options one by one, for those who ask for the signature: the check of option files, and help()."""
+    """Return the signature with every option by name, for the check of option files and help()."""
     own = [p for p in inspect.signature(GramPatchLoss).parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)

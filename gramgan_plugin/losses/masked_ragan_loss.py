@@ -1,4 +1,4 @@
-"""The relativistic average GAN loss on textured regions, as a module."""
+"""The relativistic average GAN loss on textured regions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -20,7 +20,7 @@ from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 @dataclass(frozen=True)
 class RegionMask:
-    """How the mask of textured regions is made.
+    """The options of the mask of textured regions.
 
     Attributes:
         window: side of the window in pixels.
@@ -60,19 +60,18 @@ class MaskedRaGANLoss(nn.Module):
         L_D = -\tfrac{1}{2} E \log D_{Ra}(real, fake) - \tfrac{1}{2} E \log (1 - D_{Ra}(fake, real))
 
     and L_G with real and fake exchanged. The mask M is 1 where the local standard deviation of luma is at
-    least a threshold, so that the discriminator does not judge flat regions.
+    least a threshold, so that the discriminator does not see flat regions.
 
     Args:
         loss_weight: multiplies the generator's loss; the discriminator's is not weighted.
         mask: ``gramgan`` (blocks of 4x4, 0.005, on GT), ``beby`` (11x11 around each pixel, 0.025, on enlarged
-            LQ, as Beby-GAN does), a mapping with ``window``, ``stride``, ``threshold`` and perhaps
-            ``source``, or None for no mask. That the mask is made of GT's luma in blocks is a decision of
-            this project.
+            LQ, as Beby-GAN does), a mapping with ``window``, ``stride``, ``threshold`` and optionally
+            ``source``, or None for no mask. Computing it from GT's luma in blocks is a decision of this
+            project.
         detach_mean: whether the means are constants in the discriminator's loss (as in BasicSR and Beby-GAN).
-        global_mean: whether E is over the batches of all processes that train together, as one process with the
-            whole batch would have it; each process must then call the losses as often as the others. False takes
-            each process's own batch, as BasicSR does. One process alone has no choice. (A decision of this
-            project.)
+        global_mean: whether E is over the batches of all processes, as in one process with the whole batch; each
+            process must then call the losses equally often. False takes each process's own batch, as BasicSR
+            does. (A decision of this project.)
 
     Example:
         >>> import torch
@@ -103,11 +102,11 @@ class MaskedRaGANLoss(nn.Module):
         self.means = global_means if global_mean else batch_means
 
     def mask(self, gt: Tensor, lq: Tensor | None = None) -> Tensor | None:
-        """The mask that SR and GT are multiplied with before the discriminator sees them.
+        """Return the mask that SR and GT are multiplied with before the discriminator sees them.
 
         Args:
             gt: (N, C, H, W) in [0, 1]; for a mask in blocks, H and W are multiples of the window.
-            lq: (N, C, h, w) in [0, 1], which a mask of source ``lq`` needs.
+            lq: (N, C, h, w) in [0, 1], needed if the source is ``lq``.
 
         Returns:
             (N, 1, H, W) of 0 and 1 in GT's dtype, or None without a mask.
@@ -120,40 +119,40 @@ class MaskedRaGANLoss(nn.Module):
         image = gt
         if self.region.source == "lq":
             if lq is None:
-                raise ValueError("the mask is made of LQ (source: lq), but no lq was given")
+                raise ValueError("the mask is computed from LQ (source: lq), but no lq was given")
             (lq,) = at_least_float32(lq)
             with autocast_off(lq.device):
                 image = F.interpolate(lq, size=gt.shape[2:], mode="bicubic", align_corners=False)
         return region_mask(image, self.region.window, self.region.stride, self.region.threshold).to(gt.dtype)
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """L_G times ``loss_weight``; logits of any shape, gradient flows into those of SR (``fake``) only."""
+        """Return L_G times ``loss_weight``, from logits of any shape; the gradient flows into ``fake`` (SR) only."""
         return self.loss_weight * relativistic_generator_loss(real, fake, self.means)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """(l_d_real, l_d_fake), each half of its expectation: L_D is their sum, and is not weighted."""
+        """Return (l_d_real, l_d_fake), the two terms of L_D, without ``loss_weight``."""
         return relativistic_discriminator_loss(real, fake, self.detach_mean, self.means)
 
     def forward(self, *args: object, **kwargs: object) -> Tensor:
-        """Not defined: the two networks have different losses."""
+        """Raise an error: the two networks have different losses."""
         raise NotImplementedError(
             "MaskedRaGANLoss is two losses: call .generator(real, fake) or .discriminator(real, fake)"
         )
 
 
 def global_means(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """E[real] and E[fake] over the batches of all processes, which are equally large.
+    """Return E[real] and E[fake] over the batches of all processes, which must be equally large.
 
-    Without a process group, those of the logits at hand. With one, every process must call it, and run its backward
-    if it runs any.
+    Without a process group they are those of this process. With one, every process must call it, and either all or none
+    must run its backward.
 
     Args:
         real: logits of GT, any shape.
         fake: logits of SR, any shape.
 
     Returns:
-        Two scalars. Their gradients are such that, once those of the parameters are averaged over the processes (as
-        ``DistributedDataParallel`` does), they are those of one process with the whole batch.
+        Two scalars. After the gradients of the parameters are averaged over the processes (by
+        ``DistributedDataParallel``), they are those of one process with the whole batch.
     """
     means = batch_means(real, fake)
     if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
@@ -165,9 +164,9 @@ def global_means(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
 class _MeanOverProcesses(torch.autograd.Function):
     """The mean of a tensor over the processes.
 
-    Each process's loss L_s sees the mean m = sum_r x_r / R. Averaging makes the whole loss sum_s L_s / R and scales
-    what a process hands back for x_r by 1 / R, so that this is R * d(sum_s L_s / R)/dx_r = sum_s (dL_s/dm) / R: the
-    mean of the incoming gradients.
+    Each process's loss L_s depends on the mean m = sum_r x_r / R. Averaging makes the whole loss sum_s L_s / R and
+    scales the gradient that a process returns for x_r by 1 / R. So this gradient is R * d(sum_s L_s / R)/dx_r =
+    sum_s (dL_s/dm) / R: the mean of the incoming gradients.
     """
 
     @staticmethod

@@ -21,7 +21,7 @@ class VGGPerceptualLoss(nn.Module):
         L_P = \sum_l w_l \, \mathrm{mean} |\phi_l(SR) - \phi_l(GT)|
 
     The default layers and weights are those of Song et al., Gram-GAN, Sensors 2023, 23(4), 2098; L1 is a
-    decision of this project. The network is built only as deep as the deepest layer asked for, and is never
+    decision of this project. The network is built down to the deepest layer used, and is never
     trained.
 
     Args:
@@ -32,11 +32,11 @@ class VGGPerceptualLoss(nn.Module):
         criterion: ``l1`` or ``mse``.
         use_input_norm: normalise by ImageNet's mean and standard deviation.
         range_norm: map images from [-1, 1] to [0, 1] first.
-        vgg_weights: a file of VGG19 weights with torchvision's key names (``features.0.weight``); None takes
-            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` where it exists, else torchvision's weights
-            through torch.hub's cache.
+        vgg_weights: a file of VGG19 weights with torchvision's key names (``features.0.weight``); None for
+            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` if it exists, else torchvision's weights
+            from torch.hub's cache.
 
-    ``vgg_weights`` is as an option file has it. The loss itself opens no file: the model reads it, and hands in the
+    ``vgg_weights`` is described as in an option file. The loss itself opens no file: the model reads it, and passes the
     tensors (of `gramgan_plugin.checkpoints.vgg19.load_vgg19`).
 
     Raises:
@@ -51,7 +51,7 @@ class VGGPerceptualLoss(nn.Module):
     """
 
     form = "image"
-    # Options that name files, and what the model makes of them.
+    # Options that name files, and how the model opens them.
     resources = {"vgg_weights": "vgg19_weights"}  # noqa: RUF012
 
     def __init__(
@@ -81,13 +81,13 @@ class VGGPerceptualLoss(nn.Module):
 
         Args:
             sr: (N, 3, H, W) in [0, 1], or in [-1, 1] with ``range_norm``.
-            gt: (N, 3, H, W), likewise; no gradient flows into it.
+            gt: (N, 3, H, W) in the same range; no gradient flows into it.
 
         Returns:
             A scalar in at least float32.
 
         Raises:
-            ValueError: if the shapes differ or the images have not 3 channels.
+            ValueError: if the shapes differ or the images do not have 3 channels.
         """
         if sr.shape != gt.shape or sr.dim() != 4 or sr.shape[1] != 3:
             raise ValueError(
@@ -105,7 +105,7 @@ class VGGPerceptualLoss(nn.Module):
 
 
 def resolve_layer_weights(layer_weights: str | Mapping[str, float]) -> dict[str, float]:
-    """Return the weight of each layer, of a name in ``LAYER_WEIGHTS`` or as given.
+    """Return the weight of each layer, from a name in ``LAYER_WEIGHTS`` or as given.
 
     Raises:
         ValueError: for an unknown name or layer, or none.

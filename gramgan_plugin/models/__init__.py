@@ -1,4 +1,4 @@
-"""BasicSR's model classes around the training step; needs basicsr."""
+"""Model classes for BasicSR around the training step; needs basicsr."""
 
 from typing import Any
 
@@ -13,6 +13,6 @@ def __getattr__(name: str) -> Any:
     return GramGANModel
 
 
-# Before any module of this package: once basicsr is imported, the registration asks for `GramGANModel`, and the module
-# that has it must not be half imported then.
+# Before any module of this package: importing basicsr runs the registration, which needs `GramGANModel`, so its module
+# must not be half imported then.
 import basicsr  # noqa: E402, F401

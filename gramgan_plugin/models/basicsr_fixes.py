@@ -1,4 +1,4 @@
-"""A mixin before any of BasicSR's model classes, with fixes of its loading, saving, schedules and devices."""
+"""Fix the loading, saving, schedules and devices of BasicSR's model classes, with a mixin."""
 
 import inspect
 import logging
@@ -24,7 +24,7 @@ from gramgan_plugin.utils.text import printable, shown
 
 logger = logging.getLogger("basicsr")
 
-# What newer releases of torch call it.
+# The name in newer releases of torch.
 _NEW_NAME = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _SYNC_BUFFERS = "forward_sync_buffers" if _NEW_NAME else "broadcast_buffers"
 
@@ -32,12 +32,12 @@ _SYNC_BUFFERS = "forward_sync_buffers" if _NEW_NAME else "broadcast_buffers"
 class HostFixes:
     """Mixin over ``basicsr.models.base_model.BaseModel``: loading, saving, optimizers, schedulers and devices.
 
-    It replaces ``print_network``, ``load_network`` (bare state dicts, any of the usual wrapper keys, a summary of
-    what fitted, no unpickling), ``save_network`` and ``save_training_state`` (whole or not at all; upstream
-    continues after an error), ``resume_training`` (every tensor checked, settings from the options),
-    ``update_learning_rate`` (a warm-up that reaches the full rate), ``test`` (any size of image), ``setup_schedulers``
-    and ``get_optimizer`` (any of torch's by name; upstream knows Adam and two schedules) and ``model_to_device``
-    (distributed on CPU too). Put it first among the bases::
+    It replaces ``print_network``, ``load_network`` (bare state dicts, the usual wrapper keys, a summary of what fits,
+    no unpickling), ``save_network`` and ``save_training_state`` (written completely or not at all; upstream continues
+    after an error), ``resume_training`` (checks every tensor, takes settings from the options),
+    ``update_learning_rate`` (a warm-up that reaches the full rate), ``test`` (images of any size),
+    ``setup_schedulers`` and ``get_optimizer`` (any of torch's by name; upstream has Adam and two schedules) and
+    ``model_to_device`` (distributed on CPUs too). Put it first among the bases::
 
         type(cls.__name__, (HostFixes, cls), {})
     """
@@ -49,11 +49,11 @@ class HostFixes:
     lq: torch.Tensor
     output: torch.Tensor
     scaler: torch.amp.GradScaler | None = None  # for fp16
-    # What the loop records in each checkpoint: numbers, strings, lists and dicts.
+    # Facts that the loop records in each checkpoint: numbers, strings, lists and dicts.
     run_facts: Mapping[str, Any] = MappingProxyType({})
 
     def print_network(self, net: nn.Module) -> None:
-        """Log what the network is and how large; upstream logs each of its layers."""
+        """Log the network's class and size; upstream logs each layer."""
         bare = _bare(net)
         count = sum(parameter.numel() for parameter in bare.parameters())
         logger.info(f"{type(bare).__name__}: {count:,d} parameters, on {self.device}")
@@ -66,17 +66,16 @@ class HostFixes:
         Args:
             net: network, possibly wrapped for several GPUs.
             load_path: a ``.pth`` file: BasicSR's (``params``, ``params_ema``) or a bare state dict.
-            strict: refuse a file that does not fit tensor for tensor. Otherwise what fits is taken, if that is at
-                least half of the network.
-            param_key: the key to load. If the option file names it (``path.param_key_g``), the weights file has to
-                have it; if the model asks by itself (``params_ema`` for the average), another key is taken with a
-                warning. None for no preference.
+            strict: every tensor must fit. Otherwise the fitting ones are loaded, if at least half of the network fits.
+            param_key: the key to load. If the option file names it (``path.param_key_g``), the weights file must have
+                it; if the model requests it (``params_ema`` for the average), another key is loaded with a warning.
+                None for no preference.
 
         Raises:
-            UserError: if the file cannot be read, has not the key, or does not fit, or a weight is not finite.
+            UserError: if the file cannot be read, lacks the key or does not fit, or a weight is non-finite.
         """
         path = self.opt.get("path") or {}
-        # Models pass a key of the options or a default, and do not say which.
+        # Models pass a key of the options or a default; the argument does not show which.
         prefix = "pretrain_network_"
         named = (key.removeprefix(prefix) for key in path if key.startswith(prefix) and path[key] == load_path)
         letter = next(named, "g")
@@ -90,7 +89,7 @@ class HostFixes:
             raise UserError(refusal)
         copy_weights(_bare(net), fit)
         if param_key is not None and key is not None and key != param_key:
-            logger.warning(f"{printable(load_path)} has no {shown(param_key)}; {shown(key)} is taken instead")
+            logger.warning(f"{printable(load_path)} has no {shown(param_key)}; {shown(key)} is loaded instead")
         (logger.info if fit.complete else logger.warning)(fit.summary())
 
     def save_network(
@@ -100,7 +99,7 @@ class HostFixes:
         current_iter: int | str,
         param_key: str | list[str] = "params",
     ) -> None:
-        """Write ``models/LABEL_ITERATION.pth`` (``latest`` for -1) in BasicSR's format, whole or not at all.
+        """Write ``models/LABEL_ITERATION.pth`` (``latest`` for -1) in BasicSR's format, completely or not at all.
 
         Raises:
             TrainingStopped: if a weight is not finite; nothing is written then.
@@ -116,7 +115,7 @@ class HostFixes:
     def save_training_state(self, epoch: int, current_iter: int | str) -> None:
         """Write the training state and the list of a checkpoint's files, see ``checkpoints.save``.
 
-        For -1 and for a name such as ``best``, which are for networks alone, nothing is written.
+        Nothing is written for -1 or a name such as ``best``, which are for networks alone.
 
         Raises:
             TrainingStopped: if a moment of an optimizer is not finite; nothing is written then.
@@ -135,7 +134,7 @@ class HostFixes:
         restore_training_state(self, resume_state)
 
     def own_state(self) -> dict[str, Any]:
-        """Return what a model class keeps between iterations besides networks, optimizers and schedules."""
+        """Return the state of a model class besides networks, optimizers and schedules."""
         return {}
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
@@ -146,10 +145,10 @@ class HostFixes:
         """
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
-        """Set the rates of an iteration: those of the schedules, or before ``warmup_iter`` a linear part of the first.
+        """Set an iteration's rates from the schedules, or before ``warmup_iter`` linearly from the initial rate.
 
-        Upstream leaves the warm-up's rate in place where a schedule computes each rate from the one before, so that
-        with MultiStepLR the full rate is never reached.
+        Upstream leaves the warm-up's rate in place. Where a schedule computes each rate from the one before
+        (MultiStepLR), the full rate is then never reached.
         """
         for scheduler in self.schedulers if current_iter > 1 else ():
             for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
@@ -166,9 +165,9 @@ class HostFixes:
                 group["lr"] = group["initial_lr"] / warmup_iter * current_iter
 
     def test(self) -> None:
-        """Enlarge the fed LQ as the model's class does; its sides are padded to what the network takes, SR is cut.
+        """Enlarge the fed LQ as the model's class does, padded to sides that the network accepts; crop SR.
 
-        As upstream's SwinIRModel does it for one network.
+        Upstream's SwinIRModel does so for one network.
         """
         lq, net = getattr(self, "lq", None), getattr(self, "net_g", None)
         multiple = side_multiple(_bare(net)) if isinstance(net, nn.Module) else 1
@@ -201,19 +200,19 @@ class HostFixes:
     def model_to_device(self, net: nn.Module) -> nn.Module:
         """Move a network to the model's device, wrapped for training on several devices as the options say.
 
-        With ``train.channels_last`` the networks that are known to run in that layout get it. Any other gets its
-        input in the usual one: upstream's discriminators, for example, call ``view`` on their features.
+        With ``train.channels_last``, networks known to run in that layout are put in it. Any other gets contiguous
+        inputs: upstream's discriminators, for example, call ``view`` on their features.
         """
         net = net.to(self.device)
         if (self.opt.get("train") or {}).get("channels_last", False) and not set_layout(net, channels_last=True):
             net.register_forward_pre_hook(_contiguous_input)
         if self.opt["dist"]:
-            if self.device.type == "cuda":  # there is none for CPUs
+            if self.device.type == "cuda":  # SyncBatchNorm does not run on CPUs
                 net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
             options: dict[str, Any] = {
                 "device_ids": [torch.cuda.current_device()] if self.device.type == "cuda" else None,
                 "find_unused_parameters": self.opt.get("find_unused_parameters", False),
-                # BatchNorm's buffers are not copied between ranks in the middle of a step that uses them twice.
+                # BatchNorm's buffers must not be copied between ranks during a step that uses them twice.
                 _SYNC_BUFFERS: False,
             }
             return DistributedDataParallel(net, **options)

@@ -1,4 +1,4 @@
-"""Building a model of any registered class, with the host's faults mended."""
+"""Build a model of any registered class, with the fixes of `basicsr_fixes`."""
 
 from copy import deepcopy
 from typing import Any
@@ -13,14 +13,14 @@ from gramgan_plugin.registries import lookup
 
 
 def build_model(opt: dict[str, Any]) -> Any:
-    """The model that ``opt["model_type"]`` names: BasicSR's, ours or a third party's.
+    """Build the model that ``opt["model_type"]`` names: BasicSR's, ours or a third party's.
 
     Args:
-        opt: resolved options. The model gets a copy of its own, since BasicSR's models change theirs.
+        opt: resolved options. The model gets a copy, since BasicSR's models change their options.
 
     Raises:
         OptionError: if no model of that name is registered.
-        UserError: if weights that the model asks for have to be fetched and cannot be.
+        UserError: if weights that the model needs cannot be fetched.
     """
     cls = lookup("model", opt["model_type"], "model_type")
     opt = deepcopy(opt)
@@ -32,8 +32,8 @@ def build_model(opt: dict[str, Any]) -> Any:
     try:
         return cls(opt)
     except URLError as error:
-        # Ours says so itself; BasicSR's PerceptualLoss leaves it to torchvision, which names no file.
+        # Our loader reports the file; BasicSR's PerceptualLoss uses torchvision's error, which names no file.
         raise UserError(
-            f"{cls.__name__}: weights cannot be fetched ({error.reason}); if it is BasicSR's PerceptualLoss that asks "
-            f"for them, fetch torchvision's {UPSTREAM_WEIGHTS.name} elsewhere and put it at {UPSTREAM_WEIGHTS}"
+            f"{cls.__name__}: weights cannot be fetched ({error.reason}); if BasicSR's PerceptualLoss needs "
+            f"them, fetch torchvision's {UPSTREAM_WEIGHTS.name} elsewhere and put it at {UPSTREAM_WEIGHTS}"
         ) from error

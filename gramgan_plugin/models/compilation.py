@@ -1,4 +1,4 @@
-"""Which networks are compiled by ``torch.compile``, and how."""
+"""Compile networks by ``torch.compile`` as the options say."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +12,7 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.utils.text import did_you_mean
 
 COMPILED = ("g", "d", "vgg")
-# Torch's other modes replay CUDA graphs, whose second call (D on SR) overwrites the outputs of the first (D on GT).
+# Other modes replay CUDA graphs, whose second call (D on SR) overwrites the outputs of the first (D on GT).
 MODES = ("default", "max-autotune-no-cudagraphs")
 
 
@@ -20,8 +20,8 @@ class Compilation:
     """The networks to compile by ``torch.compile``, and how.
 
     Args:
-        train: the section of the options: ``compile``, a flag; ``compile_networks``, some of ``g``, ``d``, ``vgg``
-            (all, if it is left out); ``compile_mode`` and ``compile_backend``, as ``torch.compile`` has them.
+        train: section of the options: ``compile``, a flag; ``compile_networks``, some of ``g``, ``d``, ``vgg``
+            (default: all); ``compile_mode`` and ``compile_backend``, passed to ``torch.compile``.
 
     Raises:
         OptionError: if a network, mode or backend is unknown.
@@ -39,19 +39,19 @@ class Compilation:
                 _check_choice(f"compile_{name}", [value], known)
                 self.arguments[name] = value
         if self.networks:
-            # Gradients of single terms are measured by several backward passes through one graph.
+            # The gradients of single terms need several backward passes through one graph.
             functorch.donated_buffer = False
 
     def __contains__(self, name: str) -> bool:
         return name in self.networks
 
     def apply(self, name: str, net: nn.Module) -> None:
-        """Compile ``net`` in place, at its first call, if it is one of the networks; its state dict stays the same."""
+        """Compile ``net`` in place, at its first call, if it is to be compiled; its state dict keeps its names."""
         if name in self.networks:
             net.compile(**self.arguments)
 
     def off(self) -> AbstractContextManager[object]:
-        """Return a context that runs networks uncompiled: each new size of image would be compiled anew."""
+        """Return a context that runs networks uncompiled: each new size of image would be compiled again."""
         return torch.compiler.set_stance("force_eager") if self.networks else nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""The parts that an option file puts together, each with the constructor that its options go to."""
+"""List the components of an option file, each with the constructor that takes its options."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -10,9 +10,9 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.optim import optimizer_class, scheduler_class
 from gramgan_plugin.registries import lookup
 
-# What the caller of a metric gives, and what BasicSR's bookkeeping reads.
+# Arguments that the caller of a metric passes, and an option that BasicSR reads itself.
 NOT_A_METRICS_OPTION = {"img", "img2", "better"}
-# What the model gives.
+# Arguments that the model passes.
 NOT_AN_OPTION = {"metric": NOT_A_METRICS_OPTION, "optimizer": {"params"}, "scheduler": {"optimizer"}}
 
 
@@ -21,7 +21,7 @@ class Component:
     """One block of options with a ``type``.
 
     Attributes:
-        path: the keys that lead to it, such as ``("train", "pixel_opt")``.
+        path: its keys, such as ``("train", "pixel_opt")``.
         kind: ``arch``, ``loss``, ``metric``, ``optimizer`` or ``scheduler``.
         options: the block.
     """
@@ -32,14 +32,14 @@ class Component:
 
     @property
     def where(self) -> str:
-        """The path as messages have it: ``train.pixel_opt``."""
+        """The path in the form of messages: ``train.pixel_opt``."""
         return ".".join(self.path)
 
     def constructor(self) -> Callable[..., Any]:
-        """What the options go to.
+        """Return the constructor that takes the options.
 
         Raises:
-            OptionError: if the block has no ``type``, or nothing of that name is known.
+            OptionError: if the block has no ``type``, or an unknown one.
         """
         if not isinstance(self.options, Mapping) or "type" not in self.options:
             raise OptionError(f"{self.where}: expected a section with a `type`")
@@ -52,7 +52,7 @@ class Component:
         return constructor
 
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The constructor's named parameters; a ``**kwargs`` takes no option."""
+        """Return the constructor's named parameters, without ``**kwargs``."""
         return {
             p.name: p
             for p in inspect.signature(self.constructor()).parameters.values()
@@ -61,7 +61,7 @@ class Component:
 
 
 def components(opt: Mapping[str, Any]) -> Iterator[Component]:
-    """The networks, losses, optimizers, schedule and metrics of an option file, in its order."""
+    """Yield the networks, losses, optimizers, schedule and metrics of an option file, in its order."""
     for key, block in opt.items():
         if key.startswith("network_") and block:
             yield Component((key,), "arch", block)
@@ -80,7 +80,7 @@ def components(opt: Mapping[str, Any]) -> Iterator[Component]:
 
 
 def with_defaults(opt: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of ``opt`` in which each component also has the options that its constructor fills in."""
+    """Return a copy of ``opt`` in which each component also has the defaults of its constructor."""
     whole = deepcopy(dict(opt))
     for component in components(whole):
         for name, parameter in component.parameters().items():

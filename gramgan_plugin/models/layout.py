@@ -1,4 +1,4 @@
-"""The memory layout of networks."""
+"""Set the memory layout of networks."""
 
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
@@ -15,8 +15,8 @@ def set_layout(net: nn.Module, channels_last: bool) -> bool:
     """Put a network's weights into a memory layout.
 
     Args:
-        net: changed in place; one that is not known to run in channels-last stays as it is.
-        channels_last: that, or torch's usual one.
+        net: changed in place, if it is known to run in channels-last.
+        channels_last: channels-last if true, else contiguous.
 
     Returns:
         Whether the network is in channels-last.

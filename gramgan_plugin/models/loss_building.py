@@ -1,4 +1,4 @@
-"""Losses from their option blocks, and whether D has the features that they read."""
+"""Build losses from their option blocks, and check that D has the features that they read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ def build_loss(key: str, block: Mapping[str, Any]) -> nn.Module:
     """Build the loss that an option block names.
 
     Args:
-        key: where the block stands, for messages.
+        key: the path of the block, for messages.
         block: ``type`` and its arguments.
 
     Raises:
@@ -51,10 +51,10 @@ def opened_options(key: str, cls: Any, options: Mapping[str, Any]) -> dict[str, 
 
 
 def check_taps(terms: Sequence[Term], net_d: Any) -> None:
-    """Check that D gives the features that terms read.
+    """Check that D returns the features that terms read.
 
     Raises:
-        OptionError: if not.
+        OptionError: if it does not.
     """
     for term in terms:
         if not term.taps:

@@ -1,7 +1,7 @@
-"""``train.precision: auto`` and ``train.channels_last: auto``: timed on the run's own networks, not assumed.
+"""Choose ``train.precision: auto`` and ``train.channels_last: auto`` from timings of the run's own networks.
 
-What a CPU lists among its features does not say what is fast on it: with AVX-512's bf16 but without AMX, networks in
-bf16 take longer than in float32.
+A CPU's list of features does not show what is fast: with AVX-512's bf16 but without AMX, networks in bf16 take longer
+than in float32.
 """
 
 import logging
@@ -22,27 +22,27 @@ from gramgan_plugin.utils.text import first_line
 logger = logging.getLogger("basicsr")
 
 AUTO_KEYS = ("precision", "channels_last")
-# Lower precision has to be worth it.
+# Lower precision must be at least so many times as fast.
 LEAST_GAIN = 1.1
-# Rounds in all, and seconds after which no further one begins.
+# The number of rounds, and the seconds after which no other starts.
 ROUNDS, SECONDS = 3, 2.0
-# A pass that takes longer is timed on fewer images, and on smaller ones.
+# A pass that takes more seconds is timed on fewer or smaller images.
 LONGEST_PASS = 0.3
 SMALLEST_SIDE = 16
-CROP = 128  # of GT, where the options name none
+CROP = 128  # of GT, if the options name none
 
 Variant = tuple[str, bool]  # precision, channels-last
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How a run computes.
+    """The precision and memory layout of a run.
 
     Attributes:
         precision: ``fp32``, ``bf16`` or ``fp16``.
         channels_last: the memory layout.
-        device: type of the device that it was found on.
-        seconds: of the networks' passes, forward and backward, for one iteration; 0 if they were not timed.
+        device: type of the device that was timed.
+        seconds: of the networks' forward and backward passes in one iteration; 0 if they were not timed.
     """
 
     precision: str
@@ -51,17 +51,17 @@ class Speed:
     seconds: float = 0.0
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint records, so that a resumed run computes in the same way."""
+        """Return what a checkpoint records, so that a resumed run computes in the same way."""
         return {"precision": self.precision, "channels_last": self.channels_last, "device": self.device}
 
 
 def recorded_speed(train: Mapping[str, Any], facts: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """The section ``train`` with ``auto`` replaced by what a checkpoint has recorded.
+    """Return the section ``train`` with ``auto`` replaced by what a checkpoint recorded.
 
     Args:
         train: the section.
-        facts: of ``Speed.facts``; what does not fit, or is of another type of device, is passed over.
-        device: type of the present device.
+        facts: of ``Speed.facts``; skipped if damaged, or of another type of device.
+        device: type of the current device.
     """
     fits = (
         isinstance(facts.get("precision"), str)
@@ -74,10 +74,10 @@ def recorded_speed(train: Mapping[str, Any], facts: Mapping[str, Any], device: s
 
 
 def choose_speed(opt: Mapping[str, Any], device: torch.device) -> Speed:
-    """Time what the options leave open, for a second or two, and take the fastest; all processes take rank 0's choice.
+    """Time the variants that ``auto`` allows, for a second or two, and return the fastest of rank 0 on all processes.
 
-    G and D are built anew for it, with random weights, and run forward and backward over a batch of the run's shape
-    (of large networks, over a part of it). No random number of the run is drawn.
+    New G and D with random weights run forward and backward over a batch of the run's shape, or over a part of it if
+    they are large. The run's random generators are not used.
 
     Args:
         opt: resolved options.
@@ -94,7 +94,7 @@ def choose_speed(opt: Mapping[str, Any], device: torch.device) -> Speed:
     if len(variants) > 1:
         try:
             seconds = time_variants(opt, device, variants)
-        except Exception as error:  # what is wrong with networks or sizes is said where they are used
+        except Exception as error:  # wrong networks or sizes are reported where the model uses them
             logger.warning(f"train.precision, train.channels_last: auto could not be timed ({first_line(error)})")
     best = fastest(seconds)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -102,14 +102,14 @@ def choose_speed(opt: Mapping[str, Any], device: torch.device) -> Speed:
         torch.distributed.broadcast_object_list(agreed)
         best = agreed[0]
     if len(seconds) > 1:
-        figures = ", ".join(f"{_words(variant)} {value:.3f} s" for variant, value in seconds.items())
+        figures = ", ".join(f"{_label(variant)} {value:.3f} s" for variant, value in seconds.items())
         keys = " and ".join(f"train.{key}" for key in AUTO_KEYS if train.get(key) == "auto")
-        logger.info(f"{keys}: auto takes {_words(best)} (the networks' passes of one iteration: {figures})")
+        logger.info(f"{keys}: auto takes {_label(best)} (the networks' passes of one iteration: {figures})")
     return Speed(best[0], best[1], device.type, seconds.get(best, 0.0))
 
 
 def fastest(seconds: Mapping[Variant, float]) -> Variant:
-    """The fastest variant; one of lower precision only if it is faster by ``LEAST_GAIN``.
+    """Return the fastest variant; one of lower precision only if it is ``LEAST_GAIN`` times as fast.
 
     >>> fastest({("fp32", False): 2.0, ("fp32", True): 1.9, ("bf16", True): 1.8})
     ('fp32', True)
@@ -128,21 +128,21 @@ def time_variants(
     variants: list[Variant],
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[Variant, float]:
-    """Seconds that the networks' passes of one iteration take in each variant.
+    """Return the seconds that the networks' passes of one iteration take in each variant.
 
-    The variants take turns, and of each the fastest round counts, so that other processes disturb all alike.
+    The variants take turns, and the fastest round of each counts, so that other processes affect all equally.
 
     Args:
         opt: resolved options.
-        device: where the networks are put.
+        device: of the networks.
         variants: what to time.
-        clock: gives seconds.
+        clock: returns seconds.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         torch.manual_seed(0)
         passes = _passes(opt, device)
         for one in passes:
-            one.take_what_is_short(device, clock)
+            one.reduce_to_short(device, clock)
         start, best = clock(), dict.fromkeys(variants, float("inf"))
         for number in range(ROUNDS):
             for variant in variants:
@@ -167,11 +167,11 @@ class _Pass:
         self.net, self.images, self.times, self.shrinks = net, images, times, shrinks
         self.whole = images.numel()
 
-    def take_what_is_short(self, device: torch.device, clock: Callable[[], float]) -> None:
-        """Take as many images, and as large ones, as a short pass has: from one image on."""
+    def reduce_to_short(self, device: torch.device, clock: Callable[[], float]) -> None:
+        """Reduce the number and the size of the images until a pass is short; keep at least one image."""
         whole, self.images = self.images, self.images[:1]
-        self._once("fp32", device, clock)  # torch prepares at the first of a kind
-        while (spent := self._once("fp32", device, clock)) > LONGEST_PASS:
+        self._time("fp32", device, clock)  # the first pass includes preparations of torch
+        while (spent := self._time("fp32", device, clock)) > LONGEST_PASS:
             side = self.images.shape[-1] // 2
             if not self.shrinks or side < SMALLEST_SIDE:
                 return
@@ -180,14 +180,14 @@ class _Pass:
         self.images = whole[:count, :, :side, :side]
 
     def seconds(self, variant: Variant, device: torch.device, clock: Callable[[], float], *, first: bool) -> float:
-        """Seconds for all of an iteration's passes over the whole batch; ``first`` in this variant."""
+        """Return the seconds of an iteration's passes over the whole batch; ``first`` runs an untimed pass before."""
         precision, channels_last = variant
         set_layout(self.net, channels_last)
         if first:
-            self._once(precision, device, clock)
-        return self._once(precision, device, clock) * self.times * self.whole / self.images.numel()
+            self._time(precision, device, clock)
+        return self._time(precision, device, clock) * self.times * self.whole / self.images.numel()
 
-    def _once(self, precision: str, device: torch.device, clock: Callable[[], float]) -> float:
+    def _time(self, precision: str, device: torch.device, clock: Callable[[], float]) -> float:
         dtype = DTYPES[precision]
         _wait(device)
         start = clock()
@@ -212,13 +212,13 @@ def _passes(opt: Mapping[str, Any], device: torch.device) -> list[_Pass]:
     passes = [_Pass(g, torch.rand(batch, channels, side, side, device=device), 1, shrinks=True)]
     if opt.get("network_d"):
         d = build_network(dict(opt["network_d"])).to(device).train()
-        judged = int(section(opt, "network_d").get("num_in_ch", 3))
-        passes.append(_Pass(d, torch.rand(batch, judged, crop, crop, device=device), 2, shrinks=False))
+        channels_d = int(section(opt, "network_d").get("num_in_ch", 3))
+        passes.append(_Pass(d, torch.rand(batch, channels_d, crop, crop, device=device), 2, shrinks=False))
     return passes
 
 
 def _precisions(device: torch.device) -> list[str]:
-    """What is worth timing: float32, and bf16 or else fp16 where the hardware has them."""
+    """Return the precisions to time: float32, and bf16 or else fp16 if the hardware has them."""
     if device.type == "cuda":
         # Ampere, of compute capability 8, is the first with bf16 in hardware; Volta and Turing have fp16.
         major, _ = torch.cuda.get_device_capability(device)
@@ -228,7 +228,7 @@ def _precisions(device: torch.device) -> list[str]:
     return ["fp32", "bf16"]
 
 
-def _words(variant: Variant) -> str:
+def _label(variant: Variant) -> str:
     return f"{variant[0]}{', channels-last' if variant[1] else ''}"
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the forward passes: float32, or mixed precision by autocast."""
+"""Set the precision of the forward passes: float32, or mixed precision by autocast."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,9 +13,9 @@ PRECISIONS = (*DTYPES, "auto")
 
 
 class Precision:
-    """The arithmetic of the forward passes: autocast's type, and the gradient scaler that fp16 needs.
+    """The precision of the forward passes: autocast's type, and the gradient scaler that fp16 needs.
 
-    Weights, optimizers and the losses' own arithmetic stay in float32.
+    Weights, optimizers and losses compute in float32.
 
     Attributes:
         autocast: makes a context for forward passes.
@@ -23,7 +23,7 @@ class Precision:
 
     Args:
         name: ``fp32``, ``bf16`` or ``fp16``.
-        device: where the model is.
+        device: of the model.
 
     Raises:
         OptionError: for another name.

@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by the names that they have in an option file."""
+"""Find and build optimizers and learning-rate schedules by their names in an option file."""
 
 import inspect
 import math
@@ -16,14 +16,14 @@ from gramgan_plugin.utils.text import did_you_mean
 
 
 def build_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimizer:
-    """Build an optimizer of ``torch.optim`` by its class name, fused where torch has that for the parameters' device.
+    """Build an optimizer of ``torch.optim`` by its class name, fused if torch supports that for the parameters.
 
-    The fused implementation is one pass over the weights where others take several; torch never chooses it by default.
+    The fused implementation passes over the weights once, others several times; torch never chooses it by default.
 
     Args:
         name: class name.
         params: parameters, or groups of them.
-        options: its arguments; if one of them chooses the implementation (``fused``, ``foreach``, ...), it is kept.
+        options: its arguments; one that chooses the implementation (``fused``, ``foreach``, ...) takes precedence.
 
     Raises:
         OptionError: if torch has no such optimizer.
@@ -36,14 +36,14 @@ def build_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimiz
         try:
             fused: Optimizer = cls(given, **options, fused=True)
             return fused
-        except RuntimeError:  # not for this device or type of weights
+        except RuntimeError:  # not supported for this device or dtype
             pass
     optimizer: Optimizer = cls(given, **options)
     return optimizer
 
 
 def optimizer_class(name: str, key: str) -> Any:
-    """Return the optimizer class of ``torch.optim`` of a name.
+    """Return the optimizer class of ``torch.optim`` with a name.
 
     Raises:
         OptionError: if there is none; the message begins with ``key``, the path of the option.
@@ -78,7 +78,7 @@ def known_schedulers() -> Mapping[str, Any]:
         if isinstance(cls, type) and issubclass(cls, torch.optim.lr_scheduler.LRScheduler) and not key.startswith("_")
     }
     return torch_schedulers | {
-        # Upstream trains with its restartable version under both names.
+        # Upstream uses its restartable version under both names.
         "MultiStepLR": basicsr_schedulers.MultiStepRestartLR,
         "MultiStepRestartLR": basicsr_schedulers.MultiStepRestartLR,
         "CosineAnnealingRestartLR": basicsr_schedulers.CosineAnnealingRestartLR,
@@ -95,18 +95,18 @@ class CosineRestartWarmupLR(LRScheduler):
         \mathrm{lr} = b\,\frac{t + 1}{w} \;\;(t < w), \qquad
         \mathrm{lr} = m + (b - m)\,\frac{1 + \cos(\pi (t - w) / (P - w))}{2} \;\;(t \ge w)
 
-    where :math:`m` = ``eta_min`` and :math:`P` = ``period``. It repeats without end, so that the training may be
-    made longer.
+    where :math:`m` = ``eta_min`` and :math:`P` = ``period``. It repeats without end, so that training can be
+    extended.
     Cosine decay with a restart every 200k iterations and warm-up is the schedule of Song et al., Gram-GAN, Sensors
-    2023, 23(4), 2098; the length of the warm-up, that it comes after restarts too, and the floor are decisions of
-    this project.
+    2023, 23(4), 2098; the length of the warm-up, the warm-up after restarts, and the floor are decisions of this
+    project.
 
     Args:
         optimizer: its groups' ``lr`` is the peak.
         period: iterations from one restart to the next.
         warmup_iter: iterations of warm-up in each cycle, less than ``period``; 0 for none.
         eta_min: the floor that the cosine approaches.
-        last_epoch: as in torch; the number of steps taken, less one, when resuming by hand.
+        last_epoch: as in torch; the number of steps taken, minus one, when resuming by hand.
 
     Raises:
         ValueError: if ``warmup_iter`` is not in [0, period).

@@ -1,4 +1,4 @@
-"""Images whose sides a network cannot take: padded before it, its result cut after it."""
+"""Pad images to sides that a network accepts."""
 
 import math
 
@@ -10,10 +10,10 @@ UNSHUFFLED = {2: 2, 1: 4}
 
 
 def side_multiple(net: nn.Module) -> int:
-    """Return what the sides of a network's input have to be multiples of.
+    """Return the number that the sides of a network's input must be multiples of.
 
     Args:
-        net: declares it as ``window_size`` or ``downsample``, or its modules do (SwinIR's windows of attention);
+        net: it or its modules declare the number as ``window_size`` or ``downsample`` (SwinIR's attention windows);
             RRDBNet by its ``scale``.
 
     >>> side_multiple(nn.Identity())
@@ -32,11 +32,11 @@ def side_multiple(net: nn.Module) -> int:
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Pad an image at its right and lower side by reflection (where it is too small for that, by its edge).
+    """Pad an image at its right and lower side by reflection, or by its edge if it is too small for that.
 
     Args:
         image: (N, C, H, W).
-        multiple: of which the sides of the result are multiples.
+        multiple: the sides of the result are multiples of it.
 
     Returns:
         (N, C, H', W'), H' and W' the smallest such multiples.

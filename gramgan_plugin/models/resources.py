@@ -1,4 +1,4 @@
-"""What losses need and option files name as files, opened: a patch database, VGG19's weights or one of its layers."""
+"""Open the files that losses need: a patch database, VGG19's weights or one of its layers."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,16 +14,16 @@ from gramgan_plugin.patchdb.store import check_fits, open_store
 
 
 def open_resources(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a loss's options with what its class says of ``resources`` opened.
+    """Return a loss's options with the files in its class's ``resources`` opened.
 
     Args:
-        cls: the loss's class; one without that attribute has none.
+        cls: the loss's class; without that attribute, nothing is opened.
         options: from an option file.
 
     Raises:
-        ValueError: if an option is not what it is opened by.
+        ValueError: if an option has a wrong value.
         OptionError: if a database does not fit the other options.
-        UserError: if a file is missing, damaged, or lacks what is needed.
+        UserError: if a file is missing, damaged, or lacks something.
     """
     opened = dict(options)
     for name, kind in getattr(cls, "resources", {}).items():
@@ -32,7 +32,7 @@ def open_resources(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def open_vgg19_weights(path: Any, options: Mapping[str, Any]) -> Any:
-    """Read VGG19's weights down to the deepest layer of ``layer_weights``; tensors are taken as they are."""
+    """Read VGG19's weights down to the deepest layer of ``layer_weights``; return given tensors unchanged."""
     if isinstance(path, Mapping):
         return path
     return load_vgg19(path, resolve_layer_weights(options.get("layer_weights", "gramgan")))
@@ -51,7 +51,7 @@ def open_vgg19_layer(block: Any, options: Mapping[str, Any]) -> Any:
 
 
 def open_patch_database(path: Any, options: Mapping[str, Any]) -> Any:
-    """Open a patch database that has to fit the texture loss's options; None stays None."""
+    """Open a patch database, and check that it fits the texture loss's options; None stays None."""
     if not isinstance(path, str | Path):
         return path
     known = {field.name for field in fields(TextureOptions)}

@@ -1,41 +1,42 @@
-"""Gradients far above what is usual, and losses that jump between two log lines: followed on the device."""
+"""Find unusually large gradients, and the largest loss between two log lines, on the device."""
 
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-# Norms of the last iterations; the median of fewer than half of them says nothing yet.
+# Number of past norms; the median of fewer than half of them is not used.
 WINDOW = 64
 
 
 class GradientSpikes:
-    """Finds gradients whose norm is far above its running median, and holds them back to that median.
+    """Find gradients whose norm is far above its running median, and compute the factor to that median.
 
-    Skipping such a step would not help: with a rate that is too high the weights are already where gradients are large,
-    and stay there. Taking it whole fills Adam's second moments, so that the next thousand steps are next to none.
+    Skipping such a step would not help: with a learning rate that is too high, the weights are already where gradients
+    are large, and stay there. The full gradient would fill Adam's second moments, so that the next thousand steps are
+    almost 0.
 
     Args:
         names: of the networks.
-        ratio: how many times the median is too much; more than 1.
-        device: where norms are.
+        ratio: a norm of more than so many times the median is too large; more than 1.
+        device: of the norms.
     """
 
     def __init__(self, names: Iterable[str], ratio: float, device: torch.device) -> None:
         self.ratio = ratio
         self.norms = {name: torch.full((WINDOW,), torch.nan, device=device) for name in names}
 
-    def judge(self, name: str, norm: Tensor) -> Tensor:
-        """Take the norm of a network's gradient in an iteration.
+    def excess(self, name: str, norm: Tensor) -> Tensor:
+        """Record the norm of a network's gradient in an iteration, and return by how much it is too large.
 
-        A norm that is too large counts as the median in those to come; norms may still grow by ``ratio`` in a window.
+        Later medians count a norm that is too large as the median; norms can still grow by ``ratio`` in a window.
 
         Args:
             name: of the network.
             norm: a scalar.
 
         Returns:
-            The norm in units of its median, a scalar; 1 where it is within ``ratio`` or nothing is usual yet.
+            The norm divided by the median, a scalar; 1 if it is at most ``ratio``, or too few norms are known.
         """
         before = self.norms[name]
         median = before.nanmedian()
@@ -47,14 +48,14 @@ class GradientSpikes:
         return times
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Network -> its last norms, (WINDOW,), the newest last, NaN where there were none yet."""
+        """Return the last norms of each network, (WINDOW,), the newest last, NaN before the first."""
         return {name: norms.clone() for name, norms in self.norms.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what ``state_dict`` gave; a network that it does not have starts without norms.
+        """Restore what ``state_dict`` returned; a missing network starts without norms.
 
         Raises:
-            ValueError: if it is something else.
+            ValueError: if it has another form.
         """
         for name, own in self.norms.items():
             norms = state.get(name)
@@ -66,10 +67,10 @@ class GradientSpikes:
 
 
 class LossPeak:
-    """The largest finite loss since it was last asked for, and its iteration.
+    """The largest finite loss since the last ``take``, and its iteration.
 
     Args:
-        device: where losses are.
+        device: of the losses.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -77,13 +78,13 @@ class LossPeak:
         self.iteration = torch.zeros((), dtype=torch.int64, device=device)
 
     def note(self, loss: Tensor, iteration: int) -> None:
-        """Take an iteration's loss, a scalar."""
+        """Record an iteration's loss, a scalar."""
         larger = torch.isfinite(loss) & (loss > self.value)
         self.value.copy_(torch.where(larger, loss, self.value))
         self.iteration.copy_(torch.where(larger, iteration, self.iteration))
 
     def take(self) -> dict[str, float]:
-        """``loss_peak`` and ``loss_peak_iter``, which then begin anew; {} if there was none. Waits for the device."""
+        """Return ``loss_peak`` and ``loss_peak_iter``, and reset them; {} if there was none. Waits for the device."""
         value, iteration = float(self.value), int(self.iteration)
         self.value.zero_()
         self.iteration.zero_()

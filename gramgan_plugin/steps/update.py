@@ -1,4 +1,4 @@
-"""The end of an iteration: gradients are measured, clipped, and all optimizers step, or none does."""
+"""End an iteration: measure and clip the gradients; then all optimizers step, or none does."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -14,15 +14,15 @@ from gramgan_plugin.steps.spikes import GradientSpikes, LossPeak
 
 @dataclass(frozen=True)
 class Skipped:
-    """The iterations without a step since the last report.
+    """The skipped and scaled-down steps since the last report.
 
     Attributes:
-        count: how many.
-        longest: the longest run of them without a break, which may have begun before the last report.
-        iteration: the first of them; 0 if there was none.
-        first: what was not finite in it, the first in the order in which an iteration computes things.
-        held_back: iterations, besides, whose gradients were far above what is usual.
-        held_back_from: the first of them; 0 if there was none.
+        count: number of skipped steps.
+        longest: the most skipped in a row, counted also from before the last report.
+        iteration: of the first skipped step; 0 if there was none.
+        first: the first non-finite value in it, in the order of computation.
+        held_back: number of steps whose gradient was scaled down because it was unusually large.
+        held_back_from: iteration of the first of them; 0 if there was none.
         times_median: the largest such norm, in units of the running median.
     """
 
@@ -38,7 +38,7 @@ class Skipped:
         """Yield what to report: the logging level and the line.
 
         Args:
-            finds_scale: whether a gradient scaler tries factors, so that skipped steps are expected.
+            finds_scale: whether a gradient scaler searches its factor, so that skipped steps are expected.
         """
         if self.held_back:
             steps = f"{self.held_back} step{'s' if self.held_back > 1 else ''}"
@@ -77,20 +77,20 @@ class Skipped:
 
 
 class Update:
-    """Takes the steps of all optimizers, unless something in the iteration was not finite.
+    """Step all optimizers, unless a value of the iteration is non-finite.
 
-    Whether it was is decided on the device and stays there: the fused Adam and AdamW take the decision as a tensor
-    (``found_inf``) and then leave weights and moments as they were. For any other optimizer the decision has to be
-    read, which waits for the device. Over several processes the decision is common.
+    The decision is made on the device and stays there: the fused Adam and AdamW take it as a tensor (``found_inf``) and
+    then leave weights and moments unchanged. For any other optimizer the decision must be read, which waits for the
+    device. All processes decide together.
 
     Args:
         optimizers: by name (``g``, ``d``).
-        networks: their networks, by the same names; buffers of theirs (BatchNorm's statistics) go back with a step
-            that is not taken.
-        clip: largest norm of each one's gradient, by name; none where it has no entry.
-        scaler: the gradient scaler that the losses were multiplied with, or None.
+        networks: their networks, by the same names; their buffers (BatchNorm's statistics) are restored if the step is
+            skipped.
+        clip: largest norm of each gradient, by name; without an entry it is not clipped.
+        scaler: the gradient scaler of the losses, or None.
         max_grad_ratio: a gradient with a norm of more than so many times its running median is scaled down to that
-            median; None for none.
+            median; None for no limit.
     """
 
     def __init__(
@@ -112,49 +112,48 @@ class Update:
         device = next(p.device for parameters in self.parameters.values() for p in parameters)
         self.found_inf = torch.zeros((), device=device)
         self._buffers = _Buffers([b for net in networks.values() for b in net.buffers()])
-        # Counted on the device: steps skipped, the present run of them, the longest, first iteration, first thing.
+        # Counted on the device: skipped steps, the current number in a row, the most, first iteration, first value.
         self._counts = torch.zeros(5, dtype=torch.int64, device=device)
         self.spikes = GradientSpikes(self.optimizers, max_grad_ratio, device) if max_grad_ratio else None
         self.peak = LossPeak(device)
         self._one = torch.ones((), device=device)
-        # Steps held back, the first of them, the largest norm by its median.
+        # Steps scaled down, the first of them, the largest norm divided by its median.
         self._held_back = torch.zeros(3, dtype=torch.float64, device=device)
         self._names: list[str] = []
         self._numbers: dict[tuple[str, ...], Tensor] = {}
 
     def scale(self, parts: int = 1) -> Tensor | float:
-        """Return what the loss of one of ``parts`` equal parts of a batch is multiplied by before backward."""
+        """Return the factor of the loss of one of ``parts`` equal parts of a batch, for backward."""
         if self.scaler is None:
             return 1.0 / parts
         scale: Tensor = self.scaler.scale(self._one) / parts  # stays on the device
         return scale
 
     def begin(self) -> None:
-        """Before an iteration's forward passes: no gradients, and buffers as they are to be if it fails."""
+        """Reset the gradients and copy the buffers, before an iteration's forward passes."""
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        self._buffers.keep()
+        self._buffers.save()
 
     def finish(self, values: Mapping[str, Tensor], iteration: int) -> dict[str, Tensor]:
-        """After the backward passes: step, or leave everything as it was at ``begin``.
+        """Step, or restore the state of ``begin``, after the backward passes.
 
         Args:
-            values: what has to be finite besides the gradients: scalars by name, in the order in which they came
-                about.
+            values: other scalars that must be finite, by name, in the order of computation.
             iteration: 1-based, for the report.
 
         Returns:
-            ``grad_norm_NAME``: the norm of each gradient before clipping. A network without gradients in this
-            iteration takes no step and has none.
+            ``grad_norm_NAME``: the norm of each gradient before clipping. A network without gradients is not
+            stepped and has none.
         """
         active = [name for name, own in self.parameters.items() if any(p.grad is not None for p in own)]
         norms = {f"grad_norm_{name}": self._norm(name) for name in active}
-        self._judge({**values, **norms}, iteration)
+        self._decide({**values, **norms}, iteration)
         for name in active:
             norm = norms[f"grad_norm_{name}"]
             if self.spikes is not None:
-                times = self.spikes.judge(name, norm)
-                self._hold_back(name, times, iteration)
+                times = self.spikes.excess(name, norm)
+                self._scale_down(name, times, iteration)
                 norm = norm / times
             if name in self.clip:
                 grads = [p for p in self.parameters[name] if p.grad is not None]
@@ -169,10 +168,10 @@ class Update:
         return norms
 
     def report(self) -> Skipped:
-        """What was skipped since the last report; reads from the device, and waits for it."""
+        """Return what was skipped since the last report; waits for the device."""
         count, _, longest, iteration, first = self._counts.tolist()
         self._counts[0] = 0
-        self._counts[2] = 0  # a run that goes on is counted whole in the next
+        self._counts[2] = 0  # skipped steps in a row that continue are counted from their start in the next report
         self._counts[3:] = 0
         held_back, held_back_from, times = self._held_back.tolist() if self.spikes is not None else (0.0, 0.0, 0.0)
         self._held_back.zero_()
@@ -185,32 +184,32 @@ class Update:
         grads = [p.grad for p in self.parameters[name] if p.grad is not None]
         return nn.utils.get_total_norm(grads)
 
-    def _judge(self, values: Mapping[str, Tensor], iteration: int) -> None:
-        """Set ``found_inf`` to 1 if a value is not finite on any process, and count."""
+    def _decide(self, values: Mapping[str, Tensor], iteration: int) -> None:
+        """Set ``found_inf`` to 1 if a value is non-finite on any process, and count."""
         bad = ~torch.isfinite(torch.stack([value.detach().reshape(()).float() for value in values.values()]))
         bad = bad.to(self._counts.dtype)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(bad, distributed.ReduceOp.MAX)
         any_bad = bad.amax()
         self.found_inf.copy_(any_bad)
-        skipped, run, longest, first_iteration, first = self._counts.unbind()
+        skipped, row, longest, first_iteration, first = self._counts.unbind()
         new = any_bad * (first_iteration == 0)  # 1 for the first bad iteration since the last report
-        thing = self._number(tuple(values))[bad.argmax()]
-        run = (run + 1) * any_bad
+        value = self._number(tuple(values))[bad.argmax()]
+        row = (row + 1) * any_bad
         self._counts.copy_(
             torch.stack(
                 [
                     skipped + any_bad,
-                    run,
-                    torch.maximum(longest, run),
+                    row,
+                    torch.maximum(longest, row),
                     first_iteration + new * iteration,
-                    first + new * thing,
+                    first + new * value,
                 ]
             )
         )
 
-    def _hold_back(self, name: str, times: Tensor, iteration: int) -> None:
-        """Divide a network's gradient by ``times``, and count where that is more than 1."""
+    def _scale_down(self, name: str, times: Tensor, iteration: int) -> None:
+        """Divide a network's gradient by ``times``, and count if that is more than 1."""
         torch._foreach_div_([p.grad for p in self.parameters[name] if p.grad is not None], times)
         held = (times > 1) & (self.found_inf == 0)
         count, first, largest = self._held_back.unbind()
@@ -219,7 +218,7 @@ class Update:
         self._held_back.copy_(torch.stack([count + held, first, largest]))
 
     def _number(self, names: tuple[str, ...]) -> Tensor:
-        """Where ``names`` stand in the list of all names seen, as a tensor on the device."""
+        """Return the positions of ``names`` in the list of all names so far, as a tensor on the device."""
         if names not in self._numbers:
             self._names += [name for name in names if name not in self._names]
             numbers = [self._names.index(name) for name in names]
@@ -238,13 +237,13 @@ class Update:
 
 
 def decides_on_device(optimizer: Optimizer) -> bool:
-    """Whether an optimizer takes the decision as a tensor and honours it in its first step, too (fused SGD fails)."""
+    """Return whether an optimizer skips its step by ``found_inf``, also the first step (fused SGD does not)."""
     adam = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW)
     return adam and all(group.get("fused") for group in optimizer.param_groups)
 
 
 class _Buffers:
-    """A second copy of buffers, one flat tensor a type, so that it costs few operations whatever their number."""
+    """A copy of buffers, one flat tensor per dtype, so that few operations copy many buffers."""
 
     def __init__(self, buffers: list[Tensor]) -> None:
         by_type: dict[torch.dtype, list[Tensor]] = {}
@@ -252,17 +251,17 @@ class _Buffers:
             if buffer.numel():
                 by_type.setdefault(buffer.dtype, []).append(buffer)
         self._groups = list(by_type.values())
-        self._kept: list[Tensor] = []
+        self._copies: list[Tensor] = []
 
     @torch.no_grad()
-    def keep(self) -> None:
-        self._kept = [_flat(group) for group in self._groups]
+    def save(self) -> None:
+        self._copies = [_flat(group) for group in self._groups]
 
     @torch.no_grad()
-    def restore(self, wanted: Tensor) -> None:
-        """Put the copies back where ``wanted`` is 1; where it is 0, nothing changes."""
-        for group, kept in zip(self._groups, self._kept, strict=True):
-            flat = torch.where(wanted > 0, kept, _flat(group))
+    def restore(self, condition: Tensor) -> None:
+        """Restore the copies if ``condition`` is 1; if it is 0, nothing changes."""
+        for group, copy in zip(self._groups, self._copies, strict=True):
+            flat = torch.where(condition > 0, copy, _flat(group))
             pieces = flat.split([buffer.numel() for buffer in group])
             shaped = [piece.view_as(buffer) for piece, buffer in zip(pieces, group, strict=True)]
             torch._foreach_copy_(group, shaped)

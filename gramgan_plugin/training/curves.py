@@ -12,7 +12,7 @@ from gramgan_plugin.utils.io import is_count, read_lines, replace_file
 
 Curve = list[tuple[int, float]]  # (iteration, value), by iteration; a value that is not finite is nan
 MOST_ITERATIONS = 10**15
-LARGEST = 1e100  # the arithmetic of axes overflows long before a float does
+LARGEST = 1e100  # matplotlib's arithmetic overflows long before a float does
 NO_CURVES = ("iter", "epoch", "dataset", "metrics")
 
 
@@ -80,7 +80,7 @@ def write_csv(runs: Mapping[str, Mapping[str, Curve]], out: Path) -> None:
     """Write curves as a table for spreadsheets: a row for each run and iteration, a column for each curve.
 
     Args:
-        runs: run -> curve's name -> curve. What a run lacks at an iteration is left empty.
+        runs: run -> curve's name -> curve. A missing value is left empty.
         out: the file.
 
     Raises:

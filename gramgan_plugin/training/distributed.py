@@ -1,4 +1,4 @@
-"""Joining the other processes of a run, talking with them, and leaving them."""
+"""Join the process group of a run, communicate in it, and leave it."""
 
 import os
 import re
@@ -13,8 +13,8 @@ from torch import distributed
 from gramgan_plugin.errors import Preempted, UserError
 from gramgan_plugin.utils.text import first_line, shortened
 
-# What gloo, nccl and the store through which processes find each other say when one of them is gone or silent.
-_GONE = re.compile(
+# Messages of gloo, nccl and their store when another process has died or does not answer.
+_DIED = re.compile(
     r"closed by peer|[Cc]onnection reset|[Bb]roken pipe|[Ss]ocket closed|[Cc]onnection refused|remote worker crash"
     r"|ncclRemoteError|remote process exited|got 0 bytes|[Ff]ailed to recv|pair closure"
 )
@@ -23,12 +23,12 @@ _OF_A_BACKEND = re.compile(r"\bgloo\b|NCCL|\bnccl|TCPStore|c10d")
 
 
 class PeerLost(UserError):  # noqa: N818
-    """Another process of the run is gone, so this one cannot go on either."""
+    """Another process of the run has died, so this one cannot continue."""
 
 
 @contextmanager
 def joined(launcher: str, *, use_gpus: bool = True) -> Iterator[tuple[int, int]]:
-    """Be one of the processes of a run for the length of a block, and leave as ``stop`` does.
+    """Join the process group inside a block, and leave it with ``stop``.
 
     Args:
         launcher: as in ``start``.
@@ -38,7 +38,7 @@ def joined(launcher: str, *, use_gpus: bool = True) -> Iterator[tuple[int, int]]
         (rank, world size).
 
     Raises:
-        UserError: as ``start``, and if another process dies meanwhile.
+        UserError: as ``start``, and if another process dies inside the block.
     """
     place = start(launcher, use_gpus=use_gpus)
     clean = False
@@ -46,7 +46,7 @@ def joined(launcher: str, *, use_gpus: bool = True) -> Iterator[tuple[int, int]]
         with peer_errors():
             yield place
         clean = True
-    except Preempted:  # all processes have agreed on it
+    except Preempted:  # all processes agreed on it
         clean = True
         raise
     finally:
@@ -56,7 +56,7 @@ def joined(launcher: str, *, use_gpus: bool = True) -> Iterator[tuple[int, int]]
 def start(launcher: str, *, use_gpus: bool = True) -> tuple[int, int]:
     """Join the process group that ``--launcher`` names.
 
-    Tensors on GPUs go over nccl, those on the host over gloo, in one group.
+    One group uses nccl for tensors on GPUs and gloo for those on the CPU.
 
     Args:
         launcher: ``none``; ``pytorch``, whose torchrun sets RANK, WORLD_SIZE and LOCAL_RANK; or ``slurm``.
@@ -96,12 +96,12 @@ def stop(clean: bool = False) -> None:
     """Leave the process group, if one was joined.
 
     Args:
-        clean: this process has done all its work, so it waits until the others have, too: a group that is taken
-            down while others still talk in it aborts now and then. After an error it must not wait, since the
-            others are waiting for it elsewhere; its leaving is what ends them.
+        clean: this process has done all its work, so it waits for the others: destroying a group while others
+            communicate in it sometimes aborts. After an error it must not wait: the others wait for it elsewhere,
+            and end when it exits.
 
     Raises:
-        PeerLost: if another process has died before it came here.
+        PeerLost: if another process has died before this point.
     """
     if not _is_joined():
         return
@@ -112,13 +112,13 @@ def stop(clean: bool = False) -> None:
                 agree(0)
             together = True
     finally:
-        # Destroying would wait for what the GPUs have in flight with the others; the end of this process does not.
+        # With nccl, destroying waits for pending operations with the others; the end of this process does not.
         if together or "nccl" not in distributed.get_backend_config():
             distributed.destroy_process_group()
 
 
 def agree(value: int) -> int:
-    """The largest of all ranks' values; the value itself without a process group. Every rank must call it."""
+    """Return the largest value of all ranks, or the value itself without a process group. Every rank must call it."""
     if not _is_joined():
         return int(value)
     largest = torch.tensor(int(value))
@@ -127,10 +127,10 @@ def agree(value: int) -> int:
 
 
 def gather(value: Any) -> list[Any]:
-    """Every rank's value, in the order of ranks, on every rank. Every rank must call it.
+    """Return every rank's value, in the order of ranks, on every rank. Every rank must call it.
 
     Args:
-        value: anything that can be pickled: it goes between the run's own processes only.
+        value: anything that can be pickled; only the run's own processes exchange it.
     """
     if not _is_joined():
         return [value]
@@ -140,7 +140,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def gather_on_first(value: Any) -> list[Any]:
-    """As ``gather``, but only rank 0 gets the values; the others get an empty list."""
+    """Return the values as ``gather`` does on rank 0, and an empty list on other ranks."""
     if not _is_joined():
         return [value]
     values = [None] * distributed.get_world_size() if distributed.get_rank() == 0 else None
@@ -150,7 +150,7 @@ def gather_on_first(value: Any) -> list[Any]:
 
 @contextmanager
 def peer_errors() -> Iterator[None]:
-    """Turn what collective operations raise when another process has died into one line that says so.
+    """Turn the errors of collective operations after another process died into one line that says so.
 
     Example:
         >>> with peer_errors():
@@ -161,18 +161,18 @@ why, or the system's log if it was killed
     """
     try:
         yield
-    except RuntimeError as error:  # gloo's are plain ones, torch.distributed's are subclasses
-        what = _what_peers_did(error)
+    except RuntimeError as error:  # gloo raises RuntimeError, torch.distributed subclasses of it
+        what = _peer_problem(error)
         if what is None:
             raise
         raise PeerLost(what) from error
 
 
-def _what_peers_did(error: RuntimeError) -> str | None:
+def _peer_problem(error: RuntimeError) -> str | None:
     text = str(error)
     if not (isinstance(error, distributed.DistError) or _OF_A_BACKEND.search(text)):
         return None
-    if _GONE.search(text):
+    if _DIED.search(text):
         return "another process of this run has died; its own message says why, or the system's log if it was killed"
     if _SILENT.search(text):
         return "another process of this run has not answered for too long; its own messages may say why"
@@ -183,20 +183,20 @@ def _is_joined() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-OF_SLURM = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
+SLURM_NAMES = {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS", "LOCAL_RANK": "SLURM_LOCALID"}
 # Names of whole numbers, and the smallest of each.
 _LEAST = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_PORT": 1}
 
 
 def _check_place(launcher: str, environment: Mapping[str, str]) -> None:
-    """Refuse what would raise in torch, or wait for processes that there are not.
+    """Check values that would raise in torch, or make it wait for processes that do not exist.
 
     Raises:
-        UserError: naming the variable, Slurm's where the value is its.
+        UserError: naming the variable, or Slurm's if the value comes from there.
     """
 
     def refuse(name: str, what: str) -> NoReturn:
-        value, theirs = environment[name], OF_SLURM.get(name, "")
+        value, theirs = environment[name], SLURM_NAMES.get(name, "")
         name = theirs if launcher == "slurm" and environment.get(theirs) == value else name
         raise UserError(f"--launcher {launcher}: {name} is {shortened(value, 60)!r}, {what}")
 
@@ -210,27 +210,27 @@ def _check_place(launcher: str, environment: Mapping[str, str]) -> None:
         refuse("RANK", f"but there are {found['WORLD_SIZE']} processes, whose ranks begin at 0")
     if found["MASTER_PORT"] > 65535:
         refuse("MASTER_PORT", "expected a port of at most 65535")
-    # A name that is not known yet may be soon, where machines are started together: torch asks again.
+    # A name may not resolve yet where machines start together: torch tries again.
     if not re.fullmatch(r"[\w%:-]+(\.[\w-]+)*\.?", environment["MASTER_ADDR"]):
-        refuse("MASTER_ADDR", "which is no machine's name or address")
+        refuse("MASTER_ADDR", "expected a machine's name or address")
 
 
 def _fill_in_from_slurm(environment: MutableMapping[str, str]) -> None:
-    """torch's variables from Slurm's, where they are not set."""
-    for ours, theirs in OF_SLURM.items():
+    """Set torch's missing variables from Slurm's."""
+    for ours, theirs in SLURM_NAMES.items():
         if theirs in environment:
             environment.setdefault(ours, environment[theirs])
     if "RANK" not in environment:
         return
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
     environment.setdefault("MASTER_ADDR", first_node(nodes) if nodes else "127.0.0.1")
-    # Jobs and steps on the same machine get ports of their own, below those that the system hands out itself.
+    # Jobs and steps on one machine get different ports, below those that the system assigns.
     step = f"{environment.get('SLURM_JOB_ID')}.{environment.get('SLURM_STEP_ID')}"
     environment.setdefault("MASTER_PORT", str(15000 + zlib.crc32(step.encode()) % 15000))
 
 
 def first_node(nodes: str) -> str:
-    """The first machine of a list as Slurm writes it; it runs rank 0.
+    """Return the first machine of a list in Slurm's form; it runs rank 0.
 
     >>> first_node("gpu[003-005,9],login1"), first_node("a1,a2"), first_node("r[1,3]n[07-10]-ib")
     ('gpu003', 'a1', 'r1n07-ib')

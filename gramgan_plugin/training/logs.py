@@ -1,4 +1,4 @@
-"""What a run says while it lives: console and train.log, metrics.jsonl, TensorBoard, W&B, a progress bar."""
+"""Log a run: console and train.log, metrics.jsonl, TensorBoard, W&B, a progress bar."""
 
 import datetime
 import logging
@@ -19,18 +19,18 @@ from gramgan_plugin.utils.io import JsonLines
 from gramgan_plugin.utils.text import printable
 
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
-# Left out of the log line, which is to be read while it goes by; metrics.jsonl and TensorBoard have them.
+# Left out of the log line, to keep it short; metrics.jsonl and TensorBoard have them.
 DIAGNOSTICS = ("grad_", "gram_", "mask_share", "sr_contrast", "loss_scale", "loss_peak")
 
 
 @contextmanager
 def run_logging(file: Path, rank: int = 0) -> Iterator[logging.Logger]:
-    """BasicSR's logger on the console and, for rank 0, appended to ``file``; other ranks report errors only."""
+    """Set up BasicSR's logger: on the console and, for rank 0, in ``file``; other ranks report errors only."""
     from basicsr.utils import logger as basicsr_logger
 
     logger = logging.getLogger("basicsr")
     before = logger.handlers[:], logger.level, logger.propagate
-    # Keeps BasicSR's classes, which ask for the logger by get_root_logger, from adding handlers of their own.
+    # So that get_root_logger, which BasicSR's classes call, adds no handlers.
     basicsr_logger.initialized_logger["basicsr"] = True
     console = logging.StreamHandler()
     handlers: list[logging.Handler] = [console]
@@ -49,13 +49,13 @@ def run_logging(file: Path, rank: int = 0) -> Iterator[logging.Logger]:
     finally:
         logger.handlers[:], logger.level, logger.propagate = before
         for handler in handlers:
-            with suppress(OSError):  # each record was flushed, and its error told
+            with suppress(OSError):  # each record was flushed, and its error reported
                 handler.close()
 
 
 @contextmanager
 def _no_traceback_of_tensorboard() -> Iterator[None]:
-    """TensorBoard writes in a thread, which hands an error to the next call and prints its traceback besides."""
+    """Suppress the traceback of TensorBoard's writer thread; the next call raises the same error."""
     before = threading.excepthook
 
     def hook(failure: threading.ExceptHookArgs) -> None:
@@ -67,24 +67,24 @@ def _no_traceback_of_tensorboard() -> Iterator[None]:
         yield
     finally:
         for thread in threading.enumerate():
-            if getattr(thread, "exception", None) is not None:  # its traceback may still be on the way
+            if getattr(thread, "exception", None) is not None:  # it may not have called the hook yet
                 thread.join(timeout=1)
         threading.excepthook = before
 
 
 class _Escaping(logging.Formatter):
-    """Names and keys in messages come out of files: no control characters to a terminal, nor into the log."""
+    """Escape control characters: names and keys in messages come from files."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record, in which lines stay lines (BasicSR logs tables of options)."""
+        """Return the record with its line breaks kept (BasicSR logs tables of options)."""
         return "\n".join(printable(line) for line in super().format(record).split("\n"))
 
 
 class _LogFile(logging.FileHandler):
-    """A log file whose full disk ends the run; logging prints such an error with its traceback and goes on."""
+    """A log file that ends the run when the disk is full; logging would print a traceback and continue."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
-        """Raise what `emit` has caught."""
+        """Raise the error that `emit` caught."""
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
             with file_errors(self.baseFilename):
@@ -93,13 +93,13 @@ class _LogFile(logging.FileHandler):
 
 
 class RunLog:
-    """The numbers of a run: a line in the log, a line of JSON, points in TensorBoard and W&B, the progress bar.
+    """Record a run's values: a line in the log, a line of JSON, points in TensorBoard and W&B, the progress bar.
 
-    Only rank 0 writes; on the others every method does nothing.
+    Only rank 0 writes; on other ranks every method does nothing.
 
     Args:
         opt: resolved options.
-        start: the iteration that the run begins after.
+        start: the iteration that the run starts after.
 
     Raises:
         UserError: if a file cannot be written, or a package that the options ask for is missing.
@@ -122,21 +122,21 @@ class RunLog:
         self.wandb = WandbRun(opt) if project_of(opt) else None
         self.file = JsonLines(Path(opt["path"]["experiments_root"]) / "metrics.jsonl")
         if opt["logger"].get("use_tb_logger") and not opt["name"].startswith("debug"):
-            # Where upstream's users look for it.
+            # The same folder as in upstream.
             self.events = Path(opt["root_path"]) / "tb_logger" / opt["name"]
             self.board = _tensorboard(self.events, start)
         if sys.stderr.isatty():
             self.bar = ProgressBar(opt["name"], self.total, start)
 
     def tick(self) -> None:
-        """Count an iteration on the progress bar. No value is read, so that no device is waited for."""
+        """Count an iteration on the progress bar. It reads no value, so it does not wait for the device."""
         if self.bar is not None:
             self.bar.tick()
 
     def training(
         self, epoch: int, iteration: int, rates: list[float], seconds: Mapping[str, float], log: Mapping[str, Any]
     ) -> None:
-        """Record an iteration's learning rates, times per iteration and values, and warn where they are bad."""
+        """Record an iteration's learning rates, times per iteration and values, and warn about bad ones."""
         if not self.writes:
             return
         values = {key: value if isinstance(value, int | float) else float(value) for key, value in log.items()}
@@ -148,8 +148,8 @@ class RunLog:
             f"[eta: {datetime.timedelta(seconds=int(left))}, "
             f"time (data): {seconds['time']:.3f} ({seconds['data_time']:.3f})] "
         )
-        self.logger.info(message + " ".join(f"{key}: {value:.4e}" for key, value in for_the_line(values).items()))
-        for warning in self.health.look(iteration, values):
+        self.logger.info(message + " ".join(f"{key}: {value:.4e}" for key, value in line_values(values).items()))
+        for warning in self.health.check(iteration, values):
             self.logger.warning(f"iter {iteration:,d}: {warning}")
         speed = {"images_per_s": self.images / seconds["time"]} if seconds["time"] > 0 else {}
         self._line({"iter": iteration, "epoch": epoch, "lr": rates[0], **seconds, **speed, **values})
@@ -181,7 +181,7 @@ class RunLog:
         self._points({f"metrics/{dataset}/{metric}": value for metric, value in values.items()}, iteration)
 
     def close(self) -> None:
-        """Write out what is buffered, and tell W&B of the error that is on its way up, if one is."""
+        """Write what is buffered, and report the error being raised, if any, to W&B."""
         error = sys.exc_info()[1]
         if self.bar is not None:
             self.bar.close()
@@ -207,10 +207,10 @@ class RunLog:
                 self.board.add_scalar(name, value, iteration)
 
 
-def for_the_line(values: Mapping[str, float]) -> dict[str, float]:
-    """What the log line shows: losses, D's accuracy or else its mean logits, and what a model of others logs.
+def line_values(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the values of the log line: losses, D's accuracy or else its mean logits, and unknown keys.
 
-    >>> list(for_the_line({"l_g_pix": 1, "grad_g_pix": 1, "out_d_real": 1, "d_accuracy": 1, "skipped_steps": 1}))
+    >>> list(line_values({"l_g_pix": 1, "grad_g_pix": 1, "out_d_real": 1, "d_accuracy": 1, "skipped_steps": 1}))
     ['l_g_pix', 'd_accuracy', 'skipped_steps']
     """
     hidden = (*DIAGNOSTICS, "out_d_") if "d_accuracy" in values else DIAGNOSTICS
@@ -218,14 +218,14 @@ def for_the_line(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def images_per_iteration(opt: Mapping[str, Any]) -> int:
-    """How many images all processes together take in an iteration."""
+    """Return the number of images of an iteration over all processes."""
     options = opt["datasets"].get("train") or {}
     devices = opt["world_size"] if opt.get("dist") else max(1, int(opt.get("num_gpu") or 0))
     return int(options.get("batch_size_per_gpu", 1)) * int(devices)
 
 
 def _tensorboard(events: Path, start: int) -> Any:
-    """A writer of events, in a folder of its own if the run starts anew."""
+    """Return a writer of events; the folder of an earlier run is archived if this one does not resume it."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The training loop: everything but the step, which is the model's."""
+"""Run the training loop: everything but the step, which the model does."""
 
 import logging
 import time
@@ -34,12 +34,12 @@ def train(opt: dict[str, Any]) -> None:
         opt: resolved options.
 
     Raises:
-        UserError: for what the user can mend: options, data, checkpoints, a busy run folder, a full disk.
-        TrainingStopped: if the run has ended itself; the state of the last iteration is saved.
+        UserError: for what the user can correct: options, data, checkpoints, a run folder in use, a full disk.
+        TrainingStopped: if the run has stopped itself; the state of the last iteration is saved.
         Preempted: if a signal has asked the run to stop; its state is saved.
     """
     with distributed.joined(opt["launcher"], use_gpus=opt["num_gpu"] > 0) as (opt["rank"], opt["world_size"]):
-        # Rank 0 alone searches, and draws the seed where none is given, so that all processes have the same.
+        # Only rank 0 searches, and draws a seed if none is given, so that all processes have the same.
         first, found = opt["rank"] == 0, list[tuple[int, str]]()
 
         def report(level: int, line: str) -> None:  # there is no log yet
@@ -53,7 +53,7 @@ def train(opt: dict[str, Any]) -> None:
             open_run_folder(folder, keep=resumed, report=report) if first else nullcontext(),
             run_logging(folder / "train.log", opt["rank"]),
             torch_settings(opt),
-            stop_signals(tell=first) as request,
+            stop_signals(announce=first) as request,
         ):
             for level, line in found:
                 logger.log(level, line)
@@ -65,7 +65,7 @@ def train(opt: dict[str, Any]) -> None:
 
 
 class Run:
-    """A run from where it starts to its last iteration.
+    """A run, from its first or resumed iteration to its last.
 
     Args:
         opt: resolved options, with ``rank`` and ``world_size``.
@@ -97,24 +97,24 @@ class Run:
         train = recorded_speed(opt["train"], section(content, "own", "speed"), device)
         self.model = build_model({**opt, "train": train})
         self.checkpoints = Checkpoints(self.model, opt)
-        # The iteration finished last, and the place in the data of the batch that follows it.
+        # The last finished iteration, and the position in the data of the batch after it.
         self.iteration, self.place, self.epoch = 0, (0, 0), 0
         if content is not None and state is not None:
             self.iteration = restore(self.model, content, state)
             self.place = place_in_data(content, self.facts, self.data)
             self.epoch = self.place[0]
-        # The iteration whose checkpoint was written last, or could not be.
+        # The iteration whose checkpoint was last written or attempted.
         self.saved = self.iteration if is_of_run(state, opt) else 0
         results = self._recorded_results() if self.saved else None
         self.validated = self.iteration if results is not None else 0
-        if results is not None:  # a kill may have come before they were compared with the best
+        if results is not None:  # the run may have been killed before they were compared with the best
             self.checkpoints.validated(self.iteration, results)
         self.batches: Any = self.data.batches(*self.place)  # a generator, which can be closed
         self.clock = _Clock()
         self.log = RunLog(opt, self.iteration)
 
     def train(self) -> None:
-        """Go through the iterations that are left."""
+        """Train the remaining iterations."""
         self._announce()
         try:
             self._iterate()
@@ -124,7 +124,7 @@ class Run:
         logger.info(f"Trained {self.iteration:,d} iterations; the networks are in {self.opt['path']['models']}")
 
     def close(self) -> None:
-        """End the processes that load data, and write out what is buffered."""
+        """End the processes that load data, and write buffered logs."""
         try:
             self.batches.close()
         finally:
@@ -133,7 +133,7 @@ class Run:
     def _iterate(self) -> None:
         warmup = self.opt["train"].get("warmup_iter", -1)
         if self.saved and self.val_freq and self.iteration % self.val_freq == 0 and self.validated != self.iteration:
-            self._validate()  # a stop has come between the checkpoint and this
+            self._validate()  # the run stopped after the checkpoint and before this
         self.clock.restart()
         while self.iteration < self.total:
             with together():
@@ -164,7 +164,7 @@ class Run:
     def _announce(self) -> None:
         progress = f"{self.total:,d} iterations"
         if self.iteration:
-            progress = f"going on from iteration {self.iteration:,d} of {self.total:,d}"
+            progress = f"resuming from iteration {self.iteration:,d} of {self.total:,d}"
         logger.info(
             f"{self.data.size:,d} training images, batch {self.data.batch_size}, "
             f"{self.data.batches_per_epoch:,d} iterations an epoch; {progress}"
@@ -179,7 +179,7 @@ class Run:
         if self.request.signal is not None:
             done = f"after iteration {self.iteration:,d}, whose state is saved" if self.iteration else "at iteration 0"
             raise Preempted(
-                f"stopped by {self.request.signal} {done}; run the same command again with --auto_resume to go on"
+                f"stopped by {self.request.signal} {done}; run the same command again with --auto_resume to resume"
             )
 
     def _stop_between_images(self) -> None:
@@ -187,17 +187,17 @@ class Run:
             self._stop_if_asked()
 
     def _log(self) -> None:
-        with together():  # the model stops a run whose losses are no numbers
+        with together():  # the model stops a run whose losses are non-finite
             values = self.model.get_current_log()
         self.log.training(self.epoch, self.iteration, self.model.get_current_learning_rate(), self.clock.take(), values)
 
-    def _save(self, *, passing: bool = False) -> None:
-        # A process that cannot write leaves at once, and that ends the others: they wait for it.
+    def _save(self, *, temporary: bool = False) -> None:
+        # A process that cannot write exits at once, and that ends the others, which wait for it.
         logger.info(f"Saving the checkpoint of iteration {self.iteration:,d}")
         self.saved = self.iteration
         place = {"epoch": self.place[0], "batch": self.place[1]}
-        self.model.run_facts = {**self.facts, "place": place, **({"passing": True} if passing else {})}
-        self.checkpoints.save(self.epoch, self.iteration, passing=passing)
+        self.model.run_facts = {**self.facts, "place": place, **({"passing": True} if temporary else {})}
+        self.checkpoints.save(self.epoch, self.iteration, temporary=temporary)
 
     def _save_before_leaving(self) -> None:
         if self.saved == self.iteration:
@@ -215,9 +215,9 @@ class Run:
         return found
 
     def _validate(self) -> None:
-        if self.saved != self.iteration:  # whatever a validation meets, no training is lost by it
-            self._save(passing=True)
-        # A model that draws numbers in validation, too, must not train differently with another val.val_freq.
+        if self.saved != self.iteration:  # an error in validation must not lose training
+            self._save(temporary=True)
+        # A model may draw random numbers in validation; training must not depend on val.val_freq.
         with preserve_rng(self.model.device):
             results = validate(
                 self.model, self.val_loaders, self.iteration, self.opt, self.log, self._stop_between_images
@@ -229,7 +229,7 @@ class Run:
 
 
 class _Clock:
-    """Mean seconds per iteration, and the part of them spent waiting for data, since last asked."""
+    """The mean seconds per iteration, and those spent waiting for data, since the last ``take``."""
 
     def __init__(self) -> None:
         self.restart()
@@ -256,7 +256,7 @@ class _Clock:
 
 
 def _whole(opt: dict[str, Any], section: str, key: str, default: int | None = None) -> int:
-    """A positive whole number from the options; upstream's files write some of them as floats (``5e3``)."""
+    """Return a positive whole number from the options; upstream's files write some as floats (``5e3``)."""
     value = (opt.get(section) or {}).get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
         raise OptionError(f"{section}.{key}: expected a whole number of at least 1, not {value!r}")

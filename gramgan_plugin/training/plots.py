@@ -14,7 +14,7 @@ from gramgan_plugin.utils.text import printable
 
 FORMATS = (".png", ".svg", ".pdf")
 MOST_PANELS = 100
-FEW_POINTS = 30  # so few are marked: one alone would not be seen as a line
+FEW_POINTS = 30  # at most so many are marked: a single point is not visible as a line
 
 
 class Panel(NamedTuple):
@@ -25,13 +25,13 @@ class Panel(NamedTuple):
     logarithmic: bool = False
 
 
-# In this order. Validation is drawn after the losses, and a curve that fits no panel gets one of its own.
+# In this order. Validation comes after the losses; a curve that fits no panel gets its own.
 LOSSES = (Panel("G's losses", ("l_g_*",), True), Panel("D's losses", ("l_d_*",), True), Panel("losses", ("l_*",), True))
 PANELS = (
     Panel("learning rate", ("lr",)),
     Panel("gradient of each term at SR", ("grad_g_*",), True),
     Panel("gradient of all weights", ("grad_norm_*",), True),
-    Panel("share of images that D tells right", ("d_accuracy",)),
+    Panel("share of images that D classifies correctly", ("d_accuracy",)),
     Panel("D's mean logits", ("out_d_*",)),
     Panel("shares: pixels that D sees, candidates chosen", ("mask_share", "gram_*")),
     Panel("SR's contrast over GT's", ("sr_contrast",)),
@@ -55,7 +55,7 @@ def plot_losses(runs: Mapping[str, Path], out: Path) -> None:
 
     Args:
         runs: title -> the run's metrics.jsonl; a panel each.
-        out: where the picture goes.
+        out: the picture.
 
     Raises:
         UserError: if a file cannot be read or the picture cannot be written.
@@ -81,7 +81,7 @@ def plot_runs(runs: Mapping[str, Metrics], out: Path, window: int = 1) -> int:
     Raises:
         UserError: if there is nothing to draw, or the picture cannot be written.
     """
-    panels = _of_one(next(iter(runs.values()))) if len(runs) == 1 else _of_several(runs)
+    panels = _panels_of_one(next(iter(runs.values()))) if len(runs) == 1 else _panels_of_several(runs)
     if not panels:
         raise UserError(f"{' and '.join(runs)}: nothing to draw; no iteration has been logged")
     if len(panels) > MOST_PANELS:
@@ -90,7 +90,7 @@ def plot_runs(runs: Mapping[str, Metrics], out: Path, window: int = 1) -> int:
     return len(panels)
 
 
-def _of_one(metrics: Metrics) -> list[tuple[str, bool, list[Line]]]:
+def _panels_of_one(metrics: Metrics) -> list[tuple[str, bool, list[Line]]]:
     left = dict(metrics.training)
     panels: list[tuple[str, bool, list[Line]]] = []
 
@@ -109,8 +109,8 @@ def _of_one(metrics: Metrics) -> list[tuple[str, bool, list[Line]]]:
     return panels
 
 
-def _of_several(runs: Mapping[str, Metrics]) -> list[tuple[str, bool, list[Line]]]:
-    """Return a panel for each curve that any run has, in the order of ``_of_one``."""
+def _panels_of_several(runs: Mapping[str, Metrics]) -> list[tuple[str, bool, list[Line]]]:
+    """Return a panel for each curve that any run has, in the order of ``_panels_of_one``."""
     curves = {label: metrics.by_name() for label, metrics in runs.items()}
     names = dict.fromkeys(name for own in curves.values() for name in own)
     validated = {f"{dataset} {metric}" for metrics in runs.values() for dataset, metric in metrics.validation}
@@ -127,7 +127,7 @@ def _of_several(runs: Mapping[str, Metrics]) -> list[tuple[str, bool, list[Line]
         (
             name,
             place(name)[1],
-            # A run without the curve keeps its colour free.
+            # A run without the curve is drawn empty, so that each run's colour stays the same.
             [Line(label, own.get(name, []), name not in validated and name != "lr") for label, own in curves.items()],
         )
         for name in sorted(names, key=lambda name: place(name)[0])
@@ -135,7 +135,7 @@ def _of_several(runs: Mapping[str, Metrics]) -> list[tuple[str, bool, list[Line]
 
 
 def _draw(panels: list[tuple[str, bool, list[Line]]], out: Path, columns: int, window: int) -> None:
-    # The object interface: no window system is asked for, and no global state is left.
+    # The object interface needs no window system and leaves no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -149,7 +149,7 @@ def _draw(panels: list[tuple[str, bool, list[Line]]], out: Path, columns: int, w
         for number, line in enumerate(lines):
             _draw_line(axes, line, f"C{number % 10}", window if line.smooth else 1)
         values = [value for line in lines for _, value in line.curve if value == value]
-        axes.set(title=_words(title), xlabel="iteration")
+        axes.set(title=_escaped(title), xlabel="iteration")
         axes.set_yscale("log" if logarithmic and values and min(values) > 0 else "linear")
         axes.grid(alpha=0.3)
         if any(line.curve for line in lines):
@@ -161,7 +161,7 @@ def _draw(panels: list[tuple[str, bool, list[Line]]], out: Path, columns: int, w
 
 def _draw_line(axes: Any, line: Line, colour: str, window: int) -> None:
     # matplotlib leaves labels that are empty or begin with an underscore out of the legend.
-    label = _words(f" {line.label}" if line.label[:1] in ("", "_") else line.label)
+    label = _escaped(f" {line.label}" if line.label[:1] in ("", "_") else line.label)
     marker = "." if len(line.curve) <= FEW_POINTS else None
     if window > 1:
         axes.plot(*zip(*line.curve, strict=True), color=colour, linewidth=0.8, alpha=0.25)
@@ -170,6 +170,6 @@ def _draw_line(axes: Any, line: Line, colour: str, window: int) -> None:
     axes.plot(*zip(*line.curve, strict=True), color=colour, label=label, linewidth=1.2, marker=marker, markersize=4)
 
 
-def _words(text: str) -> str:
-    """Return text from files so that it is drawn as it stands: on one line, with no dollar read as mathematics."""
+def _escaped(text: str) -> str:
+    """Escape text from files: one line, and no dollar read as mathematics."""
     return printable(text).replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""The facts that a checkpoint records of its run, and the place in the data from which a run is resumed."""
+"""Collect the facts that a checkpoint records of its run, and find the position in the data for a resumed run."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -55,8 +55,8 @@ def recorded_seed(content: Mapping[str, Any]) -> int | None:
 def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: TrainingData) -> tuple[int, int]:
     """Return the place in the data from which a run is resumed, and warn about each thing that has changed.
 
-    With the same data, batch and seed it is the recorded place, and the run becomes what it would have been without
-    a stop. Otherwise it is the start of the first epoch that had not begun. For a state that records no place
+    With the same data, batch and seed it is the recorded place, and the run ends as it would have without a stop.
+    Otherwise it is the start of the first epoch that had not begun. For a state that records no place
     (upstream's) it is computed from the iteration.
 
     Args:
@@ -76,7 +76,7 @@ def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: Tr
     if differences:
         epoch, batch = epoch + (batch > 0), 0
         for difference in differences:
-            logger.warning(f"{difference}; training goes on at the start of epoch {epoch}")
+            logger.warning(f"{difference}; training resumes at the start of epoch {epoch}")
         return epoch, batch
     if batch > data.batches_per_epoch:
         return data.place(int(content["iter"]))
@@ -87,8 +87,8 @@ def place_in_data(content: Mapping[str, Any], facts: Mapping[str, Any], data: Tr
         inexact.append(f"torch {facts['torch']} instead of {before.get('torch')}")
     if inexact:
         logger.info(
-            f"{' and '.join(inexact)}: the order of the data stays, but sums may be rounded otherwise, so the run is "
-            "not bit for bit what it would have been"
+            f"{' and '.join(inexact)}: the order of the data stays, but sums may be rounded differently, so the "
+            "results are not the same bit for bit"
         )
     return epoch, batch
 

@@ -1,4 +1,4 @@
-"""Seeding, and torch's global settings for the length of a run, so that one seed gives one run."""
+"""Seed the random generators and set torch's global settings during a run, so that one seed gives one run."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ import torch
 
 logger = logging.getLogger("basicsr")
 
-# cuBLAS is deterministic only with a workspace of fixed size, which it reads from here when it starts.
+# cuBLAS is deterministic only with a workspace of fixed size, which it reads from this variable when it starts.
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 CUBLAS_DETERMINISTIC = ":4096:8"
 
@@ -26,7 +26,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def torch_settings(opt: dict[str, Any]) -> Iterator[None]:
-    """Set torch's switches as the options say, for the length of a block, and state them in the log.
+    """Apply torch's settings from the options inside a block, and log them.
 
     ``deterministic: true`` makes torch refuse operations that can differ between two runs, and cuDNN choose its
     algorithms without timing them; otherwise cuDNN times them and takes the fastest. ``train.tf32`` (on unless the

@@ -1,4 +1,4 @@
-"""``experiments/NAME/``: made, archived, locked, and what is recorded in it."""
+"""Create, archive and lock ``experiments/NAME/``, and record in it what a repeat of the run needs."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ logger = logging.getLogger("basicsr")
 
 HOLDER = ".lock.json"
 PACKAGES = ("gramgan-plugin", "basicsr", "torch", "torchvision", "numpy", "opencv-python", "lmdb", "faiss-cpu")
-# What libraries read from the environment and a result, or its speed, may depend on.
+# Environment variables that a result or its speed may depend on.
 VARIABLES = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
@@ -48,7 +48,7 @@ def open_run_folder(folder: Path, *, keep: bool, report: Callable[[int, str], ob
         folder: ``experiments/NAME`` or ``results/NAME``.
         keep: use a folder that exists (resume). Otherwise it is renamed to ``NAME_archived_TIME``, as upstream does,
             and a new one is made.
-        report: called with a level of ``logging`` and a line where the folder is renamed.
+        report: called with a level of ``logging`` and a line if the folder is renamed.
 
     Yields:
         The folder, with its lock held.
@@ -90,7 +90,7 @@ def record_run(folder: Path, opt: dict[str, Any], iteration: int = 0) -> None:
 
 
 def record_data(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write what the run trains on, its fingerprint with it, as ``data.json``.
+    """Write the facts of the training data, with its fingerprint, as ``data.json``.
 
     Args:
         folder: the run's.
@@ -124,10 +124,10 @@ def recorded_results(run: Path, iteration: int, datasets: Iterable[str]) -> dict
 
 
 def environment(opt: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result may depend on besides the options and the data.
+    """Return what a result may depend on besides the options and the data.
 
-    The command line as it was given, the seed, processes, devices and threads, versions, and the commit and dirty
-    flag of the working directory if it is a git checkout (no remotes).
+    That is the command line as given, the seed, processes, devices and threads, versions, and the commit and dirty flag
+    of the working directory if it is a git checkout (no remotes).
     """
     packages: dict[str, str | None] = {}
     for name in PACKAGES:
@@ -150,14 +150,14 @@ def environment(opt: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _command(argv: list[str]) -> list[str]:
-    """The command line as it was typed, but for where on this machine the program lies."""
+    """Return the command line as it was typed, without the path of the program."""
     program = Path(argv[0]) if argv else Path()
     called = ["python", "-m", program.parent.name] if program.name == "__main__.py" else [program.name]
     return [*called, *argv[1:]]
 
 
 def _devices(opt: Mapping[str, Any]) -> dict[str, Any]:
-    """The devices that this process sees and uses, and what torch computes with on them."""
+    """Return the devices that this process uses, and the versions of what computes on them."""
     on_gpu = torch.cuda.is_available() and int(opt.get("num_gpu") or 0) > 0
     count = torch.cuda.device_count() if opt.get("dist") else int(opt.get("num_gpu") or 0)
     return {

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: remembered, so that it can save first; a second Ctrl-C ends it at once."""
+"""Record signals that ask a run to stop, so that it can save first; a second Ctrl-C ends it at once."""
 
 import os
 import signal
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-# SIGUSR1 and SIGUSR2 are what schedulers are told to send before the time is up (Slurm: --signal=USR1@120).
+# Schedulers can send SIGUSR1 or SIGUSR2 before the time limit (Slurm: --signal=USR1@120).
 STOPPING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 class StopRequest:
-    """What has been asked of a run.
+    """The request to stop a run.
 
     Attributes:
-        signal: name of the first signal that came, None as long as none has.
+        signal: name of the first signal received; None before any.
     """
 
     def __init__(self) -> None:
@@ -25,21 +25,21 @@ class StopRequest:
 
 
 @contextmanager
-def stop_signals(*, tell: bool = True) -> Iterator[StopRequest]:
-    """Remember SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 for the length of a block, instead of dying of them.
+def stop_signals(*, announce: bool = True) -> Iterator[StopRequest]:
+    """Record SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 inside a block, instead of ending the process.
 
-    A signal that is ignored (SIGHUP under ``nohup``) stays so. From the first signal on, SIGINT ends the process at
-    once, even in the midst of a long operation outside Python. Outside the main thread, where Python has no signals,
-    nothing is caught.
+    A signal that is ignored (SIGHUP under ``nohup``) stays ignored. After the first signal, SIGINT ends the process at
+    once, even during a long operation outside Python. Outside the main thread, where Python has no signals, nothing is
+    recorded.
 
     Args:
-        tell: say on stderr what the first signal will do.
+        announce: print on stderr what the first signal will do.
 
     Yields:
-        The request, to be looked at where the run can stop.
+        The request, to be checked where the run can stop.
 
     Example:
-        >>> with stop_signals(tell=False) as request:
+        >>> with stop_signals(announce=False) as request:
         ...     signal.raise_signal(signal.SIGTERM)
         ...     request.signal
         'SIGTERM'
@@ -48,27 +48,26 @@ def stop_signals(*, tell: bool = True) -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    catcher = _Catcher(request, tell)
+    handlers = _Handlers(request, announce)
     try:
         yield request
     finally:
-        catcher.close()
+        handlers.close()
 
 
-class _Catcher:
-    """Handlers for the main thread, and a thread that hears of signals while the main one is in C++ code.
+class _Handlers:
+    """Handlers for the main thread, and a thread that receives signals while the main one is in C++ code.
 
-    Python runs a handler between two bytecodes of the main thread; a backward pass or a collective operation whose
-    peer has gone can keep it from that for long. The system's own handler also writes the signal's number to a
-    socket, which the thread reads. Only the thread prints: a handler must not take a lock that it may have
-    interrupted the holder of.
+    Python runs a handler between two bytecodes of the main thread. A backward pass, or a collective operation whose
+    peer has died, can delay that for long. The system's own handler also writes the signal's number to a socket, which
+    the thread reads. Only the thread prints: a handler that takes a lock may have interrupted its holder.
     """
 
-    def __init__(self, request: StopRequest, tell: bool) -> None:
-        self.request, self.tell = request, tell
+    def __init__(self, request: StopRequest, announce: bool) -> None:
+        self.request, self.announce = request, announce
         self.process = os.getpid()
         known = [signal.Signals[name] for name in STOPPING if hasattr(signal, name)]
-        # None is a handler that was not set from Python and could not be put back.
+        # None is a handler that was not set from Python and cannot be restored.
         self.before = {
             number: handler
             for number in known
@@ -77,19 +76,19 @@ class _Catcher:
         self.reader, self.writer = socket.socketpair()
         self.writer.setblocking(False)
         self.fd_before = signal.set_wakeup_fd(self.writer.fileno(), warn_on_full_buffer=False)
-        _forks.add(self.writer.fileno())
+        _sockets.add(self.writer.fileno())
         self.listener = threading.Thread(target=self._listen, name="signals", daemon=True)
         self.listener.start()
         for number in self.before:
             signal.signal(number, self._handle)
 
     def close(self) -> None:
-        """Put everything back."""
+        """Restore the previous handlers, and end the thread."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self.fd_before)
-        _forks.discard(self.writer.fileno())
-        # Not by closing: a data worker may still hold its copy of the socket.
+        _sockets.discard(self.writer.fileno())
+        # Closing would not end the thread: a data worker may still hold its copy of the socket.
         self.writer.send(b"\0")
         self.listener.join()
         self.reader.close()
@@ -103,38 +102,38 @@ class _Catcher:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def _listen(self) -> None:
-        told = False
+        announced = False
         while number := self.reader.recv(1)[0]:
             if number not in self.before:
                 continue
-            if told and number == signal.SIGINT:
-                # It came before the main thread could put SIGINT back. Files are renamed into place once they are
-                # whole, so nothing is lost but what has not been saved.
+            if announced and number == signal.SIGINT:
+                # It came before the main thread could restore SIGINT. Files are renamed into place once they are
+                # whole, so only unsaved work is lost.
                 os._exit(128 + number)
-            if not told:
-                told = True
-                self._say(signal.Signals(number).name)
+            if not announced:
+                announced = True
+                self._announce(signal.Signals(number).name)
 
-    def _say(self, name: str) -> None:
-        if not self.tell:
+    def _announce(self, name: str) -> None:
+        if not self.announce:
             return
         line = f"{name}: the run will save and stop after the current iteration; "
         line += "a second Ctrl-C ends it at once" if name == "SIGINT" else "Ctrl-C ends it at once"
         start = "\n" if sys.stderr is not None and sys.stderr.isatty() else ""  # below the progress bar
-        with suppress(OSError):  # the terminal may be what has gone
+        with suppress(OSError):  # the terminal may be closed
             os.write(2, f"{start}basicsr: {line}\n".encode())
 
 
-# The sockets that signals are written to: a forked worker must not tell the run of its own signals through them.
-_forks: set[int] = set()
+# The sockets that signals are written to: a forked worker must not write its own signals to them.
+_sockets: set[int] = set()
 
 
-def _leave_the_socket() -> None:
-    if _forks:
-        _forks.clear()
+def _detach_sockets() -> None:
+    if _sockets:
+        _sockets.clear()
         with suppress(ValueError):
             signal.set_wakeup_fd(-1)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_the_socket)
+    os.register_at_fork(after_in_child=_detach_sockets)

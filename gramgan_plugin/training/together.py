@@ -1,4 +1,4 @@
-"""Ending a run on all its processes at once, whichever of them has the reason."""
+"""End a run on all its processes at the same iteration, whichever of them has the reason."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,21 +6,21 @@ from contextlib import contextmanager
 from gramgan_plugin.errors import Preempted, TrainingStopped, UserError
 from gramgan_plugin.training import distributed
 
-# The graver reason counts: what is saved after a signal must not be saved after a failure.
-_GRAVITY: tuple[type[UserError], ...] = (Preempted, TrainingStopped, UserError)
+# From mild to severe. The most severe counts: what is saved after a signal must not be saved after a failure.
+_SEVERITY: tuple[type[UserError], ...] = (Preempted, TrainingStopped, UserError)
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Agree, once the block is done, whether one of the processes has met a reason to end the run.
+    """Agree at the end of a block whether one of the processes has a reason to end the run.
 
-    A ``UserError`` or ``OSError`` of the block is held back until all processes are here; then each of them raises:
-    its own error if it is as grave as the gravest, else one of that kind. So all of them stop at the same iteration,
-    and none waits for another that has gone. Every process has to come here; the block itself must not talk to the
-    others after a point where it may fail on one of them alone.
+    A ``UserError`` or ``OSError`` of the block is kept until all processes are here. Then each process raises its own
+    error if that is as severe as the worst, else one of the worst kind. So all stop at the same iteration, and none
+    waits for one that has ended. Every process must enter the block. After a point where the block may fail on one
+    process alone, it must not communicate with the others.
 
     Raises:
-        UserError: of the kind of the gravest: any, ``TrainingStopped``, ``Preempted``.
+        UserError: of the worst kind: ``Preempted``, ``TrainingStopped`` or any other.
     """
     own: UserError | OSError | None = None
     try:
@@ -29,15 +29,15 @@ def together() -> Iterator[None]:
         raise
     except (UserError, OSError) as error:
         own = error
-    mine = 0 if own is None else _gravity(own)
-    gravest = distributed.agree(mine)
-    if own is not None and mine == gravest:
+    mine = 0 if own is None else _severity(own)
+    worst = distributed.agree(mine)
+    if own is not None and mine == worst:
         raise own
-    if gravest:
-        raise _GRAVITY[gravest - 1]("another process of this run ends it; its own message says why")
+    if worst:
+        raise _SEVERITY[worst - 1]("another process of this run ends it; its own message says why")
 
 
-def _gravity(error: Exception) -> int:
-    """1 for a signal, 2 for a run that ends itself, 3 for what has gone wrong."""
-    kinds = [kind for kind in _GRAVITY[:-1] if isinstance(error, kind)]
-    return _GRAVITY.index(kinds[0]) + 1 if kinds else len(_GRAVITY)
+def _severity(error: Exception) -> int:
+    """Return 1 for a signal, 2 for a run that stops itself, 3 for any other error."""
+    kinds = [kind for kind in _SEVERITY[:-1] if isinstance(error, kind)]
+    return _SEVERITY.index(kinds[0]) + 1 if kinds else len(_SEVERITY)

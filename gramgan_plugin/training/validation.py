@@ -1,4 +1,4 @@
-"""Validation during training: metrics and pictures of the validation sets, shared out over the processes."""
+"""Validate during training: metrics and pictures of the validation sets, divided among the processes."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -31,19 +31,19 @@ def validate(
 ) -> dict[str, dict[str, float]]:
     """Measure the model on each validation set, and write pictures; every process of the run must call it.
 
-    Process r of R measures the images r, r + R, ... of a set; process 0 alone writes. The results are those that one
-    process gives. A model class with a validation of its own (video models have one) is left to do it its own way.
+    Process r of R measures the images r, r + R, ... of a set; process 0 alone writes. The results are those of a
+    single process. A model class with its own validation (video models have one) runs that instead.
 
     Pictures, under ``visualization/``: with ``val.save_img`` each SR image as ``IMAGE/IMAGE_ITERATION.png``, as
-    upstream; of the first ``val.compare`` images of a set ``over_time/SET/IMAGE.png``, where the most detailed crop
-    of GT is shown beside bicubic and SR at this and earlier validations.
+    upstream; for the first ``val.compare`` images of a set ``over_time/SET/IMAGE.png``, with the most detailed crop
+    of GT beside bicubic and SR at this and earlier validations.
 
     Args:
         model: any BasicSR model.
         loaders: one for each set.
         iteration: for the pictures' names and the log.
         opt: resolved options.
-        log: where the means go.
+        log: records the means.
         between: called before each image; what it raises ends the validation.
 
     Returns:
@@ -59,7 +59,7 @@ def validate(
         dataset: str = loader.dataset.opt["name"]  # type: ignore[attr-defined]
         if own:
             model.validation(loader, iteration, log.board, bool(opt["val"].get("save_img", False)))
-            results[dataset] = distributed.gather(_means_of_its_own(model, opt))[0]
+            results[dataset] = distributed.gather(_own_means(model, opt))[0]
             continue
         result = _validate_set(model, loader, iteration, opt, between)
         results[dataset] = result.means()
@@ -76,7 +76,7 @@ def _validate_set(
     pictures = _Pictures(opt, dataset, iteration)
     size = len(loader.dataset)  # type: ignore[arg-type]
     mine: list[Measured] = []
-    # In rounds of one image a process, so that process 0 holds no more than one picture of each.
+    # In rounds of one image per process, so that process 0 holds at most one picture of each.
     images = set_images(loader, range(opt["rank"], size, world))
     for first in range(0, size, world):
         between()
@@ -88,7 +88,7 @@ def _validate_set(
             )
             picture = pictures.take(first + opt["rank"], one)
             mine.append(replace(one, lq=None, image=None, truth=None))
-        if pictures.any_from(first):
+        if pictures.any_after(first):
             pictures.write(distributed.gather_on_first(picture))
     result = SetResult(opt["name"], dataset)
     for share in distributed.gather(mine):
@@ -99,7 +99,7 @@ def _validate_set(
 
 @dataclass(frozen=True)
 class _Picture:
-    """What is to be written of one image."""
+    """What to write for one image."""
 
     name: str
     png: bytes | None
@@ -118,12 +118,12 @@ class _Pictures:
         self.dataset = dataset
         self.iteration = iteration
 
-    def any_from(self, place: int) -> bool:
-        """Whether the image at a place of the set, or a later one, has a picture."""
+    def any_after(self, place: int) -> bool:
+        """Return whether the image at a position of the set, or a later one, has a picture."""
         return self.save or place < self.compared
 
     def take(self, place: int, measured: Measured) -> _Picture:
-        """The pictures of the image at a place of the set."""
+        """Return the pictures of the image at a position of the set."""
         if measured.image is None:
             return _Picture(measured.name, None, None)
         return _Picture(
@@ -133,7 +133,7 @@ class _Pictures:
         )
 
     def write(self, pictures: list[_Picture | None]) -> None:
-        """Write those of a round."""
+        """Write the pictures of a round."""
         for picture in pictures:
             if picture is not None and picture.png is not None:
                 replace_file(self._path(picture.name), picture.png)
@@ -144,8 +144,8 @@ class _Pictures:
         return self.folder / self.dataset / name / f"{name}_{self.iteration}.png"
 
 
-def _means_of_its_own(model: Any, opt: Mapping[str, Any]) -> dict[str, float]:
-    """The means that a model's own validation has left behind; {} where it keeps them in a way unknown here."""
+def _own_means(model: Any, opt: Mapping[str, Any]) -> dict[str, float]:
+    """Return the means of a model's own validation; {} if they are stored in an unknown form."""
     results, metrics = getattr(model, "metric_results", None), list(opt["val"].get("metrics") or {})
     if not isinstance(results, dict) or not results:
         return {}

@@ -1,4 +1,4 @@
-"""Weights & Biases, for runs whose ``logger.wandb.project`` asks for it. The package is imported only then."""
+"""Log to Weights & Biases if ``logger.wandb.project`` is set. The package is imported only then."""
 
 import importlib
 import importlib.util
@@ -21,13 +21,13 @@ LOCAL_PATH = re.compile(r"(/|~|[A-Za-z]:[\\/]).*", re.DOTALL)
 
 
 def project_of(opt: Mapping[str, Any]) -> str | None:
-    """The project that a run is sent to, or None. As upstream, debug runs are not sent."""
+    """Return the project that a run is sent to, or None. As in upstream, debug runs are not sent."""
     project = ((opt.get("logger") or {}).get("wandb") or {}).get("project")
     return project if project and not str(opt.get("name")).startswith("debug") else None
 
 
 def is_installed() -> bool:
-    """Whether the package is there; a folder ``wandb/`` of earlier runs in the working directory is not it."""
+    """Return whether the package is installed; a folder ``wandb/`` in the working directory does not count."""
     try:
         spec = importlib.util.find_spec("wandb")
     except (ImportError, ValueError):
@@ -38,8 +38,8 @@ def is_installed() -> bool:
 class WandbRun:
     """A run on Weights & Biases: resolved options as its config, the run's name, a point for each logged iteration.
 
-    Its id is kept in the run's folder, so that a run that goes on goes on there, too. What W&B stores on this machine
-    lies in the run's folder. Local paths, git remotes, code and the console's text are not sent.
+    Its id is kept in the run's folder, so that a resumed run is resumed there, too. W&B's local files are in the run's
+    folder as well. Local paths, git remotes, code and the console's text are not sent.
 
     Args:
         opt: resolved options, with ``logger.wandb.project`` and perhaps ``resume_id``.
@@ -53,7 +53,7 @@ class WandbRun:
             raise OptionError(f"logger.wandb.project: {NOT_INSTALLED}")
         wandb = importlib.import_module("wandb")
         options, folder = opt["logger"]["wandb"], Path(opt["path"]["experiments_root"])
-        own_id = options.get("resume_id") or _kept_id(folder / ID_FILE) or secrets.token_hex(4)
+        own_id = options.get("resume_id") or _saved_id(folder / ID_FILE) or secrets.token_hex(4)
         try:
             self.run: Any = wandb.init(
                 project=options["project"],
@@ -64,18 +64,18 @@ class WandbRun:
                 config=shareable(opt),
                 settings=wandb.Settings(disable_git=True, disable_code=True, console="off"),
             )
-        except Exception as error:  # its own classes, those of its network libraries, of its settings
+        except Exception as error:  # of wandb, its network libraries or its settings
             raise OptionError(
                 f"logger.wandb.project: Weights & Biases says: {first_line(error)}; log in with `wandb login`, or set "
                 "WANDB_MODE=offline and send the run later with `wandb sync`"
             ) from error
         save_json({"id": own_id, "project": options["project"]}, folder / ID_FILE)
-        # Its own count of steps cannot go back, as a run does that goes on from its last checkpoint.
+        # W&B's own step counter cannot decrease, as the iteration of a resumed run does.
         self.run.define_metric("iter")
         self.run.define_metric("*", step_metric="iter")
 
     def log(self, iteration: int, values: Mapping[str, float]) -> None:
-        """Send an iteration's values; if that fails, the run goes on without W&B."""
+        """Send an iteration's values; if that fails, the run continues without W&B."""
         if self.run is None:
             return
         try:
@@ -85,7 +85,7 @@ class WandbRun:
             logger.warning(f"Weights & Biases is given up for the rest of this run: {type(error).__name__}: {error}")
 
     def close(self, error: BaseException | None = None) -> None:
-        """Send what is left and end the run there: as done, as failed by ``error``, or as one that will go on."""
+        """Send the rest, and mark the run on W&B as finished, failed by ``error``, or preempted."""
         if self.run is None:
             return
         try:
@@ -97,7 +97,7 @@ class WandbRun:
 
 
 def shareable(value: Any) -> Any:
-    """Options in plain types and without local paths, of which the last name is left.
+    """Return options in plain types and with only the last name of each local path.
 
     >>> shareable({"dataroot_gt": "/home/me/sets/GT.lmdb", "betas": (0.9, 0.99), "type": "Adam"})
     {'dataroot_gt': 'GT.lmdb', 'betas': [0.9, 0.99], 'type': 'Adam'}
@@ -111,8 +111,8 @@ def shareable(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _kept_id(file: Path) -> str | None:
-    """The id under which the run was begun; None if it never was, or the file is damaged."""
+def _saved_id(file: Path) -> str | None:
+    """Return the id under which the run was started; None if there is none, or the file is damaged."""
     try:
         kept = parse_json(file.read_text(encoding="utf-8"))["id"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -112,7 +112,7 @@ class TestWhichState:
         (run / "models/net_d_3.pth").write_bytes(b"")
         _train(tiny_options, auto_resume=True)
         (warning,) = _warnings(run)
-        assert "3.state is passed over: models/net_d_3.pth is not as it was written" in warning
+        assert "3.state is skipped: models/net_d_3.pth is not as it was written" in warning
         assert _epochs(run)[3:] == [(3, 0), (4, 0), (5, 1)]
 
     def test_a_finished_run(self, run, tiny_options):
@@ -179,7 +179,7 @@ class TestWithoutAList:
         (run / "training_states/3.json").unlink()
         (run / name).write_bytes((run / name).read_bytes()[:1000])
         _train(tiny_options, auto_resume=True)
-        assert "3.state is passed over: " in _warnings(run)[0]
+        assert "3.state is skipped: " in _warnings(run)[0]
         assert [iteration for iteration, _ in _epochs(run)] == [1, 2, 3, 3, 4, 5]
 
 

@@ -117,7 +117,7 @@ class TestKeepLast:
     def test_later_iterations_neither_count_nor_go(self, build, run):
         checkpoints = build(keep_last=1)
         checkpoints.save(0, 8)
-        checkpoints = build(keep_last=1)  # goes on from an older state
+        checkpoints = build(keep_last=1)  # resumed from an older state
         checkpoints.save(0, 4)
         checkpoints.save(0, 6)
         assert _files(run) == _of(6, 8)
@@ -215,7 +215,7 @@ class TestKeepBest:
         for iteration, values in enumerate(((20.0, 22.0), (19.0, 22.5), (19.0, 23.5), (21.25, 21.25)), start=1):
             results = {name: {"psnr": value, "ssim": 0.5} for name, value in zip("ab", values, strict=True)}
             checkpoints.validated(iteration, results)
-        assert checkpoints.model.calls == [(-1, "best")] * 2, "an equal value is no better one"
+        assert checkpoints.model.calls == [(-1, "best")] * 2, "an equal value is not better"
         assert self._best(run) == {"iter": 3, "metric": "psnr", "value": 21.25, "sets": {"a": 19.0, "b": 23.5}}
         assert (run / "models/net_g_best.pth").read_text() == "net_g_best.pth 2"
 

@@ -49,7 +49,7 @@ class TestFind:
             (BOTH, "params-ema", "it has params, params_ema"),
             (BOTH, "epoch", "it has params, params_ema"),
             (BOTH, "optimizer", "it has params, params_ema"),
-            (STATE, "params", "its weights stand under no key: leave that option out, or set it to ~"),
+            (STATE, "params", "its weights are under no key: leave that option out, or set it to ~"),
             ({"a\nb\x1b[2J": STATE}, "params", "it has a\\nb\\x1b[2J"),
             ({f"key{n}": STATE for n in range(20)}, "params", "key6, key7 and 12 more"),
         ],
@@ -65,7 +65,7 @@ class TestFind:
             find_state_dict({"net_g": STATE, "net_d": STATE}, "f.pth", "params")
 
     def test_a_name_twice(self):
-        with pytest.raises(UserError, match=r"f\.pth: 0\.bias stands there twice"):
+        with pytest.raises(UserError, match=r"f\.pth: 0\.bias is there twice"):
             find_state_dict(STATE | {"module.0.bias": torch.ones(2)}, "f.pth", "params")
 
 

@@ -128,7 +128,7 @@ class TestUpstreamsOptionsUnderOurLoop:
         # Resume, which fails on a CPU in upstream's own loop.
         done = _run([*command, *small[:-3], "train:total_iter=4", *small[-2:], "--auto_resume"], workdir)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert "going on from iteration 3 of 4" in done.stderr
+        assert "resuming from iteration 3 of 4" in done.stderr
         assert (run / "training_states/4.json").is_file()
 
 

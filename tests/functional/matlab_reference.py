@@ -1,4 +1,4 @@
-"""MATLAB's ``imresize(image, 1 / scale, 'bicubic')`` of a uint8 image, in numpy, as its documentation tells it."""
+"""MATLAB's ``imresize(image, 1 / scale, 'bicubic')`` of a uint8 image, in numpy, as its documentation describes it."""
 
 import numpy as np
 

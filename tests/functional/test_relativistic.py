@@ -78,17 +78,17 @@ class TestMeans:
         torch.testing.assert_close(got, expected)
         torch.testing.assert_close(*(torch.autograd.grad(sum(pair), (real, fake)) for pair in (got, expected)))
 
-    def test_they_are_told_what_is_constant(self):
+    def test_which_means_are_constant(self):
         seen = []
 
-        def look(real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def means(real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             seen.append((real.requires_grad, fake.requires_grad))
             return real.mean(), fake.mean()
 
         real, fake = logits(0).requires_grad_(), logits(1).requires_grad_()
-        relativistic_generator_loss(real, fake, look)
-        relativistic_discriminator_loss(real, fake, True, look)
-        relativistic_discriminator_loss(real, fake, False, look)
+        relativistic_generator_loss(real, fake, means)
+        relativistic_discriminator_loss(real, fake, True, means)
+        relativistic_discriminator_loss(real, fake, False, means)
         assert seen == [(False, True), (False, False), (True, True)]
 
 

@@ -91,7 +91,7 @@ class TestFeatures:
 
     def test_described_a_sample_at_a_time(self, weights, monkeypatch):
         """What is held of the candidates' Gram vectors is bounded, whatever the batch."""
-        monkeypatch.setattr(texture, "DESCRIBED", 2000)
+        monkeypatch.setattr(texture, "MOST_NUMBERS", 2000)
         loss = opened(features={"layer": "conv1_1", "vgg_weights": str(weights)})
         sr, gt = images(n=3)
         seen = []

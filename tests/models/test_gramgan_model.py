@@ -201,7 +201,7 @@ class TestGramGANModel:
         model, data = build_model(opt), TrainingData(opt).batches(0, 0)
         own = model.adversarial.discriminator
         monkeypatch.setattr(
-            model.adversarial, "discriminator", lambda *looks: [half * float("nan") for half in own(*looks)]
+            model.adversarial, "discriminator", lambda *logits: [half * float("nan") for half in own(*logits)]
         )
         model.feed_data(next(data)[-1])
         model.optimize_parameters(1)

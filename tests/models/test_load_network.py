@@ -72,7 +72,7 @@ class TestParamKey:
         torch.save({"params_ema": _net(2).state_dict()}, "ema.pth")
         with caplog.at_level(logging.WARNING, logger="basicsr"):
             assert _same(_load_as_upstream_does({"pretrain_network_g": "ema.pth"}), _net(2))
-        assert [record.message for record in caplog.records] == ["ema.pth has no params; params_ema is taken instead"]
+        assert [record.message for record in caplog.records] == ["ema.pth has no params; params_ema is loaded instead"]
 
     @pytest.mark.parametrize(("options", "seed"), [({}, 0), ({"param_key_g": "mine"}, 2)])
     def test_the_average_starts_from_what_the_file_has(self, workdir, caplog, options, seed):

@@ -102,9 +102,9 @@ class TestTiming:
         ],
     )
     def test_large_networks_are_timed_on_a_part(self, opt, monkeypatch, slow, largest):
-        """By a clock that goes on with the values that a pass takes."""
+        """By a clock that advances with the values of a pass."""
         sizes, now = [], [0.0]
-        once = measured_speed._Pass._once
+        once = measured_speed._Pass._time
 
         def counted(self, precision, device, clock):
             sizes.append(tuple(self.images.shape[i] for i in (0, -1)))
@@ -113,7 +113,7 @@ class TestTiming:
             now[0] += self.images.numel() * slow
             return clock() - start
 
-        monkeypatch.setattr(measured_speed._Pass, "_once", counted)
+        monkeypatch.setattr(measured_speed._Pass, "_time", counted)
         opt = {**opt, "network_d": None}
         seconds = time_variants(opt, CPU, ALL[:2], clock=lambda: now[0])
         assert sizes[0] == (1, 16), "it begins with one image"
@@ -125,7 +125,7 @@ class TestTiming:
 
     def test_smaller_images(self, opt, monkeypatch):
         sizes, now = [], [0.0]
-        once = measured_speed._Pass._once
+        once = measured_speed._Pass._time
 
         def counted(self, precision, device, clock):
             sizes.append(self.images.shape[-1])
@@ -133,7 +133,7 @@ class TestTiming:
             now[0] += self.images.shape[-1] ** 2 * 1e-3
             return self.images.shape[-1] ** 2 * 1e-3
 
-        monkeypatch.setattr(measured_speed._Pass, "_once", counted)
+        monkeypatch.setattr(measured_speed._Pass, "_time", counted)
         opt["datasets"]["train"]["gt_size"] = 256
         time_variants({**opt, "network_d": None}, CPU, ALL[:2], clock=lambda: now[0])
         assert sizes[:4] == [64, 64, 32, 16]

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 def _judge(spikes: GradientSpikes, *norms: float, name: str = "g") -> list[float]:
-    return [float(spikes.judge(name, torch.tensor(norm))) for norm in norms]
+    return [float(spikes.excess(name, torch.tensor(norm))) for norm in norms]
 
 
 class TestGradientSpikes:

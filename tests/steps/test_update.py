@@ -64,7 +64,7 @@ class TestUpdate:
             assert len(after) == len(before)
         for one, other in zip(before, after, strict=False):
             assert torch.equal(one, other)
-        # And the run goes on as one that never had that iteration.
+        # And the run continues as one without that iteration.
         other_net = _net()
         other = _like(optimizer, other_net)
         plain = Update({"g": other}, {"g": other_net})

@@ -93,7 +93,7 @@ class TestProgressBar:
         assert last.endswith("it/s, lr 0.0001, pix 0.012, gram 0.00034, dp 0.11, gan 0.025, d 0.38]"), last
 
     def test_the_start_is_no_work_done(self, terminal):
-        """A run that goes on from 1,000,000 has not come there in this second."""
+        """A run resumed from 1,000,000 has not come there in this second."""
         screen, bar = terminal(), ProgressBar("a", 2_000_000, 1_000_000)
         bar.show(1e-4, {})
         bar.close()

@@ -1,4 +1,4 @@
-"""JSON files of a run that were damaged, or written by someone else: they are passed over, and say why in one line."""
+"""JSON files of a run that were damaged, or written by someone else: they are skipped, and one line says why."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gramgan_plugin.checkpoints.resume import damage, newest_checkpoint
 from gramgan_plugin.evaluation.over_time import _read_values
 from gramgan_plugin.training.run_folder import recorded_results
-from gramgan_plugin.training.wandb_log import _kept_id
+from gramgan_plugin.training.wandb_log import _saved_id
 from gramgan_plugin.utils.io import describe_file, lock_holder
 
 DEEP = ("[" * 100_000, '{"files":' * 100_000)
@@ -47,9 +47,9 @@ class TestManifests:
     def test_one_that_is_none(self, states, text):
         (states / "2.json").write_text(text)
         assert damage(states / "2.state") == "2.json is not readable"
-        told: list[str] = []
-        assert newest_checkpoint(states, lambda _, line: told.append(line)) == states / "1.state"
-        assert told == [f"{states / '2.state'} is passed over: 2.json is not readable"]
+        lines: list[str] = []
+        assert newest_checkpoint(states, lambda _, line: lines.append(line)) == states / "1.state"
+        assert lines == [f"{states / '2.state'} is skipped: 2.json is not readable"]
 
     @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "\ud800", "\x1b[2J\n", "/" * 5000, "../" * 2000])
     def test_names_that_no_file_can_have(self, states, name):
@@ -86,5 +86,5 @@ class TestOthers:
         for name in (".lock.json", "wandb.json", "values.json"):
             (tmp_path / name).write_text(text)
         assert lock_holder(tmp_path / ".lock.json") == "another process"
-        assert _kept_id(tmp_path / "wandb.json") is None
+        assert _saved_id(tmp_path / "wandb.json") is None
         assert _read_values(tmp_path / "values.json") == {}

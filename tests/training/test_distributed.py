@@ -30,14 +30,14 @@ DIED = "another process of this run has died"
 # What the processes run. They stand here, not in the tests, so that other processes can import them.
 def talk() -> dict[str, Any]:
     rank, world = distributed.start("pytorch")
-    told = {
+    facts = {
         "place": (rank, world),
         "agree": [distributed.agree(rank), distributed.agree(-rank), distributed.agree(int(rank == 0))],
         "gather": distributed.gather({"rank": rank, "of": "a" * (1000 * rank)}),
         "first": distributed.gather_on_first(rank + 10),
     }
     distributed.stop(clean=True)
-    return told | {"left": not torch.distributed.is_initialized()}
+    return facts | {"left": not torch.distributed.is_initialized()}
 
 
 def die(how: str) -> None:
@@ -177,7 +177,7 @@ class TestDying:
             ("bug", ("ValueError", "a bug of ours")),
         ],
     )
-    def test_the_other_is_told(self, workdir, how, other):
+    def test_the_other_is_warned(self, workdir, how, other):
         first, second = together(2, die, how, timeout=40)
         assert first.error is not None
         assert first.error[0] == "PeerLost"
@@ -311,9 +311,9 @@ class TestStarting:
             ("WORLD_SIZE", "0", "WORLD_SIZE is '0', expected a whole number of at least 1"),
             ("WORLD_SIZE", "2.0", "WORLD_SIZE is '2.0', expected"),
             ("LOCAL_RANK", "x", "LOCAL_RANK is 'x', expected"),
-            ("MASTER_ADDR", "", "MASTER_ADDR is '', which is no machine's name or address"),
-            ("MASTER_ADDR", "a..b", "MASTER_ADDR is 'a..b', which is"),
-            ("MASTER_ADDR", "[::1", "MASTER_ADDR is '[::1', which is"),
+            ("MASTER_ADDR", "", "MASTER_ADDR is '', expected a machine's name or address"),
+            ("MASTER_ADDR", "a..b", "MASTER_ADDR is 'a..b', expected"),
+            ("MASTER_ADDR", "[::1", "MASTER_ADDR is '[::1', expected"),
         ],
     )
     def test_what_no_launcher_sets(self, monkeypatch, asked, capsys, name, value, message):
@@ -331,7 +331,7 @@ class TestStarting:
             ("PROCID", "8", "SLURM_PROCID is '8', but there are 8 processes"),
             ("NTASKS", "x", "SLURM_NTASKS is 'x', expected"),
             ("LOCALID", "-1", "SLURM_LOCALID is '-1', expected"),
-            ("STEP_NODELIST", "[", "MASTER_ADDR is '[', which is no machine's name"),
+            ("STEP_NODELIST", "[", "MASTER_ADDR is '[', expected a machine's name"),
         ],
     )
     def test_what_slurm_does_not_set(self, monkeypatch, asked, name, value, message):
@@ -615,7 +615,7 @@ class TestTraining:
         assert "Traceback" not in first.stderr
 
     def test_torchrun_is_asked_to_stop(self, gan_options, write_options, workdir, monkeypatch):
-        """It hands the signal on, the run saves, and its own exit code is 1; latest.json tells, as documented."""
+        """It hands the signal on, the run saves, and its own exit code is 1; latest.json shows it, as documented."""
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         gan_options["train"]["total_iter"] = 100_000
         gan_options["val"]["val_freq"] = gan_options["logger"]["save_checkpoint_freq"] = 100_000
@@ -638,7 +638,7 @@ class TestTraining:
         assert "stopped by SIGTERM after iteration" in stderr
 
     def test_one_cannot_go_on(self, gan_options, write_options, photos, workdir):
-        transparent = np.zeros((64, 64, 4), np.uint8)  # which the check, looking at headers, does not find
+        transparent = np.zeros((64, 64, 4), np.uint8)  # which the check, which reads headers, does not find
         cv2.imwrite(str(photos / "photo1.png"), transparent)
         gan_options["val"]["on_error"] = "stop"
         write_options(gan_options)

@@ -202,15 +202,15 @@ class TestKilled:
             assert run.wait() == 75, run.output()
             assert f"basicsr: {kind.name}: the run will save and stop after the current iteration" in run.output()
             last = run.output().splitlines()[-1]
-            told = re.fullmatch(
+            match = re.fullmatch(
                 rf"basicsr train: stopped by {kind.name} after iteration (\d+), whose state is saved; run the same "
-                r"command again with --auto_resume to go on",
+                r"command again with --auto_resume to resume",
                 last,
             )
-            assert told, last
+            assert match, last
             states = run.folder / "training_states"
-            assert newest_checkpoint(states) == states / f"{told[1]}.state"
-            assert run.iterations()[-1] == int(told[1])
+            assert newest_checkpoint(states) == states / f"{match[1]}.state"
+            assert run.iterations()[-1] == int(match[1])
         run = start("killed", *command)
         assert run.wait() == 0, run.output()
         assert straight.wait() == 0, straight.output()
@@ -246,8 +246,8 @@ def test_two_processes_stop_together(tiny_options, write_options, start):
     second.send(signal.SIGTERM)
     assert [run.wait() for run in (first, second)] == [75, 75], first.output() + second.output()
     assert "basicsr train: another process of this run ends it; its own message says why" in first.output()
-    told = re.search(r"stopped by SIGTERM after iteration (\d+), whose state is saved", second.output())
-    assert told, second.output()
-    state = first.folder / f"training_states/{told[1]}.state"
+    match = re.search(r"stopped by SIGTERM after iteration (\d+), whose state is saved", second.output())
+    assert match, second.output()
+    state = first.folder / f"training_states/{match[1]}.state"
     assert damage(state) is None
     assert len(torch.load(state, weights_only=True)["random"]) == 2

@@ -13,7 +13,7 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.training import logs
 from gramgan_plugin.training.curves import read_metrics
-from gramgan_plugin.training.logs import RunLog, for_the_line, images_per_iteration, run_logging
+from gramgan_plugin.training.logs import RunLog, images_per_iteration, line_values, run_logging
 
 SECONDS = {"time": 0.5, "data_time": 0.01}
 LOG = {
@@ -65,10 +65,10 @@ class TestLogLine:
         ), line
 
     def test_what_it_shows(self):
-        assert list(for_the_line(LOG)) == ["l_g_pix", "l_d_real", "l_d_fake", "d_accuracy"]
+        assert list(line_values(LOG)) == ["l_g_pix", "l_d_real", "l_d_fake", "d_accuracy"]
         upstream = {"l_g_pix": 1.0, "l_d_real": 1.0, "out_d_real": 1.0, "out_d_fake": 1.0}
-        assert for_the_line(upstream) == upstream
-        assert list(for_the_line({"skipped_steps": 2.0, "loss_scale": 8.0, "theirs": 1.0})) == [
+        assert line_values(upstream) == upstream
+        assert list(line_values({"skipped_steps": 2.0, "loss_scale": 8.0, "theirs": 1.0})) == [
             "skipped_steps",
             "theirs",
         ]
@@ -102,7 +102,7 @@ class TestMetrics:
         assert lines[1] == {"iter": 1, "dataset": "Set5", "metrics": {"psnr": 30.0}, "left_out": {"psnr": 1}}
         assert "Set5: b is left out of the mean of psnr: it is nan" in said[1]
         assert "psnr 30.0000 (1 of 2 images)" in said[2]
-        assert "l_g_pix: nan l_g_x: inf" in said[0], "the log tells which it was"
+        assert "l_g_pix: nan l_g_x: inf" in said[0], "the log names it"
         metrics = read_metrics(Path("experiments/tiny/metrics.jsonl"))
         assert set(metrics.training) == {"lr", "time", "data_time", "l_g_pix", "l_g_x"}
 
@@ -146,7 +146,7 @@ class TestHealth:
         seen = []
 
         class Sees:
-            def look(self, iteration, log):
+            def check(self, iteration, log):
                 seen.append((iteration, dict(log)))
                 return ["D has won", "and more"]
 

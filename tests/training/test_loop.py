@@ -190,7 +190,7 @@ class TestSignals:
             _train(tiny_options)
         assert str(caught.value) == (
             "stopped by SIGUSR1 after iteration 3, whose state is saved; run the same command again with --auto_resume "
-            "to go on"
+            "to resume"
         )
         assert caught.value.exit_code == 75
         run = workdir / "experiments/tiny"
@@ -518,7 +518,7 @@ class TestSpikes:
 
 
 class TestReproducible:
-    def test_settings_hold_during_the_run_and_are_told(self, tiny_options, workdir, after):
+    def test_settings_hold_during_the_run_and_are_logged(self, tiny_options, workdir, after):
         found = []
         after(1, lambda: found.append(torch.are_deterministic_algorithms_enabled()))
         _train(tiny_options | {"deterministic": True})

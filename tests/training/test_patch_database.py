@@ -107,8 +107,8 @@ class TestTraining:
         run(options, auto_resume=True)
         count = open_store(workdir / "textures.patchdb").count
         log = (folder / "train.log").read_text()
-        told = re.findall(r"train\.gram_patch_opt\.database: (\d+) patches, with other content, instead of (\d+)", log)
-        assert told == [(str(count), str(open_store(workdir / "old.patchdb").count))]
+        lines = re.findall(r"train\.gram_patch_opt\.database: (\d+) patches, with other content, instead of (\d+)", log)
+        assert lines == [(str(count), str(open_store(workdir / "old.patchdb").count))]
         record = json.loads((folder / "data.json").read_text())["patch_databases"]
         assert record["train.gram_patch_opt.database"]["count"] == count
 

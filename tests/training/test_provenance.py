@@ -91,13 +91,13 @@ class TestPlaceInData:
     )
     def test_what_has_changed(self, lines, changes, line):
         assert place_in_data(_state((5, 1), **changes), FACTS, Data()) == (6, 0)
-        assert lines() == [("WARNING", f"{line}; training goes on at the start of epoch 6")]
+        assert lines() == [("WARNING", f"{line}; training resumes at the start of epoch 6")]
 
     def test_an_epoch_that_has_not_begun_is_gone_through(self, lines):
         assert place_in_data(_state((6, 0), batch=8), FACTS, Data()) == (6, 0)
         assert len(lines()) == 1
 
-    def test_each_thing_is_told(self, lines):
+    def test_each_thing_is_reported(self, lines):
         place_in_data(_state(images=8, batch=8, ratio=2, seed=9), FACTS, Data())
         assert [message.split(":")[0] for _, message in lines()] == [
             "datasets.train",

@@ -45,7 +45,7 @@ class TestStopSignals:
         if before is signal.SIG_IGN:  # the tests themselves run under nohup
             signal.signal(number, signal.SIG_DFL)
         try:
-            with stop_signals(tell=False) as request:
+            with stop_signals(announce=False) as request:
                 assert request.signal is None
                 signal.raise_signal(number)
                 assert request.signal == name
@@ -53,18 +53,18 @@ class TestStopSignals:
             signal.signal(number, before)
 
     def test_the_first_counts(self):
-        with stop_signals(tell=False) as request:
+        with stop_signals(announce=False) as request:
             for name in ("SIGTERM", "SIGUSR1"):
                 signal.raise_signal(getattr(signal, name))
             assert request.signal == "SIGTERM"
 
     def test_after_an_error(self):
-        with pytest.raises(KeyError), stop_signals(tell=False):  # noqa: PT012
+        with pytest.raises(KeyError), stop_signals(announce=False):  # noqa: PT012
             signal.raise_signal(signal.SIGTERM)
             raise KeyError
 
     def test_the_second_interrupt_ends_the_process(self):
-        with stop_signals(tell=False):
+        with stop_signals(announce=False):
             assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
             signal.raise_signal(signal.SIGTERM)
             assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
@@ -74,7 +74,7 @@ class TestStopSignals:
         number = getattr(signal, name)
         before = signal.signal(number, signal.SIG_IGN)
         try:
-            with stop_signals(tell=False) as request:
+            with stop_signals(announce=False) as request:
                 signal.raise_signal(number)
                 assert request.signal is None
                 signal.raise_signal(signal.SIGTERM)
@@ -85,7 +85,7 @@ class TestStopSignals:
 
     def test_not_in_the_main_thread(self):
         def run() -> None:
-            with stop_signals(tell=False) as request:
+            with stop_signals(announce=False) as request:
                 found.append(request.signal)
 
         found: list[str | None] = []
@@ -136,7 +136,7 @@ class TestSecondInterrupt:
             try:
                 assert process.stdout.readline() == "ready\n"
                 process.send_signal(signal.SIGINT)
-                assert "the run will save and stop" in process.stderr.readline(), "told while it is at work"
+                assert "the run will save and stop" in process.stderr.readline(), "announced during the iteration"
                 process.send_signal(signal.SIGINT)
                 assert process.wait(timeout=10) in codes
             finally:

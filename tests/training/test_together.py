@@ -4,31 +4,31 @@ from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped, UserE
 from gramgan_plugin.training import distributed
 from gramgan_plugin.training.together import together
 
-GRAVITY = {None: 0, Preempted: 1, TrainingStopped: 2, UserError: 3}
+SEVERITY = {None: 0, Preempted: 1, TrainingStopped: 2, UserError: 3}
 
 
 @pytest.fixture
 def another(monkeypatch):
-    """Makes another process of the run have met a reason, and returns what this one has told it."""
-    told: list[int] = []
+    """Makes another process of the run have met a reason, and returns what this one has sent it."""
+    sent: list[int] = []
 
     def set_reason(kind: type[Exception] | None) -> list[int]:
         def agree(value: int) -> int:
-            told.append(value)
-            return max(value, GRAVITY[kind])
+            sent.append(value)
+            return max(value, SEVERITY[kind])
 
         monkeypatch.setattr(distributed, "agree", agree)
-        return told
+        return sent
 
     return set_reason
 
 
 class TestTogether:
     def test_smoke(self, another):
-        told = another(None)
+        sent = another(None)
         with together():
             pass
-        assert told == [0]
+        assert sent == [0]
 
     @pytest.mark.parametrize("error", [Preempted("x"), TrainingStopped("x"), OptionError("x"), OSError(28, "x")])
     def test_alone(self, error):
@@ -43,8 +43,8 @@ class TestTogether:
             pass
         assert type(caught.value) is kind
 
-    def test_the_graver_counts(self, another):
-        told = another(TrainingStopped)
+    def test_the_more_severe_counts(self, another):
+        sent = another(TrainingStopped)
         with pytest.raises(TrainingStopped, match="another process"), together():
             raise Preempted("mine")
         with pytest.raises(OptionError, match="mine"), together():
@@ -52,16 +52,16 @@ class TestTogether:
         another(Preempted)
         with pytest.raises(TrainingStopped, match="mine"), together():
             raise TrainingStopped("mine")
-        assert told == [1, 3, 2]
+        assert sent == [1, 3, 2]
 
     def test_a_bug_goes_out_at_once(self, another):
-        told = another(None)
+        sent = another(None)
         with pytest.raises(KeyError), together():
             raise KeyError
-        assert told == []
+        assert sent == []
 
     def test_nobody_is_asked_when_a_process_is_gone(self, another):
-        told = another(None)
+        sent = another(None)
         with pytest.raises(distributed.PeerLost), together():
             raise distributed.PeerLost("x")
-        assert told == []
+        assert sent == []

@@ -1,4 +1,4 @@
-"""Loss modules: thin classes over `gramgan_plugin.functional`; they know no training step and open no file."""
+"""Loss modules: thin classes over `gramgan_plugin.functional`, independent of the training step; they open no file."""
 
 from gramgan_plugin.losses.disc_perceptual_loss import DiscPerceptualLoss
 from gramgan_plugin.losses.gram_patch_loss import GramPatchLoss

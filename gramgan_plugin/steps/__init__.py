@@ -1,1 +1,1 @@
-"""The training step and the loss terms it sums, over any networks; knows no framework around it."""
+"""The training step and the loss terms it sums, over any networks and without any framework."""

@@ -31,7 +31,7 @@ step() {  # NAME SECONDS COMMAND...: its exit code goes into the JSON, its outpu
 }
 
 # What must not wait for the GPU comes first.
-nothing_waits=tests/models/test_gramgan_model.py
+nothing_waits=tests/models/test_gramgan_model_computing.py
 step waits 120 python3 -m pytest -q -m gpu "$nothing_waits" -k test_nothing_waits_for_the_gpu_but_to_log
 step tests 150 python3 -m pytest -q -m gpu --junitxml "$parts/tests.xml" tests
 step train_step 240 python3 benchmarks/train_step.py "${train[@]}" --json "$parts/train_step.json"

@@ -6,43 +6,19 @@ import pytest
 import torch
 from basicsr.models.esrgan_model import ESRGANModel
 
-from gramgan_plugin.config import resolve_options
 from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.gramgan_model import GramGANModel
 from gramgan_plugin.steps.update import Skipped
+from tests.models.model_options import esrgan_options, resolved, weights
 from tests.vgg_reference import write_weights
-
-
-def _resolved(options: dict[str, Any]) -> dict[str, Any]:
-    return resolve_options(options, is_train=True) | {"rank": 0, "world_size": 1}
-
-
-def _esrgan_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options that upstream's ESRGANModel and ours both understand, at the size upstream's discriminator takes."""
-    options = deepcopy(options)
-    options["network_d"] = {"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 2}
-    options["train"] = {
-        "ema_decay": 0.9,
-        "optim_g": {"type": "Adam", "lr": 1e-3},
-        "optim_d": {"type": "Adam", "lr": 1e-3},
-        "scheduler": {"type": "MultiStepLR", "milestones": [50], "gamma": 0.5},
-        "total_iter": 4,
-        "pixel_opt": {"type": "L1Loss", "loss_weight": 0.01},
-        "gan_opt": {"type": "GANLoss", "gan_type": "vanilla", "loss_weight": 0.005},
-    }
-    return options
-
-
-def _weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in net.named_parameters()}
 
 
 class TestAgainstUpstream:
     def test_esrgan_gives_the_same_weights(self, tiny_options, workdir):
-        opt = _resolved(_esrgan_options(tiny_options))
+        opt = resolved(esrgan_options(tiny_options))
         torch.manual_seed(0)
         ours = GramGANModel(deepcopy(opt))
         torch.manual_seed(0)
@@ -62,36 +38,36 @@ class TestAgainstUpstream:
             for key, value in theirs.get_current_log().items():
                 assert log[key] == pytest.approx(value, rel=2e-3, abs=1e-5), key
         for net in ("net_g", "net_d", "net_g_ema"):
-            for name, weight in _weights(getattr(theirs, net)).items():
+            for name, weight in weights(getattr(theirs, net)).items():
                 # Adam's first steps are of the size of lr, whatever the gradient: compare with that. Where the gradient
                 # is all rounding, the two may step apart.
-                difference = (_weights(getattr(ours, net))[name] - weight).abs()
+                difference = (weights(getattr(ours, net))[name] - weight).abs()
                 assert float(difference.max()) <= 4e-4, name
                 assert float((difference > 1e-4).float().mean()) < 1e-2, name
 
 
 class TestGramGANModel:
     def test_an_iteration_moves_g_d_and_the_average(self, tiny_options, workdir):
-        opt = _resolved(tiny_options)
+        opt = resolved(tiny_options)
         model = build_model(opt)
         data = TrainingData(opt).batches(0, 0)
-        before = {name: _weights(getattr(model, name)) for name in ("net_g", "net_d", "net_g_ema")}
+        before = {name: weights(getattr(model, name)) for name in ("net_g", "net_d", "net_g_ema")}
         model.update_learning_rate(1)
         model.feed_data(next(data)[-1])
         model.optimize_parameters(1)
         for name, old in before.items():
-            new = _weights(getattr(model, name))
+            new = weights(getattr(model, name))
             assert any(not torch.equal(old[k], new[k]) for k in old), name
         for key, old in before["net_g_ema"].items():
-            expected = 0.9 * old + 0.1 * _weights(model.net_g)[key]
-            torch.testing.assert_close(_weights(model.net_g_ema)[key], expected)
+            expected = 0.9 * old + 0.1 * weights(model.net_g)[key]
+            torch.testing.assert_close(weights(model.net_g_ema)[key], expected)
         log = model.get_current_log()
         assert all(isinstance(value, float) for value in log.values())
         assert {"l_g_pix", "l_g_gram", "l_g_dp", "l_g_gan", "l_d_real", "l_d_fake", "grad_g_gram"} <= log.keys()
 
     def test_gradient_norms_on_logging_iterations_only(self, tiny_options, workdir):
         tiny_options["logger"]["print_freq"] = 2
-        opt = _resolved(tiny_options)
+        opt = resolved(tiny_options)
         model, data = build_model(opt), TrainingData(opt).batches(0, 0)
         for iteration in (1, 2):
             model.feed_data(next(data)[-1])
@@ -100,29 +76,29 @@ class TestGramGANModel:
 
     def test_net_d_iters_and_init_iters_are_upstreams(self, tiny_options, workdir):
         tiny_options["train"] |= {"net_d_iters": 2, "net_d_init_iters": 2}
-        opt = _resolved(tiny_options)
+        opt = resolved(tiny_options)
         model, data = build_model(opt), TrainingData(opt).batches(0, 0)
         trained = []
         for iteration in range(1, 7):
-            before, d_before = _weights(model.net_g), _weights(model.net_d)
+            before, d_before = weights(model.net_g), weights(model.net_d)
             model.feed_data(next(data)[-1])
             model.optimize_parameters(iteration)
-            trained.append(any(not torch.equal(v, before[k]) for k, v in _weights(model.net_g).items()))
-            assert any(not torch.equal(v, d_before[k]) for k, v in _weights(model.net_d).items())
+            trained.append(any(not torch.equal(v, before[k]) for k, v in weights(model.net_g).items()))
+            assert any(not torch.equal(v, d_before[k]) for k, v in weights(model.net_d).items())
         assert trained == [False, False, False, True, False, True]
 
     def test_without_network_d_it_is_the_l1_stage(self, tiny_options, workdir):
         del tiny_options["network_d"]
         for block in ("disc_perceptual_opt", "gan_opt", "gram_patch_opt", "optim_d"):
             del tiny_options["train"][block]
-        model = build_model(_resolved(tiny_options))
+        model = build_model(resolved(tiny_options))
         assert len(model.optimizers) == 1
         model.feed_data({"gt": torch.rand(1, 3, 16, 16), "lq": torch.rand(1, 3, 4, 4)})
         model.optimize_parameters(1)
         assert list(model.log_dict) == ["l_g_pix", "grad_g_pix", "sr_contrast", "grad_norm_g"]
 
     def test_the_average_of_a_network_with_buffers(self, tiny_options, workdir):
-        model = build_model(_resolved(tiny_options))
+        model = build_model(resolved(tiny_options))
         model.net_g, model.net_g_ema = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
         model.net_g(torch.rand(4, 2, 3, 3) + 5)
         torch.nn.init.constant_(model.net_g.weight, 3.0)
@@ -135,7 +111,7 @@ class TestGramGANModel:
     def test_a_step_that_is_not_finite_changes_nothing(self, tiny_options, workdir, where, monkeypatch, caplog):
         """Weights, averages, moments and BatchNorm's statistics are those of a run without that iteration."""
         tiny_options["logger"]["print_freq"] = 100
-        opt = _resolved(tiny_options)
+        opt = resolved(tiny_options)
 
         def state(model: Any) -> list[torch.Tensor]:
             nets = [v for net in (model.net_g, model.net_d, model.net_g_ema) for v in net.state_dict().values()]
@@ -187,7 +163,7 @@ class TestGramGANModel:
     ):
         caplog.set_level("INFO")
         tiny_options["train"]["precision"] = precision
-        model = build_model(_resolved(tiny_options))
+        model = build_model(resolved(tiny_options))
         assert model.get_current_log() == {}, "before the first iteration"
         model.log_dict = {"l_g_pix": torch.ones(())}
         monkeypatch.setattr(model.update, "report", lambda: Skipped(2, 2, 1234, first))
@@ -197,7 +173,7 @@ class TestGramGANModel:
         assert f"from iteration 1,234, where {first} was" in record.message
 
     def test_ds_loss_is_among_what_has_to_be_finite(self, tiny_options, workdir, monkeypatch):
-        opt = _resolved(tiny_options)
+        opt = resolved(tiny_options)
         model, data = build_model(opt), TrainingData(opt).batches(0, 0)
         own = model.adversarial.discriminator
         monkeypatch.setattr(
@@ -208,7 +184,7 @@ class TestGramGANModel:
         assert model.update.report().first == "l_d_real"
 
     def test_the_log_is_the_mean_over_processes(self, tiny_options, workdir, monkeypatch):
-        model = build_model(_resolved(tiny_options))
+        model = build_model(resolved(tiny_options))
         model.opt["dist"] = True
         model.log_dict = {"l_g_pix": torch.tensor(1.0), "l_d_real": torch.tensor(2.0)}
         monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.add_(torch.tensor([5.0, 6.0])))
@@ -216,7 +192,7 @@ class TestGramGANModel:
         assert model.get_current_log() == {"l_g_pix": 3.0, "l_d_real": 4.0}
 
     def test_what_a_batch_knows(self, tiny_options, workdir, monkeypatch):
-        model = build_model(_resolved(tiny_options) | {"rank": 1, "world_size": 3, "manual_seed": 11})
+        model = build_model(resolved(tiny_options) | {"rank": 1, "world_size": 3, "manual_seed": 11})
         model.feed_data({"gt": torch.rand(2, 3, 64, 64), "lq": torch.rand(2, 3, 16, 16)})
         seen, step = [], model.step
         monkeypatch.setattr(model, "step", lambda batch, iteration: seen.append(batch) or step(batch, iteration))
@@ -226,7 +202,7 @@ class TestGramGANModel:
 
     def test_without_an_average(self, tiny_options, workdir):
         tiny_options["train"]["ema_decay"] = 0
-        opt = _resolved(tiny_options)
+        opt = resolved(tiny_options)
         model, data = build_model(opt), TrainingData(opt).batches(0, 0)
         model.feed_data(next(data)[-1])
         model.optimize_parameters(1)
@@ -235,7 +211,7 @@ class TestGramGANModel:
         assert list(torch.load("experiments/tiny/models/net_g_1.pth", weights_only=True)) == ["params"]
 
     def test_which_weights_are_saved(self, tiny_options, workdir):
-        opt = _resolved(tiny_options)
+        opt = resolved(tiny_options)
         model, data = build_model(opt), TrainingData(opt).batches(0, 0)
         model.feed_data(next(data)[-1])
         model.optimize_parameters(1)
@@ -247,7 +223,7 @@ class TestGramGANModel:
 
     def test_d_sees_through_the_mask_with_and_without_g(self, tiny_options, workdir, monkeypatch):
         tiny_options["train"]["net_d_init_iters"] = 1
-        opt = _resolved(tiny_options)
+        opt = resolved(tiny_options)
         model, data = build_model(opt), TrainingData(opt).batches(0, 0)
         seen = []
         model.net_d.register_forward_pre_hook(lambda net, args: seen.append(args[0].detach().clone()))
@@ -265,9 +241,9 @@ class TestGramGANModel:
 
     def test_stops_after_too_many(self, tiny_options, workdir):
         tiny_options["train"]["max_nonfinite"] = 3
-        opt = _resolved(tiny_options)
+        opt = resolved(tiny_options)
         model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-        before = _weights(model.net_g)
+        before = weights(model.net_g)
         model.terms[0].loss.loss_weight = float("inf")
         for iteration in (1, 2, 3):
             model.feed_data(next(data)[-1])
@@ -278,262 +254,16 @@ class TestGramGANModel:
             TrainingStopped, match=r"^train.max_nonfinite: 3 iterations in a row were skipped.* l_g_pix"
         ):
             model.get_current_log()
-        assert all(torch.equal(before[key], value) for key, value in _weights(model.net_g).items())
-
-    @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-    def test_no_value_is_read_but_to_log(self, tiny_options, workdir, precision, monkeypatch):
-        """An iteration that does not log brings nothing from the device to the host."""
-        tiny_options["logger"]["print_freq"] = 100
-        tiny_options["train"] |= {"precision": precision, "clip_grad_norm_g": 1.0, "accumulate": 2}
-        opt = _resolved(tiny_options)
-        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-        model.feed_data(next(data)[-1])
-        model.optimize_parameters(1)  # what is made once is made
-        model.feed_data(next(data)[-1])
-
-        def read(*args: Any, **kwargs: Any) -> None:
-            raise AssertionError("a value was read")
-
-        with monkeypatch.context() as patch:
-            for name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "cpu", "numpy"):
-                patch.setattr(torch.Tensor, name, read)
-            model.optimize_parameters(2)
-        assert model.get_current_log()["l_g_pix"] > 0
-
-    @pytest.mark.gpu
-    @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-    def test_nothing_waits_for_the_gpu_but_to_log(self, tiny_options, workdir, precision):
-        tiny_options["num_gpu"] = 1
-        tiny_options["logger"]["print_freq"] = 100
-        tiny_options["train"]["precision"] = precision
-        opt = _resolved(tiny_options)
-        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-        for iteration in (1, 2, 3):
-            batch = {key: v.pin_memory() if torch.is_tensor(v) else v for key, v in next(data)[-1].items()}
-            torch.cuda.set_sync_debug_mode("error" if iteration == 3 else "default")
-            try:
-                model.feed_data(batch)
-                model.optimize_parameters(iteration)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-        assert model.get_current_log()["l_g_pix"] > 0
-
-    def test_accumulate(self, tiny_options, workdir):
-        """Without BatchNorm and means over the batch, parts give the whole batch's step."""
-        del tiny_options["network_d"]
-        for block in ("disc_perceptual_opt", "gan_opt", "optim_d"):
-            del tiny_options["train"][block]
-        results = []
-        for parts in (1, 2):
-            opt = _resolved(tiny_options | {"train": tiny_options["train"] | {"accumulate": parts}})
-            torch.manual_seed(0)
-            model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-            seen = []
-            model.net_g.register_forward_pre_hook(lambda net, args, seen=seen: seen.append(len(args[0])))
-            model.feed_data(next(data)[-1])
-            model.optimize_parameters(1)
-            assert seen == [2 // parts] * parts
-            assert model.output.shape == (2, 3, 64, 64)
-            results.append((model.get_current_log(), [p.grad.clone() for p in model.net_g.parameters()]))
-        assert results[1][0] == pytest.approx(results[0][0], rel=1e-3, abs=1e-6)
-        for one, other in zip(results[0][1], results[1][1], strict=True):
-            torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-6)
-
-    def test_accumulate_with_a_discriminator(self, tiny_options, workdir):
-        tiny_options["train"]["accumulate"] = 2
-        opt = _resolved(tiny_options)
-        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-        before = _weights(model.net_d)
-        model.feed_data(next(data)[-1])
-        model.optimize_parameters(1)
-        assert model.net_d.bn1_0.num_batches_tracked == 4, "two parts, GT and SR each"
-        assert any(not torch.equal(before[key], value) for key, value in _weights(model.net_d).items())
-
-    def test_clip_grad_norm(self, tiny_options, workdir):
-        tiny_options["train"] |= {"clip_grad_norm_g": 1e-3, "clip_grad_norm_d": 1e-4}
-        opt = _resolved(tiny_options)
-        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-        model.feed_data(next(data)[-1])
-        model.optimize_parameters(1)
-        for name, net, norm in (("g", model.net_g, 1e-3), ("d", model.net_d, 1e-4)):
-            clipped = sum(p.grad.double().square().sum() for p in net.parameters()).sqrt()
-            assert clipped.item() == pytest.approx(norm, rel=1e-3)
-            assert model.log_dict[f"grad_norm_{name}"] > norm
-
-    def test_in_a_process_group(self, tiny_options, workdir):
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-        try:
-            opt = _resolved(tiny_options) | {"dist": True}
-            model = build_model(opt)
-            for net in (model.net_g, model.net_d):
-                assert isinstance(net, torch.nn.parallel.DistributedDataParallel)
-                assert not net.broadcast_buffers, "D runs twice in a step; its buffers must not be written between"
-            model.feed_data(next(TrainingData(opt).batches(0, 0))[-1])
-            model.optimize_parameters(1)
-            assert all(p.grad is not None for net in (model.net_g, model.net_d) for p in net.parameters())
-            model.save(0, 1)
-        finally:
-            torch.distributed.destroy_process_group()
-        saved = torch.load("experiments/tiny/models/net_d_1.pth", weights_only=True)["params"]
-        assert "conv0_0.weight" in saved, "no module. prefix in files"
-
-    def test_gradients_are_averaged_with_the_last_part(self, tiny_options, workdir):
-        tiny_options["train"]["accumulate"] = 2
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-        try:
-            opt = _resolved(tiny_options) | {"dist": True}
-            model = build_model(opt)
-            seen = {"g": [], "d": []}
-            for key, net in (("g", model.net_g), ("d", model.net_d)):
-                net.register_forward_pre_hook(
-                    lambda net, args, kwargs, key=key: seen[key].append(net.require_backward_grad_sync),
-                    with_kwargs=True,
-                )
-            model.feed_data(next(TrainingData(opt).batches(0, 0))[-1])
-            model.optimize_parameters(1)
-        finally:
-            torch.distributed.destroy_process_group()
-        assert seen == {"g": [False, True], "d": [False, False, True, True]}
-
-    @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
-    def test_lower_precision(self, tiny_options, workdir, precision, dtype):
-        logs = {}
-        for name in ("fp32", precision):
-            tiny_options["train"]["precision"] = name
-            opt = _resolved(tiny_options)
-            torch.manual_seed(0)
-            model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-            if name == "fp16":
-                model.scaler.load_state_dict(model.scaler.state_dict() | {"scale": 256.0})
-            seen = []
-            for net in (model.net_g.conv_first, model.net_d.conv0_0):
-                net.register_forward_hook(lambda net, args, out, seen=seen: seen.append(out.dtype))
-            model.feed_data(next(data)[-1])
-            model.optimize_parameters(1)
-            assert set(seen) == {torch.float32 if name == "fp32" else dtype}
-            assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.net_g.parameters())
-            logs[name] = model.get_current_log()
-        assert logs[precision].pop("loss_scale", None) == (256 if precision == "fp16" else None)
-        for key, value in logs["fp32"].items():
-            if key.startswith(("l_", "grad_norm", "grad_g_pix", "grad_g_gan")):
-                assert logs[precision][key] == pytest.approx(value, rel=0.05), key
-
-    def test_lower_precision_while_d_trains_alone(self, tiny_options, workdir):
-        tiny_options["train"] |= {"precision": "bf16", "net_d_init_iters": 1}
-        opt = _resolved(tiny_options)
-        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-        seen = []
-        for net in (model.net_g.conv_first, model.net_d.conv0_0):
-            net.register_forward_hook(lambda net, args, out: seen.append(out.dtype))
-        model.feed_data(next(data)[-1])
-        model.optimize_parameters(1)
-        assert seen == [torch.bfloat16] * 3
-        assert model.output.dtype == torch.float32
-
-    def test_fp16_finds_its_scale(self, tiny_options, workdir, caplog):
-        caplog.set_level("INFO")
-        tiny_options["train"]["precision"] = "fp16"
-        opt = _resolved(tiny_options)
-        model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-        model.scaler.load_state_dict(model.scaler.state_dict() | {"scale": 2.0**40})
-        before = _weights(model.net_g)
-        for iteration in range(1, 40):
-            model.feed_data(next(data)[-1])
-            model.optimize_parameters(iteration)
-        log = model.get_current_log()
-        assert 0 < log["skipped_steps"] < 35
-        assert log["loss_scale"] == 2.0 ** (40 - log["skipped_steps"])
-        assert any(not torch.equal(before[key], value) for key, value in _weights(model.net_g).items())
-        assert not [record for record in caplog.records if record.levelname == "WARNING"], "that is how it works"
-
-    def test_the_scale_is_in_the_checkpoint(self, tiny_options, workdir):
-        tiny_options["train"]["precision"] = "fp16"
-        opt = _resolved(tiny_options)
-        model = build_model(opt)
-        model.scaler.load_state_dict(model.scaler.state_dict() | {"scale": 512.0, "_growth_tracker": 7})
-        model.save(0, 1)
-        again = build_model(opt)
-        again.resume_training(torch.load("experiments/tiny/training_states/1.state", weights_only=True))
-        assert again.scaler.state_dict()["scale"] == 512.0
-        assert again.scaler.state_dict()["_growth_tracker"] == 7
-
-    def test_channels_last_changes_the_layout_only(self, tiny_options, workdir):
-        results = []
-        for wanted in (False, True):
-            tiny_options["train"]["channels_last"] = wanted
-            opt = _resolved(tiny_options)
-            torch.manual_seed(0)
-            model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-            for net in (model.net_g, model.net_d, model.net_g_ema):
-                weight = next(p for p in net.parameters() if p.dim() == 4 and p.shape[1] > 1)
-                assert weight.is_contiguous(memory_format=torch.channels_last) == wanted
-            model.feed_data(next(data)[-1])
-            model.optimize_parameters(1)
-            results.append(model.get_current_log())
-            model.save(0, 1)
-        assert results[1] == pytest.approx(results[0], rel=1e-3, abs=1e-6)
-        saved = torch.load("experiments/tiny/models/net_g_1.pth", weights_only=True)["params"]
-        assert all(value.is_contiguous() for value in saved.values()), "files are in the usual layout"
-
-    def test_channels_last_with_upstreams_discriminator(self, tiny_options, workdir):
-        options = _esrgan_options(tiny_options)
-        options["train"]["channels_last"] = True
-        model = build_model(_resolved(options))
-        gt = torch.rand(2, 3, 128, 128)
-        model.feed_data({"lq": torch.nn.functional.avg_pool2d(gt, 4), "gt": gt})
-        model.optimize_parameters(1)
-        assert model.net_g(model.lq).is_contiguous(memory_format=torch.channels_last)
-
-    def test_compile(self, tiny_options, workdir):
-        """Compiled networks give the same step, names in files are as ever, and validation runs uncompiled."""
-        torch.save(
-            {
-                f"features.{n}.{key}": torch.randn(shape, generator=torch.Generator().manual_seed(n)) / 9
-                for n, width, channels in ((0, 64, 3), (2, 64, 64))
-                for key, shape in (("weight", (width, channels, 3, 3)), ("bias", (width,)))
-            },
-            "vgg.pth",
-        )
-        tiny_options["train"]["perceptual_opt"] = {
-            "type": "VGGPerceptualLoss",
-            "layer_weights": {"conv1_2": 1.0},
-            "vgg_weights": "vgg.pth",
-        }
-        logs = []
-        tiny_options["train"]["compile_backend"] = "aot_eager"
-        for option in (False, True):
-            tiny_options["train"]["compile"] = option
-            opt = _resolved(tiny_options)
-            torch.manual_seed(0)
-            model, data = build_model(opt), TrainingData(opt).batches(0, 0)
-            perceptual = next(term.loss for term in model.terms if term.key == "l_g_percep")
-            for net in (model.net_g, model.net_d, perceptual):
-                assert (net._compiled_call_impl is not None) == option
-            for iteration in (1, 2):
-                model.feed_data(next(data)[-1])
-                model.optimize_parameters(iteration)
-            logs.append(model.get_current_log())
-            assert model.net_d.bn1_0.num_batches_tracked == (8 if option else 4), "passes shared if not compiled"
-            counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-            model.save(0, 1)
-            del model.net_g_ema  # which is not compiled
-            model.feed_data({"lq": torch.rand(1, 3, 9, 7)})
-            model.test()
-            assert model.output.shape == (1, 3, 36, 28)
-            assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == counted
-        assert counted > 0
-        assert logs[1] == pytest.approx(logs[0], rel=1e-3, abs=1e-5)
-        saved = torch.load("experiments/tiny/models/net_g_1.pth", weights_only=True)["params"]
-        assert "conv_first.weight" in saved
+        assert all(torch.equal(before[key], value) for key, value in weights(model.net_g).items())
 
     def test_starting_from_a_checkpoint_with_ema_on(self, tiny_options, workdir):
-        source = build_model(_resolved(tiny_options))
+        source = build_model(resolved(tiny_options))
         for wrapped in (source.net_g.state_dict(), {"params": source.net_g.state_dict()}):
             torch.save(wrapped, "start.pth")
             tiny_options["path"]["pretrain_network_g"] = "start.pth"
-            model = build_model(_resolved(tiny_options))
+            model = build_model(resolved(tiny_options))
             for net in (model.net_g, model.net_g_ema):
-                assert all(torch.equal(v, _weights(source.net_g)[k]) for k, v in _weights(net).items())
+                assert all(torch.equal(v, weights(source.net_g)[k]) for k, v in weights(net).items())
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -565,32 +295,32 @@ class TestGramGANModel:
     def test_exception(self, tiny_options, workdir, change, message):
         change(tiny_options)
         with pytest.raises(OptionError, match=message):
-            build_model(_resolved(tiny_options))
+            build_model(resolved(tiny_options))
 
 
 class TestBuildModel:
     def test_upstreams_perceptual_loss_without_weights_or_network(self, tiny_options, workdir, monkeypatch):
-        options = _esrgan_options(tiny_options) | {"model_type": "ESRGANModel"}
+        options = esrgan_options(tiny_options) | {"model_type": "ESRGANModel"}
         options["train"]["perceptual_opt"] = {"type": "PerceptualLoss", "layer_weights": {"conv1_2": 1}}
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(workdir))
         for name in ("HTTPS_PROXY", "https_proxy"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         with pytest.raises(UserError, match=r"^[^\n]*put it at experiments/pretrained_models/vgg19-dcbb9e9d\.pth$"):
-            build_model(_resolved(options))
+            build_model(resolved(options))
 
     def test_any_registered_class_gets_the_fixes(self, tiny_options, workdir):
-        options = _esrgan_options(tiny_options) | {"model_type": "ESRGANModel"}
+        options = esrgan_options(tiny_options) | {"model_type": "ESRGANModel"}
         torch.save(torch.nn.Linear(1, 1).state_dict(), "other.pth")
-        model = build_model(_resolved(options))
+        model = build_model(resolved(options))
         assert isinstance(model, HostFixes)
         assert isinstance(model, ESRGANModel)
         assert type(model).__name__ == "ESRGANModel"
         options["path"]["pretrain_network_g"] = "other.pth"
         with pytest.raises(UserError, match="give a checkpoint of this network"):
-            build_model(_resolved(options))
+            build_model(resolved(options))
 
     def test_basicsrs_models_get_our_losses_with_their_files_opened(self, tiny_options, workdir):
-        options = _esrgan_options(tiny_options) | {"model_type": "SRModel"}
+        options = esrgan_options(tiny_options) | {"model_type": "SRModel"}
         del options["network_d"], options["train"]["gan_opt"], options["train"]["optim_d"]
         write_weights(workdir / "vgg.pth", last="conv1_2")
         options["train"]["pixel_opt"] = {
@@ -598,10 +328,10 @@ class TestBuildModel:
             "layer_weights": {"conv1_2": 1.0},
             "vgg_weights": "vgg.pth",
         }
-        model = build_model(_resolved(options))
+        model = build_model(resolved(options))
         model.feed_data({"gt": torch.rand(1, 3, 32, 32), "lq": torch.rand(1, 3, 8, 8)})
         model.optimize_parameters(1)
         assert model.get_current_log()["l_pix"] > 0
         options["train"]["pixel_opt"]["vgg_weights"] = "missing.pth"
         with pytest.raises(UserError, match=r"missing\.pth: cannot be read as VGG19 weights"):
-            build_model(_resolved(options))
+            build_model(resolved(options))

@@ -1,4 +1,4 @@
-"""Bring test sets into one layout: python datasets_prep/prepare_benchmarks.py SRC... --out datasets."""
+"""Convert test sets to one layout: python datasets_prep/prepare_benchmarks.py SRC... --out datasets."""
 
 import sys
 

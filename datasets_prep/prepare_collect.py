@@ -1,4 +1,4 @@
-"""Gather photos for training and sort them: python datasets_prep/prepare_collect.py SRC... --out DIR."""
+"""Collect photos for training and sort them: python datasets_prep/prepare_collect.py SRC... --out DIR."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Datasets and seeded sampling; ``prepare`` makes what they read. Imports no basicsr."""
+"""Read data sets with seeded sampling; ``prepare`` makes the data sets. Imports no basicsr."""
 
 from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
 

@@ -1,4 +1,4 @@
-"""From what a loader hands out to what a model takes: floats on the device, LQ made where it is missing."""
+"""Convert a loader's batch for a model: floats on the device, LQ made where it is missing."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,26 +12,26 @@ IMAGE_KEYS = ("lq", "gt")
 
 
 def to_model_batch(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Move a batch to the device as float32 images in [0, 1]; make LQ from GT where the batch has none.
+    """Move a batch to the device as float32 images in [0, 1]; make LQ from GT if the batch has none.
 
-    uint8 images cross to the device as bytes and become floats there. Without ``lq``, LQ is the MATLAB
-    bicubic of ``gt`` by ``1 / scale``, rounded to 8 bits; when the batch has ``gt_margin``, GT has that many
-    pixels of context on every side, which serve the downsampling and are then cut from both. ``lq_kind`` names
-    another of ``lq_levels``' kinds; ``gt_transposed`` says in which images rows and columns of the photo have changed
-    places, as that matters then. All four are dropped once used, so running this on its own result changes nothing.
+    uint8 images are moved as bytes and converted on the device. Without ``lq``, LQ is the MATLAB bicubic of ``gt`` by
+    ``1 / scale``, rounded to 8 bits. With ``gt_margin``, GT has that many pixels of context on every side; they are
+    used for the downsampling and then cut from both. ``lq_kind`` selects another kind of ``lq_levels``;
+    ``gt_transposed`` marks the images whose rows and columns were swapped, which matters for some kinds. All four keys
+    are removed after use, so a second call changes nothing.
 
     Args:
         batch: ``lq`` and ``gt``, (N, C, H, W) or (C, H, W), uint8 levels or floats in [0, 1], either may be
             absent; ``scale`` and ``gt_margin``, an int or a tensor or list of equal ints; ``lq_kind``, a text or a list
             of equal texts; ``gt_transposed``, a flag or N of them, GT is square then; anything else passes through.
-        device: where the images go.
+        device: the target device.
 
     Returns:
         A new dict; ``batch`` is not changed.
 
     Raises:
-        ValueError: if LQ has to be made and ``scale`` is absent, or one of the ints or texts differs within the
-            batch, or GT's sides are not multiples of it.
+        ValueError: if LQ has to be made and ``scale`` is absent, GT's sides are not multiples of it, or one of the
+            ints or texts differs within the batch.
     """
     result = {key: _to_device(value, device) if key in IMAGE_KEYS else value for key, value in batch.items()}
     if "lq" not in result and "gt" in result:
@@ -65,7 +65,7 @@ def _make_lq(batch: dict[str, Any]) -> None:
 
 
 def _as_photos_lie(shrink: Callable[[Tensor], Tensor], levels: Tensor, transposed: Any) -> Tensor:
-    """Shrink square images in the photos' own orientation where it matters: rows and columns change places for it."""
+    """Shrink square images in the photos' own orientation: transposed ones are transposed back for it."""
     if transposed is None:
         return shrink(levels)
     which = torch.as_tensor(transposed, device=levels.device).view(-1, 1, 1, 1)
@@ -85,7 +85,7 @@ def _one_text(value: str | Sequence[str], name: str) -> str:
 
 
 def _one_int(value: Any, name: str) -> int:
-    """Return the int of a whole batch, which collation has turned into a tensor of N equal ones."""
+    """Return the one int of a batch; collation has made a tensor of N equal ints of it."""
     values = {int(v) for v in torch.as_tensor(value).flatten().tolist()}
     if len(values) != 1:
         raise ValueError(f"{name}: one value for the whole batch is needed, got {sorted(values)}")

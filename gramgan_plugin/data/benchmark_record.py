@@ -1,4 +1,4 @@
-"""``benchmark.json`` beside a benchmark set's folders: where its images come from, and of which kind its LQ is."""
+"""Read ``benchmark.json`` of a benchmark set: where its images come from, and the kind of its LQ."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ OTHER = "other"
 
 
 def folder_digest(folder: Path) -> str:
-    """Return the SHA-256 over the image files of a folder, as ``sha256sum * | sha256sum`` gives it (``LC_ALL=C``)."""
+    """Return the SHA-256 over a folder's image files, equal to ``sha256sum * | sha256sum`` (with ``LC_ALL=C``)."""
     names = sorted(list_images(folder), key=lambda name: name.encode("utf-8", "surrogateescape"))
     whole = hashlib.sha256()
     for name in names:
@@ -45,14 +45,14 @@ def describe_lq(record: dict[str, Any]) -> str:
 
 
 def recorded_lq(gt: Path, lq: Path) -> str | None:
-    """Return what ``benchmark.json`` says of the LQ in a folder.
+    """Return the kind of LQ in a folder, as recorded in ``benchmark.json``.
 
     Args:
         gt: the folder of GT.
         lq: the folder of LQ.
 
     Returns:
-        The kind in words; None if nothing is recorded for this pair of folders, or LQ has changed since.
+        The kind in words; None if this pair of folders is not recorded, or LQ has changed since.
     """
     path = real_path(lq).parent / RECORD
     try:
@@ -62,6 +62,6 @@ def recorded_lq(gt: Path, lq: Path) -> str | None:
             return None
         (found,) = (one for one in record["lq"].values() if one["folder"] == real_path(lq).name)
         return describe_lq(found) if found["sha256"] == folder_digest(lq) else None
-    # None, or nothing that was written here.
+    # There is no record, or another program wrote it.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None

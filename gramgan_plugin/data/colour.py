@@ -1,4 +1,4 @@
-"""Embedded colour profiles to sRGB."""
+"""Convert embedded colour profiles to sRGB."""
 
 import io
 from functools import lru_cache
@@ -8,47 +8,47 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-_SAME = 1  # levels that a profile may move a colour and still count as sRGB
+_SAME = 1  # a profile that changes every colour by at most so many levels counts as sRGB
 
 
-def moves_colours(profile: bytes | None, mode: str) -> bool:
-    """Does an embedded profile make a difference?
+def changes_colours(profile: bytes | None, mode: str) -> bool:
+    """Return whether an embedded profile changes the colours.
 
     Args:
         profile: ICC data, or None.
-        mode: Pillow's, of the image: RGB, L or CMYK.
+        mode: Pillow's mode of the image: RGB, L or CMYK.
 
     Returns:
-        False for no profile, one that is damaged, that belongs to other colours than the mode's, or that is sRGB
-        itself (no colour moves by more than a level).
+        False without a profile, or if it is damaged, does not fit the mode, or is sRGB (no colour changes by more
+        than one level).
     """
-    return bool(profile) and _moves(profile, mode)
+    return bool(profile) and _changes(profile, mode)
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert by an embedded profile, if :func:`moves_colours`.
+    """Convert to sRGB by an embedded profile, if :func:`changes_colours`.
 
     Args:
         image: in mode RGB, L or CMYK.
         profile: ICC data, or None.
 
     Returns:
-        The image in mode RGB, or the given one.
+        The image in mode RGB, or the given image.
     """
-    if profile is None or not moves_colours(profile, image.mode):
+    if profile is None or not changes_colours(profile, image.mode):
         return image
     return ImageCms.applyTransform(image, _transform(profile, image.mode)) or image
 
 
 def _transform(profile: bytes, mode: str) -> Any:
-    """LittleCMS refuses a profile of other colours than the mode's."""
+    """Return the transform to sRGB; LittleCMS refuses a profile that does not fit the mode."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
 
 
 @lru_cache(maxsize=64)
-def _moves(profile: bytes, mode: str) -> bool:
-    """Tried on a lattice of colours, since names of profiles are no guide; the photos of a camera share theirs."""
+def _changes(profile: bytes, mode: str) -> bool:
+    """Apply the profile to a grid of colours, since profile names are unreliable. Cached for photos of one camera."""
     try:
         transform = _transform(profile, mode)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
@@ -62,6 +62,6 @@ def _moves(profile: bytes, mode: str) -> bool:
 
 
 def _lattice() -> NDArray[np.uint8]:
-    """(1, 729, 3): 9 levels of each primary."""
+    """Return (1, 729, 3): 9 levels of each primary."""
     levels = np.linspace(0, 255, 9).round().astype(np.uint8)
     return np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(1, -1, 3)

@@ -1,4 +1,4 @@
-"""What a training set consists of, in so few numbers that a resumed run can check whether it is the same."""
+"""Fingerprint a training set, so that a resumed run can check whether its data is the same."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from gramgan_plugin.sections import section
 from gramgan_plugin.utils.io import expanded
 
 NAMES_OF_ROOTS = ("dataroot", "meta_info")
-# How samples are loaded and called, not what they are; the batch and the enlargement are recorded apart from these.
+# Options that do not change the samples; the batch size and the enlargement are recorded elsewhere.
 WITHOUT_EFFECT = frozenset(
     (
         "name",
@@ -34,31 +34,31 @@ WITHOUT_EFFECT = frozenset(
         "max_unreadable",
     )
 )
-PLACING = ("bytes", "transactions")  # how an LMDB's images lie in its file, not what they are
-WHOLE_FILE = 64 * 2**20  # bytes up to which all of a file is read
+PLACING = ("bytes", "transactions")  # facts about an LMDB's file, not about its images
+WHOLE_FILE = 64 * 2**20  # bytes; smaller files are read whole
 MIB = 2**20
 _ENDINGS = tuple(SUFFIXES)
 
 
 def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe the data that a dataset's options name, and the options that change its samples.
+    """Describe a dataset's data, and the options that change its samples.
 
-    Only names, sizes and lists are read, so 100,000 images take about a second, and a copy of the data in another
-    place is the same data: neither paths nor times count. An LMDB that was prepared or verified by ``basicsr prepare``
-    has the fingerprint of its content in its manifest: where both sides have one, packing again or compacting changes
-    nothing, and other images under the same keys are detected. Not detected: in a folder, an image replaced by one
-    of the same name and size in bytes; in an LMDB, images replaced behind LMDB's back; in one without a manifest, a
-    new LMDB with the same list and as many pages, and compacting it with ``mdb_copy -c`` counts as a change.
+    Only names, sizes and lists are read, so 100,000 images take about a second. Paths and times do not count: a copy
+    in another place is the same data. An LMDB prepared or verified by ``basicsr prepare`` has the fingerprint of its
+    content in its manifest; if both sides have one, repacking or compacting is no change, and other images under the
+    same keys are detected. Not detected are: in a folder, an image replaced by one of the same name and size; in an
+    LMDB, images overwritten directly in the file; without a manifest, a new LMDB with the same list and page count.
+    Without a manifest, compacting (``mdb_copy -c``) counts as a change.
 
     Args:
-        options: the dataset's block. ``roots`` are the options whose name holds ``dataroot`` or ``meta_info``, where
-            they are existing paths or lists of such.
+        options: the dataset's block. Options whose name contains ``dataroot`` or ``meta_info`` and whose value is an
+            existing path, or a list of such paths, are its roots.
 
     Returns:
-        ``roots``: for each such option a list of what stands there, by ``kind``: an ``lmdb`` (``meta_info``, the
-        SHA-256 of its list; ``entries``, ``bytes`` and ``transactions``, see ``extent``; ``content``, where its
-        manifest says), a ``folder`` (``files``, the number of its images with those in subfolders; ``bytes``;
-        ``names``, the SHA-256 of their relative paths and sizes), a ``file`` (``bytes``; ``content``, a SHA-256).
+        ``roots``: for each root option a list of records, by ``kind``: ``lmdb`` (``meta_info``, the SHA-256 of its
+        list; ``entries``, ``bytes`` and ``transactions``, see ``extent``; ``content``, from its manifest), ``folder``
+        (``files``, the number of images including subfolders; ``bytes``; ``names``, the SHA-256 of their relative paths
+        and sizes), ``file`` (``bytes``; ``content``, a SHA-256).
         ``options``: numbers, flags and texts.
     """
     roots = {}
@@ -78,9 +78,9 @@ def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two fingerprints of a training set, a line each; no lines if it is the same.
+    """Return the differences between two fingerprints of a training set, one line each; none if they are the same.
 
-    What one of the two does not state is not compared, but for options.
+    Except for options, only facts that both fingerprints have are compared.
 
     Example:
         >>> changes({"options": {"gt_size": 128}}, {"options": {"gt_size": 192, "use_rot": True}})
@@ -105,7 +105,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """Return the first of the differences between what stood at a root and what stands there, the plainest first."""
+    """Return the first difference between two records of a root, in the order of ``_WORDS``, or None."""
     if old["kind"] != new["kind"]:
         return f"{_KINDS[new['kind']]}, was {_KINDS[old['kind']]}"
     same_images = new["kind"] == "lmdb" and "content" in new and old.get("content") == new["content"]
@@ -134,7 +134,7 @@ def _is_root(name: str) -> bool:
 
 
 def _root(path: Path) -> dict[str, Any] | None:
-    """Return what stands at a path; None if nothing does, or it cannot be read, which others report."""
+    """Return the record of a path; None if it is missing or unreadable, which is reported elsewhere."""
     with suppress(OSError):
         if (path / "data.mdb").is_file():
             return _lmdb(path)
@@ -167,7 +167,7 @@ def _folder(path: Path) -> dict[str, Any]:
 
 
 def _images(folder: str | Path, prefix: bytes, above: set[tuple[int, int]]) -> Iterator[tuple[bytes, int]]:
-    """Relative path and size of each image; links are followed, but not in a circle."""
+    """Yield the relative path and size of each image; links are followed, except circular ones."""
     status = Path(folder).stat()
     itself = (status.st_dev, status.st_ino)
     if itself in above:
@@ -176,7 +176,7 @@ def _images(folder: str | Path, prefix: bytes, above: set[tuple[int, int]]) -> I
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            with suppress(OSError):  # a folder that only root may read; a file that has just gone
+            with suppress(OSError):  # no permission, or the file was deleted meanwhile
                 name = prefix + os.fsencode(entry.name)
                 if entry.is_dir():
                     yield from _images(entry.path, name + b"/", above | {itself})
@@ -185,7 +185,7 @@ def _images(folder: str | Path, prefix: bytes, above: set[tuple[int, int]]) -> I
 
 
 def _content(path: Path) -> str:
-    """Return the SHA-256 of a file, of its first and last MiB if it is large."""
+    """Return the SHA-256 of a file, or of its first and last MiB if it is large."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         if path.stat().st_size <= WHOLE_FILE:
@@ -199,7 +199,7 @@ def _content(path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return an option as a checkpoint can hold it; None for what cannot be compared, and for texts that are paths."""
+    """Return an option as a checkpoint stores it; None for values that cannot be compared, and for paths."""
     if isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Decoded images of a small training set, kept in memory that the loading processes share."""
+"""Cache the decoded images of a small training set in memory that the loading processes share."""
 
 import mmap
 import os
@@ -12,24 +12,24 @@ from gramgan_plugin.data.images import Image
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.system import available_memory
 
-SHARE_OF_MEMORY = 0.8  # of what is available; the rest is for the batches and the model
+SHARE_OF_MEMORY = 0.8  # of the available memory; the rest is for batches and the model
 
 
 class ImageSizeError(Exception):
-    """An image is not of the size that was given for it."""
+    """A decoded image does not have its listed size."""
 
 
 class ImageCache:
-    """Images by number, each decoded at its first use.
+    """A cache of images by number, each decoded at its first use.
 
-    The memory is mapped when the cache is made and shared with all processes that are forked afterwards: whichever
-    decodes an image first does so for all. A process that is spawned instead (Windows, macOS) has a cache of its own.
+    The memory is mapped at construction and shared with all processes forked afterwards, so each image is decoded by
+    one of them for all. A spawned process (Windows, macOS) has its own cache.
 
     Args:
         sizes: (height, width) of each image.
 
     Raises:
-        UserError: if the images together need more memory than there is. Says how much of both.
+        UserError: if the images need more memory than is available. The message has both numbers.
 
     Example:
         >>> cache = ImageCache([(2, 3), (1, 1)])
@@ -48,14 +48,14 @@ class ImageCache:
 
     @property
     def size_in_bytes(self) -> int:
-        """Of all images, decoded."""
+        """The size of all images, decoded."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def image(self, number: int, decode: Callable[[], Image]) -> Image:
-        """Return an image, read-only; ``decode`` makes it where nobody has yet.
+        """Return an image, read-only; call ``decode`` if it is not cached yet.
 
         Raises:
-            ImageSizeError: if the decoded image is not of the size that was given for it.
+            ImageSizeError: if the decoded image does not have its listed size.
         """
         memory = self._memory if self._memory is not None else self._map()
         height, width = (int(side) for side in self._sizes[number])
@@ -67,12 +67,12 @@ class ImageCache:
             if image.shape != place.shape:
                 raise ImageSizeError(f"is {image.shape[1]}x{image.shape[0]}, listed as {width}x{height}")
             place[:] = image
-            memory[done] = 1  # last: other processes then see a whole image; two that decode at once write the same
+            memory[done] = 1  # last, so that other processes see a complete image
         place.flags.writeable = False
         return place
 
     def _map(self) -> NDArray[np.uint8]:
-        """Anonymous memory: /dev/shm, which containers keep small, does not limit it. Flags follow the images."""
+        """Map anonymous memory, which /dev/shm (small in containers) does not limit. Flags follow the images."""
         self._memory = np.frombuffer(mmap.mmap(-1, max(1, self.size_in_bytes + len(self._sizes))), np.uint8)
         return self._memory
 

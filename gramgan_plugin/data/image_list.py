@@ -1,4 +1,4 @@
-"""Text files that list the images of a data set by name: the option ``meta_info_file``."""
+"""Read the text file of the option ``meta_info_file``, which lists images by name."""
 
 from pathlib import Path, PurePosixPath
 
@@ -9,9 +9,9 @@ LARGEST = 256 * 2**20  # bytes
 
 
 def read_image_list(path: Path) -> list[str]:
-    """Return the names in a list as BasicSR's scripts write it: ``0001_s001.png (480,480,3)`` on each line.
+    """Return the names in a list in BasicSR's format, ``0001_s001.png (480,480,3)`` on each line.
 
-    What follows a blank and an opening bracket is not read; empty lines are skipped.
+    Text after `` (`` is ignored; empty lines are skipped.
 
     Args:
         path: a text file in UTF-8.
@@ -20,8 +20,8 @@ def read_image_list(path: Path) -> list[str]:
         Relative paths with ``/``, in the file's order.
 
     Raises:
-        UserError: if it cannot be read, is empty, names an image twice or one outside of its folder. The message begins
-            with the path.
+        UserError: if the file cannot be read, is empty, or names an image twice or outside its folder. The message
+            begins with the path.
     """
     try:
         if path.stat().st_size > LARGEST:
@@ -37,9 +37,9 @@ def read_image_list(path: Path) -> list[str]:
         if not name:
             continue
         if "\0" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise UserError(f"{path}, line {number}: {printable(name)[:100]} is no name within a folder")
+            raise UserError(f"{path}, line {number}: {printable(name)[:100]} is not a name within a folder")
         if name in names:
-            raise UserError(f"{path}, line {number}: {printable(name)} a second time, after line {names[name]}")
+            raise UserError(f"{path}, line {number}: {printable(name)} appears again after line {names[name]}")
         names[name] = number
     if not names:
         raise UserError(f"{path}: lists no images")

@@ -1,4 +1,4 @@
-"""Image files to arrays and back: 8-bit BGR, as OpenCV has them."""
+"""Convert image files to arrays and back: 8-bit BGR, as in OpenCV."""
 
 from pathlib import Path
 
@@ -14,25 +14,25 @@ SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", 
 
 
 def decode(data: bytes) -> Image | None:
-    """Decode an image file: 8 bits, three channels, turned as its EXIF orientation says.
+    """Decode an image file to 8 bits and three channels, with its EXIF orientation applied.
 
     Returns:
-        (H, W, 3) BGR, or None if this is no image that OpenCV can decode.
+        (H, W, 3) BGR, or None if OpenCV cannot decode it.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         try:
-            data = checked_png(data)  # 2 % of the time; libpng's complaints of damage on stderr name no file
+            data = checked_png(data)  # costs 2 % of the time; libpng's own messages on stderr would name no file
         except PhotoError:
             return None
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # no bytes at all, or more pixels than OpenCV agrees to decode
+    except cv2.error:  # no bytes, or more pixels than OpenCV's limit
         return None
     return None if image is None else image.astype(np.uint8, copy=False)
 
 
 def read_image(path: Path) -> Image | None:
-    """Decode the file at ``path``; the bytes are read here, since OpenCV opens no non-ASCII names on Windows.
+    """Decode the file at ``path``. It is read here, since OpenCV cannot open non-ASCII names on Windows.
 
     Returns:
         (H, W, 3) BGR, or None if it cannot be decoded.
@@ -60,7 +60,7 @@ def mod_crop(image: Image, scale: int) -> Image:
 
 
 def list_images(folder: Path, recursive: bool = False) -> list[str]:
-    """Return the names of the image files in a folder, relative to it, with ``/``, sorted; no hidden files."""
+    """Return the sorted names of a folder's image files, relative, with ``/``; hidden files are left out."""
     found = folder.rglob("*") if recursive else folder.iterdir()
     relative = (path.relative_to(folder) for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
     return sorted(path.as_posix() for path in relative if not any(part.startswith(".") for part in path.parts))

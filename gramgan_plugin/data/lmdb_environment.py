@@ -1,4 +1,4 @@
-"""LMDB environments for reading, shared by all readers of a process, and how much an LMDB holds."""
+"""Open LMDBs for reading, once in each process, and measure how much they hold."""
 
 import os
 import threading
@@ -12,24 +12,24 @@ from gramgan_plugin.utils.io import real_path
 
 META_INFO = "meta_info.txt"
 
-# lmdb refuses to open a path twice in one process, so the readers of a process share its environment.
-# After a fork the parent's environment must not be used any more: the process id shows it.
+# lmdb refuses to open a path twice in one process, so all readers of a process share its environment.
+# A child must not use its parent's environment after a fork; the process id shows this.
 _environments: "weakref.WeakValueDictionary[str, lmdb.Environment]" = weakref.WeakValueDictionary()
 _environments_pid = os.getpid()
 _lock = threading.Lock()
 
 
 def open_environment(path: Path) -> lmdb.Environment:
-    """This process's environment for the LMDB at ``path``; it is closed when nobody holds it any more.
+    """Return this process's environment for the LMDB at ``path``; it is closed with its last reference.
 
-    Threads that read at the same time should hold one environment rather than open it for each image.
+    Threads that read at the same time should share one environment instead of opening it for each image.
 
     Raises:
-        lmdb.Error: if it is none, is damaged, or other code of this process has it open.
+        lmdb.Error: if it is not an LMDB, is damaged, or other code in this process has it open.
     """
     global _environments_pid, _lock
     if _environments_pid != os.getpid():
-        _lock = threading.Lock()  # another thread of the parent may have held it
+        _lock = threading.Lock()  # a thread of the parent may have held the old lock
         for inherited in list(_environments.values()):
             inherited.close()
         _environments.clear()
@@ -44,7 +44,7 @@ def open_environment(path: Path) -> lmdb.Environment:
 
 
 def extent(path: Path) -> dict[str, int]:
-    """Return how much an LMDB holds, by its first two pages: ``entries``, ``bytes`` in use, ``transactions``.
+    """Return ``entries``, ``bytes`` in use and ``transactions`` of an LMDB, from its first two pages.
 
     Raises:
         lmdb.Error: see ``open_environment``.
@@ -58,12 +58,12 @@ def extent(path: Path) -> dict[str, int]:
 
 
 def check_whole(path: Path, environment: lmdb.Environment) -> int:
-    """Return the number of entries; a file that was cut short is refused.
+    """Return the number of entries; refuse a truncated file.
 
-    LMDB maps the file into memory, and the system kills a process that reads behind its end.
+    LMDB maps the file into memory, and the system kills a process that reads beyond its end.
 
     Raises:
-        UserError: if it was.
+        UserError: if it is truncated.
     """
     needed = bytes_in_use(environment)
     size = (path / "data.mdb").stat().st_size
@@ -73,5 +73,5 @@ def check_whole(path: Path, environment: lmdb.Environment) -> int:
 
 
 def bytes_in_use(environment: lmdb.Environment) -> int:
-    """Return the bytes of an LMDB's file up to its last page in use."""
+    """Return the size in bytes of an LMDB's file up to its last used page."""
     return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])

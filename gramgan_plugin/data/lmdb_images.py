@@ -1,4 +1,4 @@
-"""LMDBs of PNG images in BasicSR's layout: ``data.mdb`` and a ``meta_info.txt`` with a line for each key."""
+"""Read and write LMDBs of images in BasicSR's layout: ``data.mdb``, and ``meta_info.txt`` with a line for each key."""
 
 import os
 import re
@@ -19,16 +19,16 @@ UNFINISHED = ".meta_info.txt.part"  # the list of keys while the LMDB is being w
 
 
 class LmdbWriter:
-    """Writes a new LMDB of images, growing its memory map whenever it is full.
+    """A writer of a new LMDB of images, which enlarges its memory map when it is full.
 
-    Each :meth:`put` is one transaction, and stands on the disk when it returns. ``meta_info.txt``, without which
-    nothing opens the LMDB for training, appears when it is closed.
+    Each :meth:`put` is one transaction, on the disk when it returns. ``meta_info.txt``, without which the LMDB cannot
+    be used for training, is written at :meth:`close`.
 
     Args:
         path: folder to create; its name ends in ``.lmdb``.
-        map_size: bytes of the map to begin with; doubled as needed.
-        state: of :meth:`state`, to go on with the LMDB of a writer that was not closed. What was put after that state
-            was taken has to be put again, the same.
+        map_size: initial size of the map in bytes; doubled as needed.
+        state: result of :meth:`state`, to resume the LMDB of a writer that was not closed. Images put after that state
+            have to be put again unchanged.
 
     Raises:
         ValueError: if the LMDB holds less than at that state.
@@ -49,7 +49,7 @@ class LmdbWriter:
         self._map_size = map_size
         self._digest = Digest(None if state is None else state["content"])
         if state is not None and not (path / UNFINISHED).exists() and (path / META_INFO).exists():
-            (path / META_INFO).replace(path / UNFINISHED)  # it was closed, but what it belongs to was not finished
+            (path / META_INFO).replace(path / UNFINISHED)  # it was closed, but the data set was not finished
         self._environment = lmdb.open(str(path), map_size=map_size, lock=False)
         self._meta = (path / UNFINISHED).open("ab")
         if state is not None and not self._reaches(state):
@@ -74,7 +74,7 @@ class LmdbWriter:
                         if transaction.get(name) != data:  # it may have been written before an interruption
                             transaction.put(name, data)
                 break
-            except lmdb.MapFullError:  # the transaction is rolled back; a larger map, and again
+            except lmdb.MapFullError:  # the transaction is rolled back; try again with a larger map
                 self._map_size = max(self._map_size, self._environment.info()["map_size"]) * 2
                 self._environment.set_mapsize(self._map_size)
         for key, data in images.items():
@@ -85,7 +85,7 @@ class LmdbWriter:
         os.fsync(self._meta.fileno())
 
     def state(self) -> dict[str, Any]:
-        """Return what another writer needs to resume from here; plain JSON."""
+        """Return what another writer needs to resume from here, as plain JSON."""
         return {
             "entries": self._environment.stat()["entries"],
             "meta_info": self._meta.tell(),
@@ -93,14 +93,14 @@ class LmdbWriter:
         }
 
     def close(self, facts: Mapping[str, Any] | None = None) -> None:
-        """Finish the LMDB: ``meta_info.txt`` and, if ``facts`` are given, a manifest with them and its content."""
+        """Finish the LMDB: write ``meta_info.txt`` and, if ``facts`` are given, a manifest with them."""
         self.discard()
         (self.path / UNFINISHED).replace(self.path / META_INFO)
         if facts is not None:
             write_manifest(self.path, self._digest.hexdigest(), **facts)
 
     def discard(self) -> None:
-        """Close the files; what was put stays."""
+        """Close the files without finishing; images that were put stay."""
         self._environment.close()
         self._meta.close()
 
@@ -109,14 +109,14 @@ class LmdbWriter:
 
 
 class LmdbImages:
-    """The images of an LMDB: their keys at once, the data opened at the first read, in each process anew.
+    """The images of an LMDB. Keys are read at once; each process opens the data at its first read.
 
     Args:
         path: the LMDB's folder.
 
     Raises:
-        UserError: if the folder, its ``data.mdb`` or its ``meta_info.txt`` is missing, unreadable or
-            incomplete, or they are not what its manifest says. The message begins with the path.
+        UserError: if the folder, its ``data.mdb`` or its ``meta_info.txt`` is missing, unreadable or incomplete, or
+            they do not match the manifest. The message begins with the path.
     """
 
     def __init__(self, path: Path) -> None:
@@ -138,7 +138,7 @@ class LmdbImages:
         """Return the file's bytes under a key.
 
         Raises:
-            UserError: if there is none, or the LMDB is damaged.
+            UserError: if the key is missing, or the LMDB is damaged.
         """
         try:
             if self._environment is None or self._pid != os.getpid():
@@ -152,10 +152,10 @@ class LmdbImages:
         return bytes(data)
 
     def disagreement(self, most: int = 10_000) -> str | None:
-        """Return how ``meta_info.txt`` and ``data.mdb`` differ, in words, or None; no image is read.
+        """Return how ``meta_info.txt`` and ``data.mdb`` differ, in words, or None. No image is read.
 
         Args:
-            most: up to so many keys are looked up, spread evenly over all.
+            most: maximum number of keys to check, evenly spread.
         """
         environment = open_environment(self.path)
         entries = environment.stat()["entries"]
@@ -171,15 +171,15 @@ class LmdbImages:
         return None
 
     def names(self, wanted: Collection[str] | None = None) -> dict[str, str]:
-        """Key by the name that GT and LQ have in common; here they are the same.
+        """Return keys by the name that GT and LQ share; in an LMDB, key and name are the same.
 
         Args:
-            wanted: names; keys that are none of them are left out. None for all.
+            wanted: the names to return; None for all.
         """
         return {key: key for key in self.keys if wanted is None or key in wanted}
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """(height, width) by key, as ``meta_info.txt`` has them."""
+        """Return (height, width) by key, from ``meta_info.txt``."""
         return {line["key"]: (int(line["height"]), int(line["width"])) for line in _meta_lines(self.path)}
 
     def __getstate__(self) -> dict[str, object]:

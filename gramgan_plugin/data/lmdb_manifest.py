@@ -1,4 +1,4 @@
-"""What an LMDB held when it was prepared or verified: ``manifest.json`` in its folder, which other readers ignore."""
+"""Record what an LMDB holds in ``manifest.json`` beside its data, and check it later. Other readers ignore the file."""
 
 import hashlib
 import json
@@ -26,14 +26,14 @@ _DIFFERS = {
 class Digest:
     """The content fingerprint of an LMDB: the sum, modulo 2**256, of the SHA-256 of each key with its data.
 
-    It does not depend on the order in which the images come, nor on where in the file they lie; two images that
-    change places under their keys change it. It detects corruption, not tampering. Several threads may update one.
+    It depends neither on the order of the images nor on their place in the file; swapping two images changes it. It
+    detects corruption, not tampering. Several threads may update one digest.
 
     Args:
-        state: of an earlier digest that this one continues.
+        state: the state of an earlier digest to continue.
 
     Raises:
-        ValueError: if ``state`` is none.
+        ValueError: if ``state`` is not the state of a digest.
 
     Example:
         >>> one, two = Digest(), Digest()
@@ -53,7 +53,7 @@ class Digest:
         self._lock = threading.Lock()
 
     def update(self, key: str, data: bytes) -> None:
-        """Add one image; each key once. Bytes of a key that are no UTF-8 are those of ``surrogateescape``."""
+        """Add one image; each key once. Bytes of a key that are not UTF-8 are given as ``surrogateescape``."""
         name = key.encode("utf-8", "surrogateescape")
         one = hashlib.sha256(b"%d\0%b\0" % (len(name), name))
         one.update(data)
@@ -61,11 +61,11 @@ class Digest:
             self._sum = (self._sum + int.from_bytes(one.digest(), "big")) % 2**256
 
     def state(self) -> str:
-        """Return what a later digest can continue, in 64 hexadecimal digits."""
+        """Return the state for a later digest to continue, 64 hexadecimal digits."""
         return f"{self._sum:064x}"
 
     def hexdigest(self) -> str:
-        """Return the fingerprint of what was added so far, in 64 hexadecimal digits."""
+        """Return the fingerprint of the images added so far, 64 hexadecimal digits."""
         return self.state()
 
 
@@ -74,30 +74,30 @@ def write_manifest(lmdb_path: Path, content: str, **facts: Any) -> None:
 
     Args:
         lmdb_path: its folder, with ``meta_info.txt``.
-        content: of ``Digest.hexdigest``.
-        **facts: whatever else is worth knowing, in types that JSON has.
+        content: result of ``Digest.hexdigest``.
+        **facts: further facts, in JSON types.
 
     Raises:
         UserError: if it cannot be written.
-        ValueError: if a fact has the name of something that is recorded anyway, or ``content`` is no fingerprint.
+        ValueError: if a fact has a reserved name, or ``content`` is not a fingerprint.
     """
     record = {"format": FORMAT, "made_by": f"gramgan-plugin {__version__}", "content": content, **measured(lmdb_path)}
     taken = facts.keys() & record.keys()
     if taken or not SHA256.fullmatch(content):
-        raise ValueError(f"{sorted(taken) or content}: not to be given")
+        raise ValueError(f"{sorted(taken) or content}: not allowed")
     text = json.dumps({**record, **facts}, indent=2, allow_nan=False) + "\n"
     replace_file(lmdb_path / MANIFEST, text.encode("ascii"), synced=True)
     sync(lmdb_path)
 
 
 def read_manifest(lmdb_path: Path) -> dict[str, Any] | None:
-    """Return what was recorded of an LMDB; None if nothing was.
+    """Return an LMDB's manifest, or None if it has none.
 
     Raises:
         UserError: if the manifest is damaged, or was written by a newer version.
     """
     path = lmdb_path / MANIFEST
-    if not path.is_file():  # a device or pipe of that name is not waited for
+    if not path.is_file():  # opening a pipe of that name would block
         return None
     record = read_record(
         path, FORMAT, _damaged, f"update it, or delete that file and run `basicsr prepare verify {lmdb_path}`"
@@ -105,15 +105,15 @@ def read_manifest(lmdb_path: Path) -> dict[str, Any] | None:
     for names, fits, what in ((COUNTS, is_count, "number"), (DIGESTS, _is_sha256, "SHA-256")):
         for name in names:
             if not fits(record.get(name)):
-                raise _damaged(path, f"'{name}' is no {what}")
+                raise _damaged(path, f"'{name}' is not a {what}")
     return record
 
 
 def check_manifest(lmdb_path: Path) -> None:
-    """Refuse an LMDB that is no longer what its manifest says; one without a manifest is accepted.
+    """Refuse an LMDB that differs from its manifest; accept one without a manifest.
 
-    Only the list of keys and the first pages are checked, so this takes milliseconds. What it cannot see is data
-    overwritten behind LMDB's back; ``basicsr prepare verify`` reads all of it.
+    Only the list of keys and the first pages are checked, so this takes milliseconds. Data overwritten directly in the
+    file is not detected; ``basicsr prepare verify`` reads everything.
 
     Raises:
         UserError: if it was changed, or its manifest cannot be used.
@@ -129,7 +129,7 @@ def check_manifest(lmdb_path: Path) -> None:
 
 
 def changed_since(record: dict[str, Any], lmdb_path: Path) -> str | None:
-    """Return how an LMDB differs from what was recorded of it, in words, or None; no image is read.
+    """Return how an LMDB differs from its manifest, in words, or None. No image is read.
 
     Raises:
         lmdb.Error: if it cannot be opened.
@@ -142,7 +142,7 @@ def changed_since(record: dict[str, Any], lmdb_path: Path) -> str | None:
 
 
 def measured(lmdb_path: Path) -> dict[str, Any]:
-    """Return what a manifest records of an LMDB besides its content: extent, and SHA-256 of its list of keys."""
+    """Return the facts of a manifest other than the content: extent, and SHA-256 of the list of keys."""
     path = lmdb_path / META_INFO
     with file_errors(path):
         return {**extent(lmdb_path), "meta_info": file_sha256(path)}

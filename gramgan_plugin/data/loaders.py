@@ -1,4 +1,4 @@
-"""Data loaders: seeded for training, so that a place in the data is a number; one image at a time for the rest."""
+"""Build data loaders: seeded for training, so that a place in the data is a number; single images otherwise."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from gramgan_plugin.data.fingerprint import fingerprint
 from gramgan_plugin.data.seeded import SampleIndex, SeededDataset, SeededSampler
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE, Batch, SkippingDataset, UnreadableImages, collate
-from gramgan_plugin.data.workers import Lifeline
+from gramgan_plugin.data.workers import WorkerStop
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.registries import lookup
 from gramgan_plugin.utils.text import first_line
@@ -23,11 +23,11 @@ def build_dataset(key: str, options: dict[str, Any]) -> Dataset[Any]:
     """Return a dataset from its option block.
 
     Raises:
-        OptionError: if its type is unknown, or a key it needs is missing.
+        OptionError: if its type is unknown, or a required key is missing.
     """
     cls = lookup("dataset", options.get("type", ""), f"datasets.{key}.type")
     try:
-        # BasicSR's datasets pop from their options.
+        # A copy: BasicSR's datasets remove keys from their options.
         return cls({name: dict(v) if isinstance(v, dict) else v for name, v in options.items()})
     except KeyError as error:
         raise OptionError(f"datasets.{key}: {cls.__name__} needs the key {error}") from error
@@ -36,13 +36,13 @@ def build_dataset(key: str, options: dict[str, Any]) -> Dataset[Any]:
 
 
 class TrainingData:
-    """Endless batches of a training set, from any place in their order.
+    """Endless batches of a training set, starting at any place.
 
-    An image that cannot be read is named in the log once, and another takes its place, see ``unreadable``.
+    An unreadable image is logged once and replaced by another; see ``unreadable``.
 
     Attributes:
-        batch_size: images of a batch of this process.
-        batches_per_epoch: full batches in one pass over the (enlarged) set, of this process.
+        batch_size: images in a batch of this process.
+        batches_per_epoch: full batches of this process in one pass over the (enlarged) set.
         size: images in the set.
     """
 
@@ -50,7 +50,7 @@ class TrainingData:
         options = opt["datasets"].get("train")
         if options is None:
             raise OptionError("datasets.train: missing")
-        # Before anything else opens an LMDB: a process cannot open one twice.
+        # First, since a process cannot open an LMDB twice.
         self.fingerprint = fingerprint(options)
         dataset = build_dataset("train", options)
         self.size = len(dataset)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ class TrainingData:
         self.dataset = SkippingDataset(SeededDataset(dataset, opt["manual_seed"]))
 
     def place(self, iteration: int) -> tuple[int, int]:
-        """(epoch, batch in the epoch) that follows ``iteration`` iterations of this same data and batch."""
+        """Return (epoch, batch in the epoch) after ``iteration`` iterations with this data and batch size."""
         return divmod(iteration, self.batches_per_epoch)
 
     def batches(self, epoch: int, batch: int = 0) -> Iterator[tuple[int, int, Any]]:
@@ -90,14 +90,14 @@ class TrainingData:
 
         Raises:
             TrainingStopped: if more images are unreadable than ``datasets.train.max_unreadable`` allows.
-            ValueError: if there is no such batch.
+            ValueError: if the epoch has no such batch.
         """
         if epoch < 0 or not 0 <= batch <= self.batches_per_epoch:
             raise ValueError(f"epoch {epoch}, batch {batch}: an epoch has {self.batches_per_epoch} batches")
         return self._from(epoch + batch // self.batches_per_epoch, batch % self.batches_per_epoch)
 
     def facts(self) -> dict[str, Any]:
-        """Return what decides order and content of the batches besides the seed, in plain types; for checkpoints."""
+        """Return what, besides the seed, determines the batches; plain types, for checkpoints."""
         return {
             "images": self.size,
             "batch": self.batch_size * self.sampler.num_replicas,  # of all processes
@@ -115,17 +115,17 @@ class TrainingData:
                 epoch, batch = epoch + 1, 0
 
     def _loaded(self, epoch: int, batch: int) -> Iterator[Batch]:
-        lifeline = Lifeline()
-        # One iterator for all epochs, so that loading continues over their ends.
+        worker_stop = WorkerStop()
+        # One iterator for all epochs, so that loading does not stop between them.
         loader = iter(
             DataLoader(
                 self.dataset,
                 batch_sampler=self._indices(epoch, batch),
                 num_workers=self.workers,
                 collate_fn=collate,
-                worker_init_fn=lifeline.worker_init() if self.workers else None,
+                worker_init_fn=worker_stop.worker_init() if self.workers else None,
                 pin_memory=self.pin_memory,
-                # Its base seed would come from the global generator: a resumed run would draw one number more.
+                # Otherwise the base seed comes from the global generator, and a resumed run draws one more number.
                 generator=torch.Generator(),
             )
         )
@@ -137,8 +137,8 @@ class TrainingData:
                 raise
             raise original from error
         finally:
-            del loader  # the last reference: its workers end in good order
-            lifeline.cut()
+            del loader  # the last reference: its workers end regularly
+            worker_stop.end_workers()
 
     def _indices(self, epoch: int, batch: int) -> Iterator[list[SampleIndex]]:
         while True:
@@ -150,7 +150,7 @@ class TrainingData:
 
 
 def _from_a_worker(error: UserError | OSError) -> UserError | OSError:
-    """Return the error itself; from a worker process its message comes wrapped in that process's traceback."""
+    """Return the original error; a worker process wraps its message in a traceback."""
     lines = str(error).strip().splitlines()
     if not lines or "DataLoader worker process" not in lines[0]:
         return error
@@ -162,7 +162,7 @@ def _from_a_worker(error: UserError | OSError) -> UserError | OSError:
 
 
 def build_test_loaders(opt: dict[str, Any], phase: str) -> list[DataLoader[Any]]:
-    """Return loaders of single images for the datasets of a phase (``val``, ``test``), in the order of their keys."""
+    """Return loaders of single images for a phase's datasets (``val``, ``test``), in the order of their keys."""
     loaders = []
     for key, options in sorted(opt["datasets"].items()):
         if options["phase"] == phase:

@@ -1,4 +1,4 @@
-"""Pairs of GT and LQ images for training and validation, as 8-bit tensors."""
+"""A dataset of GT and LQ pairs for training and validation, as 8-bit tensors."""
 
 import random
 from typing import Any
@@ -17,39 +17,39 @@ from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
 from gramgan_plugin.utils.text import did_you_mean
 
-# Read here; the loaders read those without effect on the samples.
+# Options read here; the loaders read those that do not change samples.
 KNOWN = WITHOUT_EFFECT | {
     *("type", "scale", "dataroot_gt", "dataroot_lq", "lq", "meta_info_file", "filename_tmpl", "color"),
     *("gt_size", "use_hflip", "use_rot", "cache"),
 }
-NOT_HERE = dict.fromkeys(("mean", "std"), "images are handed out as they are, in [0, 1], not normalised")
+NOT_HERE = dict.fromkeys(("mean", "std"), "images stay in [0, 1] and are not normalised")
 LUMA = np.array([24.966, 128.553, 65.481]) / 255  # of BGR; ITU-R BT.601, as MATLAB's rgb2ycbcr
-MARGIN_IN_SCALES = 4  # context around a GT crop, for making its LQ
+MARGIN_IN_SCALES = 4  # context around a GT crop for making its LQ
 
 
 class PairedSRDataset(Dataset[dict[str, Any]]):
-    """BasicSR's ``PairedImageDataset``, with bytes instead of floats and LQ made on the fly if wanted.
+    """BasicSR's ``PairedImageDataset`` with bytes instead of floats, and optionally without stored LQ.
 
-    In the phase ``train`` an item is a random crop, flipped and turned, GT and LQ alike, drawn from Python's
-    ``random``; its corner lies at a multiple of the scale. Otherwise it is a whole image, GT cut to
-    ``scale`` times LQ.
+    In the phase ``train`` an item is a random crop, flipped and rotated, the same for GT and LQ, drawn from Python's
+    ``random``; its corner is at a multiple of the scale. In other phases it is a whole image, with GT cut to ``scale``
+    times LQ.
 
-    With ``lq: bicubic`` an item has no ``lq``. It has ``scale``, and in training ``gt_margin``: GT then
-    carries that many pixels of context on every side (beyond the photo's border its mirror image), from which
-    :func:`gramgan_plugin.data.batch.to_model_batch` makes the LQ that the whole photo's LQ has there. With
-    ``lq: bicubic-uint8`` it has ``lq_kind``, too, and in training ``gt_transposed``: whether rows and columns have
-    changed places, since that kind shrinks the photo's columns first.
+    With ``lq: bicubic`` an item has no ``lq`` but ``scale``, and in training ``gt_margin``: GT then has that many
+    pixels of context on every side (mirrored at the photo's border), from which
+    :func:`gramgan_plugin.data.batch.to_model_batch` makes the same LQ as shrinking the whole photo would. With
+    ``lq: bicubic-uint8`` it also has ``lq_kind``, and in training ``gt_transposed`` (whether rows and columns were
+    swapped), since that kind shrinks the photo's columns first.
 
     Args:
         opt: ``phase`` (``train``, ``val``, ``test``), ``scale``, ``dataroot_gt`` (a path or a list),
             ``dataroot_lq`` (likewise) or ``lq`` (``bicubic``, ``bicubic-uint8``); for training ``gt_size``,
-            ``use_hflip``, ``use_rot`` (true by default); ``io_backend`` (``type: lmdb | disk``, by default what the
-            path ends in), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only), ``meta_info_file`` (lists
-            the GT images that count), ``color`` (``y``: luma alone; ``rgb`` by default), ``cache`` (keep decoded
+            ``use_hflip``, ``use_rot`` (true by default); ``io_backend`` (``type: lmdb | disk``, by default from the
+            path's suffix), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only), ``meta_info_file`` (lists
+            the GT images to use), ``color`` (``y``: luma only; ``rgb`` by default), ``cache`` (keep decoded
             images in memory, see :class:`gramgan_plugin.data.image_cache.ImageCache`; false by default).
 
     Raises:
-        OptionError: if an option is missing, wrong or not known here, or GT and LQ do not have the same names.
+        OptionError: if an option is missing, wrong or unknown, or GT and LQ do not have the same names.
 
     Example:
         >>> dataset = PairedSRDataset(
@@ -76,7 +76,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One pair.
+        """Return one pair.
 
         Returns:
             ``gt`` and ``lq``: (3, H, W) uint8, RGB; with ``color: y`` (1, H, W) float32 in [0, 1], BasicSR's luma
@@ -84,7 +84,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             path; where LQ is made, see the class.
 
         Raises:
-            UserError: if an image cannot be decoded, is too small or does not fit its partner.
+            UserError: if an image cannot be decoded, is too small, or does not fit its partner.
         """
         pair = self.pairs[index]
         gt = self._image(index, pair.gt, pair.gt_key)
@@ -95,8 +95,8 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         return {**item, "gt_path": pair.gt_key, "lq_path": pair.lq_key}
 
     def _image(self, number: int, source: Source, key: str) -> Image:
-        """GT has the numbers from 0, LQ those from ``len(self)``."""
-        # Given LQ was made from GT as it is stored, and benchmarks are measured so; only training photos are converted.
+        """Return an image; GT images are numbered from 0, LQ images from ``len(self)``."""
+        # Only photos whose LQ is made in training are converted: stored LQ and benchmarks use GT as it is stored.
         manage_colours = self.train and self.opt.get("lq") is not None
         if self.cache is None:
             return _read(source, key, manage_colours)
@@ -138,7 +138,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         scale, gt = self.scale, mod_crop(gt, self.scale)
         if min(gt.shape[:2]) == 0:
             raise UserError(f"{pair.gt_key}: is smaller than the scale {scale}; remove it")
-        # The kind that `to_model_batch` makes by default is left out.
+        # The default kind of `to_model_batch` is left out.
         kind = LQ_MADE[self.opt["lq"]]
         made: dict[str, Any] = {"scale": scale} if kind == MATLAB_BICUBIC else {"scale": scale, "lq_kind": kind}
         if not self.train:
@@ -153,7 +153,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         return {"gt": self._to_tensor(_turned(gt[np.ix_(rows, columns)], turn)), "gt_margin": margin, **made}
 
     def _to_tensor(self, image: Image) -> Tensor:
-        """(H, W, 3) BGR -> (3, H, W) RGB, or (1, H, W) luma."""
+        """Convert (H, W, 3) BGR to (3, H, W) RGB, or to (1, H, W) luma."""
         if self.luma:
             return torch.from_numpy(((image @ LUMA + 16) / 255).astype(np.float32))[None]
         return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
@@ -165,7 +165,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         return str(value)
 
     def _draw_corner(self, lq_height: int, lq_width: int, pair: Pair) -> tuple[int, int]:
-        """Top and left of a random crop, in LQ pixels."""
+        """Draw the top left corner (y, x) of a random crop, in LQ pixels."""
         side = self.gt_size // self.scale
         if min(lq_height, lq_width) < side:
             size = f"{lq_width * self.scale}x{lq_height * self.scale}"
@@ -173,7 +173,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         return random.randint(0, lq_height - side), random.randint(0, lq_width - side)
 
     def _draw_turn(self) -> tuple[bool, bool, bool]:
-        """Return whether to flip horizontally, vertically, and to transpose: drawn in upstream's order."""
+        """Draw whether to flip horizontally, flip vertically, and transpose, in upstream's order."""
         hflip = bool(self.opt.get("use_hflip", True)) and random.random() < 0.5
         rot = bool(self.opt.get("use_rot", True))
         vflip = rot and random.random() < 0.5
@@ -187,7 +187,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
 
 
 def _check_known(opt: dict[str, Any]) -> None:
-    """Refuse what would be ignored; BasicSR's own loop checks no option.
+    """Refuse options that would be ignored; BasicSR's own loop does not check them.
 
     Raises:
         OptionError: naming the option.
@@ -199,7 +199,7 @@ def _check_known(opt: dict[str, Any]) -> None:
 
 
 def _read(source: Source, key: str, manage_colours: bool) -> Image:
-    """Files are photos of any kind; what an LMDB holds was written by a program, and needs no second look."""
+    """Decode an image. Files may be any photos; an LMDB's images were written by a program and need no photo checks."""
     try:
         data = source.read(key)
     except OSError as error:
@@ -220,7 +220,7 @@ def _name(source: Source, key: str) -> str:
 
 
 def _mirrored(start: int, stop: int, length: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Indices start ... stop - 1 of a side that is continued by mirrors of itself, edge pixel repeated."""
+    """Return the indices start ... stop - 1 of a side continued by mirroring, with the edge pixel repeated."""
     position = np.arange(start, stop) % (2 * length)
     return np.minimum(position, 2 * length - 1 - position)
 

@@ -1,4 +1,4 @@
-"""Which GT image belongs to which LQ image: folders and LMDBs, checked when a dataset is built."""
+"""Find the LQ image of each GT image in folders and LMDBs, checked when a dataset is built."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,20 +13,20 @@ from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, MATLAB_UINT
 from gramgan_plugin.utils.io import expanded
 from gramgan_plugin.utils.text import printable
 
-# What the option ``lq`` can be -> the kind of LQ that is made from GT then.
+# Value of the option ``lq`` -> the kind of LQ to make from GT.
 LQ_MADE = {"bicubic": MATLAB_BICUBIC, "bicubic-uint8": MATLAB_UINT8}
 
 
 class FolderImages:
-    """The image files of a folder, not of its subfolders but for those that are listed.
+    """The image files of a folder; files in subfolders only if they are listed.
 
     Args:
         path: the folder.
-        template: how a file here is called after its partner without suffix: ``{}`` or for example ``{}x4``.
-        listed: relative paths of the files that count; None for all.
+        template: a file's name, without suffix, made from its partner's: ``{}`` or for example ``{}x4``.
+        listed: relative paths of the files to use; None for all.
 
     Raises:
-        UserError: if the folder is missing, has no images or not those listed. The message begins with the path.
+        UserError: if the folder is missing, empty, or lacks listed images. The message begins with the path.
     """
 
     def __init__(self, path: Path, template: str = "{}", listed: Sequence[str] | None = None) -> None:
@@ -42,14 +42,14 @@ class FolderImages:
             raise _not_there(path, absent, len(self.files))
 
     def read(self, key: str) -> bytes:
-        """Return the bytes of a file, by its path as in :meth:`names`."""
+        """Return the bytes of a file, given its path from :meth:`names`."""
         return Path(key).read_bytes()
 
     def names(self, wanted: Collection[str] | None = None) -> dict[str, str]:
-        """File's path by the name, without suffix, that it shares with its partner.
+        """Return the files' paths by the name, without suffix, that a file shares with its partner.
 
         Args:
-            wanted: names; files of other names count no more, in :meth:`sizes` either. None for all.
+            wanted: the names to use, from now on also in :meth:`sizes`; None for all.
 
         Raises:
             UserError: if two files have the same name, or one does not fit the template.
@@ -72,10 +72,10 @@ class FolderImages:
         return found
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """(height, width) by file's path, from the files' headers.
+        """Return (height, width) by path, from the files' headers.
 
         Raises:
-            UserError: if a file is no image.
+            UserError: if a file is not an image.
         """
         found = {}
         for file in self.files:
@@ -92,7 +92,7 @@ Source = LmdbImages | FolderImages
 
 
 class Pair(NamedTuple):
-    """Where a GT image and its LQ image lie; without LQ, it is made from GT."""
+    """Where a GT image and its LQ image are stored; without LQ, it is made from GT."""
 
     gt: Source
     gt_key: str
@@ -101,14 +101,14 @@ class Pair(NamedTuple):
 
 
 def find_pairs(opt: dict[str, Any]) -> list[Pair]:
-    """Return all pairs that a dataset's options name, in the order of the roots, then of names or as listed.
+    """Return all pairs of a dataset's options, in the order of the roots, then of the names or the list.
 
     Args:
         opt: ``phase``, ``dataroot_gt``, ``dataroot_lq`` or ``lq``, ``meta_info_file``, ``io_backend``,
             ``filename_tmpl``.
 
     Raises:
-        OptionError: if a root cannot be read, or GT and LQ do not have the same names; names the option.
+        OptionError: if a root cannot be read, or GT and LQ do not have the same names. The message names the option.
     """
     gt_roots = _roots(opt, "dataroot_gt")
     if opt.get("lq") is not None:
@@ -130,7 +130,7 @@ def find_pairs(opt: dict[str, Any]) -> list[Pair]:
 
 
 def template_hint(gt: Collection[str], lq: Collection[str]) -> str:
-    """Return the ``filename_tmpl`` by which each GT image has a partner, as the end of a message; or "".
+    """Return the end of a message that suggests a fitting ``filename_tmpl``, or "" if none fits.
 
     Args:
         gt: names without suffixes.
@@ -148,7 +148,7 @@ def template_hint(gt: Collection[str], lq: Collection[str]) -> str:
 
 
 def option(opt: dict[str, Any], key: str) -> str:
-    """Return the full path of a dataset's option, as a user finds it in the option file."""
+    """Return the key path of a dataset's option in the option file."""
     return f"datasets.{opt.get('phase', 'train')}.{key}"
 
 
@@ -168,7 +168,7 @@ def _pairs_of(opt: dict[str, Any], gt_root: Path, lq_root: Path) -> list[Pair]:
 
 
 def _gt(opt: dict[str, Any], root: Path) -> tuple[Source, dict[str, str]]:
-    """Return the GT of a root, and its keys by name: sorted, or those that ``meta_info_file`` lists, in its order."""
+    """Return the GT of a root, and its keys by name: sorted, or those of ``meta_info_file`` in its order."""
     listed = _listed(opt)
     gt = _source(opt, "dataroot_gt", root, "{}", listed)
     if listed is None:

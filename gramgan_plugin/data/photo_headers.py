@@ -1,4 +1,4 @@
-"""What the header of an image file says: its form, size and depth. No pixel is decoded, Pillow's limits stay."""
+"""Read the header of an image file: form, size and depth. No pixel is decoded, and Pillow's limits stay active."""
 
 import errno
 import importlib
@@ -16,18 +16,18 @@ from PIL.ImageFile import ImageFile
 
 from gramgan_plugin.utils.text import first_line, printable
 
-# A damaged EXIF block makes Pillow warn; the photo is read all the same.
+# Pillow warns about a damaged EXIF block; the photo is read anyway.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it logs of damage names no file
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its messages about damage name no file
 
 ORIENTATION = 0x0112  # the EXIF tag
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF
-TIFF_EXTENTS = ((273, 279), (324, 325))  # where strips and tiles lie, and how long they are
-LONGEST_REASON = 200  # characters of a parser's message: it may repeat what stands in the file
-_GRAY_OR_COLOURS = ("1", "L", "I;16", "RGB")  # modes in which PNG names one colour as transparent
+TIFF_EXTENTS = ((273, 279), (324, 325))  # offsets and lengths of strips and tiles
+LONGEST_REASON = 200  # characters of a parser's message, which may quote the file
+_GRAY_OR_COLOURS = ("1", "L", "I;16", "RGB")  # modes in which PNG can mark one colour as transparent
 TIFF_KINDS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
-# First bytes -> the module of Pillow and its class. A form of Pillow's that is missing here is no photo.
+# First bytes -> Pillow's module and class. Forms that are missing here are not accepted as photos.
 _FORMS = (
     (b"\xff\xd8\xff", "JpegImagePlugin", "JpegImageFile"),
     (b"\x89PNG\r\n\x1a\n", "PngImagePlugin", "PngImageFile"),
@@ -53,18 +53,18 @@ _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
 class PhotoError(Exception):
-    """A file that is no usable photo. ``str(error)`` is the reason alone; the caller puts the file's name before it."""
+    """A file is not a usable photo. ``str(error)`` is the reason only; the caller puts the file's name before it."""
 
 
 class Header(NamedTuple):
-    """A file opened by Pillow, its pixels not yet read.
+    """A file opened by Pillow, with its pixels not yet read.
 
     Attributes:
-        image: Pillow's image; its size is that of the stored pixels, except for TIFF, which Pillow turns.
+        image: Pillow's image, in the size of the stored pixels (TIFF: with the orientation applied).
         form: "JPEG", "PNG", "TIFF", ...
-        bits: of a sample, as stored.
-        orientation: EXIF's 1 to 8, still to be applied.
-        key: the colour of PNG that means transparent, in samples as stored; None if there is none.
+        bits: bits of a stored sample.
+        orientation: EXIF's 1 to 8, not applied yet.
+        key: the colour that a PNG marks as transparent, in stored samples, or None.
     """
 
     image: ImageFile
@@ -74,7 +74,7 @@ class Header(NamedTuple):
     key: tuple[int, ...] | None = None
 
     def displayed_size(self) -> tuple[int, int]:
-        """(width, height) once it is turned as EXIF says."""
+        """Return (width, height) with the EXIF orientation applied."""
         width, height = self.image.size
         return (height, width) if self.orientation >= 5 else (width, height)
 
@@ -83,13 +83,13 @@ def read_header(file: IO[bytes], max_pixels: int) -> Header:
     """Open an image file and read its header.
 
     Args:
-        file: open at its begin; it stays in use for the pixels.
-        max_pixels: more are refused.
+        file: open at its start; it must stay open until the pixels are read.
+        max_pixels: images with more pixels are refused.
 
     Raises:
-        PhotoError: if this is no photo, is damaged, cut short, too large, or of a kind that cannot be read.
+        PhotoError: if the file is not a photo, is damaged, truncated, too large, or cannot be read.
     """
-    with faults_of_file():
+    with as_photo_errors():
         start = file.read(16)
         if not start:
             raise PhotoError("an empty file")
@@ -109,11 +109,11 @@ def read_header(file: IO[bytes], max_pixels: int) -> Header:
 
 
 @contextmanager
-def faults_of_file() -> Iterator[None]:
-    """Turn whatever the block, which parses or decodes one file, raises into a ``PhotoError``.
+def as_photo_errors() -> Iterator[None]:
+    """Convert any exception of the block, which parses or decodes one file, into a ``PhotoError``.
 
-    Which exceptions damaged data brings about in the parsers (Pillow's, OpenCV's, those here) cannot be listed; a job
-    over many photos must not end with any of them. Only a lack of memory is not the file's fault.
+    The exceptions that parsers raise for damaged data cannot be listed, and none of them may end a job over many
+    photos. Only a ``MemoryError`` is not caused by the file.
     """
     try:
         yield
@@ -124,22 +124,22 @@ def faults_of_file() -> Iterator[None]:
 
 
 def _reason_of(error: Exception) -> str:
-    """Return why a parser gave up, in words."""
+    """Return why a parser failed, in words."""
     if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE):
         return f"cannot be read: {error.strerror}"
     text = printable(first_line(error))[:LONGEST_REASON]
-    if "unknown pixel mode" in text:  # TIFF: floating-point colours, for one
-        return "samples of a kind that is not read; save it with 8 or 16 bits"
+    if "unknown pixel mode" in text:  # for example TIFF with floating-point colours
+        return "an unsupported sample type; save it with 8 or 16 bits"
     return "cut short" if "truncated" in text.lower() else f"damaged: {text}"
 
 
 def _open(file: IO[bytes], start: bytes) -> ImageFile:
-    """Pillow's class for these bytes, called by itself: ``Image.open`` warns of sizes by a limit of the process."""
+    """Open the image with Pillow's class directly: ``Image.open`` would warn about sizes by a process-wide limit."""
     module, name = _form_of(start)
     try:
         kind = getattr(importlib.import_module(f"PIL.{module}"), name)
     except ImportError:
-        raise PhotoError("no image that this version of Pillow reads; convert it to PNG or JPEG") from None
+        raise PhotoError("not readable by this version of Pillow; convert it to PNG or JPEG") from None
     opened: ImageFile = kind(file)
     return opened
 
@@ -155,12 +155,12 @@ def _form_of(start: bytes) -> tuple[str, str]:
         if brand in _BRANDS:
             return _BRANDS[brand], "AvifImageFile"
         if brand in _HEIC_BRANDS:
-            raise PhotoError("HEIC, which is not read; convert it to PNG or JPEG")
-    raise PhotoError("no image")
+            raise PhotoError("HEIC, which is not supported; convert it to PNG or JPEG")
+    raise PhotoError("not an image")
 
 
 def _needs(file: IO[bytes], start: bytes) -> int:
-    """Return how long the file must be by its first bytes: WebP states its length, TIFF where its directory lies."""
+    """Return the minimum file length by the first bytes: WebP states its length, TIFF the offset of its directory."""
     if start[:4] == b"RIFF":
         return 8 + int.from_bytes(start[4:8], "little")
     if start[:4] not in (b"II*\0", b"MM\0*"):
@@ -174,7 +174,7 @@ def _needs(file: IO[bytes], start: bytes) -> int:
 
 
 def _png(file: IO[bytes], image: ImageFile) -> Header:
-    """Add what Pillow would decode the pixels for: EXIF that stands behind them, and whether the file is whole."""
+    """Read what Pillow would decode the pixels for: EXIF data after them, and whether the file is complete."""
     raw_mode, exif = str(image.tile[0][3]), image.info.get("exif")  # "RGB", "I;16B", "L;2", "1", ...
     bits = 16 if raw_mode.endswith(";16B") else int(raw_mode.partition(";")[2] or (1 if raw_mode == "1" else 8))
     key = image.info.get("transparency") if image.mode in _GRAY_OR_COLOURS else None
@@ -200,7 +200,7 @@ def _png(file: IO[bytes], image: ImageFile) -> Header:
 
 
 def _tiff(file: IO[bytes], image: ImageFile) -> Header:
-    """Refuse samples that have no 8- or 16-bit meaning; Pillow applies the orientation itself."""
+    """Refuse samples that are not 8- or 16-bit integers; Pillow applies the orientation itself."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     kinds = {kind for kind in _numbers(tags.get(SAMPLE_FORMAT, 1)) if kind in TIFF_KINDS}
     bits = max(_numbers(tags.get(BITS_PER_SAMPLE, 1)))
@@ -231,28 +231,28 @@ def _length(file: IO[bytes]) -> int:
 
 
 def _orientation(exif: bytes | None) -> int:
-    """1 to 8; 1 for none and for what makes no sense."""
+    """Return EXIF's orientation, 1 to 8; 1 if it is missing or invalid."""
     if not exif:
         return 1
     parsed = PillowImage.Exif()
     try:
         parsed.load(exif)
         value = parsed.get(ORIENTATION, 1)
-    except Exception:  # a damaged block is as good as none
+    except Exception:  # a damaged block is ignored
         return 1
     return value if value in range(1, 9) else 1
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a file for reading; what is wrong with this one file alone is a ``PhotoError``.
+    """Open a file for reading; problems of this file alone are a ``PhotoError``.
 
     Raises:
-        PhotoError: if it is missing, a folder, a pipe or a device, or must not be read.
-        OSError: for all that concerns other files, too.
+        PhotoError: if it is missing, a folder, a pipe or a device, or reading is not permitted.
+        OSError: for problems that affect other files, too.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
-            raise PhotoError("no regular file")
+            raise PhotoError("not a regular file")
         return path.open("rb")
     except OSError as error:
         if error.errno not in _OF_ONE_FILE:

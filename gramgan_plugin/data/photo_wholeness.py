@@ -1,4 +1,4 @@
-"""What comes before OpenCV's decoding, which fills up with gray what is missing, and talks to stderr."""
+"""Check files before OpenCV decodes them: it fills missing parts with gray and writes its messages to stderr."""
 
 import struct
 import zlib
@@ -8,13 +8,13 @@ from gramgan_plugin.data.photo_headers import PhotoError
 
 
 def check_jpeg_whole(data: bytes) -> None:
-    """Refuse a JPEG that was cut short: OpenCV and others fill the rest with gray and say nothing.
+    """Refuse a truncated JPEG: OpenCV and others silently fill the rest with gray.
 
-    Within the scans 0xFF is followed by 0 or a restart mark, so the end mark cannot be mistaken there; one of a
-    thumbnail stands before them.
+    Within scans 0xFF is followed by 0 or a restart marker, so an end marker found there is real; a thumbnail's end
+    marker comes before the scans.
 
     Raises:
-        PhotoError: if there is no end mark after the first scan's begin.
+        PhotoError: if no end marker follows the start of the first scan.
     """
     position = 2
     while position + 4 <= len(data):
@@ -25,18 +25,18 @@ def check_jpeg_whole(data: bytes) -> None:
             if data.find(b"\xff\xd9", position) < 0:
                 break
             return
-        lone = marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8  # fill bytes, marks without a segment
+        lone = marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8  # fill bytes, markers without a segment
         position += (1 if marker == 0xFF else 2) if lone else 2 + int.from_bytes(data[position + 2 : position + 4])
     raise PhotoError("cut short")
 
 
 def checked_png(data: bytes) -> bytes:
-    """Return the file without chunks that pixels do not need, for libpng writes its complaints about those to stderr.
+    """Return a PNG without the chunks that pixels do not need: libpng writes messages about them to stderr.
 
-    One with EXIF's orientation stays, if its checksum is right.
+    A chunk with EXIF's orientation is kept if its checksum is correct.
 
     Raises:
-        PhotoError: if the checksum of one that is needed is wrong, or the file was cut short.
+        PhotoError: if the checksum of a needed chunk is wrong, or the file is truncated.
     """
     view, position, kept = memoryview(data), 8, [memoryview(data)[:8]]
     while position + 12 <= len(data):
@@ -56,12 +56,12 @@ def checked_png(data: bytes) -> bytes:
     return data if sum(map(len, kept)) == len(data) else b"".join(kept)
 
 
-# The tags of TIFF that pixels need: sizes, depth, compression, strips and tiles, orientation, predictor, alpha, ...
+# TIFF tags that pixels need: sizes, depth, compression, strips and tiles, orientation, predictor, alpha, ...
 _TIFF_TAGS = frozenset((*range(254, 260), 262, 266, 273, 274, 277, 278, 279, 284, 317, *range(320, 326), 338, 339, 347))
 
 
 def plain_tiff(data: bytes) -> bytes:
-    """Return the file with a first directory of only what pixels need: OpenCV reports every other tag on stderr.
+    """Return a TIFF with only the tags that pixels need in its first directory: OpenCV reports others on stderr.
 
     Args:
         data: a TIFF. A BigTIFF is returned as it is.
@@ -77,6 +77,6 @@ def plain_tiff(data: bytes) -> bytes:
         if tag in _TIFF_TAGS:
             entries[tag] = data[place : place + 12]
     kept = [entries[tag] for tag in sorted(entries)]
-    padding = len(data) % 2  # a directory begins at an even place
+    padding = len(data) % 2  # a directory starts at an even offset
     directory = struct.pack(f"{mark}H", len(kept)) + b"".join(kept) + bytes(4)
     return data[:4] + struct.pack(f"{mark}I", len(data) + padding) + data[8:] + bytes(padding) + directory

@@ -1,7 +1,7 @@
-"""Photos as users have them, to the 8-bit BGR in sRGB that training takes.
+"""Decode users' photos to the 8-bit sRGB, in BGR order, that training takes.
 
-An ordinary file (8 bits, RGB or gray, JPEG or PNG, no profile) has the very pixels of OpenCV's ``IMREAD_COLOR``, and
-costs little more. All else is brought there or refused by a :class:`PhotoError`; see ``docs/data.md``.
+An ordinary file (8 bits, RGB or gray, JPEG or PNG, no profile) gives the same pixels as OpenCV's ``IMREAD_COLOR``, in
+little more time. Other files are converted or refused with a :class:`PhotoError`; see ``docs/data.md``.
 """
 
 import io
@@ -12,16 +12,23 @@ import cv2
 import numpy as np
 from PIL import Image as PillowImage
 
-from gramgan_plugin.data.colour import moves_colours, to_srgb
+from gramgan_plugin.data.colour import changes_colours, to_srgb
 from gramgan_plugin.data.images import Image
-from gramgan_plugin.data.photo_headers import PHOTOMETRIC, Header, PhotoError, faults_of_file, open_regular, read_header
+from gramgan_plugin.data.photo_headers import (
+    PHOTOMETRIC,
+    Header,
+    PhotoError,
+    as_photo_errors,
+    open_regular,
+    read_header,
+)
 from gramgan_plugin.data.photo_wholeness import check_jpeg_whole, checked_png, plain_tiff
 
 __all__ = ["MAX_PIXELS", "PhotoError", "PhotoInfo", "decode_photo", "photo_info", "read_bytes", "read_photo"]
 
 MAX_PIXELS = 178_000_000
-BYTES_PER_PIXEL = 16  # no file of a photo is longer; what claims to be one is not read into memory
-# EXIF's orientations: transpose first, then reverse rows, then reverse columns.
+BYTES_PER_PIXEL = 16  # a longer file is not a photo and is not read into memory
+# EXIF's orientations: whether to transpose, then reverse rows, then reverse columns.
 _TURNS = {
     1: (False, False, False),
     2: (False, False, True),
@@ -38,14 +45,14 @@ _READ = ("1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK", "I;16", "I;16B", "I", *_
 
 
 class PhotoInfo(NamedTuple):
-    """What a header says.
+    """The content of a photo's header.
 
     Attributes:
-        width: in pixels as displayed, hence turned as EXIF says.
-        height: the same.
+        width: in pixels, with the EXIF orientation applied.
+        height: likewise.
         format: "JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM" or "AVIF".
-        mode: Pillow's name for the pixels as stored: "L", "RGB", "P", "CMYK", ...
-        bits: of a sample as stored.
+        mode: Pillow's name for the stored pixels: "L", "RGB", "P", "CMYK", ...
+        bits: bits of a stored sample.
     """
 
     width: int
@@ -60,10 +67,10 @@ def photo_info(photo: Path | bytes, max_pixels: int = MAX_PIXELS) -> PhotoInfo:
 
     Args:
         photo: the file's path, or its bytes.
-        max_pixels: more are refused.
+        max_pixels: photos with more pixels are refused.
 
     Raises:
-        PhotoError: if the header alone shows that it is no usable photo.
+        PhotoError: if the header shows that the file is not a usable photo.
     """
     with io.BytesIO(photo) if isinstance(photo, bytes) else open_regular(photo) as file:
         header = read_header(file, max_pixels)
@@ -71,17 +78,17 @@ def photo_info(photo: Path | bytes, max_pixels: int = MAX_PIXELS) -> PhotoInfo:
 
 
 def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
-    """Read and decode a photo: see :func:`decode_photo`.
+    """Read and decode a photo; see :func:`decode_photo`.
 
     Raises:
-        PhotoError: if it is no usable photo, or cannot be opened.
-        OSError: if the disk or a limit of the system fails.
+        PhotoError: if the file is not a usable photo, or cannot be opened.
+        OSError: for a disk error or a system limit.
     """
     return decode_photo(read_bytes(path, max_pixels), max_pixels)
 
 
 def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
-    """Return the file of a photo, once its header and length show that it may be one.
+    """Return a photo's bytes, after a check of its header and length.
 
     Raises:
         PhotoError: as :func:`read_photo`.
@@ -92,32 +99,31 @@ def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
         most = BYTES_PER_PIXEL * max_pixels
         if file.seek(0, 2) > most:
             raise PhotoError(f"a file above {most / 1e9:.4g} GB, too large for a photo")
-        with faults_of_file():
+        with as_photo_errors():
             file.seek(0)
             return file.read()
 
 
 def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, manage_colours: bool = True) -> Image:
-    """Decode a photo to 8 bits and three channels in sRGB, turned as its EXIF orientation says.
+    """Decode a photo to 8 bits and three channels in sRGB, with its EXIF orientation applied.
 
-    16 bits are scaled with rounding; an opaque alpha channel is dropped; embedded profiles other than sRGB are
-    converted, damaged ones ignored; of several pages or pictures in a file (TIFF, MPO) the first is taken. It may run
-    in several threads at once.
+    16-bit samples are scaled and rounded; an opaque alpha channel is dropped; embedded profiles other than sRGB are
+    converted, damaged ones ignored; of a file with several pictures (TIFF, MPO) the first is taken. Thread-safe.
 
     Args:
-        data: the file.
-        max_pixels: more are refused before decoding.
-        manage_colours: convert by an embedded profile; otherwise the numbers stay as they are stored, which is how
-            BasicSR reads benchmark sets.
+        data: the file's bytes.
+        max_pixels: photos with more pixels are refused before decoding.
+        manage_colours: convert by an embedded profile; otherwise values stay as stored, as BasicSR reads benchmark
+            sets.
 
     Returns:
         (H, W, 3) BGR.
 
     Raises:
-        PhotoError: if it is damaged, cut short, no image, too large, transparent, an animation, or has samples
-            without a known range.
+        PhotoError: if the file is not an image, damaged, truncated, too large, transparent, an animation, or has
+            samples without a known range.
     """
-    with faults_of_file():
+    with as_photo_errors():
         return _decoded(data, read_header(io.BytesIO(data), max_pixels), manage_colours)
 
 
@@ -127,7 +133,7 @@ def _decoded(data: bytes, header: Header, manage_colours: bool) -> Image:
     if not manage_colours:
         header.image.info.pop("icc_profile", None)
     if header.image.mode not in _READ:
-        raise PhotoError(f"colours of the kind {header.image.mode}; save it as RGB")
+        raise PhotoError(f"colours in mode {header.image.mode}; save it as RGB")
     if header.form == "JPEG":
         check_jpeg_whole(data)
     elif header.form == "PNG":
@@ -162,10 +168,10 @@ def _opencv(data: bytes, flags: int) -> Image:
 
 
 def _sixteen_bits(data: bytes, header: Header) -> Image:
-    """(H, W, 3) BGR, each sample the nearest of 256 levels; Pillow would cut the low byte off colours."""
+    """Return (H, W, 3) BGR, each sample rounded to 256 levels; Pillow would truncate colours to the high byte."""
     deep = _opencv(data, cv2.IMREAD_UNCHANGED)  # (H, W), (H, W, 3) or (H, W, 4)
     if deep.dtype != np.uint16:
-        raise PhotoError("16 bits of a kind that OpenCV cannot decode; save it with 8 bits")
+        raise PhotoError("16 bits in a form that OpenCV cannot decode; save it with 8 bits")
     if header.form == "TIFF" and header.image.tag_v2.get(PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
         deep = 65535 - deep  # white is 0
     if deep.ndim == 3 and deep.shape[2] == 4:
@@ -182,14 +188,14 @@ def _managed(pixels: Image, header: Header) -> Image:
     """Convert decoded BGR by the file's profile."""
     profile = header.image.info.get("icc_profile")
     gray = header.image.mode in ("1", "L", "LA", "I", "I;16", "I;16B")
-    if not moves_colours(profile, "L" if gray else "RGB"):
+    if not changes_colours(profile, "L" if gray else "RGB"):
         return pixels
     stored = np.ascontiguousarray(pixels[..., 0]) if gray else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return _bgr(to_srgb(PillowImage.fromarray(stored), profile))
 
 
 def _pillow(header: Header) -> Image:
-    """Decode all that OpenCV does not read right, at Pillow's speed."""
+    """Decode with Pillow what OpenCV does not read correctly."""
     image = header.image
     image.load()
     if image.mode.startswith("I"):
@@ -201,7 +207,7 @@ def _pillow(header: Header) -> Image:
 
 def _without_alpha(image: PillowImage.Image, header: Header) -> PillowImage.Image:
     """Return the image in mode L, RGB or CMYK."""
-    if header.key is not None:  # a gray level or colour of PNG that means transparent
+    if header.key is not None:  # PNG marks a gray level or colour as transparent
         samples = np.atleast_3d(np.asarray(image.convert("L") if image.mode == "1" else image))
         key = np.array(header.key) * (255 // (2**header.bits - 1))
         _check_opaque(255 * int(not (samples == key).all(axis=-1).any()), 255)

@@ -1,4 +1,4 @@
-"""Data order and augmentation as functions of (manual_seed, epoch, position): no state, exact resume."""
+"""Make data order and augmentation functions of (manual_seed, epoch, position): no state, exact resume."""
 
 import random
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from torch.utils.data import Dataset, Sampler
 
 from gramgan_plugin.checkpoints.rng import preserve_rng
 
-# First element of the spawn key, so that an epoch's order and a sample's augmentation never share a stream.
+# First element of the spawn key: an epoch's order and a sample's augmentation never share a random stream.
 ORDER_STREAM, SAMPLE_STREAM = 0, 1
 
 
 class SampleIndex(NamedTuple):
-    """What the sampler asks the dataset for: which sample, and which draw of the run it is."""
+    """The index that the sampler gives to the dataset: which sample, and which draw of the run."""
 
     epoch: int
     position: int  # in the epoch, over all replicas
@@ -24,18 +24,18 @@ class SampleIndex(NamedTuple):
 
 
 class SeededSampler(Sampler[SampleIndex]):
-    """Random order over a dataset, decided by (manual_seed, epoch) alone.
+    """A random order over a dataset that depends on (manual_seed, epoch) alone.
 
     An epoch is a permutation of ``length * ratio`` numbers, taken modulo ``length``; replica r of R gets the
     positions r, r + R, ... of it, so the order is the same for any number of replicas. If R does not divide
-    the epoch, its first samples are repeated at the end, so that all replicas get equally many.
+    the epoch, its first samples are repeated at the end, so that all replicas get the same number.
 
     Args:
         length: samples in the dataset.
         manual_seed: the run's seed, at least 0.
         num_replicas: processes that share the epoch.
         rank: this process among them.
-        ratio: how often an epoch goes through the dataset (``dataset_enlarge_ratio``).
+        ratio: passes over the dataset in an epoch (``dataset_enlarge_ratio``).
 
     Raises:
         ValueError: if a number is out of range.
@@ -66,11 +66,11 @@ class SeededSampler(Sampler[SampleIndex]):
         self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
-        """Choose the epoch of the next iteration over the sampler.
+        """Set the epoch of the next iteration over the sampler.
 
         Args:
             epoch: at least 0.
-            start: how many samples of this epoch this replica has already consumed (when a run resumes).
+            start: samples of this epoch that this replica has already used (when a run resumes).
         """
         if epoch < 0 or not 0 <= start <= len(self):
             raise ValueError(f"epoch {epoch} and start {start}: start must be in [0, {len(self)}]")
@@ -78,12 +78,12 @@ class SeededSampler(Sampler[SampleIndex]):
         self.start = start
 
     def __len__(self) -> int:
-        """Samples of a whole epoch for this replica, whatever ``start`` is."""
+        """Return this replica's number of samples in a whole epoch, for any ``start``."""
         return -(-self.length * self.ratio // self.num_replicas)
 
     def __iter__(self) -> Iterator[SampleIndex]:
         drawn = self.length * self.ratio
-        # RandomState's streams are frozen by numpy's compatibility policy; Generator's may change.
+        # numpy guarantees that RandomState's streams stay the same; Generator's may change.
         seed = np.random.SeedSequence(self.manual_seed, spawn_key=(ORDER_STREAM, self.epoch))
         order = np.random.RandomState(np.random.MT19937(seed)).permutation(drawn)
         epoch = self.epoch
@@ -93,14 +93,14 @@ class SeededSampler(Sampler[SampleIndex]):
 
 
 class SeededDataset(Dataset[Any]):
-    """Any map-style dataset with each of its samples drawn from a seed of its own.
+    """A wrapper for a map-style dataset that gives each sample its own seed.
 
-    ``random``, ``numpy.random`` and torch's CPU generator are seeded from (manual_seed, epoch, position)
-    before the wrapped dataset is asked, and put back afterwards, so that loading in the training process (no
-    workers) leaves its randomness as it was.
+    ``random``, ``numpy.random`` and torch's CPU generator are seeded from (manual_seed, epoch, position) before the
+    wrapped dataset is called, and restored afterwards, so that loading in the training process (no workers) does not
+    change its random state.
 
     Args:
-        dataset: what to wrap.
+        dataset: the dataset to wrap.
         manual_seed: the run's seed, at least 0.
 
     Example:
@@ -142,11 +142,11 @@ class SeededDataset(Dataset[Any]):
 
 @contextmanager
 def _seeded(manual_seed: int, epoch: int, position: int) -> Iterator[None]:
-    """Seed the three global generators for the length of a block."""
+    """Seed the three global generators within a block."""
     words = np.random.SeedSequence(manual_seed, spawn_key=(SAMPLE_STREAM, epoch, position)).generate_state(8)
     with preserve_rng():
         random.seed(words[:4].tobytes())
         np.random.seed(words[4:6])
-        # Not torch.manual_seed, which would seed the accelerators of the training process, too.
+        # Not torch.manual_seed, which would also seed the training process's accelerators.
         torch.default_generator.manual_seed(int(words[6]) << 31 | int(words[7]) >> 1)
         yield

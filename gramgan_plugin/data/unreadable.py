@@ -1,4 +1,4 @@
-"""Training images that cannot be read: another takes their place, they are named and counted, too many end the run."""
+"""Handle unreadable training images: replace them, log and count them, and end the run if there are too many."""
 
 import errno
 import logging
@@ -20,12 +20,12 @@ from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped, UserE
 from gramgan_plugin.utils.text import first_line, printable
 
 MAX_UNREADABLE = 0.01  # default of datasets.train.max_unreadable
-TRIES = 10  # distinct samples that all fail: then it is not the images
+TRIES = 10  # different samples; if all of them fail, the images are not the cause
 OPENCV_ERRORS = 2
 REPLACEMENT_STREAM = 2  # first element of the spawn key, beside those of `seeded`
 
-# Mistakes in code or options, and ends of the run. Anything else that a dataset raises may be about its image: which
-# exception that is depends on the decoder.
+# Errors in code or options, and ends of the run. Any other exception of a dataset may be about its image: its type
+# depends on the decoder.
 _NOT_AN_IMAGE = (
     ImportError,
     MemoryError,
@@ -40,7 +40,7 @@ _NOT_AN_IMAGE = (
 _OF_THE_MACHINE = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.ENOLCK)
 )
-# OpenCV, torch and LMDB say it in words only.
+# OpenCV, torch and LMDB report it only in the message.
 _MACHINE_IN_WORDS = re.compile(
     "|".join(["allocate memory", "not enough memory", "out of memory", "Insufficient memory"])
     + "".join(f"|{re.escape(os.strerror(number))}$" for number in sorted(_OF_THE_MACHINE))
@@ -48,41 +48,41 @@ _MACHINE_IN_WORDS = re.compile(
 
 
 class Unreadable(NamedTuple):
-    """An image that could not be read."""
+    """An unreadable image."""
 
     number: int  # its index in the dataset
     what: str  # its name and the reason, one printable line
 
 
 class Sample(NamedTuple):
-    """What :class:`SkippingDataset` gives."""
+    """A sample of :class:`SkippingDataset`."""
 
     value: Any
-    unreadable: tuple[Unreadable, ...]  # asked for before it, in vain
+    unreadable: tuple[Unreadable, ...]  # unreadable samples that it replaces
 
 
 class Batch(NamedTuple):
-    """Collated samples, and what was unreadable on the way to them."""
+    """Collated samples, and the unreadable images that were replaced."""
 
     data: Any
     unreadable: list[Unreadable]
 
 
 class SkippingDataset(Dataset[Sample]):
-    """A seeded dataset in which another sample takes the place of one whose image cannot be read.
+    """A seeded dataset that replaces a sample with an unreadable image by another sample.
 
-    Which one is a function of (manual_seed, epoch, position), like all else about a sample: neither resuming nor the
-    number of workers changes it.
+    The replacement is a function of (manual_seed, epoch, position), so neither resuming nor the number of workers
+    changes it.
 
     Args:
-        dataset: what to read from. An image counts as unreadable whatever its dataset raises, but for what cannot be
-            about an image: errors in options, missing modules or names, a machine out of memory, files or space.
+        dataset: the dataset to read. Any exception makes its image unreadable, except those that cannot be about an
+        image: errors in options, missing modules or names, a lack of memory, file handles or disk space.
     """
 
     def __init__(self, dataset: SeededDataset) -> None:
         self.dataset = dataset
         if hasattr(cv2, "setLogLevel"):
-            cv2.setLogLevel(OPENCV_ERRORS)  # its warnings of damaged images name no file
+            cv2.setLogLevel(OPENCV_ERRORS)  # its warnings about damaged images name no file
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -91,7 +91,7 @@ class SkippingDataset(Dataset[Sample]):
         """Return the sample, or its replacement.
 
         Raises:
-            Exception: the first sample's own error, if ``TRIES`` distinct samples (or all there are) fail.
+            Exception: the first sample's error, if ``TRIES`` different samples (or all that exist) fail.
         """
         failed: list[Unreadable] = []
         first: Exception | None = None
@@ -104,7 +104,7 @@ class SkippingDataset(Dataset[Sample]):
                 failed.append(Unreadable(index, described(error, self.dataset.dataset, index)))
                 first = first or error
         assert first is not None
-        if _upstream_reason(first) is not None:  # its own message would name no file
+        if _upstream_reason(first) is not None:  # the original message names no file
             raise UserError(failed[0].what) from first
         raise first
 
@@ -122,7 +122,7 @@ class SkippingDataset(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """``default_collate`` of the values, so that what was unreadable is no part of the batch that a model sees."""
+    """Collate the values with ``default_collate``, and list the unreadable images apart from them."""
     return Batch(
         default_collate([sample.value for sample in samples]),
         [unreadable for sample in samples for unreadable in sample.unreadable],
@@ -130,11 +130,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 class UnreadableImages:
-    """The unreadable images of a run so far; a process that resumes counts anew.
+    """The unreadable images of a run; a resumed process counts from 0.
 
     Args:
-        size: images of the training set.
-        share: how many of them may be unreadable, 0 to 1.
+        size: number of images in the training set.
+        share: the share of them that may be unreadable, 0 to 1.
     """
 
     def __init__(self, size: int, share: float) -> None:
@@ -143,10 +143,10 @@ class UnreadableImages:
         self.known: dict[int, str] = {}
 
     def note(self, unreadable: Iterable[Unreadable]) -> None:
-        """Log each image that was not known yet.
+        """Log each image that was not logged yet.
 
         Raises:
-            TrainingStopped: if there are more than ``share`` allows.
+            TrainingStopped: if more images are unreadable than ``share`` allows.
         """
         for number, what in unreadable:
             if number in self.known:
@@ -163,9 +163,9 @@ class UnreadableImages:
 
 
 def is_about_an_image(error: Exception) -> bool:
-    """Return whether what a dataset raised may be the fault of an image, and not of options, code, memory or space."""
+    """Return whether a dataset's exception may be about an image, not about options, code, memory or disk space."""
     cause: BaseException | None = error
-    while cause is not None:  # our own datasets raise a UserError from what they met
+    while cause is not None:  # our own datasets raise a UserError from the original exception
         if isinstance(cause, _NOT_AN_IMAGE) or (isinstance(cause, OSError) and cause.errno in _OF_THE_MACHINE):
             return False
         if isinstance(cause, RuntimeError | cv2.error | lmdb.Error) and _MACHINE_IN_WORDS.search(str(cause)):
@@ -175,7 +175,7 @@ def is_about_an_image(error: Exception) -> bool:
 
 
 def described(error: Exception, dataset: Any, index: int) -> str:
-    """Return the name of the image that a dataset could not read, and the reason, in one printable line."""
+    """Return the name of an unreadable image and the reason, in one printable line."""
     if isinstance(error, UserError):
         return printable(str(error))
     name, reason = _name(dataset, index), _upstream_reason(error)
@@ -188,7 +188,7 @@ def described(error: Exception, dataset: Any, index: int) -> str:
 
 
 def _upstream_reason(error: Exception) -> str | None:
-    """Return in words what BasicSR's functions raise over an image; None for anything else."""
+    """Return the reason behind an exception of BasicSR's image functions; None for other exceptions."""
     functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     if "imfrombytes" in functions:
         return "cannot be decoded as an image"
@@ -198,7 +198,7 @@ def _upstream_reason(error: Exception) -> str | None:
 
 
 def _name(dataset: Any, index: int) -> str:
-    """Return what the dataset calls a sample: BasicSR's list their files in ``paths``, or their clips in ``keys``."""
+    """Return a sample's name: BasicSR's datasets list files in ``paths``, or clips in ``keys``."""
     for attribute in ("paths", "keys"):
         listed = getattr(dataset, attribute, None)
         if isinstance(listed, Sequence) and index < len(listed):

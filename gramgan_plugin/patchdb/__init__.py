@@ -1,1 +1,1 @@
-"""The patch database: real textures that the loss may choose from, and the search in them."""
+"""The patch database: real textures as further candidates of the loss, and the search in them."""

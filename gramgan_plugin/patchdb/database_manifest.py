@@ -1,4 +1,4 @@
-"""``manifest.json`` of a patch database: what it holds, and whether that is what was written."""
+"""Write and check ``manifest.json`` of a patch database."""
 
 import glob
 import hashlib
@@ -24,19 +24,19 @@ ARRAYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "origins.npy": ("int32", ("origin",)),
     "ranks.npy": ("int32", ()),
 }
-ORIGIN = 4  # numbers that say where a patch comes from
+ORIGIN = 4  # numbers that describe where a patch comes from
 
 
 @dataclass(frozen=True)
 class Features:
-    """What Gram matrices are of, where not of pixels: a layer's map of VGG19.
+    """The features that Gram matrices are computed from: the map of a VGG19 layer.
 
     Attributes:
-        layer: ``conv1_2``, or ``relu1_2`` for after the activation.
-        weights: SHA-256 of the weights down to the layer.
-        channels: of the map.
-        reduction: pixels of the image to one of the map, each way.
-        margin: pixels around a patch that its features depend on, rounded up to a multiple of ``reduction``.
+        layer: ``conv1_2``, or ``relu1_2`` for the map after the activation.
+        weights: SHA-256 of the weights up to the layer.
+        channels: channels of the map.
+        reduction: image pixels for one pixel of the map, in each direction.
+        margin: image pixels around a patch that its features depend on, rounded up to a multiple of ``reduction``.
     """
 
     layer: str
@@ -51,11 +51,11 @@ class Definition:
     """What a patch is and how its Gram vector is computed.
 
     Attributes:
-        patch_size: side of a patch in pixels, or in pixels of the features' map.
-        channels: of the images.
-        normalize: whether Gram matrices are divided by the pixels of a patch.
+        patch_size: side of a patch in pixels, or in pixels of the feature map.
+        channels: channels of the images.
+        normalize: whether Gram matrices are divided by the number of pixels.
         center: whether each patch's mean is subtracted first.
-        features: what else than pixels the Grams are of; None for pixels.
+        features: the features for the Gram matrices; None for pixels.
 
     Example:
         >>> Definition(4).dimensions
@@ -73,7 +73,7 @@ class Definition:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> "Definition":
-        """What a manifest says."""
+        """Return the definition in a manifest."""
         gram, features = manifest["gram"], manifest["features"]
         return cls(
             manifest["patch_size"],
@@ -85,32 +85,32 @@ class Definition:
 
     @property
     def dimensions(self) -> int:
-        """Numbers of a Gram vector."""
+        """The length D of a Gram vector."""
         channels = self.channels if self.features is None else self.features.channels
         return channels * (channels + 1) // 2
 
     @property
     def patch_side(self) -> int:
-        """Side p of a patch in pixels of the image."""
+        """Side p of a patch in image pixels."""
         return self.patch_size * (1 if self.features is None else self.features.reduction)
 
     @property
     def margin(self) -> int:
-        """Pixels around a patch that are kept with it."""
+        """Pixels around a patch that are stored with it."""
         return 0 if self.features is None else self.features.margin
 
     @property
     def kept_side(self) -> int:
-        """Side s of what is kept of the image: a patch with its margin."""
+        """Side s of a stored patch with its margin."""
         return self.patch_side + 2 * self.margin
 
     def inner(self, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(..., s, s, C) -> (..., p, p, C): without the margins, a view."""
+        """Return a view without the margins: (..., s, s, C) -> (..., p, p, C)."""
         keep = slice(self.margin, self.margin + self.patch_side)
         return patches[..., keep, keep, :]
 
     def as_data(self) -> dict[str, Any]:
-        """As it stands in a manifest."""
+        """Return the entries for a manifest."""
         return {
             "patch_size": self.patch_size,
             "channels": self.channels,
@@ -119,7 +119,7 @@ class Definition:
         }
 
     def difference(self, other: "Definition") -> str | None:
-        """The first attribute that another definition has otherwise, both values in words; None for equal ones."""
+        """Return the first attribute that differs, with both values in words; None if the definitions are equal."""
         for name in (each.name for each in fields(self)):
             own, others = getattr(self, name), getattr(other, name)
             if own == others:
@@ -134,12 +134,12 @@ class Definition:
 
 
 def fingerprint(definition: Definition, hashes: Mapping[str, str]) -> str:
-    """SHA-256 over the definition and the arrays' hashes: no path, no name, no date."""
+    """Return the SHA-256 over the definition and the arrays' hashes, without paths, names or dates."""
     return _digest({**definition.as_data(), "arrays": {name: hashes[name] for name in sorted(ARRAYS)}})
 
 
 def array_shapes(definition: Definition, count: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each array."""
+    """Return the shape of each array."""
     sizes = {
         "dimensions": definition.dimensions,
         "kept_side": definition.kept_side,
@@ -150,15 +150,15 @@ def array_shapes(definition: Definition, count: int) -> dict[str, tuple[int, ...
 
 
 def manifest_bytes(record: Mapping[str, Any]) -> bytes:
-    """The file's content: the record, with a hash of itself."""
+    """Return the file's content: the record and its own hash."""
     return (json.dumps({**record, "record": _digest(record)}, indent=2, allow_nan=False) + "\n").encode("ascii")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a database, all its entries that are relied on checked.
+    """Return a database's manifest; all entries that are used later are checked.
 
     Raises:
-        UserError: if there is none, it is damaged, or was written by a newer version.
+        UserError: if it is missing, damaged, or written by a newer version.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -195,10 +195,10 @@ def _what_is_there(folder: Path) -> str:
     if folder.is_dir():
         return f"no patch database ({MANIFEST} is missing); build it with `basicsr patchdb build --out {folder.name}`"
     if folder.exists():
-        return "a file, where a patch database is a folder"
+        return "a file, but a patch database is a folder"
     aside = sorted(path.name for path in folder.parent.glob(f"{glob.escape(folder.name)}.old-*"))
     if aside:
-        return f"no such patch database; a process that was killed has left it as {aside[0]}: rename it back"
+        return f"no such patch database; a killed process has left it as {aside[0]}: rename it back"
     return f"no such patch database; build it with `basicsr patchdb build --out {folder.name}`"
 
 

@@ -1,4 +1,4 @@
-"""Sums over the pixels of 8-bit patches, in whole numbers: Gram vectors and contrasts that are the same everywhere."""
+"""Compute integer sums over the pixels of 8-bit patches, for Gram vectors and contrasts equal on every machine."""
 
 from typing import NamedTuple
 
@@ -14,9 +14,9 @@ class Moments(NamedTuple):
     """Exact sums over the pixels of N patches.
 
     Attributes:
-        pixels: of one patch.
-        sums: (N, C) int64, of each channel.
-        products: (N, M) int64, of each pair of channels: (0, 0), (0, 1), ..., (1, 1), ...
+        pixels: number of pixels of one patch.
+        sums: (N, C) int64, sums of each channel.
+        products: (N, M) int64, sums of products of each pair of channels: (0, 0), (0, 1), ..., (1, 1), ...
     """
 
     pixels: int
@@ -25,14 +25,14 @@ class Moments(NamedTuple):
 
     @property
     def covariances(self) -> NDArray[np.int64]:
-        """(N, M) int64: covariances of the channels within each patch, times ``pixels ** 2``."""
+        """Covariances of the channels within each patch, times ``pixels ** 2``: (N, M) int64."""
         pairs = channel_pairs(self.sums.shape[1])
         means = np.stack([self.sums[:, i] * self.sums[:, j] for i, j in pairs], axis=1)
         return self.pixels * self.products - means
 
 
 def moments(patches: NDArray[np.uint8]) -> Moments:
-    """The sums of (N, p, p, C) patches, for p up to 128.
+    """Return the sums of (N, p, p, C) patches, for p up to 128.
 
     Example:
         >>> moments(np.full((1, 2, 2, 1), 3, np.uint8))
@@ -47,9 +47,9 @@ def moments(patches: NDArray[np.uint8]) -> Moments:
 
 
 def gram_rows(found: Moments, definition: Definition) -> NDArray[np.float32]:
-    """What ``functional.gram_vectors`` gives for ``patches / 255``, rounded once, from the exact sums.
+    """Return ``functional.gram_vectors`` of ``patches / 255`` from exact sums, rounded once.
 
-    It doesn't depend on how many patches are computed together nor on the machine, so neither does a database.
+    The result depends neither on the number of patches computed together nor on the machine.
 
     Returns:
         (N, C * (C + 1) / 2).
@@ -63,12 +63,12 @@ def gram_rows(found: Moments, definition: Definition) -> NDArray[np.float32]:
 
 
 def contrasts(pixels: int, sums: NDArray[np.int64], squares: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Standard deviation within each patch, root mean square over the channels, for values in [0, 1].
+    """Return the standard deviation within each patch, root mean square over the channels, for values in [0, 1].
 
     Args:
-        pixels: of a patch.
-        sums: (N, C) over the pixels of each patch.
-        squares: (N, C) likewise.
+        pixels: number of pixels of a patch.
+        sums: (N, C), sums over the pixels of each patch.
+        squares: (N, C), sums of squares.
 
     Returns:
         (N,).
@@ -78,5 +78,5 @@ def contrasts(pixels: int, sums: NDArray[np.int64], squares: NDArray[np.int64]) 
 
 
 def channel_pairs(channels: int) -> list[tuple[int, int]]:
-    """The upper triangle of a Gram matrix, row by row."""
+    """Return the index pairs of a Gram matrix's upper triangle, row by row."""
     return [(i, j) for i in range(channels) for j in range(i, channels)]

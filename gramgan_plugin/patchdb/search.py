@@ -1,4 +1,4 @@
-"""The search in a patch database, as the loss uses it."""
+"""Search in a patch database for the loss."""
 
 import logging
 import time
@@ -23,25 +23,25 @@ from gramgan_plugin.utils.precision import at_least_float32
 
 logger = logging.getLogger("basicsr")
 
-# Rows from which on making a tree takes long enough to log it.
+# With at least so many rows, making a tree takes long enough to log it.
 MANY_ROWS = 1_000_000
-# The most numbers of Gram vectors that are read at a time.
+# Numbers of Gram vectors read at a time.
 BLOCK = 2**22
 
 
 class PatchSearch:
-    """The nearest patches of a database, and what they look like.
+    """A search for the nearest patches of a database, which also returns their pixels.
 
-    On a CPU the index searches: ``tree`` and ``exact`` are exact, ``hnsw`` finds nearly all of the nearest (the
-    database's ``index/hnsw.json`` says how many). On a GPU every search is exact. The search of a device is made when
-    it is first needed, in the process that needs it. Pickling takes the path and opens the database again; a copy is
-    the object itself, which never changes what it gives.
+    On a CPU, ``tree`` and ``exact`` are exact, and ``hnsw`` finds nearly all of the nearest patches (its recall is in
+    the database's ``index/hnsw.json``). On a GPU every search is exact. A device's search is made at its first use, in
+    the process that uses it. Pickling stores the path and opens the database again; copying returns the object itself,
+    since its results never change.
 
     Args:
         store: the database.
-        index: ``tree``, ``exact``, ``hnsw``, or ``auto``: a k-d tree up to eight dimensions, above that exact for few
-            patches and hnsw for many.
-        device: where to search; if given, the search is made at once. None follows the queries.
+        index: ``tree``, ``exact``, ``hnsw``, or ``auto``: a k-d tree for at most eight dimensions; otherwise exact for
+            few patches and hnsw for many.
+        device: where to search; if given, the search is made at once. None for the device of the queries.
 
     Raises:
         ValueError: for an unknown index.
@@ -63,7 +63,7 @@ class PatchSearch:
     def __init__(self, store: Store, index: str = "auto", device: torch.device | None = None) -> None:
         self.store = store
         self.index = index
-        # With its number, as tensors name their device.
+        # With its index, as in a tensor's device.
         self.device = None if device is None else torch.empty(0, device=device).device
         self.kind = kind_of_search(index, *store.grams.shape)
         self._searches: dict[torch.device, Search] = {}
@@ -78,11 +78,11 @@ class PatchSearch:
 
         Args:
             queries: (M, D) Gram vectors.
-            k: how many, at most all.
+            k: number of patches, at most all.
 
         Returns:
             Squared distances (M, k) in float32, ascending, and rows of the database (M, k), int64, on the device of the
-            queries. A query that is not finite gets row 0 and infinity.
+            queries. A non-finite query gets row 0 and infinity.
 
         Raises:
             ValueError: if ``queries`` or ``k`` do not fit the database.
@@ -93,23 +93,23 @@ class PatchSearch:
         if not 1 <= k <= count:
             raise ValueError(f"k: expected 1 to {count}, the patches of {self.store.path}, got {k}")
         device = _searched_on(queries.device if self.device is None else self.device)
-        (asked,) = at_least_float32(queries.detach().to(device))
-        unusable = _not_finite(asked)
+        (points,) = at_least_float32(queries.detach().to(device))
+        unusable = _not_finite(points)
         if unusable is not None:
-            asked = asked.masked_fill(unusable, 0)
-        squared, rows = self._search_on(device).search(asked, k)
+            points = points.masked_fill(unusable, 0)
+        squared, rows = self._search_on(device).search(points, k)
         squared = squared.float()
         if unusable is not None:
             squared, rows = squared.masked_fill(unusable, float("inf")), rows.masked_fill(unusable, 0)
         return squared.to(queries.device), rows.to(queries.device)
 
     def grams(self, index: Tensor) -> Tensor:
-        """Gram vectors (..., D), float32, of the rows ``index`` (...), on its device."""
+        """Return the Gram vectors (..., D), float32, of the rows ``index`` (...), on its device."""
         device = _searched_on(index.device)
         return self._rows_on(device)[index.to(device)].to(index.device)
 
     def patches(self, index: Tensor) -> Tensor:
-        """Patches (..., p, p, C), float32 in [0, 1], of the rows ``index`` (...), on its device, without margins."""
+        """Return patches without margins (..., p, p, C), float32 in [0, 1], of rows ``index`` (...), on its device."""
         if index.device.type != "cuda":
             levels = torch.from_numpy(self.store.inner(index.cpu().numpy()))
             return levels.to(index.device).float() / 255
@@ -151,7 +151,7 @@ class PatchSearch:
 
 
 def open_search(path: Path, index: str = "auto", device: torch.device | None = None) -> PatchSearch:
-    """Open a database to search in it; see ``PatchSearch``.
+    """Open a database for search; see ``PatchSearch``.
 
     Raises:
         UserError: if the database is missing, damaged, or was written by a newer version.
@@ -160,7 +160,7 @@ def open_search(path: Path, index: str = "auto", device: torch.device | None = N
 
 
 def build_index(store: Store, kind: str = "auto") -> dict[str, Any]:
-    """Make the index that a search will use, unless it is kept and fits; tree and exact need none.
+    """Make the index that a search will use, unless a cached one fits; tree and exact need none.
 
     Args:
         store: the database.
@@ -180,13 +180,13 @@ def build_index(store: Store, kind: str = "auto") -> dict[str, Any]:
 
 
 def index_facts(store: Store) -> list[dict[str, Any]]:
-    """Return what ``build_index`` gave for the index that is kept, if it was made for this very database."""
+    """Return the result of ``build_index`` for the cached index, if it was made for this database."""
     facts = read_facts(store.path)
     return [facts.public()] if facts is not None and facts.database == store.fingerprint else []
 
 
 def check_finite(store: Store) -> None:
-    """Refuse Gram vectors that are not finite: no search takes them.
+    """Refuse non-finite Gram vectors: no search accepts them.
 
     Raises:
         UserError: if there are any.
@@ -200,7 +200,7 @@ def check_finite(store: Store) -> None:
 
 
 def rows_of(store: Store, device: torch.device | None = None) -> Tensor:
-    """Return the Gram vectors (N, D) float32: on a CPU where they lie, mapped from the file, on a GPU a copy."""
+    """Return the Gram vectors (N, D) float32: on a CPU mapped from the file, on a GPU a copy."""
     mapped = as_tensor(store.grams)
     if device is None or device.type == "cpu":
         return mapped
@@ -212,21 +212,21 @@ def rows_of(store: Store, device: torch.device | None = None) -> Tensor:
 
 
 def as_tensor(array: NDArray[np.float32]) -> Tensor:
-    """Return a tensor of an array's own memory, which may be a file that cannot be written to: nothing may write."""
+    """Return a tensor that shares an array's memory, possibly a read-only file: nothing may write to it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of just that
+        warnings.simplefilter("ignore")  # torch warns that the memory is read-only
         return torch.from_numpy(array)
 
 
 def _searched_on(device: torch.device) -> torch.device:
-    """GPUs of CUDA search themselves; for other devices, which may lack float64, the CPU does."""
+    """Return the device to search on: CUDA GPUs themselves, the CPU for other devices, which may lack float64."""
     return device if device.type == "cuda" else torch.device("cpu")
 
 
 def _not_finite(queries: Tensor) -> Tensor | None:
-    """(M, 1), bool: which queries are not finite; None if all are, as far as a CPU can tell."""
+    """Return a mask (M, 1) of the non-finite queries; on a CPU None if all are finite."""
     if queries.device.type == "cpu":
-        # By numpy: torch's threads stay awake for some milliseconds, in the way of those that search next.
+        # In numpy: torch's threads stay awake for some milliseconds and would slow down the search.
         finite = np.isfinite(queries.numpy()).all(axis=1, keepdims=True)
         return None if finite.all() else torch.from_numpy(~finite)
-    return ~torch.isfinite(queries).all(dim=1, keepdim=True)  # reading whether there are any would wait for the GPU
+    return ~torch.isfinite(queries).all(dim=1, keepdim=True)  # a check for any would wait for the GPU

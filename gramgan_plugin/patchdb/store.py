@@ -1,7 +1,7 @@
-"""A patch database on the disk: raw arrays, memory-mapped, and a manifest that says what they are.
+"""Open a patch database: memory-mapped arrays, described by a manifest.
 
 ``NAME.patchdb/`` holds ``manifest.json``, ``sources.jsonl`` (a line for each photo) and the arrays of ``ARRAYS`` as
-plain ``.npy`` files, a row for each patch. ``index/`` in it is a cache and no part of the database.
+plain ``.npy`` files, a row for each patch. Its folder ``index/`` is a cache and not part of the database.
 """
 
 import json
@@ -22,16 +22,16 @@ VARIANTS = ("original", "down", "affine")  # the photo itself, bicubic x1/2 of i
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An open database, memory-mapped, read-only. Pickling and copying it takes the path and opens it again.
+    """An open database, memory-mapped, read-only. Pickling and copying store the path and open it again.
 
     Attributes:
         path: its folder.
-        manifest: what ``manifest.json`` says.
+        manifest: content of ``manifest.json``.
         grams: (N, D) float32: ``gram_vectors`` of ``patches / 255``.
         patches: (N, s, s, C) uint8, each with its definition's margin; three channels are RGB.
         origins: (N, 4) int32: the photo's number (its line in ``sources.jsonl``, from 0), the patch's upper left pixel
             (y, x) in the variant, the variant's place in ``VARIANTS``. Rows are in the order of photo, variant, y, x.
-        ranks: (N,) int32: which of its photo's and variant's patches, in their random order, this is.
+        ranks: (N,) int32: place among the patches of its photo and variant, in their random order.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits, which tell databases with other patches or another Gram definition apart."""
+        """64 hexadecimal digits that differ between databases with other patches or another Gram definition."""
         return str(self.manifest["fingerprint"])
 
     @property
@@ -53,7 +53,7 @@ class Store:
 
     @property
     def patch_size(self) -> int:
-        """Side of a patch in pixels, or in pixels of the features' map."""
+        """Side of a patch in pixels, or in pixels of the feature map."""
         return int(self.manifest["patch_size"])
 
     @property
@@ -62,11 +62,11 @@ class Store:
         return int(self.manifest["count"])
 
     def inner(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """(..., p, p, C): the patches of rows (...), without their margins."""
+        """Return the patches (..., p, p, C) of rows (...), without their margins."""
         return self.definition.inner(np.asarray(self.patches.take(rows, axis=0)))
 
     def sources(self) -> Iterator[dict[str, Any]]:
-        """The photos in the order of their numbers: ``name``, ``width``, ``height``, ``sha256`` (of the pixels).
+        """Yield the photos in the order of their numbers: ``name``, ``width``, ``height``, ``sha256`` (of the pixels).
 
         Raises:
             UserError: if the file is damaged.
@@ -81,14 +81,14 @@ class Store:
 def open_store(path: Path, verify: bool = False) -> Store:
     """Open a database.
 
-    Existence, sizes and shapes are checked always, the content by SHA-256 on demand. Nothing is unpickled.
+    Existence, sizes and shapes are always checked, the content by SHA-256 if asked. Nothing is unpickled.
 
     Args:
         path: its folder.
-        verify: read all of it and compare it with the manifest.
+        verify: read all files and compare them with the manifest.
 
     Raises:
-        UserError: if it is missing, damaged, or was written by a newer version; one line that begins with the path.
+        UserError: if it is missing, damaged, or written by a newer version; one line that begins with the path.
     """
     path = expanded(path)
     manifest = read_manifest(path)
@@ -110,19 +110,19 @@ def check_fits(
     layer: str | None = None,
     weights: str | None = None,
 ) -> None:
-    """Refuse a database whose Gram vectors are not those that a loss compares.
+    """Refuse a database whose Gram vectors do not fit a loss.
 
     Args:
         store: the database.
-        patch_size: of the loss.
-        channels: of the images that the loss gets.
-        normalize: of the loss.
-        center: of the loss.
-        layer: of the loss's features; None for Grams of the pixels themselves.
-        weights: SHA-256 of the features' weights; None where they are not known.
+        patch_size: the loss's option.
+        channels: channels of the loss's images.
+        normalize: the loss's option.
+        center: the loss's option.
+        layer: layer of the loss's features; None for Gram matrices of pixels.
+        weights: SHA-256 of the features' weights; None if unknown.
 
     Raises:
-        OptionError: names the loss's option, both values, and what to do.
+        OptionError: with the loss's option, both values and what to do in the message.
     """
     has = store.definition
     if channels != has.channels:
@@ -148,7 +148,7 @@ def check_fits(
 
 
 def database_facts(path: Path) -> dict[str, Any]:
-    """What a run records of the database that it uses: no path, since a copy elsewhere is the same.
+    """Return a run's record of its database, without the path, since a copy elsewhere is the same.
 
     Args:
         path: the database's folder.
@@ -170,7 +170,7 @@ def _as_option(name: str, value: Any) -> str:
 
 
 def _built(option: str, value: Any) -> str:
-    """How ``basicsr patchdb build`` is told an option of the loss."""
+    """Return the argument of ``basicsr patchdb build`` for a loss option."""
     if option == "center":
         return "with --center" if value else "without --center"
     if option == "normalize":
@@ -181,17 +181,17 @@ def _built(option: str, value: Any) -> str:
 
 
 def _open_array(path: Path, facts: Mapping[str, Any]) -> Any:
-    """Map an array into memory; its header must say what the manifest says, and its length must fit."""
+    """Map an array into memory; its header and its length must match the manifest."""
     dtype, shape = np.dtype(facts["dtype"]), tuple(facts["shape"])
     _check_is_file(path)
     with file_errors(path):
         try:
-            # Not np.load, which takes archives and pickles, too. This refuses arrays of objects.
+            # Not np.load, which also accepts archives and pickles. This refuses arrays of objects.
             array = np.lib.format.open_memmap(path, mode="r")
         except OSError:
             raise
-        except Exception as error:  # of many kinds: what stands in a damaged header is parsed
-            raise _damaged(path, "is no array that is whole") from error
+        except Exception as error:  # of many types: a damaged header is parsed
+            raise _damaged(path, "is not a complete array") from error
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise _damaged(path, f"{array.dtype} of {array.shape}, where {MANIFEST} says {dtype} of {shape}")
     _check_size(path, array.offset + array.nbytes)

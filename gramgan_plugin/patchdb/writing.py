@@ -1,4 +1,4 @@
-"""Writing the files of a patch database, block by block. Where they appear is for others to see to."""
+"""Write the files of a patch database block by block; ``making.placing`` puts them in place."""
 
 import hashlib
 import json
@@ -28,10 +28,10 @@ ROWS_AT_ONCE = 65536
 
 
 class StoreWriter:
-    """Writes a database of a known number of patches into an empty folder; used in a ``with`` block.
+    """A writer of a database with a known number of patches, used in a ``with`` block.
 
     Args:
-        folder: exists.
+        folder: an existing, empty folder.
         definition: what a patch is.
         count: number N of patches, at least 1.
 
@@ -84,9 +84,9 @@ class StoreWriter:
 
         Args:
             patches: (n, s, s, C), with their margins.
-            origins: (n, 4); photo 0 and rows counted through if None.
-            ranks: (n,); counted through if None.
-            grams: (n, D); computed if None, which only those of pixels can be.
+            origins: (n, 4); None for photo 0 and consecutive rows.
+            ranks: (n,); None for consecutive numbers.
+            grams: (n, D); None to compute them, which is possible for pixels only.
         """
         count = len(patches)
         numbers = np.arange(self._rows, self._rows + count, dtype=np.int32)
@@ -94,7 +94,7 @@ class StoreWriter:
             origins = np.stack([0 * numbers, numbers, 0 * numbers, 0 * numbers], axis=1)
         if grams is None:
             if self.definition.features is not None:
-                raise ValueError("grams: those of features have to be given")
+                raise ValueError("grams: must be given for features")
             grams = gram_rows(moments(patches), self.definition)
         rows: dict[str, NDArray[Any]] = {"grams.npy": grams, "patches.npy": patches, "origins.npy": origins}
         rows["ranks.npy"] = numbers if ranks is None else ranks
@@ -102,13 +102,13 @@ class StoreWriter:
             dtype = ARRAYS[name][0]
             if array.dtype != dtype or array.shape != (count, *self.shapes[name][1:]):
                 raise ValueError(
-                    f"{name}: {array.dtype} of {array.shape} is no block of {dtype} of {self.shapes[name]}"
+                    f"{name}: {array.dtype} of {array.shape} is not a block of {dtype} of {self.shapes[name]}"
                 )
             self._files[name].write(np.ascontiguousarray(array).data)
         self._rows += count
 
     def add_source(self, record: Mapping[str, Any]) -> None:
-        """Write a line about the next photo."""
+        """Write the record of the next photo."""
         self._files[SOURCES].write((as_line(record) + "\n").encode("ascii"))
 
     def finish(
@@ -117,12 +117,12 @@ class StoreWriter:
         options: Mapping[str, Any] | None = None,
         counts: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Close the files and write the manifest, without which none of them means anything.
+        """Close the files and write the manifest, without which they cannot be used.
 
         Args:
-            variants: what the patches were cut from.
-            options: how they were chosen.
-            counts: what was seen and left out on the way.
+            variants: the variants that patches were cut from.
+            options: the settings of the choice.
+            counts: numbers of examined and left-out patches.
 
         Returns:
             The manifest.
@@ -151,7 +151,7 @@ class StoreWriter:
             "options": dict(options or {}),
             "counts": dict(counts or {}),
         }
-        manifest = json.loads(json.dumps(manifest, allow_nan=False))  # as it will be read
+        manifest = json.loads(json.dumps(manifest, allow_nan=False))  # as a reader will get it
         (self.folder / MANIFEST).write_bytes(manifest_bytes(manifest))
         return manifest
 
@@ -163,14 +163,14 @@ def write_store(
     definition: Definition,
     grams: Iterable[NDArray[np.float32]] | None = None,
 ) -> dict[str, Any]:
-    """Write patches of no particular origin as a database, with their Gram vectors or those computed from them.
+    """Write patches without known origins as a database; Gram vectors are computed if not given.
 
     Args:
-        folder: made if it is not there; what stands in it is overwritten.
+        folder: created if it is missing; its files are overwritten.
         patches: blocks of (n, s, s, C), with their margins.
         count: number of patches of all blocks.
         definition: what a patch is.
-        grams: blocks of (n, D), cut as the patches are; computed if None.
+        grams: blocks of (n, D) that match the blocks of patches; None to compute them.
 
     Returns:
         The manifest.
@@ -188,7 +188,7 @@ def write_store(
 
 
 class _HashedFile:
-    """A file being written, and the hash of what was written."""
+    """A file being written, and the hash of its content."""
 
     def __init__(self, path: Path) -> None:
         self.stream: IO[bytes] = path.open("wb")

@@ -1,1 +1,1 @@
-"""Making data sets: photos to LMDBs and test sets, collecting photos, verifying what was made."""
+"""Make data sets: pack photos into LMDBs and test sets, collect photos, verify data sets."""

@@ -1,4 +1,4 @@
-"""What is taken out of an archive, and what is refused."""
+"""Rules for what is read from an archive and what is refused."""
 
 import re
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from gramgan_plugin.utils.text import printable
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 NESTED_SUFFIXES = (*ARCHIVE_SUFFIXES, ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst")
-LONGEST_REASON = 100  # characters of a parser's message: it may repeat what stands in the archive
-FREE_BYTES = 2**26  # the ratio is not checked below: a small blank image packs well
+LONGEST_REASON = 100  # characters of a parser's message, which may quote the archive
+FREE_BYTES = 2**26  # the ratio is not checked below this size: a small blank image packs well
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold.
+    """Limits for an archive.
 
     Attributes:
-        members: of all kinds.
-        bytes: of all images, unpacked; of all members where a tar is compressed.
-        member_bytes: of one image; so much memory is needed.
-        ratio: unpacked to packed bytes, of a member and of the whole.
+        members: number of members of any type.
+        bytes: of all images, unpacked; in a compressed tar of all members.
+        member_bytes: of one image; as much memory is needed.
+        ratio: unpacked to packed bytes, for a member and for the archive.
     """
 
     members: int = 500_000
@@ -36,18 +36,18 @@ DEFAULT_LIMITS = Limits()
 
 
 class Refused(Exception):  # noqa: N818  (a verdict on one member)
-    """Why a member is not taken."""
+    """The reason why a member is refused."""
 
 
 def image_name(name: str, folder: bool) -> str | None:
     """Return the member's name in a safe form: relative, with ``/``.
 
     Args:
-        name: as it stands in the archive.
-        folder: it is none of a file.
+        name: as stored in the archive.
+        folder: whether the member is a folder.
 
     Returns:
-        None for what is not an image.
+        The name; None if the member is not an image.
 
     Raises:
         Refused: with the reason.
@@ -69,11 +69,11 @@ def image_name(name: str, folder: bool) -> str | None:
 
 
 def check_once(name: str | None, seen: set[str]) -> None:
-    """Refuse a second member of a name.
+    """Refuse a second member with the same name.
 
     Args:
-        name: its safe form, or None for what is not an image.
-        seen: the names taken so far; this one is added.
+        name: its safe form, or None if the member is not an image.
+        seen: the names read so far; this one is added.
 
     Raises:
         Refused: with the reason.
@@ -95,7 +95,7 @@ def check_size(size: int, limits: Limits) -> None:
 
 
 def check_count(path: Path, count: int, limits: Limits) -> None:
-    """Refuse an archive of too many members.
+    """Refuse an archive with too many members.
 
     Raises:
         UserError: naming the archive.
@@ -105,7 +105,7 @@ def check_count(path: Path, count: int, limits: Limits) -> None:
 
 
 def check_bytes(path: Path, unpacked: int, packed: int, limits: Limits) -> None:
-    """Refuse an archive that is too large unpacked, or that was made to become so.
+    """Refuse an archive that is too large unpacked, or whose ratio shows an archive bomb.
 
     Raises:
         UserError: naming the archive.
@@ -120,20 +120,20 @@ def check_bytes(path: Path, unpacked: int, packed: int, limits: Limits) -> None:
 
 
 def raise_damaged(error: Exception, path: Path) -> NoReturn:
-    """Raise what reading an archive has raised as the archive's fault, unless it is the machine's.
+    """Raise an error of reading an archive as a ``UserError`` about the archive, unless the machine caused it.
 
-    Which exceptions damaged headers bring about in Python's modules cannot be listed: ``ValueError`` for a number of
-    5,000 digits, ``RecursionError`` for headers of headers, ...
+    The exceptions that Python's modules raise for damaged headers cannot be listed: ``ValueError`` for a number with
+    5,000 digits, ``RecursionError`` for nested headers, ...
 
     Raises:
         UserError: naming the archive.
-        Exception: the error itself, if it is one already, or is about a disk, permissions or memory.
+        Exception: the error itself, if it is a ``UserError``, or about a disk, permissions or memory.
     """
     if isinstance(error, UserError | MemoryError) or (isinstance(error, OSError) and os_problem(error, path)):
         raise error
-    raise UserError(f"{path}: damaged, cut short or no archive: {damage(error)}") from error
+    raise UserError(f"{path}: damaged, cut short or not an archive: {damage(error)}") from error
 
 
 def damage(error: Exception) -> str:
-    """Return what a parser said, short enough and safe to show."""
+    """Return a parser's message, shortened and safe to show."""
     return printable(str(error))[:LONGEST_REASON] or type(error).__name__

@@ -1,7 +1,7 @@
-"""Images out of zip and tar archives, one at a time and in memory: nothing is written to the disk.
+"""Read images from zip and tar archives, one at a time and in memory: nothing is written to the disk.
 
-An archive is somebody else's: a member that would lead elsewhere is refused by name, an archive that would grow
-without bounds is refused as a whole.
+Archives are not trusted: a member with an unsafe path is refused by name, an archive that unpacks without limit is
+refused as a whole.
 """
 
 import io
@@ -32,28 +32,28 @@ __all__ = ["Limits", "images_in", "is_archive"]
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether this is the name of a zip or tar archive."""
+    """Return whether the name is that of a zip or tar archive."""
     return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
 
 
 def images_in(
     path: Path, limits: Limits = DEFAULT_LIMITS, on_refused: Callable[[str, str], None] = lambda name, reason: None
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the images of a zip or tar (plain, gzip, bzip2, xz), by their first bytes.
+    """Yield the images of a zip or tar (plain, gzip, bzip2, xz), recognised by the archive's first bytes.
 
-    Other files, folders and hidden files are skipped; archives within are not opened.
+    Other files, folders and hidden files are skipped; nested archives are not opened.
 
     Args:
         path: the archive.
-        limits: what it may hold.
-        on_refused: called with the name and the reason of each member that is refused: an absolute or ``..`` path,
-            a link, a device, a second one of its name, too large, packed too well, encrypted, damaged, an archive.
+        limits: limits for its content.
+        on_refused: called with the name and the reason of each refused member: an absolute or ``..`` path, a link, a
+            device, a repeated name, too large, too high a ratio, encrypted, damaged, an archive.
 
     Yields:
         The member's name, relative, with ``/``, and its bytes, in the archive's order.
 
     Raises:
-        UserError: if it is damaged, no archive, or exceeds the limits.
+        UserError: if the file is damaged, not an archive, or exceeds the limits.
     """
     with file_errors(path), path.open("rb") as file:
         start = file.read(8)
@@ -107,7 +107,7 @@ def _zip_images(
 def _check_zip_member(member: zipfile.ZipInfo, name: str | None, limits: Limits) -> None:
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise Refused("a symbolic link" if kind == stat.S_IFLNK else "no regular file")
+        raise Refused("a symbolic link" if kind == stat.S_IFLNK else "not a regular file")
     if name is None:
         return
     if member.flag_bits & 1:
@@ -118,7 +118,7 @@ def _check_zip_member(member: zipfile.ZipInfo, name: str | None, limits: Limits)
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
-    """Many programs write UTF-8 without saying so; Python then takes it for the code page of DOS."""
+    """Return a member's name; many programs write UTF-8 without the flag, which Python decodes as a DOS code page."""
     if not member.flag_bits & 0x800:
         try:
             return member.filename.encode("cp437").decode("utf-8")
@@ -129,5 +129,5 @@ def _zip_name(member: zipfile.ZipInfo) -> str:
 
 def _damage(error: Exception) -> str:
     if isinstance(error, NotImplementedError):
-        return "packed by a method that Python does not know; unpack the archive yourself"
+        return "packed by a method that Python does not support; unpack the archive yourself"
     return f"damaged: {damage(error)}"

@@ -1,4 +1,4 @@
-"""One benchmark set, written in BasicSR's layout with a record of what its LQ is."""
+"""Write one benchmark set in BasicSR's layout, with a record of the kind of its LQ."""
 
 import json
 from dataclasses import dataclass, field
@@ -20,24 +20,24 @@ from gramgan_plugin.utils.text import printable
 from gramgan_plugin.version import __version__
 
 MADE = "made"
-WHOLE = "original"  # BasicSR's word for GT that is not cut
-PNG_LEVEL = 3  # the higher ones take up to five times as long for half a percent
-# Mean of the absolute difference to bicubic LQ, in levels: a blurred or noisy LQ of the same picture stays below.
+WHOLE = "original"  # BasicSR's name for GT that is not cut
+PNG_LEVEL = 3  # higher levels take up to five times as long and save half a percent
+# Mean absolute difference from bicubic LQ, in levels: blurred or noisy LQ of the same picture stays below.
 OF_ANOTHER_PICTURE = 30.0
 
 
 @dataclass
 class SetReport:
-    """What was written of one set.
+    """What was written for one set.
 
     Attributes:
-        name: the set.
-        layout: in which it was found.
-        folder: where it is now.
-        gt: the folder of GT in it.
-        lq: the folder of LQ by scale.
-        kinds: the kind of LQ by scale, in words.
-        images: their number.
+        name: the set's name.
+        layout: the layout of its source.
+        folder: the set's new folder.
+        gt: its folder of GT.
+        lq: its folder of LQ, by scale.
+        kinds: the kind of LQ in words, by scale.
+        images: number of images.
         warnings: what the user should know.
     """
 
@@ -55,11 +55,11 @@ class SetWriter:
     """Writes one set.
 
     Args:
-        source: where its files are.
-        scales: whose LQ is wanted.
-        mod: GT is cut to multiples of it, unless the LQ of the source belongs to GT cut to the scale alone.
-        make_lq: make LQ even where the source has it.
-        kind: of the LQ that is made, see ``lq_levels``.
+        source: the set's files.
+        scales: scales of the LQ to write.
+        mod: GT is cut to multiples of it, unless the source's LQ belongs to GT that was cut to the scale only.
+        make_lq: make LQ even if the source has it.
+        kind: kind of the LQ that is made, see ``lq_levels``.
 
     Raises:
         UserError: if GT and LQ do not belong together by names or sizes, or a header is unusable.
@@ -77,11 +77,11 @@ class SetWriter:
         for lq in self.given.values():
             _check_partners(source.name, source.gt, lq)
         self.mod = mod if self._lq_fits(mod) else None  # None: GT stays whole
-        # Of what is given from each kind that can be made.
+        # The difference of the source's LQ from each kind that can be made.
         self.differences = {scale: {kind: _Difference() for kind in KINDS} for scale in self.given}
 
     def write(self, folder: Path, overwrite: bool, progress: bool) -> SetReport:
-        """Write all of it beside its place, then put it there."""
+        """Write the set to a temporary folder, then rename it."""
         gt_name = WHOLE if self.mod is None else f"GTmod{self.mod}"
         names = {scale: f"LRbicx{scale}" for scale in self.scales}
         with staged_folder(folder, overwrite) as staging:
@@ -103,7 +103,7 @@ class SetWriter:
         return report
 
     def _lq_fits(self, mod: int) -> bool:
-        """Does the LQ that is given belong to GT cut to ``mod``, in every image? Otherwise to GT cut to the scale."""
+        """Return whether all given LQ fits GT cut to ``mod``; otherwise it must fit GT cut to the scale."""
         fits_mod, misfit = True, ""
         for stem, path in self.source.gt.items():
             width, height = _size(path)
@@ -156,7 +156,7 @@ class SetWriter:
     def _lq_record(self, scale: int, folder: Path) -> dict[str, Any]:
         found = self.differences.get(scale)
         kind = self.kind if found is None else _kind(found)
-        # The differences are those from matlab-bicubic, whatever the kind.
+        # The recorded differences are always those from matlab-bicubic.
         apart = _Difference() if found is None else found[MATLAB_BICUBIC]
         return {
             "folder": folder.name,
@@ -182,7 +182,7 @@ class SetWriter:
 
 @dataclass
 class _Difference:
-    """How far a set's LQ is from LQ that is made of its GT, in levels."""
+    """The difference of a set's LQ from LQ made from its GT, in levels."""
 
     largest: int = 0
     total: float = 0.0
@@ -206,7 +206,7 @@ class _Difference:
 
 
 def _kind(found: dict[str, _Difference]) -> str:
-    """Return the nearest kind, if no value is more than a level off: programs round halves in their own ways."""
+    """Return the nearest kind, if no value differs by more than a level: programs round halves differently."""
     nearest = min(found, key=lambda kind: found[kind].total)
     return nearest if found[nearest].largest <= 1 else OTHER
 
@@ -230,7 +230,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _read(path: Path) -> tuple[bytes, Image]:
-    """Return a file and its pixels as stored, without regard to profiles: as BasicSR and papers measure them."""
+    """Return a file and its pixels as stored, ignoring profiles: BasicSR and papers measure these."""
     try:
         data = read_bytes(path)
         return data, decode_photo(data, manage_colours=False)
@@ -239,7 +239,7 @@ def _read(path: Path) -> tuple[bytes, Image]:
 
 
 def _is_plain_png(data: bytes, pixels: Image) -> bool:
-    """Does every reader see these pixels in it, those that convert colours, too?"""
+    """Return whether every reader, also one that converts colours, decodes the file to these pixels."""
     info = photo_info(data)
     plain = info.format == "PNG" and info.bits <= 8 and info.mode in ("1", "L", "P", "RGB")
     return plain and np.array_equal(decode_photo(data), pixels)

@@ -1,4 +1,4 @@
-"""The folders in which benchmark sets are handed about: which files of them are GT and LQ."""
+"""Find the GT and LQ files of benchmark sets in the folder layouts in which they are distributed."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.utils.io import real_path
 from gramgan_plugin.utils.text import printable
 
-# How many images the sets have, by the name under which papers report them.
+# Number of images, by the name under which papers report the set.
 KNOWN_SETS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
 _ALIASES = {"b100": "BSD100", "bsds100": "BSD100", **{name.lower(): name for name in KNOWN_SETS}}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -20,14 +20,14 @@ _SELFEXSR_FOLDER = re.compile(r"image_SRF_(?P<scale>\d+)")
 
 @dataclass
 class SourceSet:
-    """One set as it was found.
+    """The files of one set.
 
     Attributes:
-        name: under which it is reported.
+        name: the name under which it is reported.
         layout: "BasicSR", "EDSR", "SelfExSR", "HR alone" or "flat folder".
         root: its folder.
-        gt: file by the name that GT and LQ share.
-        lq: the same by scale, where there is LQ.
+        gt: files by the name that GT and LQ share.
+        lq: likewise for each scale with LQ.
     """
 
     name: str
@@ -38,19 +38,19 @@ class SourceSet:
 
     @property
     def expected(self) -> int | None:
-        """How many images a set of this name has, if it is a known one."""
+        """Number of images of a known set with this name, or None."""
         return KNOWN_SETS.get(self.name)
 
 
 def find_sets(source: Path, scales: tuple[int, ...]) -> list[SourceSet]:
-    """Return the sets in a folder: it is one itself, or holds several.
+    """Return the sets in a folder, which is a set itself or contains several.
 
     Args:
-        source: the folder; one with GT inside a set (``Set5/HR``) stands for the set.
-        scales: whose LQ is looked for.
+        source: the folder; the GT folder of a set (``Set5/HR``) means the set.
+        scales: scales of the LQ to find.
 
     Raises:
-        UserError: if it is no folder, or nothing in it has a known layout.
+        UserError: if it is not a folder, or nothing in it has a known layout.
     """
     source = real_path(source)
     if not source.is_dir():
@@ -77,8 +77,8 @@ def _is_part(name: str) -> bool:
 
 def _recognised(folder: Path, scales: tuple[int, ...]) -> SourceSet | None:
     """Return the set in a folder, or None."""
-    for look in (_basicsr, _edsr, _selfexsr, _alone):
-        found = look(folder, scales)
+    for find in (_basicsr, _edsr, _selfexsr, _alone):
+        found = find(folder, scales)
         if found is not None:
             layout, gt, lq = found
             return SourceSet(_set_name(folder), layout, folder, gt, lq)
@@ -89,7 +89,7 @@ _Found = tuple[str, dict[str, Path], dict[int, dict[str, Path]]] | None
 
 
 def _basicsr(folder: Path, scales: tuple[int, ...]) -> _Found:
-    """``original``, ``GTmod12``, ``LRbicx2``, ``LRbicx3``, ``LRbicx4``."""
+    """Find ``original`` or ``GTmod12``, and ``LRbicx2``, ``LRbicx3``, ``LRbicx4``."""
     names = (*sorted(path.name for path in folder.glob("GTmod*")), *_GT_FOLDERS)
     gt = next((folder / name for name in names if (folder / name).is_dir()), None)
     lq = {scale: folder / f"LRbicx{scale}" for scale in scales}
@@ -100,7 +100,7 @@ def _basicsr(folder: Path, scales: tuple[int, ...]) -> _Found:
 
 
 def _edsr(folder: Path, scales: tuple[int, ...]) -> _Found:
-    """``HR/baby.png``, ``LR_bicubic/X4/babyx4.png``."""
+    """Find ``HR/baby.png``, ``LR_bicubic/X4/babyx4.png``."""
     gt, lq = folder / "HR", folder / "LR_bicubic"
     if not (gt.is_dir() and lq.is_dir()):
         return None
@@ -109,9 +109,9 @@ def _edsr(folder: Path, scales: tuple[int, ...]) -> _Found:
 
 
 def _selfexsr(folder: Path, scales: tuple[int, ...]) -> _Found:
-    """``image_SRF_4/img_001_SRF_4_HR.png``, ``..._LR.png``; results of methods stand among them.
+    """Find ``image_SRF_4/img_001_SRF_4_HR.png``, ``..._LR.png`` among the results of methods.
 
-    Each factor has a GT of its own, cut to its multiples: that of the smallest factor has lost least.
+    Each factor has its own GT, cut to its multiples; the GT of the smallest factor has lost least.
     """
     folders = {}
     for path in folder.iterdir():
@@ -135,7 +135,7 @@ def _selfexsr_files(folder: Path, kind: str) -> dict[str, Path]:
 
 
 def _alone(folder: Path, scales: tuple[int, ...]) -> _Found:
-    """GT in a folder of its own, or right here."""
+    """Find GT without LQ, in a subfolder or in the folder itself."""
     for name in _GT_FOLDERS:
         if (folder / name).is_dir():
             return "HR alone", _by_stem(folder / name, ""), {}
@@ -143,7 +143,7 @@ def _alone(folder: Path, scales: tuple[int, ...]) -> _Found:
 
 
 def _by_stem(folder: Path, ending: str) -> dict[str, Path]:
-    """Image files by their names without suffix, and without ``ending`` where they have it."""
+    """Return image files by name, without suffix and without ``ending`` where present."""
     found: dict[str, Path] = {}
     for name in list_images(folder):
         _put(found, Path(name).stem.removesuffix(ending), folder / name)

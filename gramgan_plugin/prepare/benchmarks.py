@@ -1,6 +1,6 @@
-"""Benchmark sets from whatever layout they were downloaded in to one that ``basicsr test`` reads.
+"""Convert downloaded benchmark sets to the layout that ``basicsr test`` reads.
 
-``OUT/SET/GTmod12`` and ``OUT/SET/LRbicx4``, as BasicSR has them, and ``benchmark.json``, which says what they are.
+The result is ``OUT/SET/GTmod12`` and ``OUT/SET/LRbicx4``, as in BasicSR, and ``benchmark.json``, which describes them.
 """
 
 import math
@@ -15,7 +15,7 @@ from gramgan_plugin.prepare.staging import check_free
 
 
 def default_mod_crop(scales: Sequence[int]) -> int:
-    """12, as BasicSR: the same GT serves x2, x3 and x4; its least multiple that also serves the others, such as 24."""
+    """Return 12 as in BasicSR, which fits x2, x3 and x4, or its least multiple that fits all scales, such as 24."""
     return math.lcm(12, *scales)
 
 
@@ -30,21 +30,21 @@ def prepare_benchmarks(
     overwrite: bool = False,
     progress: bool = True,
 ) -> list[SetReport]:
-    """Bring benchmark sets into one layout. Each set appears whole or not at all.
+    """Convert benchmark sets to one layout. Each set is written atomically.
 
     Args:
         sources: folders, each one set or a folder of sets.
         out: the folder for all sets; each gets a folder of its own in it.
-        scales: whose LQ is wanted.
+        scales: scales of the LQ to write.
         mod_crop_to: GT is cut to multiples of it; None for :func:`default_mod_crop`.
-        make_lq: make LQ even where the source has it.
-        kind: of the LQ that is made: ``matlab-bicubic`` or ``matlab-uint8``.
+        make_lq: make LQ even if the source has it.
+        kind: kind of the LQ that is made: ``matlab-bicubic`` or ``matlab-uint8``.
         overwrite: replace sets that were prepared earlier.
-        progress: report it on stderr.
+        progress: report on stderr.
 
     Raises:
         UserError: if a source has no known layout, GT and LQ do not belong together, an image is unusable, two
-            sources hold the same set, or a set stands in ``out`` already.
+            sources contain the same set, or a set exists in ``out`` already.
     """
     scales = tuple(dict.fromkeys(scales))
     mod = mod_crop_to or default_mod_crop(scales)

@@ -1,4 +1,4 @@
-"""One photo's work: decode it, make or take its LQ, cut both and encode the cuts. Runs in several threads at once."""
+"""Process a photo: decode it, make or read its LQ, cut both and encode the cuts. Thread-safe."""
 
 import threading
 from collections.abc import Generator, Sequence
@@ -18,14 +18,14 @@ HELD_OUT_LEVEL = 3  # of the PNG files of held-out photos
 
 @dataclass
 class Cuts:
-    """What a photo gives, encoded.
+    """The encoded sub-images of a photo.
 
     Attributes:
         entry: the photo.
-        problem: why it gives nothing, or None.
-        windows: key and place of each sub-image.
-        gt: their data, by key; the whole photo under "" if it is held out.
-        lq: the same of LQ.
+        problem: why it cannot be used, or None.
+        windows: key and window of each sub-image.
+        gt: data of the sub-images, by key; the whole photo under "" if it is held out.
+        lq: likewise for LQ.
     """
 
     entry: Entry
@@ -36,11 +36,11 @@ class Cuts:
 
 
 class Cutter:
-    """Does the work of photos in threads; OpenCV and torch let Python go on meanwhile.
+    """Processes photos in threads; OpenCV and torch release Python's lock.
 
     Args:
         settings: how photos become sub-images.
-        workers: threads.
+        workers: number of threads.
     """
 
     def __init__(self, settings: Settings, workers: int) -> None:
@@ -49,7 +49,7 @@ class Cutter:
         self._only_check = threading.Event()
 
     def only_check(self) -> None:
-        """Only decode photos from now on, to find those that cannot be used."""
+        """From now on only decode photos, to find those that cannot be used."""
         self._only_check.set()
 
     def results(self, entries: Sequence[Entry]) -> Generator[Cuts, None, None]:
@@ -77,7 +77,7 @@ class Cutter:
         return found
 
     def _pair(self, entry: Entry) -> tuple[Image, Image] | tuple[None, None]:
-        """GT, mod-cropped, and LQ; nothing while photos are only checked."""
+        """Return mod-cropped GT and LQ; (None, None) while photos are only checked."""
         scale = self.settings.scale
         image = self._read(entry.path)
         if image.shape[:2] != (entry.height, entry.width):

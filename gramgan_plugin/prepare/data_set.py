@@ -1,4 +1,4 @@
-"""The files of one data set while they are written: both LMDBs, ``names.jsonl``, the held-out photos."""
+"""Write the files of one data set: both LMDBs, ``names.jsonl``, the held-out photos."""
 
 import json
 import os
@@ -16,21 +16,21 @@ from gramgan_plugin.prepare.plan import Settings
 from gramgan_plugin.prepare.staging import MARKER
 from gramgan_plugin.utils.io import sync
 
-BYTES_AT_ONCE = 16 * 2**20  # of GT and LQ; photos are put into one transaction until they reach it
+BYTES_AT_ONCE = 16 * 2**20  # of GT and LQ in one transaction
 GT = "GT.lmdb"
 TEST = "test"
 
 
 @dataclass
 class Counts:
-    """What was written for good.
+    """What was committed.
 
     Attributes:
-        done: entries of the plan that are dealt with, be it that they were skipped.
-        photos: those in sub-images.
-        sub_images: their number.
-        held_out: photos written whole.
-        skipped: name and reason of those that could not be used.
+        done: number of processed entries of the plan, skipped ones included.
+        photos: number of photos that were cut.
+        sub_images: number of sub-images.
+        held_out: number of photos written whole.
+        skipped: name and reason of photos that could not be used.
     """
 
     done: int = 0
@@ -41,13 +41,13 @@ class Counts:
 
 
 class DataSet:
-    """Takes photos' cuts in order and commits several at a time.
+    """A data set that takes photos' cuts in order and commits several at a time.
 
-    Which photos share a transaction depends on their sizes alone, so the LMDBs are the same however many threads cut,
-    and however often the work was interrupted.
+    Which photos share a transaction depends on their sizes alone, so the LMDBs depend neither on the number of threads
+    nor on interruptions.
 
     Args:
-        folder: the staging folder. What an interrupted packing of the same job left in it is resumed.
+        folder: the staging folder; an interrupted packing of the same job in it is resumed.
         settings: how photos become sub-images.
     """
 
@@ -61,7 +61,7 @@ class DataSet:
         self._journal = Journal(folder)
         try:
             self._open(self._journal.records[-1] if self._journal.records else None)
-        except (ValueError, KeyError, TypeError):  # after a loss of power: less on the disk than the journal says
+        except (ValueError, KeyError, TypeError):  # after a loss of power the disk may have less than the journal says
             self._journal.close()
             (folder / JOURNAL).unlink()
             self._journal = Journal(folder)
@@ -69,18 +69,18 @@ class DataSet:
 
     @property
     def lq_name(self) -> str:
-        """The LMDB of LQ sub-images."""
+        """Name of the LMDB of LQ sub-images."""
         return f"LQ_x{self.settings.scale}.lmdb"
 
     def add(self, cuts: Cuts) -> None:
-        """Take the next photo; commit if enough have come."""
+        """Add the next photo; commit if enough data has been added."""
         self._waiting.append(cuts)
         self._waiting_bytes += sum(len(data) for kind in (cuts.gt, cuts.lq) for data in kind.values())
         if self._waiting_bytes >= BYTES_AT_ONCE:
             self.commit()
 
     def commit(self) -> None:
-        """Write what was taken, first the images, last the line in the journal that makes it count."""
+        """Write the added photos: the images first, the journal's line last."""
         if not self._waiting:
             return
         scale, level = self.settings.scale, self.settings.encoding.level_in_meta_info
@@ -108,8 +108,8 @@ class DataSet:
         """Commit the rest and close all files.
 
         Args:
-            facts: for both LMDBs' manifests.
-            of_lq: more for LQ's.
+            facts: facts for both LMDBs' manifests.
+            of_lq: further facts for the manifest of LQ.
         """
         self.commit()
         self._names.close()
@@ -118,20 +118,20 @@ class DataSet:
         self._lq.close({"kind": "lq", **facts, **of_lq})
 
     def discard(self) -> None:
-        """Close all files after a failure; what was committed stays."""
+        """Close all files after a failure; committed data stays."""
         for close in (self._gt.discard, self._lq.discard, self._names.close, self._journal.close):
-            with suppress(OSError):  # closing flushes, and the disk may be full: the first error is the one to report
+            with suppress(OSError):  # closing writes, and the disk may be full; report the first error
                 close()
 
     def _open(self, last: Mapping[str, Any] | None) -> None:
         if last is None:
-            for name in (GT, self.lq_name, TEST):  # of a process that was killed before it committed anything
+            for name in (GT, self.lq_name, TEST):  # of a process that was killed before its first commit
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             self.counts = Counts()
         else:
             skipped = [(name, why) for record in self._journal.records for name, why in record["skipped"]]
             self.counts = Counts(last["done"], last["photos"], last["sub_images"], last["held_out"], skipped)
-        self._skipped_written = len(self.counts.skipped)  # skipped photos that the journal knows of
+        self._skipped_written = len(self.counts.skipped)  # skipped photos in the journal
         with ExitStack() as opened:
             self._names = opened.enter_context((self.folder / MARKER).open("ab"))
             self._gt = LmdbWriter(self.folder / GT, state=last and last["gt"])

@@ -1,4 +1,4 @@
-"""What has stopped the making of a data set, in one line for the user where it is theirs to mend."""
+"""Explain in one line what stopped the making of a data set, if the user can fix it."""
 
 import errno
 import os
@@ -13,20 +13,20 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class TerminatedError(BaseException):
-    """The system asked this process to end (SIGTERM)."""
+    """SIGTERM was received."""
 
 
-# What has nothing to do with the work itself, which can be resumed.
+# Causes outside of the work, after which it can be resumed.
 FROM_OUTSIDE = (KeyboardInterrupt, SystemExit, TerminatedError, MemoryError, OSError, lmdb.Error)
 
 
 def raise_explained(error: BaseException, out: Path, kept: str) -> None:
-    """Raise the error in the user's words, if there are any; say what is kept.
+    """Raise the error with an explanation, if there is one, and with what is kept.
 
     Args:
-        error: what has ended the work on ``out``.
-        out: what was to be made.
-        kept: what a rerun will go on from, or "".
+        error: the error that ended the work on ``out``.
+        out: the output.
+        kept: what a rerun will resume, or "".
     """
     if isinstance(error, TerminatedError):
         raise Preempted(
@@ -43,7 +43,7 @@ def raise_explained(error: BaseException, out: Path, kept: str) -> None:
 
 
 def explained(error: OSError | lmdb.Error, out: Path) -> Exception:
-    """Return a ``UserError`` about ``out`` for what disks, permissions or limits caused; any other error itself."""
+    """Return a ``UserError`` about ``out`` for errors of disks, permissions or limits; otherwise the error itself."""
     number = error.errno if isinstance(error, OSError) else _number(error)
     if number in NO_SPACE:
         limit = " or within `ulimit -f`" if _has_size_limit() else ""
@@ -56,7 +56,7 @@ def explained(error: OSError | lmdb.Error, out: Path) -> Exception:
 
 
 def _number(error: lmdb.Error) -> int | None:
-    """Return the system's number of what LMDB reports in words; a write that a full disk cut short is EIO to it."""
+    """Return the errno of an LMDB error; LMDB reports a write shortened by a full disk as EIO."""
     if isinstance(error, lmdb.DiskError) or str(error).endswith(os.strerror(errno.EIO)):
         return errno.ENOSPC
     numbers = (errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOSPC)

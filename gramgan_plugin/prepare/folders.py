@@ -1,4 +1,4 @@
-"""Which photos folders hold, what they are called in a data set, and which LQ file belongs to which."""
+"""Find the photos in folders, their names in a data set, and their LQ files."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,13 @@ Photo = tuple[str, Path]  # name in the data set, with '/'; file
 
 
 def folder_photos(folder: Path, recursive: bool = False) -> list[Photo]:
-    """Name, relative to the folder, and file of all images in it, by suffix; hidden ones are left out.
+    """Return name (relative to the folder) and file of all images in a folder, by suffix, without hidden ones.
 
-    Links are followed, those to folders above themselves excepted. A link that leads nowhere counts as a photo, so
-    that it is reported when it cannot be read.
+    Links are followed, except to folders above themselves. A broken link counts as a photo, so that it is reported
+    when it cannot be read.
 
     Raises:
-        UserError: if there is no such folder, or no image in it.
+        UserError: if the folder is missing or has no images.
     """
     folder = expanded(folder)
     if not folder.is_dir():
@@ -33,7 +33,7 @@ def folder_photos(folder: Path, recursive: bool = False) -> list[Photo]:
 
 
 def folders_photos(folders: Sequence[Path], recursive: bool = False) -> list[Photo]:
-    """Return the photos of several folders; where there is more than one, names begin with the folder's.
+    """Return the photos of several folders; with more than one, names start with the folder's name.
 
     Raises:
         UserError: see :func:`folder_photos`; or if a folder is given twice.
@@ -47,7 +47,7 @@ def folders_photos(folders: Sequence[Path], recursive: bool = False) -> list[Pho
 
 
 class Partners:
-    """Finds the LQ photo of a GT photo: of the same name, with ``xS`` after the stem or without, as in DIV2K.
+    """Finds the LQ photo of a GT photo: the same name, with or without ``xS`` after the stem, as in DIV2K.
 
     ``a/0001.png`` has ``a/0001x4.png``, ``a/0001x4.jpg``, ..., or ``a/0001.png``, ... in the LQ folder. For
     ``DIV2K_train_LR_bicubic`` its subfolder ``X4`` is taken.
@@ -56,7 +56,7 @@ class Partners:
         hr: the folders of GT photos, as for :func:`folders_photos`.
         lq: as many folders, in their order.
         scale: factor between the two.
-        recursive: GT photos lie in subfolders, too.
+        recursive: include GT photos in subfolders.
 
     Raises:
         UserError: if the numbers of folders differ, or one holds no images.
@@ -99,7 +99,7 @@ def _stem(name: str) -> str:
 
 
 def _prefixes(folders: Sequence[Path]) -> list[str]:
-    """Return what the names of each folder's photos begin with."""
+    """Return the prefix of the photos' names for each folder."""
     if len(folders) == 1:
         return [""]
     names = [real_path(folder).name for folder in folders]
@@ -118,7 +118,7 @@ def _check_different(folders: Sequence[Path]) -> None:
 def _images(folder: Path, prefix: str, recursive: bool, above: frozenset[tuple[int, int]]) -> Iterator[str]:
     status = folder.stat()
     itself = (status.st_dev, status.st_ino)
-    if itself in above:  # a link in a circle
+    if itself in above:  # a circular link
         return
     with os.scandir(folder) as entries:
         for entry in entries:

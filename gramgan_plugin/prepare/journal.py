@@ -1,4 +1,4 @@
-"""What of a data set is written for good, so that an interrupted packing is resumed."""
+"""Record what is committed to a data set, so that an interrupted packing can be resumed."""
 
 import json
 import os
@@ -11,15 +11,15 @@ JOURNAL = ".journal.jsonl"
 
 
 class Journal:
-    """A file with a line for each commit: what a rerun has to know to go on after it.
+    """A file with a line for each commit: what a rerun needs to resume after it.
 
-    A line is synced before :meth:`append` returns. One that was cut short by a crash is ignored and overwritten.
+    A line is synced before :meth:`append` returns. An incomplete line, left by a crash, is ignored and overwritten.
 
     Args:
-        folder: where the data set is being written.
+        folder: the staging folder of the data set.
 
     Attributes:
-        records: what earlier processes wrote.
+        records: the records of earlier processes.
 
     Example:
         >>> import tempfile
@@ -54,7 +54,7 @@ class Journal:
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the records up to the first line that is not whole, and where they end."""
+    """Return the records before the first incomplete line, and the offset of their end."""
     records: list[dict[str, Any]] = []
     end = 0
     for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:

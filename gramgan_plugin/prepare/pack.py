@@ -1,4 +1,4 @@
-"""From photos to a pair of LMDBs of GT and LQ sub-images, and whole held-out pairs for testing."""
+"""Pack photos into a pair of LMDBs of GT and LQ sub-images, with whole held-out pairs for testing."""
 
 import json
 import signal
@@ -29,7 +29,7 @@ FACTS = "dataset.json"
 
 @dataclass
 class Report:
-    """What :func:`prepare_photos` wrote."""
+    """The result of :func:`prepare_photos`."""
 
     out: Path
     scale: int
@@ -39,7 +39,7 @@ class Report:
     held_out: int = 0
     size_in_bytes: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
-    expected: int | None = None  # sub-images that a known set gives
+    expected: int | None = None  # sub-images of a known set
 
     @property
     def gt(self) -> Path:
@@ -65,27 +65,27 @@ def prepare_photos(
     on_error: str = "stop",
     progress: bool = True,
 ) -> Report:
-    """Cut photos into sub-images, make or take their LQ, and pack both as LMDBs; write held-out photos whole.
+    """Cut photos into sub-images, make or read their LQ, and pack both as LMDBs; write held-out photos whole.
 
-    LQ is MATLAB's bicubic of the whole photo, mod-cropped to the scale and rounded to 8 bits, and is cut
-    afterwards, so that sub-images have no border of their own. ``out`` appears only when all is written. When this
-    is interrupted, the next call with the same photos and settings resumes it.
+    LQ is MATLAB's bicubic of the whole photo, mod-cropped to the scale and rounded to 8 bits. It is cut afterwards, so
+    that sub-images have no border effects. ``out`` appears only when it is complete. After an interruption, the next
+    call with the same photos and settings resumes the work.
 
     Args:
         photos: name and file of each; numbered from 1 in the order of the names.
         out: folder to write: ``GT.lmdb``, ``LQ_xS.lmdb``, ``names.jsonl``, ``dataset.json``, ``test/GT``,
             ``test/LQ_xS``.
         settings: how photos become sub-images: scale, grid, encoding, kind of LQ.
-        find_lq: gives the LQ file by a photo's name, or raises a ``PhotoError``; None if LQ is to be made.
+        find_lq: returns the LQ file for a photo's name, or raises a ``PhotoError``; None to make LQ.
         hold_out: photos for testing, by name or by name without suffix.
-        form: what the set is called in ``dataset.json``.
-        workers: threads; None for one on each processor. What is written does not depend on them.
+        form: the set's form in ``dataset.json``.
+        workers: number of threads; None for one on each processor. The result does not depend on it.
         overwrite: replace an earlier ``out``.
         on_error: ``stop`` (write nothing) or ``skip`` photos that cannot be decoded or are too small.
         progress: report on stderr.
 
     Raises:
-        UserError: for unusable settings or photos, a taken ``out``, a full disk.
+        UserError: for unusable settings or photos, an existing ``out``, a full disk.
         Preempted: after SIGTERM.
     """
     if on_error not in ("stop", "skip"):
@@ -121,11 +121,11 @@ class _Run:
 
 
 def _pack(plan: Plan, data_set: DataSet, stage: Staging, run: _Run) -> None:
-    """Pack what is not packed yet; the photos' own faults are reported together at the end."""
+    """Pack the remaining photos; problems with photos are reported together at the end."""
     counts, total = data_set.counts, len(plan.entries)
-    stage.worth = lambda: f"{counts.done} of {total} photos are packed" if counts.done else ""
+    stage.work_done = lambda: f"{counts.done} of {total} photos are packed" if counts.done else ""
     if data_set.resumed:
-        print(f"{run.out}: resuming {stage.path.name}, {stage.worth()}", file=sys.stderr)
+        print(f"{run.out}: resuming {stage.path.name}, {stage.work_done()}", file=sys.stderr)
     cutter = Cutter(plan.settings, run.workers)
     results = cutter.results(plan.entries[counts.done :])
     problems: list[tuple[str, str]] = []
@@ -133,7 +133,7 @@ def _pack(plan: Plan, data_set: DataSet, stage: Staging, run: _Run) -> None:
         for cuts in _tracked(results, plan.entries, counts.done, run.progress):
             if cuts.problem is not None and run.on_error == "stop":
                 problems.append((cuts.entry.name, cuts.problem))
-                cutter.only_check()  # nothing will be written, but all that is wrong is reported at once
+                cutter.only_check()  # nothing will be written, but all problems are reported together
             elif not problems:
                 data_set.add(cuts)
     finally:
@@ -178,7 +178,7 @@ def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_giv
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises a :class:`TerminatedError` in the block, if this is the main thread and nobody else wants it."""
+    """Raise :class:`TerminatedError` on SIGTERM in the block, if this is the main thread and no handler is set."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
@@ -196,4 +196,4 @@ def sigterm_raises() -> Iterator[None]:
 def _check_not_inside(photos: Sequence[Photo], out: Path, overwrite: bool) -> None:
     place = real_path(out)
     if overwrite and any(place in real_path(path).parents for _, path in photos):
-        raise UserError(f"{out}: holds the photos themselves, so it is not replaced; choose another --out")
+        raise UserError(f"{out}: contains the photos, so it is not replaced; choose another --out")

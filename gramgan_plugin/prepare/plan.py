@@ -1,4 +1,4 @@
-"""What a packing will do, from the files' headers alone: which photos, in which order, what they give."""
+"""Plan a packing from the files' headers: which photos, in which order, with how many sub-images."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from gramgan_plugin.utils.text import printable
 from gramgan_plugin.version import __version__
 
 FindLq = Callable[[str], Path]
-READERS = 8  # they wait for the disk or the network most of the time
+READERS = 8  # threads, which mostly wait for the disk or the network
 NAMED_IN_ERRORS = 10
 
 
@@ -31,12 +31,11 @@ class Settings:
 
     Attributes:
         scale: factor between GT and LQ.
-        grid: of the sub-images.
-        most: sub-images of one photo at most; None for all.
-        encoding: of sub-images.
-        as_stored: take colours as they are stored, whatever profile a photo has, as BasicSR does; otherwise they are
-            converted to sRGB.
-        lq_kind: of the LQ that is made, see ``lq_levels``.
+        grid: grid of the sub-images.
+        most: maximum number of sub-images of one photo; None for all.
+        encoding: encoding of the sub-images.
+        as_stored: use colours as stored, ignoring profiles, as BasicSR does; otherwise they are converted to sRGB.
+        lq_kind: kind of the LQ that is made, see ``lq_levels``.
     """
 
     scale: int
@@ -47,7 +46,7 @@ class Settings:
     lq_kind: str = MATLAB_BICUBIC
 
     def check(self) -> None:
-        """Refuse what cannot be done.
+        """Refuse invalid settings.
 
         Raises:
             UserError: naming the number.
@@ -68,7 +67,7 @@ class Entry:
     name: str
     path: Path
     lq: Path | None  # None: made from GT
-    number: int  # of its keys
+    number: int  # in its keys
     held: bool
     width: int
     height: int
@@ -81,8 +80,8 @@ class Plan:
     Attributes:
         settings: how they become sub-images.
         entries: those that can be used, in the order of their names.
-        refused: name of each other one, and the reason.
-        job: what distinguishes this packing from others: the settings and all files' names, sizes and times.
+        refused: name and reason of all other photos.
+        job: a digest that identifies this packing: settings and all files' names, sizes and times.
     """
 
     settings: Settings
@@ -91,7 +90,7 @@ class Plan:
     job: str
 
     def sub_images(self) -> int:
-        """Return how many sub-images the photos give, by their headers."""
+        """Return the number of sub-images, from the photos' headers."""
         sizes = ((entry.width, entry.height) for entry in self.entries if not entry.held)
         return sum(len(self.settings.windows(*size)) for size in sizes)
 
@@ -99,30 +98,30 @@ class Plan:
 def make_plan(
     photos: Sequence[Photo], settings: Settings, hold_out: Collection[str] = (), find_lq: FindLq | None = None
 ) -> Plan:
-    """Inspect the headers of all photos, and of their LQ where it is given.
+    """Inspect the headers of all photos, and of their LQ if it is given.
 
     Args:
         photos: name and file of each; numbered from 1 in the order of the names.
         settings: how they become sub-images.
         hold_out: photos for testing, by name or by name without suffix; they have no number.
-        find_lq: gives the LQ file by a photo's name, or raises a ``PhotoError``; None if LQ is made.
+        find_lq: returns the LQ file for a photo's name, or raises a ``PhotoError``; None to make LQ.
 
     Raises:
-        UserError: if ``hold_out`` does not name one photo each, or nothing else is left.
+        UserError: if an entry of ``hold_out`` does not name exactly one photo, or no other photos are left.
     """
     settings.check()
     ordered = sorted(photos)
     held = _held_out(ordered, hold_out)
     if len(held) == len(ordered):
-        raise UserError("there are no photos but those held out: nothing to cut")
+        raise UserError("all photos are held out: nothing to cut")
     numbers, number = [], 0
     for name, _ in ordered:
         number += name not in held
         numbers.append(number)
     with ThreadPoolExecutor(READERS) as pool:
-        looked = pool.map(lambda p, n: _look(p, n, p[0] in held, settings, find_lq), ordered, numbers)
+        inspected = pool.map(lambda p, n: _inspect(p, n, p[0] in held, settings, find_lq), ordered, numbers)
         entries, refused, digest = [], [], _job_digest(settings, held)
-        for (name, _), (entry, stamp) in zip(ordered, looked, strict=True):
+        for (name, _), (entry, stamp) in zip(ordered, inspected, strict=True):
             digest.update(json.dumps([name, stamp]).encode("ascii"))
             if isinstance(entry, Entry):
                 entries.append(entry)
@@ -132,7 +131,7 @@ def make_plan(
 
 
 def check_usable(plan: Plan, total: int, on_error: str) -> None:
-    """Refuse a plan with photos that cannot be used, or, if such are skipped, one with no others.
+    """Refuse a plan with unusable photos or, if they are skipped, one without usable photos.
 
     Raises:
         UserError: naming the photos.
@@ -145,7 +144,7 @@ def check_usable(plan: Plan, total: int, on_error: str) -> None:
 
 
 def refusal(problems: Sequence[tuple[str, str]], total: int) -> UserError:
-    """Return the error for photos that cannot be used, the first of them named."""
+    """Return the error for unusable photos, with the names of the first ones."""
     listed = "; ".join(f"{printable(name)} ({why})" for name, why in problems[:NAMED_IN_ERRORS])
     more = len(problems) - NAMED_IN_ERRORS
     return UserError(
@@ -155,10 +154,10 @@ def refusal(problems: Sequence[tuple[str, str]], total: int) -> UserError:
     )
 
 
-def _look(
+def _inspect(
     photo: Photo, number: int, held: bool, settings: Settings, find_lq: FindLq | None
 ) -> tuple[Entry | str, list[Any]]:
-    """Return an entry, or why there is none; and what the files look like from outside."""
+    """Return a photo's entry, or why it cannot be used; and the sizes and times of its files."""
     name, path = photo
     stamp: list[Any] = []
     try:
@@ -183,7 +182,7 @@ def _look(
 
 @contextmanager
 def lq_errors(path: Path) -> Iterator[None]:
-    """Put the name of an LQ photo before what is wrong with it: problems are listed under GT's."""
+    """Add the LQ photo's name to its errors, since they are listed under the GT photo's name."""
     try:
         yield
     except PhotoError as error:
@@ -194,7 +193,7 @@ def check_lq_size(path: Path, size: tuple[int, int], gt: tuple[int, int], scale:
     """Refuse an LQ photo that is not GT's size divided by the scale, rounded down or up.
 
     Raises:
-        PhotoError: saying both sizes.
+        PhotoError: with both sizes.
     """
     if any(lq not in (side // scale, -(-side // scale)) for lq, side in zip(size, gt, strict=True)):
         expected = "x".join(str(side // scale) for side in gt)
@@ -214,7 +213,7 @@ def _job_digest(settings: Settings, held: Collection[str]) -> "hashlib._Hash":
 
 
 def _held_out(photos: Sequence[Photo], hold_out: Collection[str]) -> set[str]:
-    """Return the names that ``hold_out`` means; each must be one photo, and their file names must differ."""
+    """Return the names of the held-out photos; each entry must match one photo, and file names must differ."""
     held: set[str] = set()
     for wanted in hold_out:
         found = [name for name, _ in photos if wanted in (name, str(PurePosixPath(name).with_suffix("")))]

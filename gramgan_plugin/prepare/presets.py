@@ -1,4 +1,4 @@
-"""The grids and the data sets that papers name, and what they are known to give."""
+"""The grids and data sets of papers, and their known numbers of sub-images."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -17,8 +17,8 @@ class KnownSet(NamedTuple):
 
     Attributes:
         title: its name.
-        photos: how many there are.
-        sub_images: how many sub-images all of them give, by preset, where that is published or follows from it.
+        photos: number of photos.
+        sub_images: total number of sub-images, by preset, where it is published or can be derived.
     """
 
     title: str
@@ -27,7 +27,7 @@ class KnownSet(NamedTuple):
 
 
 # 44,226 sub-images of 192 pixels are what Gram-GAN's authors trained on (Song et al., Sensors 2023, 23(4), 2098).
-# They do not give the step; that it was 240 is inferred from the count. 32,592 is what BasicSR states for its script.
+# They do not give the step; 240 is inferred from the count. BasicSR states 32,592 for its script.
 PRESETS = {"paper": Preset(192, 240, 0), "esrgan": Preset(480, 240, 0)}
 KNOWN_SETS = {
     "div2k": KnownSet("DIV2K", 800, {"paper": 44_226, "esrgan": 32_592}),
@@ -37,7 +37,7 @@ KNOWN_SETS = {
 
 
 def preset_of(grid: Preset) -> str | None:
-    """Return the name of the preset that has these numbers.
+    """Return the name of the preset with this grid, or None.
 
     Example:
         >>> preset_of(Preset(480, 240, 0))
@@ -47,7 +47,7 @@ def preset_of(grid: Preset) -> str | None:
 
 
 def expected_sub_images(form: str, grid: Preset) -> int | None:
-    """Return how many sub-images a known set is expected to give; None where nobody has published it.
+    """Return the known number of sub-images of a data set; None if it is not published.
 
     Example:
         >>> expected_sub_images("div2k", PRESETS["paper"])

@@ -1,4 +1,4 @@
-"""A small data set without a download: the photos that scikit-image's wheel carries."""
+"""Make a small data set without a download, from the photos in scikit-image's wheel."""
 
 import importlib.util
 from pathlib import Path
@@ -19,9 +19,8 @@ TRAIN = (
     "rocket.jpg",
 )
 HELD_OUT = ("astronaut.png", "coffee.png")
-# The photos are few and small: half a sub-image as step gets more out of them. Without a limit for each, half of the
-# set would be one large photo of a retina. The encoding and the colours are those that the results in the docs were
-# made with, to the byte.
+# The photos are few and small, so a step of half a sub-image is used. Without the limit for each photo, half of the set
+# would come from one large photo of a retina. Encoding and colours are those of the results in the docs.
 SETTINGS = Settings(
     scale=4,
     grid=PRESETS["paper"]._replace(step=96),
@@ -34,10 +33,10 @@ SETTINGS = Settings(
 def sample_photos() -> list[Photo]:
     """Return name and file of scikit-image's bundled photos, the held-out ones included.
 
-    The files are taken as they lie beside the module; scikit-image's own functions may ask the network.
+    The files beside the module are read directly, since scikit-image's functions may use the network.
 
     Raises:
-        UserError: if scikit-image is not installed or lacks one of them.
+        UserError: if scikit-image is not installed or lacks one of the photos.
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
@@ -46,10 +45,10 @@ def sample_photos() -> list[Photo]:
     photos = [(name, folder / name) for name in sorted(TRAIN + HELD_OUT)]
     for name, path in photos:
         if not path.is_file():
-            raise UserError(f"{path}: this scikit-image does not carry {name}; reinstall scikit-image")
+            raise UserError(f"{path}: this scikit-image does not contain {name}; reinstall scikit-image")
     return photos
 
 
 def prepare_sample(out: Path) -> Report:
-    """Write the sample data set into a folder: six photos in sub-images, astronaut and coffee held out."""
+    """Write the sample data set: six photos as sub-images; astronaut and coffee are held out."""
     return prepare_photos(sample_photos(), out, SETTINGS, hold_out=HELD_OUT, form="sample")

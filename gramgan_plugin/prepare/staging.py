@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all, and that a later process can resume if this one is killed."""
+"""Build a folder atomically, so that a later process can resume the work if this one is killed."""
 
 import json
 import os
@@ -18,31 +18,31 @@ from gramgan_plugin.prepare.failures import FROM_OUTSIDE, explained, raise_expla
 from gramgan_plugin.prepare.journal import JOURNAL
 from gramgan_plugin.utils.io import expanded, lock_holder, parse_json, real_path, sync
 
-MARKER = "names.jsonl"  # stands in every prepared folder; without it, none is ever replaced
+MARKER = "names.jsonl"  # in every prepared folder; a folder without it is never replaced
 LOCK = ".lock"
 MAKER = ".maker.json"
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What is made, and how it is distinguished from what must not be touched.
+class FolderType:
+    """A type of output folder, and how to recognise one that may be replaced.
 
     Attributes:
-        sign: a file that each of them has.
-        foreign: what is wrong with replacing something, "holds X"; None where it may be.
+        sign: a file that every such folder has.
+        why_not_replaced: returns why a path must not be replaced ("holds X"), or None if it may be.
     """
 
     sign: str
-    foreign: Callable[[Path], str | None]
+    why_not_replaced: Callable[[Path], str | None]
 
 
-def _no_data_set(path: Path) -> str | None:
+def _why_not_data_set(path: Path) -> str | None:
     if path.is_dir() and ((path / MARKER).is_file() or not any(path.iterdir())):
         return None
     return f"was not written by 'prepare' (no {MARKER} in it)"
 
 
-DATA_SET = Kind(MARKER, _no_data_set)
+DATA_SET = FolderType(MARKER, _why_not_data_set)
 
 
 class Staging:
@@ -50,39 +50,38 @@ class Staging:
 
     Attributes:
         path: the folder.
-        resumed: it holds the work of a process that was killed.
-        worth: returns how much is done, in words, once there is something to resume from; "" before.
+        resumed: whether it has the work of a killed process.
+        work_done: returns how much is done, in words; "" as long as there is nothing to resume.
     """
 
     def __init__(self, path: Path, resumed: bool) -> None:
         self.path = path
         self.resumed = resumed
-        self.worth: Callable[[], str] = str
+        self.work_done: Callable[[], str] = str
 
 
 @contextmanager
 def staged_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Build a folder beside its place, then rename it there: :func:`staging` for work that cannot be resumed."""
+    """Build a folder beside its place, then rename it; :func:`staging` for work that cannot be resumed."""
     with staging(out, overwrite) as stage:
         yield stage.path
 
 
 @contextmanager
-def staging(out: Path, overwrite: bool = False, job: str = "", kind: Kind = DATA_SET) -> Iterator[Staging]:
-    """Build a folder beside its place, then rename it there.
+def staging(out: Path, overwrite: bool = False, job: str = "", folder_type: FolderType = DATA_SET) -> Iterator[Staging]:
+    """Build a folder beside its place, then rename it.
 
-    The block fills ``OUT.tmp-PID``, which is locked for as long as this process lives. When it ends well, all of it
-    is synced to the disk and renamed to ``out``; a folder being replaced is moved aside just before and deleted
-    after; if a process was killed in between, the next one puts it back first. When it fails, the temporary folder is
-    deleted, and ``out`` is as it was; unless the failure came from outside (Ctrl-C, SIGTERM, a full disk) and
-    ``worth`` says that there is something to resume from: the folder then stays for the next process with the same
-    ``job``, as it does when this process is killed.
+    The block fills ``OUT.tmp-PID``, which is locked while this process lives. If it succeeds, the folder is synced to
+    the disk and renamed to ``out``. A folder to be replaced is moved aside just before and deleted after; if a process
+    is killed in between, the next one moves it back first. If the block fails, the temporary folder is deleted and
+    ``out`` stays as it was. The folder is kept for the next process with the same ``job`` if this process is killed,
+    or if the cause is external (Ctrl-C, SIGTERM, a full disk) and ``work_done`` reports work to resume.
 
     Args:
         out: the final name.
-        overwrite: replace one of its kind that stands there.
-        job: what is to be built, in a few characters; "" never resumes anything.
-        kind: what is made.
+        overwrite: replace an existing folder of the same type.
+        job: a short text that identifies the work; "" never resumes.
+        folder_type: the type of the folder.
 
     Raises:
         UserError: if ``out`` exists and may not be replaced, cannot be written, is being made by another process, or
@@ -91,8 +90,8 @@ def staging(out: Path, overwrite: bool = False, job: str = "", kind: Kind = DATA
     """
     out = real_path(out)
     if overwrite:
-        put_back(out, kind)
-    check_free(out, overwrite, kind)
+        put_back(out, folder_type)
+    check_free(out, overwrite, folder_type)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         stage, lock = _claim(out, job)
@@ -101,9 +100,9 @@ def staging(out: Path, overwrite: bool = False, job: str = "", kind: Kind = DATA
     try:
         yield stage
         _sync_tree(stage.path)
-        _put_in_place(stage.path, out, overwrite, lock, kind)
+        _put_in_place(stage.path, out, overwrite, lock, folder_type)
     except BaseException as error:
-        kept = stage.worth() if isinstance(error, FROM_OUTSIDE) else ""
+        kept = stage.work_done() if isinstance(error, FROM_OUTSIDE) else ""
         lock.release()
         if not kept:
             _delete(stage.path, LOCK)
@@ -111,8 +110,8 @@ def staging(out: Path, overwrite: bool = False, job: str = "", kind: Kind = DATA
         raise
 
 
-def check_free(out: Path, overwrite: bool, kind: Kind = DATA_SET) -> None:
-    """Refuse an output name that is taken.
+def check_free(out: Path, overwrite: bool, folder_type: FolderType = DATA_SET) -> None:
+    """Refuse an output name that exists.
 
     Raises:
         UserError: see :func:`staging`.
@@ -122,13 +121,13 @@ def check_free(out: Path, overwrite: bool, kind: Kind = DATA_SET) -> None:
         return
     if not overwrite:
         raise UserError(f"{out}: exists already; choose another --out, or pass --overwrite to replace it")
-    foreign = kind.foreign(out)
-    if foreign is not None:
-        raise UserError(f"{out}: {foreign}, so it is not replaced")
+    why_not_replaced = folder_type.why_not_replaced(out)
+    if why_not_replaced is not None:
+        raise UserError(f"{out}: {why_not_replaced}, so it is not replaced")
 
 
-def put_back(out: Path, kind: Kind) -> None:
-    """Give a folder its name again that a process moved aside and was killed before it put another in its place.
+def put_back(out: Path, folder_type: FolderType) -> None:
+    """Move a folder back that a process moved aside before it was killed.
 
     Raises:
         UserError: if it cannot be renamed.
@@ -137,23 +136,23 @@ def put_back(out: Path, kind: Kind) -> None:
     if os.path.lexists(out) or not out.parent.is_dir():
         return
     with file_errors(out):
-        for path in _beside(out, "old", kind.sign):
-            if (path / kind.sign).is_file():
+        for path in _beside(out, "old", folder_type.sign):
+            if (path / folder_type.sign).is_file():
                 path.rename(out)
-                print(f"{out}: put back from {path.name}, where a process that was killed had left it", file=sys.stderr)
+                print(f"{out}: put back from {path.name}, where a killed process had left it", file=sys.stderr)
                 return
 
 
 def _claim(out: Path, job: str) -> tuple[Staging, FileLock]:
     """Return the staging folder, locked: that of a dead process with the same job, or a new one."""
-    found = _look_around(out, job)
+    found = _inspect_others(out, job)
     if found is None:
         path = out.with_name(f"{out.name}.tmp-{os.getpid()}")
         path.mkdir()
         lock = FileLock(path / LOCK)
         try:
             lock.acquire(timeout=0)
-            _look_around(out, "", but=path)  # another process may have done the same meanwhile
+            _inspect_others(out, "", but=path)  # another process may have made one meanwhile
         except BaseException as error:
             lock.release()
             _delete(path, LOCK)
@@ -168,8 +167,8 @@ def _claim(out: Path, job: str) -> tuple[Staging, FileLock]:
     return stage, lock
 
 
-def _look_around(out: Path, job: str, but: Path | None = None) -> tuple[Staging, FileLock] | None:
-    """Refuse to work beside a living process; take over what a dead one left, or delete it if it is of no use."""
+def _inspect_others(out: Path, job: str, but: Path | None = None) -> tuple[Staging, FileLock] | None:
+    """Refuse to work beside a living process; take over the folder of a dead one, or delete it if the job differs."""
     taken = None
     for path in _beside(out, "tmp", LOCK):
         if path == but:
@@ -192,14 +191,14 @@ def _look_around(out: Path, job: str, but: Path | None = None) -> tuple[Staging,
 
 
 def _beside(out: Path, what: str, sign: str) -> list[Path]:
-    """Return the folders ``OUT.what-PID`` beside ``out`` that are empty or have a file ``sign``, hence ours."""
+    """Return the folders ``OUT.what-PID`` beside ``out`` that are ours: empty or with a file ``sign``."""
     name = re.compile(re.escape(f"{out.name}.{what}-") + r"\d+")
     found = [path for path in out.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
     return sorted(path for path in found if (path / sign).exists() or not any(path.iterdir()))
 
 
 def _delete(folder: Path, sign: str) -> None:
-    """Delete a folder, last the file by which ``_beside`` knows it as ours: this process may be killed meanwhile."""
+    """Delete a folder, its file ``sign`` last, so that ``_beside`` finds it again if this process is killed."""
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -218,11 +217,11 @@ def _job_of(path: Path) -> str | None:
     return maker.get("job") if isinstance(maker, dict) else None
 
 
-def _put_in_place(staging: Path, out: Path, overwrite: bool, lock: FileLock, kind: Kind) -> None:
-    check_free(out, overwrite, kind)
+def _put_in_place(staging: Path, out: Path, overwrite: bool, lock: FileLock, folder_type: FolderType) -> None:
+    check_free(out, overwrite, folder_type)
     old = out.with_name(f"{out.name}.old-{os.getpid()}")
     replaces = out.exists()
-    if os.name == "nt":  # no folder with an open file can be renamed
+    if os.name == "nt":  # a folder with an open file cannot be renamed
         lock.release()
     if replaces:
         out.rename(old)
@@ -236,12 +235,12 @@ def _put_in_place(staging: Path, out: Path, overwrite: bool, lock: FileLock, kin
         (out / name).unlink(missing_ok=True)
     lock.release()
     sync(out.parent)
-    for path in _beside(out, "old", kind.sign):  # of a process that was killed here, too
-        _delete(path, kind.sign)
+    for path in _beside(out, "old", folder_type.sign):  # including those of processes killed at this point
+        _delete(path, folder_type.sign)
 
 
 def _sync_tree(folder: Path) -> None:
-    """fsync all files of a folder, then the folders."""
+    """Sync all files of a folder, then its folders."""
     for path in folder.rglob("*"):
         if path.is_file():
             sync(path)

@@ -1,4 +1,4 @@
-"""Where the sub-images of a photo lie: the arithmetic of BasicSR's ``extract_subimages``."""
+"""Compute the windows of a photo's sub-images, as BasicSR's ``extract_subimages``."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ def check_grid(crop_size: int, step: int, thresh_size: int, scale: int) -> None:
     """Refuse a grid whose windows would not fall on whole LQ pixels.
 
     Raises:
-        UserError: if a number is out of range, or the size or step is no multiple of the scale.
+        UserError: if a number is out of range, or the size or step is not a multiple of the scale.
     """
     for name, value, least in (
         ("scale", scale, 2),
@@ -34,19 +34,19 @@ def check_grid(crop_size: int, step: int, thresh_size: int, scale: int) -> None:
 
 
 def offsets(length: int, crop_size: int, step: int, thresh_size: int) -> list[int]:
-    """Return where windows begin along one side of a photo.
+    """Return where windows start along one side of a photo.
 
-    A window every ``step`` pixels as long as it fits; if more than ``thresh_size`` pixels remain after the
-    last one, another that ends at the border.
+    Windows start every ``step`` pixels while they fit; if more than ``thresh_size`` pixels remain after the last one,
+    another window ends at the border.
 
     Args:
         length: pixels of the side.
         crop_size: pixels of a window.
         step: pixels from one window to the next.
-        thresh_size: how many pixels at the far border may go unused.
+        thresh_size: how many pixels at the far border may stay unused.
 
     Returns:
-        Ascending offsets; none if the side is shorter than a window.
+        Ascending offsets; empty if the side is shorter than a window.
 
     Example:
         >>> offsets(1000, 480, 240, 0)
@@ -64,7 +64,7 @@ def offsets(length: int, crop_size: int, step: int, thresh_size: int) -> list[in
 def windows(width: int, height: int, crop_size: int, step: int, thresh_size: int, scale: int) -> list[Window]:
     """Return the sub-images of a photo, row by row, on the photo mod-cropped to the scale.
 
-    All offsets are multiples of the scale, so that a window of LQ belongs to each.
+    All offsets are multiples of the scale, so that each window has a window of LQ.
 
     Args:
         width: pixels of the photo, before the mod-crop.
@@ -84,9 +84,9 @@ def windows(width: int, height: int, crop_size: int, step: int, thresh_size: int
 
 
 def thinned(places: list[Window], most: int | None) -> list[Window]:
-    """At most ``most`` of a photo's windows, spread evenly over them; all of them for None.
+    """Return at most ``most`` of a photo's windows, evenly spread; all of them for None.
 
-    Without a limit a large photo outweighs many small ones in a set of photos of different sizes.
+    Without a limit, a large photo outweighs many small ones.
 
     Example:
         >>> thinned(windows(960, 192, 192, 192, 0, 4), 2)
@@ -98,7 +98,7 @@ def thinned(places: list[Window], most: int | None) -> list[Window]:
 
 
 def count_windows(sizes: list[tuple[int, int]], crop_size: int, step: int, thresh_size: int, scale: int) -> int:
-    """Return how many sub-images photos of these (width, height) give.
+    """Return the number of sub-images of photos with these (width, height).
 
     Example:
         >>> count_windows([(2040, 1356)], 192, 240, 0, 4)  # a photo of DIV2K: 9 columns, 6 rows

@@ -1,4 +1,4 @@
-"""Images out of a tar, read as a stream from begin to end."""
+"""Read images from a tar as a stream."""
 
 import bz2
 import gzip
@@ -21,20 +21,20 @@ from gramgan_plugin.prepare.archive_rules import (
     raise_damaged,
 )
 
-HEADER_BYTES = 2**21  # tar's headers may hold text of any length, which tarfile reads at once
+HEADER_BYTES = 2**21  # a tar header may have text of any length, which tarfile reads at once
 
 
 def tar_images(
     path: Path, file: IO[bytes], start: bytes, limits: Limits, on_refused: Callable[[str, str], None]
 ) -> Iterator[tuple[str, bytes]]:
-    """As ``archives.images_in``, of a tar.
+    """Yield the images of a tar, as ``archives.images_in`` does.
 
     Args:
         path: the archive.
-        file: it, opened, at its begin.
-        start: its first bytes, which show how it is packed.
-        limits: what it may hold.
-        on_refused: called with the name and the reason.
+        file: the opened archive, at its start.
+        start: its first bytes, which show its compression.
+        limits: limits for its content.
+        on_refused: called with the name and the reason of each refused member.
     """
     packed = path.stat().st_size
     stream = _Metered(path, _unpacked(file, start), limits, packed)
@@ -43,7 +43,7 @@ def tar_images(
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for count, member in enumerate(iter(archive.next, None), start=1):
                 check_count(path, count, limits)
-                # Where the next header is said to lie: tarfile would read on towards it, block by block, for years.
+                # The claimed offset of the next header: tarfile would read up to it, block by block, for years.
                 check_bytes(path, archive.offset, packed, limits)
                 stream.allow(archive.offset)
                 name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -57,7 +57,7 @@ def tar_images(
                 opened = archive.extractfile(member) if safe is not None else None
                 if safe is not None and opened is not None:
                     yield safe, opened.read()
-                archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
         stream.finish()
     except Exception as error:
         raise_damaged(error, path)
@@ -67,7 +67,7 @@ def _check_tar_member(member: tarfile.TarInfo, name: str | None, limits: Limits)
     if member.issym() or member.islnk():
         raise Refused("a symbolic link" if member.issym() else "a hard link")
     if member.issparse() or not (member.isreg() or member.isdir()):
-        raise Refused("a sparse file" if member.issparse() else "no regular file")
+        raise Refused("a sparse file" if member.issparse() else "not a regular file")
     if name is not None:
         check_size(member.size, limits)
 
@@ -83,28 +83,28 @@ def _unpacked(file: IO[bytes], start: bytes) -> IO[bytes]:
 
 
 class _Metered(io.RawIOBase):
-    """The bytes of a tar, counted: tarfile itself reads on as long as the headers tell it to."""
+    """A tar's stream with a limit: tarfile alone would read as much as the headers claim."""
 
     def __init__(self, path: Path, stream: IO[bytes], limits: Limits, packed: int) -> None:
         self.path, self.stream, self.limits, self.packed = path, stream, limits, packed
         self.total, self.allowed, self.ended = 0, HEADER_BYTES, False
 
     def allow(self, end: int) -> None:
-        """Let the member's bytes pass, and the header after it."""
+        """Allow reading up to the end of a member and the header after it."""
         self.allowed = end + HEADER_BYTES
 
     def read(self, size: int | None = -1) -> bytes:
-        """At most ``size`` bytes."""
+        """Return at most ``size`` bytes."""
         data = self.stream.read(size if size is not None else -1)
         self.total += len(data)
         self.ended = self.ended or not data
         if self.total > self.allowed:
-            raise UserError(f"{self.path}: a header of more than {HEADER_BYTES} bytes: damaged, or made to do harm")
+            raise UserError(f"{self.path}: a header of more than {HEADER_BYTES} bytes: damaged or malicious")
         check_bytes(self.path, self.total, self.packed, self.limits)
         return data
 
     def finish(self) -> None:
-        """Read to the end, for that is where checksums stand; the end of a tar is a block of zeros."""
+        """Read to the end, where checksums are; a tar ends with a block of zeros."""
         if self.ended:
             raise EOFError("its end is missing")
         while self.total + 2**16 <= self.allowed and self.read(2**16):

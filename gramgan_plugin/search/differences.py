@@ -1,4 +1,4 @@
-"""Nearest neighbours by measuring all distances by differences, a block at a time, on any device: for few points."""
+"""Exact search for few points: compute all distances from differences, a block at a time, on any device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Entries of a block of distances on a CPU: two float32 buffers of this size stay in the second-level cache.
+# Distances of a block on a CPU: two float32 buffers of this size stay in the second-level cache.
 CPU_BLOCK = 2**17
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Which candidates a query may choose: those whose centre is within ``radius`` of its own (Chebyshev distance).
+    """The candidates that a query may choose: centres within ``radius`` of its own (Chebyshev distance).
 
     Attributes:
-        query_centres: (Q, 2), float64, on the CPU, where what to search is planned.
+        query_centres: (Q, 2), float64, on the CPU, where the search is planned.
         candidate_centres: (K, 2), float64, on the CPU.
         radius: largest distance allowed, in the units of the centres.
     """
@@ -26,11 +26,11 @@ class Neighbourhood:
 
     @property
     def reach(self) -> float:
-        """The radius, and a little more: centres of copies at odd ratios are not exact."""
+        """The radius plus a tolerance: the centres of resized copies are rounded."""
         return self.radius * (1 + 1e-9)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield queries of one height, the candidates (k,) that any of them may choose, and which each may: (q, k)."""
+        """Yield queries of one height, the candidates (k,) that any of them may choose, and a mask (q, k) for each."""
         _, counts = torch.unique_consecutive(self.query_centres[:, 0], return_counts=True)
         start = 0
         for count in counts.tolist():
@@ -44,7 +44,7 @@ class Neighbourhood:
 
 
 def search_by_differences(queries: Tensor, candidates: Tensor, k: int, chunk_size: int) -> tuple[Tensor, Tensor]:
-    """As `nearest_several`. Each step is one correctly rounded operation on a CPU, whatever ``chunk_size``."""
+    """Search as `nearest_several`. On a CPU, results do not depend on ``chunk_size``: every step is rounded once."""
     block = min(chunk_size, CPU_BLOCK) if queries.device.type == "cpu" else chunk_size
     found = [
         _search(q, c.t().contiguous(), k, block, torch.arange(len(c), device=c.device), None)
@@ -57,7 +57,7 @@ def search_by_differences(queries: Tensor, candidates: Tensor, k: int, chunk_siz
 def search_allowed(
     queries: Tensor, candidates: Tensor, k: int, chunk_size: int, allowed: Neighbourhood
 ) -> tuple[Tensor, Tensor]:
-    """As `nearest_several`, each query among the candidates that are allowed to it."""
+    """Search as `nearest_several`, each query among its allowed candidates."""
     squared = queries.new_full((*queries.shape[:2], k), float("inf"))
     index = squared.new_zeros(squared.shape, dtype=torch.long)
     for rows, near, mask in allowed.blocks():
@@ -65,7 +65,7 @@ def search_allowed(
             continue
         near, mask = (x.to(queries.device, non_blocking=True) for x in (near, mask))
         at_a_time = max(1, chunk_size // max(1, mask.numel()))
-        if at_a_time > 1:  # samples together: one block of each is small
+        if at_a_time > 1:  # several samples together, since their blocks are small
             for top in range(0, len(queries), at_a_time):
                 part = slice(top, top + at_a_time)
                 columns = candidates[part].index_select(1, near).transpose(1, 2)[:, :, None]  # (n, D, 1, k')
@@ -82,7 +82,7 @@ def search_allowed(
 def _search(
     queries: Tensor, candidates: Tensor, k: int, block: int, numbers: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """One sample, queries (Q, D) and candidates (D, K) of these numbers, ``block`` distances at a time -> (Q, k)."""
+    """Search one sample, ``block`` distances at a time: queries (Q, D), candidates (D, K), numbers (K,) -> (Q, k)."""
     width = min(candidates.shape[1], block)
     height = max(1, min(queries.shape[0], block // width))
     buffers = queries.new_empty(2, height * width)
@@ -104,7 +104,7 @@ def _search(
 
 
 def _squared_distances(queries: Tensor, candidates: Tensor, buffers: Tensor | None = None) -> Tensor:
-    """(..., q, D, 1) and (..., D, 1, k) -> (..., q, k), in the first of two buffers if they are given."""
+    """Return squared distances: (..., q, D, 1), (..., D, 1, k) -> (..., q, k), in the first buffer if given."""
     total = None
     for d in range(queries.shape[-2]):
         q, c = queries[..., d, :], candidates[..., d, :, :]  # (..., q, 1), (..., 1, k)
@@ -117,7 +117,7 @@ def _squared_distances(queries: Tensor, candidates: Tensor, buffers: Tensor | No
         if total is None:
             total = difference.mul_(difference)
         elif queries.device.type == "cpu":
-            # Not addcmul: it may or may not fuse the two roundings, by the element's place in the block.
+            # Not addcmul: whether it rounds once or twice depends on the element's place in the block.
             total.add_(difference.mul_(difference))
         else:
             total.addcmul_(difference, difference)
@@ -126,9 +126,9 @@ def _squared_distances(queries: Tensor, candidates: Tensor, buffers: Tensor | No
 
 
 def _smallest(distance: Tensor, k: int, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., q, K) -> the k smallest, ascending, and their candidates' numbers, (..., q, k)."""
+    """Return the k smallest distances of (..., q, K), ascending, and their candidates' numbers: (..., q, k)."""
     if k == 1:
-        value, place = distance.min(dim=-1, keepdim=True)  # the first of equal ones
+        value, place = distance.min(dim=-1, keepdim=True)  # the first of equal values
         return value, numbers[place]
     value, place = distance.topk(min(k, distance.shape[-1]), dim=-1, largest=False)
     missing = k - value.shape[-1]
@@ -139,7 +139,7 @@ def _smallest(distance: Tensor, k: int, numbers: Tensor) -> tuple[Tensor, Tensor
 
 
 def _merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """The k smallest of two lists (q, k); of equal ones those of the first list."""
+    """Return the k smallest of two lists (q, k); of equal values those of the first list."""
     if k == 1:
         closer = second[0] < first[0]
         return torch.where(closer, second[0], first[0]), torch.where(closer, second[1], first[1])

@@ -1,4 +1,4 @@
-"""Exact search by matrix products first, then differences; and the choice of a search for the candidates of crops."""
+"""Exact search by matrix products, then differences; and the choice of a search for the candidates of a crop."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +13,11 @@ from gramgan_plugin.search.tree import TreeSearch, first_equal, has_trees
 from gramgan_plugin.utils.precision import at_least_float32, autocast_off, full_float32
 from gramgan_plugin.utils.untraced import untraced
 
-# Up to how many distances a sample is searched by measuring each.
+# At most so many distances of a sample are all computed from differences.
 FEW_DISTANCES = 2**18
-# Products at a time: on a CPU larger blocks are hardly faster, on a GPU these are 512 MiB in float32.
+# Products of a block: on a CPU larger blocks are hardly faster; on a GPU this is 512 MiB in float32.
 CPU_BLOCK, GPU_BLOCK = 2**21, 2**27
-# Rows at a time: this many, and no more than so many numbers.
+# Limits of a block: rows, and numbers in them.
 MOST_ROWS, MOST_NUMBERS = 2**15, 2**22
 
 
@@ -30,14 +30,14 @@ def nearest_candidates(
     Args:
         queries: (N, Q, D).
         candidates: (N, K, D).
-        chunk_size: the most distances held in memory at a time.
-        allowed: which candidates each query may choose; at least one for each query. Any, by default.
+        chunk_size: the maximum number of distances in memory.
+        allowed: the candidates that each query may choose, at least one each; by default all.
 
     Returns:
-        (N, Q), int64: the lowest index among equal candidates. A query that is not finite gets some index.
+        (N, Q), int64: the lowest index among equal candidates; any index for a non-finite query.
 
     Raises:
-        ValueError: if the shapes do not fit together, there is no candidate, or ``chunk_size`` is below 1.
+        ValueError: if the shapes do not match, there is no candidate, or ``chunk_size`` is below 1.
 
     Example:
         >>> import torch
@@ -60,28 +60,28 @@ def nearest_several(
 ) -> tuple[Tensor, Tensor]:
     """Return the k candidates at the smallest Euclidean distances from each query; the search is exact.
 
-    Which search is taken depends on the numbers. On a CPU, many points of few dimensions are searched by a k-d tree in
-    float64 (where scipy is installed), many points of more dimensions by `ExactSearch`. On a GPU, few dimensions are
-    searched by differences, a block at a time; more dimensions by `ExactSearch`, without waiting for the GPU. Few
-    points, and neighbourhoods, are searched by differences everywhere.
+    The method depends on the sizes. On a CPU, many points of few dimensions are searched with a k-d tree in float64
+    (where scipy is installed), many points of more dimensions with `ExactSearch`. On a GPU, few dimensions are searched
+    by differences, more dimensions with `ExactSearch`, without waiting for the GPU. Few points, and neighbourhoods, are
+    searched by differences on every device.
 
-    Never are all distances held at a time: ``chunk_size`` bounds them, and on a CPU also the size of its cache.
+    ``chunk_size``, and on a CPU also the size of its cache, limits the distances in memory.
 
     Args:
         queries: (N, Q, D).
         candidates: (N, K, D).
-        k: how many, at least 1.
-        chunk_size: the most distances held in memory at a time.
-        allowed: which candidates each query may choose. Any, by default.
-        wait: whether the search may wait for values; None on a CPU, where that costs nothing.
+        k: number of neighbours, at least 1.
+        chunk_size: the maximum number of distances in memory.
+        allowed: the candidates that each query may choose; by default all.
+        wait: whether the search may wait for values of the device; None waits on a CPU only, where that costs nothing.
 
     Returns:
-        Squared distances (N, Q, k) in at least float32, ascending, and indices (N, Q, k), int64. Where there are
-        fewer than k candidates the last distances are infinite, and their indices 0. The order of equally near ones
-        is that of their indices for ``k = 1`` and equal candidates, else any.
+        Squared distances (N, Q, k) in at least float32, ascending, and indices (N, Q, k), int64. With fewer than k
+        candidates the last distances are infinite and their indices 0. For ``k = 1`` the lowest index among equal
+        candidates comes first; otherwise the order of equally near candidates is undefined.
 
     Raises:
-        ValueError: if the shapes do not fit together, there is no candidate, or ``k`` or ``chunk_size`` is below 1.
+        ValueError: if the shapes do not match, there is no candidate, or ``k`` or ``chunk_size`` is below 1.
     """
     _check(queries, candidates, k, chunk_size)
     queries, candidates = at_least_float32(queries, candidates)
@@ -96,7 +96,7 @@ def nearest_several(
         if queries.shape[1] * candidates.shape[1] < FEW_DISTANCES or (low and not wait):
             return search_by_differences(queries, candidates, k, chunk_size)
         if wait and not (torch.isfinite(queries).all() and torch.isfinite(candidates).all()):
-            # A step that has such points is skipped in the end, but it must not fail here.
+            # A step with non-finite points is skipped later; the search must not fail.
             return search_by_differences(queries, candidates, k, chunk_size)
         if low and has_trees():
             return search_by_trees(queries, candidates, k)
@@ -104,12 +104,12 @@ def nearest_several(
 
 
 def search_by_trees(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """As `nearest_several`, for finite points on a CPU: a `TreeSearch` a sample, in as many threads as torch uses."""
+    """Search finite points on a CPU as `nearest_several`: one `TreeSearch` for each sample."""
     threads = torch.get_num_threads()
     at_a_time = min(threads, len(queries))
 
-    def search(asked: Tensor, points: Tensor, few: int) -> Found:
-        return TreeSearch(points, often=False).search(asked, few, max(1, threads // at_a_time))
+    def search(q: Tensor, points: Tensor, few: int) -> Found:
+        return TreeSearch(points, often=False).search(q, few, max(1, threads // at_a_time))
 
     return _each_sample(search, queries, candidates, k, at_a_time)
 
@@ -117,10 +117,10 @@ def search_by_trees(queries: Tensor, candidates: Tensor, k: int) -> tuple[Tensor
 def search_by_products(
     queries: Tensor, candidates: Tensor, k: int, chunk_size: int, wait: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """As `nearest_several`, for finite points: an `ExactSearch` a sample."""
+    """Search finite points as `nearest_several`: one `ExactSearch` for each sample."""
 
-    def search(asked: Tensor, points: Tensor, few: int) -> Found:
-        return ExactSearch(points, chunk_size, wait).search(asked, few)
+    def search(q: Tensor, points: Tensor, few: int) -> Found:
+        return ExactSearch(points, chunk_size, wait).search(q, few)
 
     return _each_sample(search, queries, candidates, k)
 
@@ -128,7 +128,7 @@ def search_by_products(
 def _each_sample(
     search: Callable[[Tensor, Tensor, int], Found], queries: Tensor, candidates: Tensor, k: int, threads: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Search each sample, (N, Q, D) and (N, K, D) -> (N, Q, k), padded where there are fewer than k candidates."""
+    """Search each sample: (N, Q, D), (N, K, D) -> (N, Q, k), padded where there are fewer than k candidates."""
     few = min(k, candidates.shape[1])
     squared = queries.new_full((*queries.shape[:2], k), float("inf"))
     index = squared.new_zeros(squared.shape, dtype=torch.long)
@@ -146,21 +146,21 @@ def _each_sample(
 
 
 class ExactSearch:
-    """Compares each query with all rows, by matrix products first: |c - q|^2 = |c|^2 - 2 c q + |q|^2.
+    """Exact search in all rows, by matrix products first: |c - q|^2 = |c|^2 - 2 c q + |q|^2.
 
-    Products are fast but round: in float32 the distances of near neighbours have few right digits or none. So they only
-    say what cannot be the nearest. The k rows with the smallest products in float32 are measured by differences. Where
-    the product of any other row is within its rounding error of the k-th of them, products in float64 decide which
-    rows may be as near, and all of these are measured. If a setting of torch's has float32 products rounded to fewer
-    digits, their errors show it, and all queries are searched by float64.
+    Products are fast but inexact: in float32 the distances of near neighbours have few correct digits or none. So they
+    only exclude rows. The k rows with the smallest float32 products are measured by differences. If the product of any
+    other row is within its rounding error of the k-th distance, float64 products select the rows that may be as near,
+    and all of these are measured. If float32 products are rounded to fewer digits by a torch setting, the error shows,
+    and all queries are searched in float64.
 
-    Where nothing is to wait for a GPU, the products are in float64 and decide alone: rows count as equally near if
-    their squared distances differ by less than some 1e-15 of the squared lengths.
+    With ``wait=False`` the products are in float64 and decide alone: rows count as equally near if their squared
+    distances differ by less than about 1e-15 of the squared lengths.
 
     Args:
         rows: (N, D) float32 or float64, on the device to search on.
-        block: the most products held in memory at a time; on a CPU also the size of its cache bounds them.
-        wait: whether the search may wait for values.
+        block: the maximum number of products in memory; on a CPU the size of its cache limits them, too.
+        wait: whether the search may wait for values of the device.
 
     Example:
         >>> search = ExactSearch(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]))
@@ -185,8 +185,8 @@ class ExactSearch:
             k: at most N.
 
         Returns:
-            (M, k) each: what comparing each query with all rows in float64 gives. Of equally near ones the lowest
-            index comes first (any, where nothing is to wait).
+            (M, k) each: the result of comparing each query with all rows in float64. Of equally near rows the lowest
+            index comes first (any of them with ``wait=False``).
         """
         # A training run may have allowed matrix products in TF32 or bf16, which are too coarse to find neighbours.
         with full_float32(), autocast_off(queries.device):
@@ -199,7 +199,7 @@ class ExactSearch:
             return found if k == 1 else in_order(*found)
 
     def _by_products(self, queries: Tensor, k: int, dtype: torch.dtype) -> tuple[Found, Tensor]:
-        """The k rows with the smallest products, and for which queries others may be nearer (none without waiting)."""
+        """Return the k rows with the smallest products, and the queries for which others may be nearer (if waiting)."""
         q = self._factors(queries, dtype)
         length = q[:, :-1].double().norm(dim=1)
         squared = torch.full((len(q), k), float("inf"), dtype=torch.float64, device=q.device)
@@ -226,7 +226,7 @@ class ExactSearch:
         return Found(squared, index), ((others <= limit) | ~reliable).nonzero()[:, 0]
 
     def _measured(self, queries: Tensor, farthest: Tensor, k: int) -> Found:
-        """The k nearest rows of those no farther than ``farthest`` (M,), squared, of which there are at least k."""
+        """Return the k nearest of the rows within the squared distances ``farthest`` (M,); there are at least k."""
         q = self._factors(queries, torch.float64)
         squared = torch.full((len(q), k), float("inf"), dtype=torch.float64, device=q.device)
         index = torch.zeros(squared.shape, dtype=torch.long, device=q.device)
@@ -242,22 +242,22 @@ class ExactSearch:
                 near = torch.cat([index[part].flatten(), near])
                 query = torch.arange(len(product), device=q.device)
                 which = torch.cat([query.repeat_interleave(k), which])
-                # By query, then by distance, of equally near ones the lowest index first.
+                # Ordered by query, then distance, then index.
                 order = distance.argsort(stable=True)
                 order = order[which[order].argsort(stable=True)]
                 first = torch.searchsorted(which[order], query)
-                best = order[first[:, None] + torch.arange(k, device=q.device)]  # each query has its own k at least
+                best = order[first[:, None] + torch.arange(k, device=q.device)]  # each query has at least k rows
                 squared[part], index[part] = distance[best], near[best]
         return Found(squared, index)
 
     def _blocks(self, dtype: torch.dtype, nearest_only: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Numbers of rows (n,) and their factors (n, D + 1): c and |c|^2 / 2, from the centre."""
+        """Yield numbers of rows (n,) and their factors (n, D + 1): c and |c|^2 / 2, relative to the centre."""
         step = max(1, min(MOST_ROWS, self.block, MOST_NUMBERS // self.rows.shape[1]))
         for top in range(0, len(self.rows), step):
             rows = self.rows[top : top + step]
             numbers = torch.arange(top, top + len(rows), device=rows.device)
             if nearest_only and self.wait and rows.device.type == "cpu":
-                # Of equal rows the first is the one to find, and no other to be measured.
+                # Only the first of equal rows is searched and measured.
                 if top not in self._different:
                     self._different[top] = numbers[torch.from_numpy(first_equal(rows.numpy())) == numbers - top]
                 numbers = self._different[top]
@@ -269,13 +269,13 @@ class ExactSearch:
             yield numbers, factors
 
     def _factors(self, queries: Tensor, dtype: torch.dtype) -> Tensor:
-        """(M, D + 1), whose products with a block's factors are |c|^2 / 2 - c q, from the centre."""
+        """Return (M, D + 1), whose products with a block's factors are |c|^2 / 2 - c q, relative to the centre."""
         q = queries.new_ones(len(queries), queries.shape[1] + 1, dtype=dtype)
         q[:, :-1] = self.centre - queries.double()
         return q
 
     def _products(self, q: Tensor, factors: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Some queries, and their products with a block's factors: (m, n), each time in the same memory."""
+        """Yield slices of queries and their products (m, n) with a block's factors; the memory is reused."""
         count = len(factors)
         height = max(1, min(len(q), self.block // count))
         buffer = q.new_empty(height, count)
@@ -284,24 +284,24 @@ class ExactSearch:
             yield part, torch.mm(q[part], factors.t(), out=buffer[: len(q[part])])
 
     def _limit(self, length: Tensor, squared: Tensor, factors: Tensor) -> Tensor:
-        """The largest products, in the factors' type, that rows can have that are no farther than so."""
+        """Return the largest products, in the factors' type, of rows within these squared distances."""
         limit = ((squared - length.square()) / 2 + _error(length, squared.sqrt(), factors)).to(factors.dtype)
         return torch.nextafter(limit, torch.full_like(limit, float("inf")))
 
 
 def _error(length: Tensor, distance: Tensor, factors: Tensor) -> Tensor:
-    """How far the products of queries of a length with rows no farther than ``distance`` are off at most.
+    """Return the largest error of the products of queries of ``length`` with rows within ``distance``.
 
-    Of an inner product of D + 1 terms with rounded factors, in any order of the additions: less than (D + 8) u times
-    the sum of the terms' magnitudes. In float64 the squares and the measured distances are rounded as much.
+    An inner product of D + 1 terms with rounded factors, added in any order, is off by less than (D + 8) u times the
+    sum of the terms' magnitudes. In float64 the squares and the measured distances have a similar rounding error.
     """
-    longest = length + distance  # no such row is longer
+    longest = length + distance  # the length of such a row is at most this
     unit = (factors.shape[1] + 7) * torch.finfo(factors.dtype).eps / 2 * (4 if factors.dtype == torch.float64 else 1)
     return unit * (length * longest + longest.square() / 2)
 
 
 def _smallest(product: Tensor, k: int) -> Tensor:
-    """The places (m, k) of the k smallest of each row of (m, n), or of all."""
+    """Return the places (m, k) of the k smallest (or of all, if fewer) of each row of (m, n)."""
     if k > 1:
         return product.topk(min(k, product.shape[1]), dim=1, largest=False).indices
     if product.device.type == "cpu":  # numpy's argmin is many times as fast as torch's
@@ -310,7 +310,7 @@ def _smallest(product: Tensor, k: int) -> Tensor:
 
 
 def _nearer(first: Found, second: Found) -> Found:
-    """The k nearest of two lists (m, k) and (m, c); of equally near ones those of the first list."""
+    """Return the k nearest of two lists (m, k) and (m, c); of equally near rows those of the first list."""
     k = first.squared.shape[1]
     if k == 1:
         closer = second.squared < first.squared

@@ -1,4 +1,4 @@
-"""Approximate search by faiss, a graph of neighbours (HNSW), for many rows of many dimensions: it finds nearly all."""
+"""Approximate search with faiss's HNSW graph, for many rows of many dimensions."""
 
 import importlib
 import logging
@@ -15,28 +15,28 @@ from gramgan_plugin.search.neighbours import Found, Search, centre_of, in_order,
 
 logger = logging.getLogger("basicsr")
 
-LINKS = 32  # of a node
-CANDIDATES = 80  # compared to place a node
-# What share of held-out rows has to find its nearest row: an index searches as far as that takes.
+LINKS = 32  # of a node of the graph
+CANDIDATES = 80  # compared when a node is added
+# The share of held-out rows whose nearest row must be found; the effort is set to reach it.
 TARGET = 0.99
 MOST_EFFORT = 1024
-# Held-out rows, and how many of the nearest of each are compared.
+# Number of held-out rows, and of the nearest rows compared for each.
 QUERIES, NEAREST = 1000, 10
-# The most of a held-out row's nearest rows that the exact search finds: those held out among them do not count.
+# Nearest rows that the exact search returns for a held-out row: other held-out rows among them do not count.
 FOUND = 64
-# Distances that differ by less are the same: equal rows are as good as each other.
+# Distances within this factor count as equal.
 SLACK = 1 + 1e-9
-# The most numbers of rows that are copied at a time.
+# Numbers copied at a time.
 BLOCK = 2**22
 
 
 class HnswSearch:
-    """An index that compares a query with a part of the rows only.
+    """An approximate index that compares a query with only a part of the rows.
 
     Args:
         rows: (N, D) float32 on a CPU.
-        index: of faiss; a row's number in it is its place in ``held_out(N)``'s order.
-        effort: how many candidates the search keeps.
+        index: a faiss index; its rows are in the order of ``held_out(N)``.
+        effort: number of candidates that the search keeps.
     """
 
     def __init__(self, rows: Tensor, index: Any, effort: int) -> None:
@@ -55,7 +55,7 @@ class HnswSearch:
             k: at most N.
 
         Returns:
-            (M, k) each. A query of which fewer than k are found is compared with all rows.
+            (M, k) each. If fewer than k rows are found, the query is compared with all rows.
         """
         faiss_library()
         centred = (queries - self.centre.to(queries.dtype)).float()
@@ -70,13 +70,13 @@ class HnswSearch:
 
 
 def make_index(rows: Tensor) -> tuple[Any, dict[str, int], dict[str, float]]:
-    """Make an index, and measure its recall before the held-out rows are put into it, too.
+    """Make an index, measure its recall with held-out rows, then add these rows.
 
     Args:
         rows: (N, D) float32 on a CPU, finite.
 
     Returns:
-        The index of faiss, its settings, and its recall.
+        The faiss index, its settings and its recall.
     """
     index = faiss_library().IndexHNSWFlat(rows.shape[1], LINKS)
     index.hnsw.efConstruction = CANDIDATES
@@ -95,10 +95,10 @@ def _add_rows(index: Any, rows: Tensor, which: NDArray[np.int64]) -> None:
 
 
 def _find_effort(search: HnswSearch, questions: "HeldOut") -> tuple[int, dict[str, float]]:
-    """The least effort, to an eighth, that reaches ``TARGET``, and the recall it gives.
+    """Return the smallest effort (within an eighth) that reaches ``TARGET``, and its recall.
 
-    The time of a search grows as the effort does, and the effort needed differs between databases (11 for 2,500 rows of
-    136 numbers, 18 for 100,000), so that one constant for all would take half as long again.
+    A search takes time in proportion to the effort, and databases need different efforts (11 for 2,500 rows of 136
+    numbers, 18 for 100,000). With one constant for all, searches would take half as long again.
     """
 
     def measured(effort: int) -> dict[str, float]:
@@ -122,7 +122,7 @@ def _find_effort(search: HnswSearch, questions: "HeldOut") -> tuple[int, dict[st
 
 
 class HeldOut:
-    """Rows that are not in an index yet, to measure it with, and the distances of what is nearest to them.
+    """Rows that are not in an index yet, to measure its recall, and the distances to their nearest rows.
 
     Args:
         rows: (N, D) float32 on a CPU, finite.
@@ -139,7 +139,7 @@ class HeldOut:
         self.truth = distances[:, : self.nearest] * SLACK
 
     def recall(self, search: Search) -> dict[str, float]:
-        """Measure a search that does not hold the rows that are held out.
+        """Measure the recall of a search that does not contain the held-out rows.
 
         Returns:
             ``queries``, ``at_1`` (the share of queries whose nearest row comes first) and ``at_10`` (the share of the
@@ -154,13 +154,13 @@ class HeldOut:
 
 
 def held_out(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows that an index is made from and measured with, and those it is asked for and gets later.
+    """Split row numbers into those that an index is made from and those that are held out to measure it.
 
     Args:
         count: number N of rows.
 
     Returns:
-        Rows that are in, and rows that are out: up to ``QUERIES``, evenly spread, at most a quarter.
+        The rows in the index, and the held-out rows: at most ``QUERIES`` and at most a quarter, evenly spread.
 
     Example:
         >>> held_out(6)
@@ -174,7 +174,7 @@ def held_out(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def faiss_library() -> Any:
-    """Return faiss, imported now, set to as many threads as torch uses: in DataLoader's workers more would hang.
+    """Import faiss and set it to torch's number of threads: in a DataLoader's workers more threads would hang.
 
     Raises:
         UserError: if it is not installed.

@@ -1,6 +1,6 @@
-"""The made index kept beside a database: ``index/hnsw.faiss`` in its folder, and ``hnsw.json`` that says what it is.
+"""Cache a database's index in its folder: ``index/hnsw.faiss``, described by ``index/hnsw.json``.
 
-faiss parses natively, so that damaged bytes may crash it. Only bytes whose SHA-256 was written with them reach it.
+Damaged bytes may crash faiss's native parser, so it only gets bytes whose SHA-256 matches the recorded one.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ logger = logging.getLogger("basicsr")
 
 FOLDER = "index"
 KIND = "hnsw"
-FORMAT = 1  # counts up when the order of rows in an index changes (`hnsw.held_out`)
+FORMAT = 1  # increased when the order of rows in an index changes (`hnsw.held_out`)
 MOST_BYTES = 2**16  # of the JSON; more is not read
 
 
 @dataclass(frozen=True)
 class IndexFacts:
-    """What stands in ``hnsw.json``.
+    """The content of ``hnsw.json``.
 
     Attributes:
         kind: ``hnsw``.
         sha256: of the index's bytes.
         database: fingerprint of the database.
         faiss: its version.
-        settings: the index's own; ``effort`` is how far it searches.
-        recall: ``queries`` (how many held-out rows it was measured with), ``at_1`` and ``at_10``.
-        format: of the index's order of rows.
+        settings: the index's settings; ``effort`` is the number of candidates that a search keeps.
+        recall: ``queries`` (number of held-out rows), ``at_1`` and ``at_10``.
+        format: version of the index's order of rows.
     """
 
     kind: str
@@ -50,12 +50,12 @@ class IndexFacts:
     format: int = FORMAT
 
     def public(self) -> dict[str, Any]:
-        """Return what is shown to users: ``kind``, ``faiss``, ``settings`` and ``recall``."""
+        """Return what users see: ``kind``, ``faiss``, ``settings`` and ``recall``."""
         return {name: value for name, value in asdict(self).items() if name not in ("sha256", "database", "format")}
 
 
 def open_index(path: Path, fingerprint: str, rows: Tensor) -> tuple[Any, dict[str, Any]]:
-    """Read the index that is kept, if it is whole and fits; else make one, and keep it.
+    """Read the cached index if it is intact and fits the database; otherwise make one and cache it.
 
     Args:
         path: the database's folder.
@@ -63,7 +63,7 @@ def open_index(path: Path, fingerprint: str, rows: Tensor) -> tuple[Any, dict[st
         rows: (N, D) float32 on a CPU, finite.
 
     Returns:
-        The index of faiss, and what `IndexFacts.public` gives.
+        The faiss index, and the result of `IndexFacts.public`.
     """
     kept = _read(path, fingerprint, (len(rows), rows.shape[1]))
     if kept is not None:
@@ -81,7 +81,7 @@ def open_index(path: Path, fingerprint: str, rows: Tensor) -> tuple[Any, dict[st
 
 
 def read_facts(path: Path) -> IndexFacts | None:
-    """Return what ``hnsw.json`` says; None if there is none, or, with a line in the log, if it is damaged."""
+    """Return the content of ``hnsw.json``; None if it is missing or, with a warning, damaged."""
     file = path / FOLDER / f"{KIND}.json"
     try:
         with file.open("rb") as stream:
@@ -93,18 +93,18 @@ def read_facts(path: Path) -> IndexFacts | None:
         facts = None
     if facts is not None and _is_sound(facts):
         return facts
-    logger.warning("%s: damaged; it counts for nothing", file)
+    logger.warning("%s: damaged; ignored", file)
     return None
 
 
 def _keep(path: Path, index: Any, facts: Mapping[str, Any]) -> None:
-    """Write an index and what it is; where the folder cannot be written, warn and continue without."""
+    """Write an index and its description; if the folder cannot be written, warn and continue."""
     folder = path / FOLDER
     try:
         folder.mkdir(exist_ok=True)
         whole = IndexFacts(sha256=_write(folder / f"{KIND}.faiss", index), **facts)
         replace_file(folder / f"{KIND}.json", (json.dumps(asdict(whole), indent=2) + "\n").encode("ascii"))
-    except (OSError, UserError, RuntimeError) as error:  # faiss makes the second and the third of the first
+    except (OSError, UserError, RuntimeError) as error:  # faiss turns the first into the others
         logger.warning("%s: the search index is not kept, and will be made again at the next start (%s)", path, error)
 
 
@@ -112,7 +112,7 @@ def _write(file: Path, index: Any) -> str:
     """Write an index without holding its bytes in memory; return their SHA-256."""
     faiss = hnsw.faiss_library()
     digest = hashlib.sha256()
-    with replacing(file, synced=False, shared=True) as stream:  # each process of a distributed run may write one
+    with replacing(file, synced=False, shared=True) as stream:  # each process of a distributed run may write
 
         def write(data: bytes) -> None:
             stream.write(data)
@@ -123,7 +123,7 @@ def _write(file: Path, index: Any) -> str:
 
 
 def _read(path: Path, fingerprint: str, shape: tuple[int, int]) -> tuple[Any, IndexFacts] | None:
-    """The index that is kept; None where it has to be made, with a line in the log if there is one."""
+    """Return the cached index; None if it is missing or, with a warning, unusable."""
     facts = read_facts(path)
     if facts is None:
         return None
@@ -136,7 +136,7 @@ def _read(path: Path, fingerprint: str, shape: tuple[int, int]) -> tuple[Any, In
 
 
 class _UnusableError(Exception):
-    """Why an index cannot be used."""
+    """The reason why an index cannot be used."""
 
 
 def _parsed(file: Path, facts: IndexFacts, fingerprint: str, shape: tuple[int, int]) -> Any:
@@ -155,7 +155,7 @@ def _parsed(file: Path, facts: IndexFacts, fingerprint: str, shape: tuple[int, i
         raise _UnusableError("damaged (its SHA-256 is not the one that was written with it)")
     try:
         index = faiss.read_index(faiss.PyCallbackIOReader(io.BytesIO(data).read))
-    except Exception as error:  # of many kinds
+    except Exception as error:  # of many types
         raise _UnusableError(f"cannot be opened ({type(error).__name__})") from error
     if (index.ntotal, index.d) != shape:
         raise _UnusableError(f"holds {index.ntotal} rows of {index.d} numbers, not {shape[0]} of {shape[1]}")

@@ -1,16 +1,16 @@
-"""The names of the searches, as options have them; without torch, so that a command's help is quick."""
+"""The option values that name a search. Imports no torch, so that a command's help is quick."""
 
 KINDS = ("auto", "exact", "tree", "hnsw")
-# What earlier versions called them.
+# Names of earlier versions.
 _OLD_NAMES = {"kdtree": "tree", "flat": "exact", "ivf": "hnsw"}
-# Up to how many dimensions a k-d tree is the fastest search.
+# A k-d tree is the fastest search for at most so many dimensions.
 FEW_DIMENSIONS = 8
-# Up to how many rows of more dimensions each query is compared with all of them.
+# With more dimensions, at most so many rows are all compared with each query.
 FEW_ROWS = 2_000
 
 
 def kind_of_search(kind: str, count: int, dimensions: int) -> str:
-    """Return the kind that ``auto`` stands for, or the kind itself.
+    """Return the search that ``auto`` selects, or ``kind`` itself.
 
     Args:
         kind: one of ``KINDS``.
@@ -34,7 +34,7 @@ def kind_of_search(kind: str, count: int, dimensions: int) -> str:
 
 
 def new_name(kind: object) -> str:
-    """Return the end of a message about an unknown kind: what to write for a name of earlier versions, else nothing.
+    """Return a hint for a name of earlier versions, the end of a message; otherwise an empty string.
 
     Example:
         >>> new_name("kdtree")

@@ -1,13 +1,13 @@
-"""What the searches share: their result, and distances of single pairs, by differences in float64."""
+"""What the searches share: their result type, and float64 distances of single pairs."""
 
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-# The most numbers of which differences are taken at a time: on a CPU what is in between stays in its cache.
+# Numbers whose differences are computed at a time: on a CPU the intermediate results stay in its cache.
 CPU_NUMBERS, GPU_NUMBERS = 2**17, 2**22
-# The most rows of a sample, and the most numbers.
+# Limits of a sample: rows, and numbers in them.
 SAMPLE_ROWS, SAMPLE_NUMBERS = 2**17, 2**24
 
 
@@ -24,25 +24,25 @@ class Found(NamedTuple):
 
 
 class Search(Protocol):
-    """A way to find the nearest of N rows. Queries are finite, k is at least 1 and at most N."""
+    """A search in N rows. Queries are finite, k is at least 1 and at most N."""
 
     def search(self, queries: Tensor, k: int) -> Found:
         """Return the k nearest rows of (M, D) queries, on their device."""
 
 
 def sample(rows: Tensor) -> Tensor:
-    """Return (n, D) of (N, D) rows, evenly spread, at most 131,072 of them."""
+    """Return (n, D) evenly spread rows of (N, D), at most 131,072."""
     most = max(1, min(SAMPLE_ROWS, SAMPLE_NUMBERS // rows.shape[1]))
     return rows[:: -(-len(rows) // most)]
 
 
 def centre_of(rows: Tensor) -> Tensor:
-    """Return (D,) float64 of values that float32 has, near the mean of (N, D) rows: from a sample of them."""
+    """Return the mean (D,) of a sample of (N, D) rows, float64 but rounded to float32 values."""
     return sample(rows).double().mean(dim=0).float().double()
 
 
 def squared_distances(queries: Tensor, rows: Tensor, which: Tensor, index: Tensor) -> Tensor:
-    """Return the squared distances in float64 of pairs: (M, D), (N, D), (m,) and (m,) -> (m,)."""
+    """Return the squared distances of pairs in float64: (M, D), (N, D), (m,), (m,) -> (m,)."""
     at_a_time = max(1, (CPU_NUMBERS if rows.device.type == "cpu" else GPU_NUMBERS) // rows.shape[1])
     parts = [
         (rows[i].double() - queries[q].double()).square_().sum(dim=1)
@@ -52,7 +52,7 @@ def squared_distances(queries: Tensor, rows: Tensor, which: Tensor, index: Tenso
 
 
 def in_order(squared: Tensor, rows: Tensor) -> Found:
-    """Return (M, k) rows, none twice for a query, by distance, of equally near ones the lowest index first."""
+    """Sort (M, k) different rows by distance, then by index."""
     rows, order = rows.sort(dim=1)
     squared, again = squared.gather(1, order).sort(dim=1, stable=True)
     return Found(squared, rows.gather(1, again))

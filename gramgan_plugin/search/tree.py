@@ -1,4 +1,4 @@
-"""Exact search by a k-d tree, for few dimensions, on a CPU."""
+"""Exact search with a k-d tree, for few dimensions, on a CPU."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from gramgan_plugin.search.neighbours import Found, sample
 
-# Points in a leaf: for a crop's candidates, making the tree included, and for a tree that is asked often.
+# Points in a leaf: for a tree that is used once (its making counts), and for one that is used often.
 LEAF_SIZE, OFTEN_LEAF_SIZE = 32, 24
-# A thread more for each so many queries.
+# Queries for each further thread.
 QUERIES_OF_A_THREAD = 1024
-# Cells along each of three axes, by which the points of a tree are ordered in memory.
+# Cells along each of three axes, by which the points of a tree are ordered.
 CELLS = 64
-# The most numbers of rows that are turned at a time.
+# Numbers rotated at a time.
 BLOCK = 2**22
-# Places in the table that finds equal rows, as a multiple of their number, which is a power of 2; fewer for many rows.
-ROOM = 16
+# Slots of the hash table for each row, a power of 2 (fewer for many rows), and the maximum of its size in bits.
+SLOTS_PER_ROW = 16
 MOST_BITS = 22
 
 
@@ -32,16 +32,16 @@ def has_trees() -> bool:
 
 
 class TreeSearch:
-    """A k-d tree in float64 over the different ones of the rows.
+    """A k-d tree in float64 over the distinct rows.
 
-    Two things make a tree that is asked often faster. Gram vectors lie along a line (brightness) and close to a plane;
-    turned into their principal axes, the tree's boxes fit them better: 12 times as fast for 136 numbers. And the points
-    are stored in the order of cells along the first three axes, and queries asked in the order of the first, so that
-    what is needed next is likely to be in the processor's cache.
+    Two things make a tree faster that is used often. Gram vectors lie along a line (brightness) and close to a plane:
+    rotated to their principal axes, the tree's boxes fit them better (12 times as fast for 136 numbers). And points
+    stored in the order of cells along the first three axes, with queries sorted along the first, use the processor's
+    cache better.
 
     Args:
-        rows: (N, D) on a CPU, finite; not needed once the tree is made.
-        often: whether the tree is asked often: whether it is worth more time to make it faster.
+        rows: (N, D) on a CPU, finite; not kept.
+        often: whether the tree is used often, so that a slower construction pays.
 
     Example:
         >>> tree = TreeSearch(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]))
@@ -56,16 +56,16 @@ class TreeSearch:
         array = rows.numpy()
         first = first_equal(array)
         is_first = first == np.arange(len(array))
-        # A tree cannot divide equal rows, which flat regions have many of, so that all would be measured.
+        # A tree cannot split equal rows, which flat regions have many of; all of them would be measured.
         self.numbers = np.flatnonzero(is_first)
         copies = np.flatnonzero(~is_first)
         self.copies = copies[np.argsort(first[copies], kind="stable")]
         self.originals = first[self.copies]  # ascending
-        self.turn = principal_axes(rows) if often else None
+        self.rotation = principal_axes(rows) if often else None
         if often:
             self.numbers = self.numbers[np.argsort(self._cells(array, sample(rows)), kind="stable")]
         leaf_size = OFTEN_LEAF_SIZE if often else LEAF_SIZE
-        self.tree: Any = cKDTree(self._points(array), leafsize=leaf_size)  # holds the points themselves, no copy
+        self.tree: Any = cKDTree(self._points(array), leafsize=leaf_size)  # keeps the points without a copy
 
     def search(self, queries: Tensor, k: int, threads: int | None = None) -> Found:
         """Return the k nearest rows of each query.
@@ -73,19 +73,19 @@ class TreeSearch:
         Args:
             queries: (M, D) on a CPU, finite.
             k: at most N.
-            threads: how many search; by the number of queries if None, and at most as many as torch uses.
+            threads: number of threads; None for a number that fits the queries, at most torch's.
 
         Returns:
-            (M, k) each: what comparing each query with all rows in float64 gives, to that type's rounding if the rows
-            are turned. Of equal rows the lowest index comes first; of different rows that are equally near, any.
+            (M, k) each: the result of comparing each query with all rows in float64, up to rounding if the rows are
+            rotated. Of equal rows the lowest index comes first; of different rows that are equally near, any.
         """
         if threads is None:
             threads = max(1, min(torch.get_num_threads(), len(queries) // QUERIES_OF_A_THREAD))
-        # By numpy: torch's threads stay awake for some milliseconds, in the way of those that search next.
-        asked = self._turned(queries.numpy())
-        order = None if self.turn is None else np.argsort(asked[:, 0])
-        ranks = [*range(1, min(k, self.tree.n) + 1)]  # a list gives (M, k) for k = 1, too
-        distance, point = self.tree.query(asked if order is None else asked[order], ranks, workers=threads)
+        # In numpy: torch's threads stay awake for some milliseconds and would slow down the search.
+        rotated = self._rotated(queries.numpy())
+        order = None if self.rotation is None else np.argsort(rotated[:, 0])
+        ranks = [*range(1, min(k, self.tree.n) + 1)]  # a list gives (M, k) also for k = 1
+        distance, point = self.tree.query(rotated if order is None else rotated[order], ranks, workers=threads)
         squared, index = np.square(distance), self.numbers[point]
         if k > 1 and len(self.copies):
             some = np.isin(index, self.originals).any(axis=1)
@@ -101,12 +101,12 @@ class TreeSearch:
     def _with_copies(
         self, squared: NDArray[np.float64], index: NDArray[np.int64], k: int
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Put the copies of each row after it: (M, c) -> (M, k)."""
+        """Insert the copies of each row after it: (M, c) -> (M, k)."""
         begin = np.searchsorted(self.originals, index, "left")
         many = 1 + np.searchsorted(self.originals, index, "right") - begin
         upto = np.cumsum(many, axis=1)
         rank = np.arange(k)
-        place = (upto[:, :, None] <= rank).sum(axis=1)  # (M, c, k) -> (M, k): of which row the r-th neighbour is a copy
+        place = (upto[:, :, None] <= rank).sum(axis=1)  # (M, c, k) -> (M, k): whose copy the r-th neighbour is
 
         def at_place(values: NDArray[Any]) -> NDArray[Any]:
             return np.take_along_axis(values, place, 1)
@@ -116,39 +116,39 @@ class TreeSearch:
         return at_place(squared), np.where(nth == 0, at_place(index), copy)
 
     def _cells(self, array: NDArray[Any], some: Tensor) -> NDArray[np.int64]:
-        """Number the cell of each different row, in cells that hold about as many of ``some`` along each axis."""
-        edges = np.quantile(self._turned(some.numpy(), 3), np.arange(1, CELLS) / CELLS, axis=0)
+        """Return the cell of each distinct row; along each axis the cells hold equally many of ``some``."""
+        edges = np.quantile(self._rotated(some.numpy(), 3), np.arange(1, CELLS) / CELLS, axis=0)
         cells = np.zeros(len(self.numbers), np.int64)
         step = max(1, BLOCK // array.shape[1])
         for top in range(0, len(cells), step):
             part = slice(top, top + step)
-            for axis, place in zip(edges.T, self._turned(array[self.numbers[part]], 3).T, strict=True):
+            for axis, place in zip(edges.T, self._rotated(array[self.numbers[part]], 3).T, strict=True):
                 cells[part] = cells[part] * CELLS + np.searchsorted(axis, place)
         return cells
 
     def _points(self, array: NDArray[Any]) -> NDArray[np.float64]:
-        """The different rows in float64, turned, in the order of ``numbers``."""
+        """Return the distinct rows in float64, rotated, in the order of ``numbers``."""
         points = np.empty((len(self.numbers), array.shape[1]))
         step = max(1, BLOCK // array.shape[1])
         for top in range(0, len(points), step):
-            points[top : top + step] = self._turned(array[self.numbers[top : top + step]])
+            points[top : top + step] = self._rotated(array[self.numbers[top : top + step]])
         return points
 
-    def _turned(self, points: NDArray[Any], count: int | None = None) -> NDArray[np.float64]:
-        """(n, D) in float64 along the first ``count`` axes, or all."""
+    def _rotated(self, points: NDArray[Any], count: int | None = None) -> NDArray[np.float64]:
+        """Return (n, D) points in float64, along the first ``count`` axes or all."""
         points = points.astype(np.float64)
-        if self.turn is None:
+        if self.rotation is None:
             return points
-        mean, axes = self.turn
-        turned: NDArray[np.float64] = (points - mean) @ axes[:, :count]
-        return turned
+        mean, axes = self.rotation
+        rotated: NDArray[np.float64] = (points - mean) @ axes[:, :count]
+        return rotated
 
 
 def principal_axes(rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where (N, D) rows lie and along which directions they vary, from an even sample of them.
+    """Return the mean and the principal axes of (N, D) rows, from an evenly spread sample.
 
     Returns:
-        The mean (D,) and the axes as the columns of an orthogonal (D, D) matrix, the direction of most variance first.
+        The mean (D,), and the axes as columns of an orthogonal (D, D) matrix, the largest variance first.
     """
     some = sample(rows).numpy().astype(np.float64)
     mean = some.mean(axis=0)
@@ -158,7 +158,7 @@ def principal_axes(rows: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def first_equal(rows: NDArray[Any]) -> NDArray[np.int64]:
-    """Return for each row of (K, D) the index of the first row that equals it; a hash table: nothing is sorted.
+    """Return for each row of (K, D) the index of the first equal row. A hash table is used: nothing is sorted.
 
     Example:
         >>> first_equal(np.array([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0], [-0.0, 0.0]])).tolist()
@@ -168,22 +168,22 @@ def first_equal(rows: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _first_equal(columns: NDArray[Any], factor: int) -> NDArray[np.int64]:
-    """The same of (D, K), hashed by an odd factor."""
+    """Compute `first_equal` of (D, K), hashed with an odd factor."""
     count = columns.shape[1]
     code = np.zeros(count, np.uint64)
     for column in columns:
-        bits = (column + 0.0).view(np.int32 if columns.itemsize == 4 else np.int64)  # makes one zero of the two
+        bits = (column + 0.0).view(np.int32 if columns.itemsize == 4 else np.int64)  # turns -0.0 into 0.0
         code += bits.astype(np.uint64)
         code *= np.uint64(factor)
         code ^= code >> np.uint64(29)
     code *= np.uint64(factor)
-    bits_of_slot = min((ROOM * count).bit_length(), max(MOST_BITS, 1 + count.bit_length()))
+    bits_of_slot = min((SLOTS_PER_ROW * count).bit_length(), max(MOST_BITS, 1 + count.bit_length()))
     slot = (code >> np.uint64(64 - bits_of_slot)).astype(np.intp)
-    table = np.empty(2**bits_of_slot, np.int64)  # only places that are written are read
+    table = np.empty(2**bits_of_slot, np.int64)  # only written slots are read
     numbers = np.arange(count)
-    table[slot[::-1]] = numbers[::-1]  # of all that fall into a slot, the first is written last
+    table[slot[::-1]] = numbers[::-1]  # the first row of a slot is written last
     first = table[slot]
-    # Rows that share a slot without being equal; what equals them is among them.
+    # Unequal rows in the same slot; rows equal to them are among them.
     unequal = np.zeros(count, bool)
     for column in columns:
         unequal |= column != column[first]

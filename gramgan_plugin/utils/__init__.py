@@ -1,1 +1,1 @@
-"""What all of the package shares: files, text, YAML, the machine, threads, progress. Private; imports no basicsr."""
+"""Helpers for the whole package: files, text, YAML, the machine, threads, progress. Private; imports no basicsr."""

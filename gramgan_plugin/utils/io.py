@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, synced, hashed; JSON records and JSON lines. Imports nothing heavy."""
+"""Write files atomically, sync and hash them; read and write JSON records and JSON lines. Imports nothing heavy."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @contextmanager
 def replacing(path: Path, *, synced: bool, shared: bool = False) -> Iterator[BinaryIO]:
-    """Write a file under a temporary name beside it, then rename it; its folder is made if it is not there.
+    """Write a file under a temporary name beside it, then rename it. Make its folder if it is missing.
 
-    If the block fails, the temporary file is deleted, and what stood at ``path`` before is untouched.
+    If the block fails, the temporary file is deleted and ``path`` stays as it was.
 
     Args:
         path: the file.
         synced: sync the content before the rename, so that a loss of power leaves the old file or the new one.
-        shared: several processes may write it at once: the temporary name ends in the process's number.
+        shared: several processes may write the file at once; the temporary name then ends in the process id.
 
     Yields:
         The temporary file, open for writing.
@@ -45,13 +45,13 @@ def replacing(path: Path, *, synced: bool, shared: bool = False) -> Iterator[Bin
                     os.fsync(stream.fileno())
             temporary.replace(path)
         except BaseException:
-            with suppress(OSError):  # the error that is already there is the one to report
+            with suppress(OSError):  # report the first error, not this one
                 temporary.unlink(missing_ok=True)
             raise
 
 
 def replace_file(path: Path, content: bytes, synced: bool = False) -> None:
-    """Write ``content`` as a file, whole or not at all, see ``replacing``.
+    """Write ``content`` to a file atomically; see ``replacing``.
 
     Raises:
         UserError: if it cannot be written.
@@ -61,7 +61,7 @@ def replace_file(path: Path, content: bytes, synced: bool = False) -> None:
 
 
 def save_json(data: Any, path: str | Path) -> None:
-    """Write ``data`` as a JSON file with sorted keys, synced, whole or not at all.
+    """Write ``data`` as a JSON file with sorted keys, synced and atomically.
 
     Raises:
         UserError: if it cannot be written.
@@ -74,28 +74,28 @@ def save_json(data: Any, path: str | Path) -> None:
 def expanded(path: str | Path) -> Path:
     """Return the path with ``~`` replaced by the home folder; an unknown user's ``~name`` stays as it is.
 
-    ``Path.expanduser`` raises a ``RuntimeError`` for it; here the path is then reported as missing.
+    ``Path.expanduser`` raises a ``RuntimeError`` for such a name; here the path is reported as missing later.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def real_path(path: Path) -> Path:
-    """Return the absolute path, all links followed; one that leads in a circle stays as it is.
+    """Return the absolute path with all links resolved; a circular link stays as it is.
 
-    ``Path.resolve`` raises a ``RuntimeError`` for such a link before Python 3.13; here its reader names it.
+    ``Path.resolve`` raises a ``RuntimeError`` for it before Python 3.13; here the error comes when it is read.
     """
     return Path(os.path.realpath(expanded(path)))
 
 
 def sync(path: Path) -> None:
-    """Write a file, or the names in a folder, through to the disk.
+    """Sync a file, or a folder's list of names, to the disk.
 
     Raises:
-        OSError: if a file cannot be synced; some network file systems sync no folders, which is ignored.
+        OSError: if a file cannot be synced. Folders that cannot be synced (some network file systems) are ignored.
     """
     if not path.is_dir():
         _sync(path, os.O_RDWR)
-    elif os.name != "nt":  # Windows opens no folders
+    elif os.name != "nt":  # Windows cannot open folders
         with suppress(OSError):
             _sync(path, os.O_RDONLY)
 
@@ -144,12 +144,12 @@ def read_record(path: Path, newest: int, damaged: Callable[[Path, str], UserErro
 
     Args:
         path: the file.
-        newest: the highest format that is known.
-        damaged: makes the error for a file and what is wrong with it.
-        if_newer: what to do about a higher one, the end of a sentence.
+        newest: the highest known format.
+        damaged: returns the error for a file and a reason.
+        if_newer: what the user should do about a newer format; ends the message.
 
     Raises:
-        UserError: if it cannot be read, is damaged, or of a newer format. Names the file.
+        UserError: if the file cannot be read, is damaged, or has a newer format. The message names the file.
     """
     with file_errors(path), path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
@@ -158,17 +158,17 @@ def read_record(path: Path, newest: int, damaged: Callable[[Path, str], UserErro
     except ValueError:
         record = None
     if not isinstance(record, dict):
-        raise damaged(path, "is no record in JSON")
+        raise damaged(path, "is not a JSON record")
     version = record.get("format")
     if not is_count(version):
-        raise damaged(path, "'format' is no number")
+        raise damaged(path, "'format' is not a number")
     if version > newest:
         raise UserError(f"{path}: written by a newer gramgan-plugin (format {version}, known is {newest}); {if_newer}")
     return record
 
 
 def is_count(value: Any) -> TypeGuard[int]:
-    """Return whether this is an integer of at least 0.
+    """Return whether ``value`` is an integer of at least 0.
 
     >>> [is_count(value) for value in (0, 3, -1, 2.0, True, None)]
     [True, True, False, False, False, False]
@@ -177,7 +177,7 @@ def is_count(value: Any) -> TypeGuard[int]:
 
 
 def lock_holder(record: Path) -> str:
-    """Return which process holds a lock, by the JSON file that it wrote beside it: ``process 12 on 'host'``."""
+    """Return which process holds a lock, ``process 12 on 'host'``, from the JSON file that it wrote beside the lock."""
     try:
         holder = parse_json(record.read_bytes())
         return f"process {int(holder['pid'])} on {holder['host']!r}"
@@ -186,12 +186,12 @@ def lock_holder(record: Path) -> str:
 
 
 class JsonLines:
-    """A file that JSON lines are appended to, each handed to the system as soon as it is written.
+    """A file of JSON lines, opened for appending; each line is flushed at once.
 
-    What a killed process has left of its last line is cut off, so that every line of the file is whole.
+    An incomplete last line, left by a killed process, is removed first.
 
     Args:
-        path: the file; made if it is not there.
+        path: the file; created if it is missing.
 
     Raises:
         UserError: if it cannot be written.
@@ -220,7 +220,7 @@ class JsonLines:
 
 
 def as_line(record: Mapping[str, Any]) -> str:
-    """Return a record as JSON; non-finite numbers become null, since JSON has no NaN and no infinity.
+    """Return a record as JSON; non-finite numbers become null, since JSON does not have them.
 
     >>> as_line({"iter": 3, "l_g_pix": float("nan"), "metrics": {"psnr": float("inf")}})
     '{"iter": 3, "l_g_pix": null, "metrics": {"psnr": null}}'
@@ -229,7 +229,7 @@ def as_line(record: Mapping[str, Any]) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the records of a file with their line numbers; a last line that is cut short is skipped.
+    """Yield the records of a file with their line numbers; skip an incomplete last line.
 
     Raises:
         UserError: if the file cannot be read, or any other line is not a JSON object.
@@ -242,7 +242,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             record = parse_json(line)
         except ValueError as error:
-            if number > len(whole):  # still being written, or left by a process that was killed
+            if number > len(whole):  # still being written, or left by a killed process
                 return
             raise UserError(f"{path}, line {number}: not a line of JSON") from error
         if not isinstance(record, dict):
@@ -255,7 +255,7 @@ def _cut_off_torn_line(path: Path) -> None:
         return
     with path.open("rb+") as stream:
         end = stream.seek(0, 2)
-        # A line has some hundreds of bytes; more than one block is read only if that has no end of line.
+        # A line has a few hundred bytes, so the first block nearly always contains a line end.
         place, block = end, 1 << 16
         while place > 0:
             start = max(0, place - block)

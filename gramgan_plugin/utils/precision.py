@@ -1,4 +1,4 @@
-"""The precision in which the losses compute, whatever the networks around them run in."""
+"""Control the precision in which losses compute, whatever precision the networks use."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors in one common dtype: float32, or float64 if any of them is float64.
+    """Return the tensors in one common dtype: float32, or float64 if any of them is float64.
 
     Args:
         tensors: any number of tensors, of any shapes and dtypes.
 
     Returns:
-        The same tensors in the same order; those that already have the dtype are returned as they are.
+        The tensors in the same order; those that already have the dtype are not copied.
 
     Example:
         >>> import torch
@@ -28,10 +28,10 @@ def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def autocast_off(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which autocast does not lower the precision of anything on ``device``."""
+    """Return a context in which autocast is off on ``device``."""
     try:
         return torch.autocast(device.type, enabled=False)
-    except RuntimeError:  # a kind of device for which this torch has no autocast
+    except RuntimeError:  # this torch has no autocast for the device
         return nullcontext()
 
 
@@ -39,8 +39,8 @@ def autocast_off(device: torch.device) -> AbstractContextManager[object]:
 def full_float32() -> Iterator[None]:
     """Multiply float32 matrices in float32, also where a run has allowed TF32 or bf16 for speed.
 
-    Where it was allowed by torch's newer options (``fp32_precision``), it stays allowed: torch gives no common value
-    of these to put back.
+    Where a run has allowed them by torch's newer options (``fp32_precision``), they stay allowed: these have no single
+    value that could be restored afterwards.
     """
     try:
         allowed = torch.get_float32_matmul_precision()

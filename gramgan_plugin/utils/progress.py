@@ -1,4 +1,4 @@
-"""Progress of a long loop, on stderr: a bar on a terminal, elsewhere a plain line every ten seconds."""
+"""Report the progress of a long loop on stderr: a bar on a terminal, otherwise a line every ten seconds."""
 
 import sys
 import time
@@ -12,18 +12,18 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def tracked(items: Sequence[T], unit: str, show: bool = True) -> Iterator[T]:
-    """Iterate as `tracked_of` does, for items whose number is known."""
+    """Iterate over a sequence as `tracked_of` does."""
     return tracked_of(items, len(items), unit, show)
 
 
 def tracked_of(items: Iterable[T], total: int, unit: str, show: bool = True) -> Iterator[T]:
-    """Iterate while reporting how many are done, how fast, and how long the rest will take.
+    """Iterate over items and report how many are done, the speed and the time left.
 
     Args:
-        items: what to go through.
-        total: how many there are.
-        unit: what one is called.
-        show: report at all.
+        items: what to iterate over.
+        total: number of items.
+        unit: the name of one item, singular.
+        show: whether to report.
     """
     if not show:
         yield from items

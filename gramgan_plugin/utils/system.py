@@ -1,5 +1,6 @@
-"""What this machine's CPU can do, and how much of it this process may use. Imports nothing heavy: torch reads at its
-own import what is set here, and may be broken.
+"""CPU instructions, and the cores and memory that this process may use.
+
+Imports nothing heavy: torch reads what is set here when it is imported, and a broken torch must not matter here.
 """
 
 import os
@@ -10,22 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BF16 = {"avx512_bf16": "AVX-512", "amx_bf16": "AMX", "bf16": "Arm's bf16"}
-# Rounds for which a thread of libgomp spins at a barrier before it sleeps. Its own 300,000 make a step several times
-# slower as soon as another process wants the cores; docs/performance.md has the figures.
+# How many times a libgomp thread checks a barrier before it sleeps. With the default of 300,000 a step is several times
+# slower as soon as another process uses the cores; see docs/performance.md.
 SPIN_COUNT = "10000"
-_CGROUPS = (  # limit and use of a container's memory, version 2 and 1
+_CGROUPS = (  # memory limit and usage of a container, cgroup versions 2 and 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
 
 def bf16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str] | None:
-    """Return the instructions for bf16 that the CPU has, or None where the system does not report them."""
+    """Return the CPU's bf16 instructions, or None where the system does not report them."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    # x86 calls them flags, Arm Features.
+    # The line is called "flags" on x86 and "Features" on Arm.
     flags = next((line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "feat"))), None)
     if flags is None:
         return None
@@ -37,9 +38,9 @@ class Cores:
     """The cores that this process may use.
 
     Attributes:
-        count: how many threads can compute at once, at least 1.
+        count: number of threads that can compute at once, at least 1.
         machine: the machine's cores.
-        affinity: those that the affinity mask allows (``taskset``, Slurm).
+        affinity: the cores that the affinity mask allows (``taskset``, Slurm).
         quota: the cgroup's quota in cores (``docker --cpus``, Kubernetes' limits), or None.
     """
 
@@ -49,7 +50,7 @@ class Cores:
     quota: float | None
 
     def why(self) -> str:
-        """Return what sets ``count``, in words."""
+        """Return the reason for ``count``, in words."""
         if self.quota is not None and self.quota < self.affinity:
             return f"the cgroup's quota is {self.quota:g} of {self.machine} cores"
         if self.affinity < self.machine:
@@ -58,10 +59,10 @@ class Cores:
 
 
 def usable_cores(root: Path = Path("/")) -> Cores:
-    """Count the cores that the affinity mask and the cgroup leave to this process.
+    """Count the cores that the affinity mask and the cgroup allow this process.
 
     Args:
-        root: where ``proc`` and ``sys`` lie.
+        root: the folder with ``proc`` and ``sys``.
     """
     machine = os.cpu_count() or 1
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
@@ -71,10 +72,10 @@ def usable_cores(root: Path = Path("/")) -> Cores:
 
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
-    """Return the least CPU quota of this process's cgroup and those above it, in cores, or None without one.
+    """Return the smallest CPU quota of this process's cgroup and its parents, in cores, or None without a quota.
 
     Args:
-        root: where ``proc`` and ``sys`` lie.
+        root: the folder with ``proc`` and ``sys``.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -98,7 +99,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 
 def available_memory() -> int | None:
-    """Return the bytes that this process may still use, by the system and a container's limit, or None if unknown."""
+    """Return how many bytes this process may still use, given the system and the container's limit; None if unknown."""
     found = []
     with suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -111,12 +112,12 @@ def available_memory() -> int | None:
 
 
 def set_openmp(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set what the user has not set for OpenMP, before torch is imported: threads, and for how long they spin.
+    """Set OpenMP's threads and spin count where the user has not, before torch is imported.
 
-    No more threads than the cgroup's quota: without that a container of 2 cores on a machine of 64 computes with 64.
-    libgomp itself heeds the affinity mask.
+    The threads are limited to the cgroup's quota: otherwise a container of 2 cores on a machine of 64 would use 64
+    threads. libgomp itself respects the affinity mask.
     """
-    if "torch" in sys.modules:  # which has read them
+    if "torch" in sys.modules:  # it has read the variables already
         return
     cores = usable_cores()
     if cores.count < cores.affinity:
@@ -135,7 +136,7 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 def _cores(quota: str, period: str) -> float | None:
-    """``max`` in version 2 and -1 in version 1 mean that there is none."""
+    """Return a quota in cores; None for ``max`` (version 2) and -1 (version 1), which mean no limit."""
     try:
         cores = int(quota) / int(period)
     except (ValueError, ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""Text for messages: made safe to show, shortened; an error's first line; the nearest name. Imports nothing heavy."""
+"""Prepare text for messages: escape it, shorten it, find the nearest name. Imports nothing heavy."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """Escape all in a text that a terminal would act on or cannot show; the result is one line.
+    """Escape control and unprintable characters; the result is one line.
 
     Example:
         >>> printable("a\\x1b[2Jb")
@@ -16,7 +16,7 @@ def printable(text: str) -> str:
 
 
 def shown(value: object, longest: int = 100) -> str:
-    """Return ``value`` as printable text of at most ``longest`` characters.
+    """Return ``value`` as printable text with at most ``longest`` characters.
 
     Example:
         >>> shown("conv\\n" * 50, longest=10)
@@ -28,7 +28,7 @@ def shown(value: object, longest: int = 100) -> str:
 
 
 def shortened(line: str, most: int = 1000) -> str:
-    """Return a line of at most ``most`` characters: where it is longer, its beginning and its end.
+    """Return a line with at most ``most`` characters: of a longer one the beginning and the end.
 
     >>> shortened("name: " + "x" * 100 + " cannot be a folder's name", 60)
     "name: xxxxxxxxxxxxxxxxxxxxxxxx ... x cannot be a folder's name"
@@ -39,7 +39,7 @@ def shortened(line: str, most: int = 1000) -> str:
 
 
 def shown_value(value: Any) -> str:
-    """Return an option's value as messages show it, in at most some 60 characters.
+    """Return an option's value for a message, in about 60 characters at most.
 
     >>> shown_value("x" * 100)
     "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
@@ -48,7 +48,7 @@ def shown_value(value: Any) -> str:
         return "a section"
     try:
         text = repr(value)
-    except (RecursionError, ValueError):  # a list that holds itself; an integer of thousands of digits
+    except (RecursionError, ValueError):  # a list that contains itself; an integer with thousands of digits
         return f"this {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:55]}..."
 
@@ -66,11 +66,11 @@ def did_you_mean(name: Any, known: Iterable[Any], otherwise: str = "; `basicsr l
     """Return a hint for an unknown name: ``; did you mean 'X'?``.
 
     Args:
-        name: what was given.
-        known: the names that there are; the nearest are offered, at most three that are about equally near.
-        otherwise: what is returned where none is near.
+        name: the unknown name.
+        known: the valid names; at most three that are about equally near are suggested.
+        otherwise: returned where no name is near.
     """
-    lower = str(name)[:100].lower()  # no name is as long, and comparing takes the product of the lengths
+    lower = str(name)[:100].lower()  # no name is longer, and the comparison takes the product of the lengths
 
     def likeness(candidate: str) -> float:
         return difflib.SequenceMatcher(None, lower, candidate.lower()).ratio()

@@ -1,4 +1,4 @@
-"""Work shared out among threads: OpenCV, Pillow and torch release Python's lock while they work. Imports torch."""
+"""Run work in threads: OpenCV, Pillow and torch release Python's lock while they compute. Imports torch."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -23,14 +23,14 @@ def in_order(
     ahead: int | None = None,
     stop: Callable[[], None] = lambda: None,
 ) -> Generator[tuple[Given, Made], None, None]:
-    """Call a function on each item in threads; the results come in the order of the items.
+    """Call a function on each item in threads, and yield the results in the order of the items.
 
     Args:
-        function: called in a thread; what it raises is raised here, when its turn comes.
-        items: taken in this thread, no more than needed.
-        workers: threads.
-        ahead: items, at most, that are begun or done before their turn; twice as many as threads if None.
-        stop: called at the end, be it an error or Ctrl-C, before the threads that still run are waited for.
+        function: called in a thread; its exception is raised here, at the item's place in the order.
+        items: read in this thread, only as needed.
+        workers: number of threads.
+        ahead: at most so many items are started before their turn; None for twice the number of threads.
+        stop: called at the end, also after an error or Ctrl-C, before running threads are waited for.
 
     Yields:
         Each item and its result.
@@ -54,7 +54,7 @@ def in_order(
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let torch and OpenCV start no threads in the block: inside threads of our own they would only slow them down."""
+    """Make torch and OpenCV single-threaded in the block: within our own threads, more threads would be slower."""
     torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -66,7 +66,7 @@ def one_thread_each() -> Iterator[None]:
 
 
 def threads_for(workers: int | None) -> int:
-    """Return the number of threads asked for, or one for each core that this process may use.
+    """Return the given number of threads; for None, the number of cores that this process may use.
 
     Raises:
         UserError: if it is below 1.

@@ -1,4 +1,4 @@
-"""Functions that torch.compile does not trace."""
+"""Keep functions out of graphs compiled by torch.compile."""
 
 import functools
 from collections.abc import Callable
@@ -11,9 +11,9 @@ R = TypeVar("R")
 
 
 def untraced(function: Callable[P, R]) -> Callable[P, R]:
-    """Keep a function out of compiled graphs: one whose control flow depends on data, or on other things than tensors.
+    """Keep a function with data-dependent control flow, or with inputs other than tensors, out of compiled graphs.
 
-    `torch.compiler.disable` itself would import the compiler (a second and more) into runs that compile nothing.
+    `torch.compiler.disable` would import the compiler (over a second), also in runs that compile nothing.
     """
 
     @functools.wraps(function)

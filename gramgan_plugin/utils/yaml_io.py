@@ -1,5 +1,7 @@
-"""YAML as option files have it: read safely, without duplicate keys, with the floats of YAML 1.2; written so that
-BasicSR's loader (YAML 1.1) reads the same. Imports nothing heavy.
+"""Read and write the YAML of option files. Imports nothing heavy.
+
+Reading is safe, refuses duplicate keys and takes YAML 1.2 floats. Written files read the same in BasicSR's loader
+(YAML 1.1).
 """
 
 import re
@@ -13,19 +15,19 @@ from gramgan_plugin.utils.text import first_line, shown_value
 
 MOST_BYTES = 2**20  # of one file
 MOST_NODES = 10_000  # keys and values of one file; a long option file has 500
-MOST_VALUES = 100_000  # of one file, anchors written out
+MOST_VALUES = 100_000  # of one file, with its anchors expanded
 MOST_LEVELS = 50  # of sections within sections
-LONGEST_NUMBER = 100  # characters; in base 60, which YAML 1.1 has, converting takes the square of them
+LONGEST_NUMBER = 100  # characters; converting YAML 1.1's base-60 numbers takes quadratic time
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loading, where ``1e-4`` is a float and a key stands once."""
+    """A safe loader that reads ``1e-4`` as a float and refuses duplicate keys."""
 
     nodes = 0
-    merged = 0  # keys of mappings with those that `<<` merges into them, which can grow without end
+    merged = 0  # keys of mappings, including those merged by `<<`: a short file can have very many
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Return the next node; too many are an error before all are read, since PyYAML is slow."""
+        """Return the next node; stop early at too many nodes, since PyYAML is slow."""
         self.nodes += 1
         if self.nodes > MOST_NODES:
             mark = self.peek_event().start_mark
@@ -36,7 +38,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Return a value; a text that its tag does not allow is an error with a line."""
+        """Return a value; report a text that its tag does not allow with its line."""
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if kind in ("int", "float") and len(str(node.value)) > LONGEST_NUMBER:
             raise yaml.constructor.ConstructorError(None, None, "a number that is too long", node.start_mark)
@@ -48,7 +50,7 @@ class _Loader(yaml.SafeLoader):
             ) from error
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge what ``<<`` names."""
+        """Merge the mappings that ``<<`` names."""
         super().flatten_mapping(node)
         self.merged += len(node.value)
         if self.merged > MOST_VALUES:
@@ -57,7 +59,7 @@ class _Loader(yaml.SafeLoader):
             )
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a dict; a key that stands twice, or is not a plain value, is an error."""
+        """Return a dict; refuse a key that appears twice or is not a plain value."""
         own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         self.flatten_mapping(node)
         seen: set[Any] = set()
@@ -67,13 +69,13 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a plain value", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {shown_value(key)} stands twice", key_node.start_mark
+                    None, None, f"the key {shown_value(key)} appears twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
-# PyYAML follows YAML 1.1, where a float needs a dot, so that `lr: 1e-4` reads as a string.
+# PyYAML follows YAML 1.1, where a float needs a dot: `lr: 1e-4` would be a string.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:float"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -98,13 +100,13 @@ def parse_yaml(text: str, source: str) -> Any:
         source: where it comes from, for messages.
 
     Raises:
-        OptionError: if it is not YAML, has a tag that could run code or is unknown, or a key that stands twice.
+        OptionError: if it is not YAML, has an unknown tag or one that could run code, or has a key twice.
 
     >>> parse_yaml("lr: 1e-4", "example")
     {'lr': 0.0001}
     """
     if len(text) > MOST_BYTES:
-        raise OptionError(f"{source}: longer than {MOST_BYTES // 2**20} MB, so it is no option file")
+        raise OptionError(f"{source}: longer than {MOST_BYTES // 2**20} MB, too long for an option file")
     try:
         return _unshared(yaml.load(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
@@ -120,9 +122,9 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def _unshared(value: Any, room: list[int] | None = None, level: int = 0) -> Any:
-    """Return ``value`` with a copy at each place of an anchor: BasicSR's models take keys out of their options.
+    """Return ``value`` with anchors expanded to separate copies: BasicSR's models remove keys from their options.
 
-    Anchors of anchors can make a few lines grow without end; ``room`` counts down what is still taken.
+    Nested anchors can make a few lines expand without limit; ``room`` counts down the values that are still allowed.
     """
     room = [MOST_VALUES] if room is None else room
     room[0] -= 1
@@ -136,10 +138,10 @@ def _unshared(value: Any, room: list[int] | None = None, level: int = 0) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML 1.1 without anchors, in which text that YAML 1.2 takes for a number is quoted."""
+    """A writer of YAML 1.1 without anchors, which quotes text that YAML 1.2 would read as a number."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Lists that options share are written out at each place."""
+        """Write shared lists out at each place."""
         return True
 
 
@@ -151,7 +153,7 @@ def yaml_text(options: Mapping[str, Any]) -> str:
     name: '1e-4'
     betas: [0.9, 0.99]
     """
-    # Letters outside ASCII are escaped: PyYAML does not read all that it would otherwise write.
+    # Non-ASCII letters are escaped: PyYAML cannot read all of them unescaped.
     return yaml.dump(dict(options), Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=120)
 
 

@@ -55,7 +55,7 @@ class TestBuild:
         assert printed[0] == f"{out}: 600 patches of 2 photos"
         assert printed[1].startswith("  variants: original ")
         assert "are flat (" in printed[2]
-        assert printed[2].endswith("were left out for being like others")
+        assert printed[2].endswith("were left out as near-duplicates")
         assert printed[-2] == "  index: exact (finds the nearest of 99.5%)"
         assert printed[-1] == f"next: train.gram_patch_opt.database: {out}"
         assert "2/2 photos" in captured.err
@@ -87,7 +87,7 @@ class TestBuild:
         assert main(given) == 2
         assert "bad.png" in capsys.readouterr().err
         assert main([*given, "--on-error", "skip"]) == 3
-        assert "skipped bad.png: no image" in capsys.readouterr().err
+        assert "skipped bad.png: not an image" in capsys.readouterr().err
 
     def test_exception(self, photos: Path, database: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for given, message in (

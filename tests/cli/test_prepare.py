@@ -107,7 +107,7 @@ class TestPrepareFolder:
             prepare("folder", photos, "--out", out)
         assert not out.exists()
         assert prepare("folder", photos, "--out", out, "--on-error", "skip") == 3
-        assert "skipped broken.png: no image" in capsys.readouterr().err
+        assert "skipped broken.png: not an image" in capsys.readouterr().err
 
     def test_feature_overwrite(self, photos: Path, tmp_path: Path) -> None:
         assert prepare("folder", photos, "--out", tmp_path / "out") == 0
@@ -136,7 +136,7 @@ class TestPrepareFolder:
         captured = capsys.readouterr()
         # 260x200: 10 columns, 2 rows; 220x208 (of 210): 5 columns, 3 rows.
         assert captured.out == "35 sub-images of 2 photos, 0 photos held out; nothing was written\n"
-        assert captured.err == "skipped broken.png: no image\n"
+        assert captured.err == "skipped broken.png: not an image\n"
         assert [path.name for path in tmp_path.iterdir()] == ["photos"]
         with pytest.raises(UserError, match=r"1 of 3 photos cannot be used: broken.png"):
             prepare(*arguments[:-2])

@@ -33,7 +33,7 @@ class TestPrepareVerify:
         assert main(["prepare", "verify", str(prepared), str(prepared / "LQ_x4.lmdb"), "--json", str(out)]) == 3
         printed = capsys.readouterr().out
         assert "\x1b" not in printed
-        assert "wrong   GT.lmdb: keys: 1 keys in one of the two only\n    \\x1b[2Jevil: in data.mdb, not in" in printed
+        assert "wrong   GT.lmdb: keys: 1 keys in only one of the two\n    \\x1b[2Jevil: in data.mdb, not in" in printed
         assert printed.splitlines()[-1].endswith("LQ_x4.lmdb: fine")
         assert [path["fine"] for path in json.loads(out.read_text())["paths"]] == [False, True]
 

@@ -60,7 +60,7 @@ class TestOtherFiles:
 
     def test_more_than_a_megabyte(self, workdir):
         (workdir / "a.yml").write_text("name: " + "x" * 10_000_000)
-        with pytest.raises(OptionError, match=r"^a\.yml: longer than 1 MB, so it is no option file$"):
+        with pytest.raises(OptionError, match=r"^a\.yml: longer than 1 MB, too long for an option file$"):
             load_options(["a.yml"])
 
     def test_a_user_whom_nobody_knows(self, workdir):

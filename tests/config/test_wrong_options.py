@@ -210,7 +210,7 @@ class TestWrongFiles:
             ("name: !!python/object/apply:os.system ['touch pwned']\n", "could not determine a constructor"),
             ("name: !!python/name:os.system\n", "could not determine a constructor"),
             ("train: !!python/object/new:os.system [touch pwned]\n", "could not determine a constructor"),
-            ("name: a\nname: b\n", "the key 'name' stands twice"),
+            ("name: a\nname: b\n", "the key 'name' appears twice"),
             ("- 1\n", "an option file is a mapping"),
             ("train: &a [*a]\n", "an anchor holds itself"),
             ("train: &a {x: *a}\n", "an anchor holds itself"),

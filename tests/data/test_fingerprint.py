@@ -38,7 +38,7 @@ def of(path: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def told(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     lines = changes({"roots": {"dataroot_gt": [before]}}, {"roots": {"dataroot_gt": [now]}})
     assert len(lines) <= 1
     return lines[0] if lines else None
@@ -86,12 +86,12 @@ class TestFolder:
         before = of(folder)
         change(min((folder / "sub").iterdir()) if "bytes" in message else min(folder.glob("0*.png")))
         now = of(folder)
-        line = told(before, now)
+        line = difference(before, now)
         assert line is not None
         assert line.startswith(message.format(bytes=now["bytes"], before=before["bytes"]))
         (folder / "notes.txt").write_text("longer")
         (folder / ".hidden2.png").touch()
-        assert told(now, of(folder)) is None
+        assert difference(now, of(folder)) is None
 
     def test_feature_links_in_a_circle_and_broken_ones(self, folder: Path) -> None:
         before = of(folder)
@@ -133,7 +133,7 @@ class TestLmdb:
         key = LmdbImages(copy).keys[0]
         data = LmdbImages(copy).read(key)
         self.write(copy, key, data + data)
-        line = told(of(prepared.gt), of(copy))
+        line = difference(of(prepared.gt), of(copy))
         assert line is not None
         assert " bytes, were " in line
 
@@ -141,15 +141,18 @@ class TestLmdb:
         keys = LmdbImages(copy).keys
         self.write(copy, keys[0], b"0" * len(LmdbImages(copy).read(keys[0])))
         before, now = of(prepared.gt), of(copy)
-        assert told(before, now) is not None
-        assert told(before, {**now, "bytes": before["bytes"]}) == "dataroot_gt: written to since"
+        assert difference(before, now) is not None
+        assert difference(before, {**now, "bytes": before["bytes"]}) == "dataroot_gt: written to since"
 
     def test_feature_other_changes(self, prepared: Report, copy: Path) -> None:
         before = of(copy)
         self.write(copy, "more", b"x")
-        assert told(before, of(copy)) == f"dataroot_gt: {prepared.sub_images + 1} entries, were {prepared.sub_images}"
+        assert (
+            difference(before, of(copy))
+            == f"dataroot_gt: {prepared.sub_images + 1} entries, were {prepared.sub_images}"
+        )
         (copy / "meta_info.txt").write_text((copy / "meta_info.txt").read_text().replace(" 1\n", " 9\n", 1) + "\n")
-        line = told({**of(copy), "meta_info": before["meta_info"]}, of(copy))
+        line = difference({**of(copy), "meta_info": before["meta_info"]}, of(copy))
         assert line == "dataroot_gt: meta_info.txt is not the same"
 
     def test_feature_compacted_or_packed_again(self, copy: Path, tmp_path: Path) -> None:
@@ -168,11 +171,11 @@ class TestLmdb:
         stored(again, images)
         now = of(again)
         assert now["bytes"] != before["bytes"] or now["transactions"] != before["transactions"]
-        assert told(before, now) is None
+        assert difference(before, now) is None
         older = {key: value for key, value in before.items() if key != "content"}
-        assert told(older, before) is None
-        assert told(before, older) is None
-        assert told(older, now) is not None, "a checkpoint of before manifests goes by the pages"
+        assert difference(older, before) is None
+        assert difference(before, older) is None
+        assert difference(older, now) is not None, "a checkpoint of before manifests goes by the pages"
 
     def test_feature_another_content_of_equal_extent(self, copy: Path, tmp_path: Path) -> None:
         images = {key: LmdbImages(copy).read(key) for key in LmdbImages(copy).keys}
@@ -183,10 +186,10 @@ class TestLmdb:
         place = data.index(images[one][-64:])
         data[place] ^= 1
         (copy / "data.mdb").write_bytes(data)
-        assert told(before, of(copy)) is None, "not seen before it is read"
+        assert difference(before, of(copy)) is None, "not seen before it is read"
         images[one] = LmdbImages(copy).read(one)
         stored(copy, images)
-        assert told(before, of(copy)) == "dataroot_gt: its content is not the same"
+        assert difference(before, of(copy)) == "dataroot_gt: its content is not the same"
 
     def test_feature_a_manifest_that_no_longer_fits_does_not_count(self, copy: Path) -> None:
         stored(copy, {})
@@ -204,8 +207,8 @@ class TestLmdb:
         assert dataset[0]["gt"].shape == (3, 32, 32), "the fingerprint has let it go"
         found = of(prepared.gt)
         assert found == {"kind": "lmdb", "meta_info": whole["meta_info"]}
-        assert told(whole, found) is None
-        assert told(found, whole) is None
+        assert difference(whole, found) is None
+        assert difference(found, whole) is None
 
 
 class TestFingerprint:

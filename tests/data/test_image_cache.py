@@ -177,7 +177,7 @@ class TestPairedSRDataset:
         (tmp_path / "b.png").write_bytes(b"nothing")
         opt |= {"dataroot_gt": str(tmp_path), "lq": "bicubic", "cache": True}
         del opt["dataroot_lq"]
-        with pytest.raises(OptionError, match=r"datasets\.train\.cache: .*b\.png: no image; remove it"):
+        with pytest.raises(OptionError, match=r"datasets\.train\.cache: .*b\.png: not an image; remove it"):
             PairedSRDataset(opt)
 
     def test_exception_too_large(self, opt: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

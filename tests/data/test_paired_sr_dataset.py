@@ -220,8 +220,8 @@ class TestPairedSRDataset:
             ({"gt_size": None}, "datasets.train.gt_size: expected a whole number"),
             ({"gt_size": 66}, "datasets.train.gt_size: 66 is no multiple of scale 4"),
             ({"io_backend": {"type": "memcached"}}, "datasets.train.io_backend: type 'memcached'"),
-            ({"mean": [0.5, 0.5, 0.5]}, "datasets.train.mean: images are handed out as they are, in [0, 1], not"),
-            ({"std": [0.5], "phase": "val"}, "datasets.val.std: images are handed out as they are"),
+            ({"mean": [0.5, 0.5, 0.5]}, "datasets.train.mean: images stay in [0, 1] and are not"),
+            ({"std": [0.5], "phase": "val"}, "datasets.val.std: images stay in [0, 1]"),
             ({"use_hfilp": False}, "datasets.train.use_hfilp: not known to PairedSRDataset; did you mean 'use_hflip'?"),
             ({"gray": True}, "datasets.train.gray: not known to PairedSRDataset; remove it"),
             ({"color": "gray"}, "datasets.train.color: 'gray' is not known; take 'y' or 'rgb'"),
@@ -268,7 +268,7 @@ class TestPairedSRDataset:
             self.write(tmp_path / name / "a.png", 64, 64)
         (tmp_path / "lq" / "a.png").write_bytes(b"nothing")
         opt = options(dataroot_gt=str(tmp_path / "gt"), dataroot_lq=str(tmp_path / "lq"))
-        with pytest.raises(UserError, match=r"lq/a.png: no image$"):
+        with pytest.raises(UserError, match=r"lq/a.png: not an image$"):
             PairedSRDataset(opt)[0]
         (tmp_path / "lq" / "a.png").unlink()
         (tmp_path / "lq" / "b.png").touch()
@@ -397,10 +397,10 @@ class TestMetaInfoFile:
             ("", r"meta_info_file: .*list\.txt: lists no images"),
             ("\n \n", r"meta_info_file: .*list\.txt: lists no images"),
             ("0000.png\nx.png\ny.png\n", r"HR: has no x\.png and 1 more of the 3 images that meta_info_file lists"),
-            ("0000.png\n0000.png (1,2,3)\n", r"list\.txt, line 2: 0000\.png a second time, after line 1"),
-            ("../HR/0000.png\n", r"line 1: \.\./HR/0000\.png is no name within a folder"),
-            ("/etc/passwd\n", r"line 1: /etc/passwd is no name within a folder"),
-            ("a\x1b[2J\0.png\n", r"line 1: a\\x1b\[2J\\x00\.png is no name"),
+            ("0000.png\n0000.png (1,2,3)\n", r"list\.txt, line 2: 0000\.png appears again after line 1"),
+            ("../HR/0000.png\n", r"line 1: \.\./HR/0000\.png is not a name within a folder"),
+            ("/etc/passwd\n", r"line 1: /etc/passwd is not a name within a folder"),
+            ("a\x1b[2J\0.png\n", r"line 1: a\\x1b\[2J\\x00\.png is not a name"),
         ],
     )
     def test_exception(self, options: Options, folders: dict[str, Any], text: str, message: str) -> None:

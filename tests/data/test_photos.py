@@ -492,7 +492,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
     def test_exception_16_bit_tiff_cut_short(self, compression: str | None) -> None:
-        """Its directory stands before the pixels, so that the header alone tells."""
+        """Its directory stands before the pixels, so that the header alone shows it."""
         gray = saved(PillowImage.fromarray(DEEP[..., 0]), "tiff", compression=compression)
         assert rgb(gray).shape == (48, 80, 3)
         for look in (photo_info, decode_photo):
@@ -513,7 +513,7 @@ class TestDamage:
         ("data", "reason"),
         [
             (b"", "an empty file"),
-            (b"a note, not a photo", "no image"),
+            (b"a note, not a photo", "not an image"),
             (b"\x89PNG\r\n\x1a\n", ""),
             (b"\xff\xd8\xff", ""),
             (b"RIFF\x10\0\0\0WEBPnonsense", ""),
@@ -521,10 +521,10 @@ class TestDamage:
             (b"BM", ""),
             (b"GIF89a", ""),
             (b"P6\n3", ""),
-            (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC, which is not read; convert it to PNG or JPEG"),
+            (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC, which is not supported; convert it to PNG or JPEG"),
             (b"\0\0\0\x18ftypavif" + bytes(20), ""),
-            (b"%PDF-1.7 and so on", "no image"),
-            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no image"),
+            (b"%PDF-1.7 and so on", "not an image"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
         ],
     )
     def test_exception_no_images(self, data: bytes, reason: str, tmp_path: Path) -> None:
@@ -550,7 +550,7 @@ class TestDamage:
 
 
 class TestHostile:
-    """Whatever a parser raises on a file is that file's fault: a job over many must go on."""
+    """Whatever a parser raises on a file becomes a PhotoError: a job over many files must continue."""
 
     @pytest.mark.parametrize("name", sorted(damaged_photos.handmade()))
     def test_exception_handmade(self, name: str) -> None:
@@ -663,7 +663,7 @@ class TestPaths:
         os.mkfifo(tmp_path / "pipe.png")
         (tmp_path / "folder.png").mkdir()
         for name in ("pipe.png", "folder.png"):
-            with pytest.raises(PhotoError, match="no regular file"):
+            with pytest.raises(PhotoError, match="not a regular file"):
                 read_photo(tmp_path / name)
         with pytest.raises(PhotoError, match="a name that is too long"):
             read_photo(tmp_path / ("a" * 300 + ".png"))

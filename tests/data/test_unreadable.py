@@ -24,7 +24,7 @@ from gramgan_plugin.data.unreadable import MAX_UNREADABLE, TRIES, SkippingDatase
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.registries import registries
 
-REASONS = {"truncated": "cut short", "empty": "an empty file", "text": "no image"}
+REASONS = {"truncated": "cut short", "empty": "an empty file", "text": "not an image"}
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda data: data[: len(data) // 2],
     "empty": lambda data: b"",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from gramgan_plugin.data.workers import Lifeline
+from gramgan_plugin.data.workers import WorkerStop
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
@@ -22,7 +22,7 @@ early = weakref.WeakSet()
 weakref.finalize(early, len, ())
 import gramgan_plugin
 from torch.utils.data import DataLoader, Dataset
-from gramgan_plugin.data.workers import Lifeline
+from gramgan_plugin.data.workers import WorkerStop
 
 class Stuck(Dataset):
     def __len__(self):
@@ -33,9 +33,9 @@ class Stuck(Dataset):
             time.sleep(60)
         return os.getpid()
 
-lifeline = Lifeline()
+worker_stop = WorkerStop()
 loader = DataLoader(
-    Stuck(), num_workers=2, worker_init_fn=lifeline.worker_init(), multiprocessing_context=sys.argv[1]
+    Stuck(), num_workers=2, worker_init_fn=worker_stop.worker_init(), multiprocessing_context=sys.argv[1]
 )
 if __name__ == "__main__":
     iterator = iter(loader)
@@ -74,9 +74,9 @@ def gone(pids: list[int], seconds: float) -> bool:
 class TestWorkerInit:
     @pytest.mark.parametrize("method", ["fork", "spawn"])
     def test_feature_signals_are_left_to_the_parent(self, method: str) -> None:
-        lifeline = Lifeline()
+        worker_stop = WorkerStop()
         loader = DataLoader(
-            Pids(), 1, num_workers=2, worker_init_fn=lifeline.worker_init(), multiprocessing_context=method
+            Pids(), 1, num_workers=2, worker_init_fn=worker_stop.worker_init(), multiprocessing_context=method
         )
         batches = iter(loader)
         pids = {int(next(batches)) for _ in range(6)}

@@ -201,12 +201,10 @@ class TestOpenStore:
         with pytest.raises(UserError, match=r"no patch database \(manifest.json is missing\)"):
             open_store(tmp_path)
         (tmp_path / "[a].patchdb.old-77").mkdir()
-        with pytest.raises(
-            UserError, match=r"a process that was killed has left it as \[a\].patchdb.old-77: rename it"
-        ):
+        with pytest.raises(UserError, match=r"a killed process has left it as \[a\].patchdb.old-77: rename it"):
             open_store(tmp_path / "[a].patchdb")
         (tmp_path / "file").touch()
-        with pytest.raises(UserError, match="a file, where a patch database is a folder"):
+        with pytest.raises(UserError, match="a file, but a patch database is a folder"):
             open_store(tmp_path / "file")
 
 
@@ -291,7 +289,7 @@ class TestStoreWriter:
         with pytest.raises(ValueError, match="90 patches were written, not 91"):
             write_store(tmp_path / "x", [some_patches()], COUNT + 1, Definition(4))
         with StoreWriter(tmp_path / "x", Definition(4), 3) as writer:
-            with pytest.raises(ValueError, match=r"patches.npy: float64 .* is no block of uint8"):
+            with pytest.raises(ValueError, match=r"patches.npy: float64 .* is not a block of uint8"):
                 writer.add(np.zeros((3, 4, 4, 3)), grams=np.zeros((3, 6), np.float32))
             with pytest.raises(ValueError, match=r"grams.npy: float32 of \(3, 5\)"):
                 writer.add(np.zeros((3, 4, 4, 3), np.uint8), grams=np.zeros((3, 5), np.float32))

@@ -81,7 +81,7 @@ class TestTaken:
         assert decode_photo(images["b/two.png"]).shape == (3, 3, 3)
         assert sorted(archive.parent.iterdir()) == [archive]  # nothing else was written
 
-    def test_feature_kind_is_told_by_content(self, tmp_path: Path) -> None:
+    def test_feature_kind_is_detected_by_content(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "real.tar", [("a.png", PNG)], "w:xz")
         (tmp_path / "real.tar").rename(tmp_path / "named.zip")
         assert list(taken(tmp_path / "named.zip")[0]) == ["a.png"]
@@ -166,7 +166,7 @@ class TestRefusedMembers:
         pipe.external_attr = (stat.S_IFIFO | 0o644) << 16
         images, refused = taken(write_zip(tmp_path / "a.zip", [(link, b"/etc/passwd"), (pipe, b""), ("link.png", PNG)]))
         assert images == {"link.png": PNG}  # the link did not take the name
-        assert refused == [("link.png", "a symbolic link"), ("pipe.png", "no regular file")]
+        assert refused == [("link.png", "a symbolic link"), ("pipe.png", "not a regular file")]
 
     def test_feature_tar_links_and_devices(self, tmp_path: Path) -> None:
         path = write_tar(
@@ -186,9 +186,9 @@ class TestRefusedMembers:
         assert dict(refused) == {
             "soft.png": "a symbolic link",
             "hard.png": "a hard link",
-            "disk.png": "no regular file",
-            "terminal.png": "no regular file",
-            "pipe.png": "no regular file",
+            "disk.png": "not a regular file",
+            "terminal.png": "not a regular file",
+            "pipe.png": "not a regular file",
         }
 
     def test_feature_too_large(self, archive: Path) -> None:
@@ -226,7 +226,7 @@ class TestRefusedMembers:
         path.write_bytes(data)
         assert taken(path) == (
             {},
-            [("a.png", "packed by a method that Python does not know; unpack the archive yourself")],
+            [("a.png", "packed by a method that Python does not support; unpack the archive yourself")],
         )
 
 
@@ -377,7 +377,7 @@ class TestHostile:
 
     def test_exception_reason_is_short(self, tmp_path: Path) -> None:
         path = pax_tar(tmp_path / "a.tar", b"9" * 5000 + b" path=b.png\n")
-        with pytest.raises(UserError, match=r"a\.tar: damaged, cut short or no archive: ") as raised:
+        with pytest.raises(UserError, match=r"a\.tar: damaged, cut short or not an archive: ") as raised:
             taken(path)
         assert len(str(raised.value).removeprefix(str(path))) < 200
 
@@ -418,7 +418,7 @@ class TestDamage:
         write_any(archive, [(f"{number}.png", noise) for number in range(4)])
         data = archive.read_bytes()
         archive.write_bytes(data[: int(len(data) * share)])
-        with pytest.raises(UserError, match=f"{archive.name}: damaged, cut short or no") as raised:
+        with pytest.raises(UserError, match=f"{archive.name}: damaged, cut short or not") as raised:
             taken(archive)
         assert "\n" not in str(raised.value)
 
@@ -439,7 +439,7 @@ class TestDamage:
     @pytest.mark.parametrize("data", [b"", b"<html>Not found</html>", b"PK", b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\0", PNG])
     def test_exception_no_archive(self, tmp_path: Path, data: bytes) -> None:
         (tmp_path / "a.zip").write_bytes(data)
-        with pytest.raises(UserError, match=r"a\.zip: damaged, cut short or no"):
+        with pytest.raises(UserError, match=r"a\.zip: damaged, cut short or not"):
             taken(tmp_path / "a.zip")
 
     def test_exception_missing(self, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ class TestPreparePhotos:
         with pytest.raises(UserError) as caught:
             prepare_photos(photos, tmp_path / "out", **SMALL)
         assert str(caught.value) == (
-            "2 of 5 photos cannot be used: broken\\n.png (no image); "
+            "2 of 5 photos cannot be used: broken\\n.png (not an image); "
             "tiny.png (300x95, smaller than 96): remove them, or pass --on-error skip"
         )
         assert not any(path.name.startswith("out") for path in tmp_path.iterdir())
@@ -222,7 +222,7 @@ class TestPreparePhotos:
 
     def test_exception_would_replace_the_photos(self, tmp_path: Path, prepared: Report) -> None:
         photo = prepared.out / "test" / "GT" / "coffee.png"
-        with pytest.raises(UserError, match="holds the photos themselves"):
+        with pytest.raises(UserError, match="contains the photos"):
             prepare_photos([("coffee.png", photo)], prepared.out, overwrite=True, **SMALL)
 
     @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ class TestPreparePhotos:
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
     def test_feature_damage_that_no_header_shows(self, photo_folder: Path, tmp_path: Path) -> None:
-        """What can be known of the photos before they are packed is told before, the rest together at the end."""
+        """What can be known of the photos before they are packed is reported before, the rest together at the end."""
         folder = tmp_path / "photos"
         folder.mkdir()
         whole = bytearray((photo_folder / "coffee.png").read_bytes())

@@ -31,7 +31,7 @@ class TestStaging:
 
         def build(job: str, worth: str, error: BaseException) -> bool:
             with staging(out, job=job) as stage:
-                stage.worth = lambda: worth
+                stage.work_done = lambda: worth
                 resumed = stage.resumed
                 (stage.path / "work").touch()
                 if error is not None:

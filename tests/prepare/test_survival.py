@@ -247,10 +247,10 @@ class TestStop:
         monkeypatch.setattr(data_set.DataSet, "commit", and_signal)
         with pytest.raises(raised) as caught:
             pack_them(photos, tmp_path / "out")
-        told = str(caught.value) if raised is Preempted else capsys.readouterr().err
+        reported = str(caught.value) if raised is Preempted else capsys.readouterr().err
         kept = next(tmp_path.iterdir()).name
-        assert "run the same command again" in told
-        assert f" of 9 photos are packed, kept in {kept}" in told
+        assert "run the same command again" in reported
+        assert f" of 9 photos are packed, kept in {kept}" in reported
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         monkeypatch.undo()
         monkeypatch.setattr(data_set, "BYTES_AT_ONCE", 150_000)
@@ -305,21 +305,21 @@ class TestSecondMaker:
 class TestFullDisk:
     def test_exception_file_size_limit(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
         """`ulimit -f`: the map of GT is what grows beyond it."""
-        told = tmp_path / "told"
+        reported = tmp_path / "message"
 
         def work() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
             try:
                 pack_them(photos, tmp_path / "out")
             except UserError as error:
-                told.write_text(str(error))
+                reported.write_text(str(error))
 
         assert ended_by(in_child(work)) == 0
-        message = told.read_text()
+        message = reported.read_text()
         assert "no space left on the disk or within `ulimit -f`; free some" in message
         assert "; then run the same command again: " in message
         assert "\n" not in message
-        told.unlink()
+        reported.unlink()
         pack_them(photos, tmp_path / "out")
         assert everything_in(tmp_path / "out") == undisturbed
 

@@ -277,7 +277,7 @@ class TestSearchByProducts:
 
     @pytest.mark.parametrize("k", [1, 3])
     def test_products_of_few_digits(self, k, monkeypatch):
-        """Such as bfloat16's, which torch may be told to compute with: it shows, and float64 takes over."""
+        """Such as bfloat16's, which torch may be set to compute with: the error shows, and float64 takes over."""
         original, seen = torch.mm, []
 
         def mm(a, b, *, out):
@@ -331,7 +331,7 @@ class TestSearchAllowed:
         assert (index.numpy()[~there] == 0).all()
 
     def test_little_is_measured(self, monkeypatch):
-        """A row of patches looks at the rows around it alone."""
+        """A row of patches is compared with the rows around it only."""
         sizes = []
         original = differences._squared_distances
         spy = lambda *args: sizes.append((result := original(*args)).numel()) or result  # noqa: E731
@@ -442,7 +442,7 @@ class TestFirstEqual:
         assert first_equal(rows).tolist() == expected
 
     def test_rows_that_share_a_place_in_the_table(self, monkeypatch):
-        monkeypatch.setattr(tree, "ROOM", 1)
+        monkeypatch.setattr(tree, "SLOTS_PER_ROW", 1)
         rows = np.random.default_rng(0).integers(0, 9, (400, 3)).astype(np.float32)
         seen: dict[tuple[float, ...], int] = {}
         expected = [seen.setdefault(tuple(row), i) for i, row in enumerate(rows)]

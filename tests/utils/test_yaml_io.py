@@ -101,8 +101,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("a: 1\nb: 2\na: 3\n", "opt.yml, line 3: the key 'a' stands twice"),
-            ("a:\n  b: 1\n  b: 2\n", "line 3: the key 'b' stands twice"),
+            ("a: 1\nb: 2\na: 3\n", "opt.yml, line 3: the key 'a' appears twice"),
+            ("a:\n  b: 1\n  b: 2\n", "line 3: the key 'b' appears twice"),
             ("a: !!python/object/apply:os.system ['touch pwned']\n", "line 1: could not determine a constructor"),
             ("a: !mine 3\n", "line 1: could not determine a constructor"),
             ("a: [1\n", "line 2"),
@@ -122,7 +122,7 @@ class TestRefusals:
             ("a: " + "[" * 60 + "]" * 60, "opt.yml: not readable as YAML: nested too deeply"),
             ("[" * 2000, "opt.yml: not readable as YAML: nested too deeply"),
             ("".join(f"k{n}: 1\n" for n in range(6000)), "line 5000: more than 10,000 keys and values"),
-            ("a: " + "x" * 2**20, "opt.yml: longer than 1 MB, so it is no option file"),
+            ("a: " + "x" * 2**20, "opt.yml: longer than 1 MB, too long for an option file"),
         ],
         ids=lambda text: text[:20],
     )

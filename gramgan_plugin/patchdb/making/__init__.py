@@ -1,1 +1,1 @@
-"""Making patch databases: choosing patches of photos, building, adding to, merging, looking at them."""
+"""Make patch databases: choose patches of photos; build, update, merge and inspect databases."""

@@ -1,4 +1,4 @@
-"""Building a database of photos, adding photos to one, putting several together."""
+"""Build a database from photos, add photos to one, merge several."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,14 +24,14 @@ from gramgan_plugin.utils.threads import threads_for
 
 @dataclass(frozen=True)
 class Report:
-    """What was made.
+    """The result of a build, update or merge.
 
     Attributes:
         path: the database.
-        manifest: of it.
+        manifest: its manifest.
         photos: number of photos in it.
-        new: number of those that were not in it before.
-        repeated: number of photos that were met again, in the sources or in the database.
+        new: number of photos that were not in it before.
+        repeated: number of repeated photos, in the sources or in the database.
         skipped: name and reason of photos that could not be used.
     """
 
@@ -58,25 +58,25 @@ def build(
 ) -> Report:
     """Build a database.
 
-    Each photo and variant gives the same number of patches, at random places; what one doesn't have goes to the others.
-    Flat patches are left out, and of those alike one stays. The same photos, settings and ``max_patches`` give the same
-    arrays, in whatever order the photos are read. At ``out`` stands nothing or a whole database at any time.
+    Each photo and variant gives the same number of patches, at random places; if one has fewer, the others give more.
+    Flat patches are left out, and of similar patches only one is kept. The same photos, settings and ``max_patches``
+    give the same arrays, in any order of the photos. The database appears at ``out`` only when it is complete.
 
     Args:
         sources: LMDBs and folders of photos.
-        out: folder to write, by custom ``NAME.patchdb``.
-        max_patches: the most patches, up to 10 million.
-        definition: what a patch is; 4 pixels and the Gram matrix as the loss's defaults if None.
-        features: a layer of VGG19, ``conv1_2``: the Gram matrices are then of its map and ``patch_size`` counts its
-            pixels; None for Gram matrices of pixels.
-        vgg_weights: VGG19's, as in `VGGPerceptualLoss`; not looked at without ``features``.
-        settings: how patches are chosen; the defaults if None.
-        reading: which photos are read, and how; the defaults if None.
+        out: folder to write, usually ``NAME.patchdb``.
+        max_patches: maximum number of patches, up to 10 million.
+        definition: what a patch is; None for the loss's defaults (4 pixels).
+        features: a VGG19 layer such as ``conv1_2``, for Gram matrices of its map; ``patch_size`` then counts pixels of
+            the map. None for Gram matrices of pixels.
+        vgg_weights: VGG19's weights, as in `VGGPerceptualLoss`; ignored without ``features``.
+        settings: how patches are chosen; None for the defaults.
+        reading: which photos are read, and how; None for the defaults.
         overwrite: replace a database at ``out``.
         progress: report on stderr.
 
     Raises:
-        UserError: for unusable options, sources or photos, a taken ``out``, a full disk.
+        UserError: for unusable options, sources or photos, an existing ``out``, a full disk.
         Preempted: after SIGTERM.
     """
     definition, settings = definition or Definition(patch_size=4), settings or Settings()
@@ -106,17 +106,17 @@ def update(
     reading: Reading | None = None,
     progress: bool = True,
 ) -> Report:
-    """Add photos to a database, with the settings it was built with; those that are in it are not taken again.
+    """Add photos to a database with its own settings, and skip photos that it has already.
 
-    With the same ``max_patches``, its arrays are then what building it of all the photos at once would give. The old
-    version stands at ``path`` until the new one is whole.
+    With the same ``max_patches``, the result has the same arrays as a build from all photos at once. The old version
+    stays at ``path`` until the new one is complete.
 
     Args:
         path: the database.
         sources: LMDBs and folders of photos.
-        max_patches: the most patches; as before if None. Above that, photos that are in the database give no more than
-            they have given.
-        vgg_weights: those that a database of features was built with; see ``build``.
+        max_patches: maximum number of patches; None for the same as before. With a larger number, photos in the
+            database give no more patches than before.
+        vgg_weights: the weights that a database of features was built with; see ``build``.
         reading: see ``build``.
         progress: see ``build``.
 
@@ -128,7 +128,7 @@ def update(
     threads = threads_for(reading.workers)
     put_back(path, DATABASE)
     store = open_store(path, verify=True)
-    check_free(path, overwrite=True, kind=DATABASE)
+    check_free(path, overwrite=True, folder_type=DATABASE)
     settings, definition = Settings.of(store), store.definition
     describes = description_of(definition, vgg_weights, path)
     limit = int(store.manifest["options"].get("max_patches", store.count)) if max_patches is None else max_patches
@@ -139,7 +139,7 @@ def update(
         before = len(collection.photos)
         collect(collection, photos, on_error=reading.on_error, workers=threads, progress=progress)
         manifest = _write(collection, describes, folder, limit, progress)
-        del store  # some systems move no folder whose files are mapped
+        del store  # some systems cannot move a folder whose files are mapped
     return _report(path, manifest, collection, len(collection.photos) - before)
 
 
@@ -152,21 +152,21 @@ def merge(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Report:
-    """Put databases together into a new one.
+    """Merge databases into a new one.
 
-    Patches that are alike, and photos that are in several, count once. Of settings that differ the most permissive is
-    recorded; the seed is the first's.
+    Similar patches, and photos that are in several databases, count once. Of different settings the most permissive is
+    recorded; the seed is the first database's.
 
     Args:
         paths: at least two databases with the same definition.
         out: folder to write.
-        max_patches: the most patches; all if None.
-        vgg_weights: those that databases of features were built with; see ``build``.
+        max_patches: maximum number of patches; None for all.
+        vgg_weights: the weights that databases of features were built with; see ``build``.
         overwrite: replace a database at ``out``.
         progress: report on stderr.
 
     Raises:
-        UserError: if a database cannot be read or their definitions differ, ``out`` is taken, the disk is full.
+        UserError: if a database cannot be read, definitions differ, ``out`` exists, or the disk is full.
         Preempted: after SIGTERM.
     """
     if len(paths) < 2:
@@ -205,7 +205,7 @@ def _collection(definition: Definition, settings: Settings, max_patches: int, fo
 def _write(
     collection: Collection, describes: GramDescription, folder: Path, max_patches: int, progress: bool
 ) -> dict[str, Any]:
-    """Write what was chosen; photos are numbered by their content, so that their names and order don't count."""
+    """Write the chosen patches; photos are numbered by content, so their names and order do not matter."""
     reservoir, settings = collection.reservoir, collection.settings
     reservoir.settle()
     if reservoir.count == 0:
@@ -218,7 +218,7 @@ def _write(
     with StoreWriter(folder, collection.definition, reservoir.count) as writer:
         blocks = reservoir.rows(numbers, describes.at_once)
         many = -(-reservoir.count // describes.at_once)
-        # Gram vectors of pixels take no time; those of features do.
+        # Gram vectors of pixels take hardly any time; those of features do.
         for rows in tracked_of(blocks, many, "block", progress and describes.layer is not None):
             writer.add(rows.patches, rows.origins, rows.ranks, describes.of_patches(rows.patches))
             shares += np.bincount(rows.origins[:, 3], minlength=len(VARIANTS))

@@ -1,4 +1,4 @@
-"""The Gram vectors of patches as they are written: of their pixels, or of a layer of VGG19."""
+"""Compute the Gram vectors of patches, from their pixels or from a VGG19 layer."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,18 +15,18 @@ from gramgan_plugin.patchdb.database_manifest import Definition, Features
 from gramgan_plugin.patchdb.making.reservoir import ROWS_AT_ONCE
 from gramgan_plugin.patchdb.moments import LEVELS, gram_rows, moments
 
-MOST_NUMBERS = 2**22  # of features or of Gram vectors, computed at once
+MOST_NUMBERS = 2**22  # features or Gram vector elements computed at a time
 
 
 class GramDescription:
-    """Computes what a database of one definition holds.
+    """Computes the Gram vectors of a database's definition.
 
     Attributes:
-        at_once: how many patches are described at a time.
+        at_once: maximum number of patches for one call.
 
     Args:
         definition: what a patch is.
-        layer: of its features; None for pixels.
+        layer: the layer of its features; None for pixels.
     """
 
     def __init__(self, definition: Definition, layer: VGG19Layer | None = None) -> None:
@@ -34,20 +34,20 @@ class GramDescription:
         self.layer = layer
         self.at_once = ROWS_AT_ONCE
         if layer is not None:
-            # The first maps have as many pixels as the patches, and 64 channels.
+            # The first maps have the size of the patches and 64 channels.
             self.at_once = max(1, MOST_NUMBERS // max(64 * definition.kept_side**2, definition.dimensions))
 
     def of_patches(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Gram vectors (n, D) of (n, s, s, C) patches with their margins, up to ``at_once`` of them."""
+        """Return the Gram vectors (n, D) of (n, s, s, C) patches with margins; n is at most ``at_once``."""
         if self.layer is None:
             return gram_rows(moments(patches), self.definition)
-        # Always so many at a time: convolutions may round otherwise for other numbers of images.
+        # Always the same number at a time, since rounding in convolutions may depend on it.
         windows = np.zeros((self.at_once, *patches.shape[1:]), np.uint8)
         windows[: len(patches)] = patches
         return self._of_windows(windows)[: len(patches)]
 
     def of_image(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Gram vectors (P, D) of features of the patches of (H, W, 3), which lie side by side and cover it."""
+        """Return the Gram vectors (P, D) of an image's features, (H, W, 3), in patches without overlap."""
         assert self.layer is not None
         with torch.inference_mode():
             return self._vectors(self.layer(_as_images(rgb[None])))
@@ -57,11 +57,11 @@ class GramDescription:
         begin, size = self.definition.margin // self.layer.reduction, self.definition.patch_size
         with torch.inference_mode():
             maps = self.layer(_as_images(windows))[..., begin : begin + size, begin : begin + size]
-            # As one image, a row of patches.
+            # One image, a row of patches.
             return self._vectors(maps.permute(1, 2, 0, 3).flatten(2)[None])
 
     def _vectors(self, maps: torch.Tensor) -> NDArray[np.float32]:
-        """(1, C, H, W) -> (P, D)."""
+        """Return the Gram vectors of the patches of a map: (1, C, H, W) -> (P, D)."""
         definition = self.definition
         found = gram_vectors(maps, definition.patch_size, definition.normalize, definition.center)
         vectors: NDArray[np.float32] = found[0].numpy()
@@ -69,15 +69,15 @@ class GramDescription:
 
 
 def description_of_features(definition: Definition, layer: str, vgg_weights: str | None) -> GramDescription:
-    """What computes the Gram vectors of a layer of VGG19; its definition is the given one with these features.
+    """Return the description for a VGG19 layer; its definition is the given one with these features.
 
     Args:
-        definition: of pixels.
+        definition: a definition for pixels.
         layer: ``conv1_2``, ``relu1_2``, ...
-        vgg_weights: a file, or None for those that the loss takes.
+        vgg_weights: a file, or None for the loss's default.
 
     Raises:
-        UserError: for an unknown layer, or if the weights cannot be had.
+        UserError: for an unknown layer, or if the weights are not available.
     """
     if layer not in LAYERS:
         raise UserError(f"--features {layer}: VGG19 has no such layer; its layers are {', '.join(LAYERS)}")
@@ -88,15 +88,15 @@ def description_of_features(definition: Definition, layer: str, vgg_weights: str
 
 
 def description_of(definition: Definition, vgg_weights: str | None, path: Path) -> GramDescription:
-    """What computes the Gram vectors of a database that is there.
+    """Return the description for an existing database.
 
     Args:
-        definition: of the database.
-        vgg_weights: see `description_of_features`; not looked at for Grams of pixels.
-        path: of the database, for messages.
+        definition: the database's definition.
+        vgg_weights: see `description_of_features`; ignored for Gram matrices of pixels.
+        path: the database, for messages.
 
     Raises:
-        UserError: if the weights cannot be had, or are not those that the database was built with.
+        UserError: if the weights are not available, or are not those that the database was built with.
     """
     if definition.features is None:
         return GramDescription(definition)

@@ -1,4 +1,4 @@
-"""What is in a database, in numbers."""
+"""Describe a database in numbers."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from gramgan_plugin.patchdb.making.sheet import patch_contrasts
 from gramgan_plugin.patchdb.search import index_facts
 from gramgan_plugin.patchdb.store import VARIANTS, Store
 
-SAMPLE = 100_000  # patches that contrasts are taken of
+SAMPLE = 100_000  # patches for the contrast quantiles
 QUANTILES = (0, 10, 50, 90, 100)
 
 
 def describe(store: Store) -> dict[str, Any]:
-    """All that is worth telling about a database, in types that JSON has.
+    """Return the facts about a database, in JSON types.
 
     Returns:
         ``path``, ``fingerprint``, ``made_by``, ``count``, ``patch_size``, ``channels``, ``gram``, ``features``,
@@ -57,7 +57,7 @@ def describe(store: Store) -> dict[str, Any]:
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
-    """The same for people, a fact a line."""
+    """Return the facts as text, one line each."""
     gram, photos, counts = facts["gram"], facts["photos"], facts["counts"]
     kind = "centred" if gram["center"] else "not centred"
     norm = "" if gram["normalize"] else ", not divided by the pixels"
@@ -72,7 +72,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         f"{facts['path']}: {total} patches of {side}x{side} pixels, "
         f"{facts['channels']} channels, {facts['bytes'] / 1e6:.1f} MB",
         f"  Gram matrices of {what}, {kind}{norm}",
-        f"  of {photos['used']} photos ({photos['count']} looked at), {photos['min']} to {photos['max']} patches each, "
+        f"  of {photos['used']} photos ({photos['count']} examined), {photos['min']} to {photos['max']} patches each, "
         f"half of them {photos['median']:g} or more",
         f"  variants: {shares}",
         "  contrast: " + ", ".join(f"{level:.4f} ({name} %)" for name, level in facts["contrast"].items()),
@@ -86,15 +86,15 @@ def lines(facts: dict[str, Any]) -> list[str]:
 
 
 def left_out(counts: dict[str, Any]) -> str:
-    """How many patches were not taken, and why."""
+    """Return how many patches were left out, and why."""
     examined, usable = counts["examined"], counts["usable"]
     return (
         f"of {examined} patches {examined - usable} are flat ({100 * (examined - usable) / examined:.1f} %), "
-        f"{counts['near_duplicates']} were left out for being like others"
+        f"{counts['near_duplicates']} were left out as near-duplicates"
     )
 
 
 def index_in_words(facts: Mapping[str, Any]) -> str:
-    """Its kind, and what share of the nearest it finds, if that was measured."""
+    """Return an index's kind, and its recall if it was measured."""
     recall = facts.get("recall") or {}
     return facts["kind"] + (f" (finds the nearest of {recall['at_1']:.1%})" if "at_1" in recall else "")

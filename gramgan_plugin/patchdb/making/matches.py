@@ -1,4 +1,4 @@
-"""A picture of a search: patches of an image and what a database has for them."""
+"""Draw the result of a search: patches of an image and their nearest patches in a database."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,29 +17,29 @@ from gramgan_plugin.patchdb.making.sheet import Picture, enlarged, patch_contras
 from gramgan_plugin.patchdb.moments import LEVELS
 from gramgan_plugin.patchdb.store import Store
 
-MOST_PIXELS = 512  # side of what is shown of the image
-SHOWN = 12  # patches shown one by one
+MOST_PIXELS = 512  # side of the shown part of the image
+SHOWN = 12  # patches shown individually
 CELL = 48
 GAP, HEAD = 8, 28
 WHITE = 255
 
 
 class Search(Protocol):
-    """What finds the nearest patches; see ``patchdb.search.PatchSearch``."""
+    """A search for the nearest patches; see ``patchdb.search.PatchSearch``."""
 
     def search(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """(M, D) -> squared distances (M, k) and rows of the database (M, k)."""
+        """Return squared distances (M, k) and rows of the database (M, k) for queries (M, D)."""
         ...
 
 
 class Matches(NamedTuple):
-    """What was found.
+    """The result of a search.
 
     Attributes:
         picture: (H, W, 3) BGR.
-        rows: for each patch shown its place in the image, and distance, photo and place of what was found for it.
-        distance: mean distance of all patches to their nearest.
-        psnr: of the image made of the nearest patches against the image, in dB.
+        rows: for each shown patch its place in the image, and distance, photo and place of its nearest patches.
+        distance: mean distance of all patches to their nearest patch.
+        psnr: PSNR of the image rebuilt from the nearest patches, in dB.
     """
 
     picture: Picture
@@ -51,30 +51,32 @@ class Matches(NamedTuple):
 def picture_of_search(
     store: Store, search: Search, image: Path, top_k: int = 4, vgg_weights: str | None = None
 ) -> Matches:
-    """Search all patches of an image and draw what was found.
+    """Search all patches of an image and draw the result.
 
-    Above, the image (of a large one its middle), and the image put together from the nearest patches. Below, some of
-    its patches from all over the range of contrasts, each beside its ``top_k`` nearest with their distances. Centred
-    Gram matrices don't tell the colour: patches found by them are shown with the mean of the one they were found for.
+    At the top are the image (of a large one its middle) and the image rebuilt from the nearest patches. Below are some
+    patches from the whole range of contrasts, each with its ``top_k`` nearest patches and their distances. Centred Gram
+    matrices do not contain the mean colour, so patches found by them are shown with the mean of the searched patch.
 
     Args:
         store: the database.
-        search: in it.
+        search: the search in the database.
         image: a photo.
-        top_k: how many of the nearest are shown.
-        vgg_weights: those that a database of features was built with; see ``build``.
+        top_k: number of nearest patches to show.
+        vgg_weights: the weights that a database of features was built with; see ``build``.
 
     Raises:
-        UserError: if the image or the weights cannot be used, or the database is not of RGB.
+        UserError: if the image or the weights cannot be used, or the database is not RGB.
     """
     definition = store.definition
     if definition.channels != 3:
-        raise UserError(f"{store.path}: has {definition.channels} channels; only databases of RGB are searched so")
+        raise UserError(
+            f"{store.path}: has {definition.channels} channels; only RGB databases can be searched with an image"
+        )
     describes = description_of(definition, vgg_weights, store.path)
     top_k = min(top_k, store.count)
     rgb, corner = _middle(_read(image, definition.patch_side), definition.patch_side)
     patches, (rows, columns) = _split(rgb, definition.patch_side)
-    # Features see beyond a patch.
+    # Features depend on pixels around a patch.
     grams = describes.of_patches(patches) if definition.features is None else describes.of_image(rgb)
     queries = torch.from_numpy(grams)
     squared, index = (found.cpu().numpy() for found in search.search(queries, top_k))
@@ -106,7 +108,7 @@ def _read(image: Path, patch_size: int) -> NDArray[np.uint8]:
 
 
 def _middle(rgb: NDArray[np.uint8], patch_size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The middle of a large image, cut to whole patches, and its upper left corner (y, x)."""
+    """Return the middle of a large image, cut to whole patches, and its upper left corner (y, x)."""
     height, width = (min(side, MOST_PIXELS) for side in rgb.shape[:2])
     rows, columns = patch_grid(height, width, patch_size)
     top, left = (rgb.shape[0] - height) // 2, (rgb.shape[1] - width) // 2
@@ -125,13 +127,13 @@ def _joined(patches: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.u
 
 
 def _spread(contrast: NDArray[np.float64], most: int) -> NDArray[np.int64]:
-    """Places of patches from the most to the least contrast, evenly over their order."""
+    """Return indices of patches from the highest to the lowest contrast, evenly spread over their order."""
     order = np.argsort(contrast, kind="stable")[::-1]
     return order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(np.int64))]
 
 
 def _as_compared(found: NDArray[np.uint8], patches: NDArray[np.uint8], center: bool) -> NDArray[np.uint8]:
-    """(n, k, p, p, C) found for (n, p, p, C): with the means of these, if the comparison doesn't see means."""
+    """Give found patches (n, k, p, p, C) the means of the searched ones (n, p, p, C), if Gram matrices are centred."""
     if not center:
         return found
     means = found.mean(axis=(2, 3), keepdims=True) - patches.mean(axis=(1, 2), keepdims=True)[:, None]
@@ -139,7 +141,7 @@ def _as_compared(found: NDArray[np.uint8], patches: NDArray[np.uint8], center: b
 
 
 def _pairs(patches: NDArray[np.uint8], found: NDArray[np.uint8], distances: NDArray[np.float64]) -> Picture:
-    """A block for each patch: itself, then what was found, with the distances below."""
+    """Draw each patch with its nearest patches and their distances."""
     zoom = max(1, CELL // patches.shape[1])
     side = patches.shape[1] * zoom
     width = GAP + (1 + found.shape[1]) * (side + GAP) + GAP

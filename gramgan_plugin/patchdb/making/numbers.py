@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for and on nothing else, so that no order of reading changes them."""
+"""Derive random numbers from their purpose alone, so that the order of reading does not change them."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Words = NDArray[np.uint64]
 
 
 def mixed(words: Words) -> Words:
-    """Scramble 64-bit words one to one (the finaliser of splitmix64): neighbours become unrelated.
+    """Hash 64-bit words one to one (the finaliser of splitmix64).
 
     Example:
         >>> len(set(mixed(np.arange(1000, dtype=np.uint64)).tolist()))
@@ -20,7 +20,7 @@ def mixed(words: Words) -> Words:
 
 
 def word(*parts: int) -> Words:
-    """A (1,) word that depends on all the numbers and their order."""
+    """Return a (1,) word that depends on all the numbers and their order."""
     found = np.zeros(1, np.uint64)
     for part in parts:
         found = mixed(found ^ np.array([part % 2**64], np.uint64))
@@ -28,7 +28,7 @@ def word(*parts: int) -> Words:
 
 
 def rows_mixed(rows: NDArray[np.int64]) -> Words:
-    """(N, K) whole numbers -> (N,) words, in practice different for different rows."""
+    """Hash rows of integers, (N, K) -> (N,) words; collisions are improbable."""
     found = np.zeros(len(rows), np.uint64)
     for column in rows.T:
         found = mixed(found ^ column.astype(np.int64).view(np.uint64))

@@ -1,4 +1,4 @@
-"""From photos to chosen patches: reading in threads, offering to the reservoir, counting what is left out."""
+"""Choose patches from photos: read in threads, offer patches to the reservoir, count those left out."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -26,11 +26,11 @@ from gramgan_plugin.utils.threads import in_order
 
 
 class Offer(NamedTuple):
-    """What one photo has.
+    """The patches of one photo.
 
     Attributes:
-        seen: what is recorded of it.
-        variants: by variant: its place in ``VARIANTS``, the image, the places of usable patches in it.
+        seen: the photo's record.
+        variants: for each variant its place in ``VARIANTS``, its image, and the places of its usable patches.
     """
 
     seen: Seen
@@ -39,15 +39,15 @@ class Offer(NamedTuple):
 
 @dataclass
 class Collection:
-    """Patches chosen so far, and where they come from.
+    """The patches chosen so far, and their photos.
 
     Attributes:
         definition: what a patch is.
         settings: how they are chosen.
-        reservoir: holds them.
-        photos: in the order of their numbers in the reservoir.
-        repeated: number of photos that were met again.
-        skipped: name and reason of those that could not be used.
+        reservoir: holds the patches.
+        photos: the photos, in the order of their numbers in the reservoir.
+        repeated: number of repeated photos.
+        skipped: name and reason of photos that could not be used.
     """
 
     definition: Definition
@@ -59,7 +59,7 @@ class Collection:
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def number_of(self, seen: Seen) -> tuple[int, bool]:
-        """A photo's number, and whether it is new."""
+        """Return a photo's number, and whether it is new."""
         known = self._numbers.get(seen.sha256)
         if known is not None:
             return known, False
@@ -68,11 +68,11 @@ class Collection:
         return number, True
 
     def has(self, sha256: str) -> bool:
-        """Whether a photo of these pixels was met."""
+        """Return whether a photo with these pixels was added."""
         return sha256 in self._numbers
 
     def add(self, offer: Offer) -> None:
-        """Offer the patches of a photo to the reservoir, unless it was met before."""
+        """Offer a photo's patches to the reservoir, unless the photo was added before."""
         number, new = self.number_of(offer.seen)
         if not new:
             self.repeated += 1
@@ -93,7 +93,7 @@ class Collection:
         """Offer all patches of a database.
 
         Raises:
-            UserError: if its files don't fit together.
+            UserError: if its files do not match.
         """
         photos = list(read_photos(store))
         numbers = np.array([self.number_of(seen)[0] for seen in photos], np.int32)
@@ -104,16 +104,14 @@ class Collection:
             photo, variant = origins[:, 0].copy(), origins[:, 3]
             beyond = photo.max() >= len(photos) or variant.max() >= len(VARIANTS)
             if beyond or min(photo.min(), variant.min(), ranks.min()) < 0:
-                raise UserError(
-                    f"{store.path}: damaged (origins.npy names photos that {SOURCES} doesn't); build it again"
-                )
+                raise UserError(f"{store.path}: damaged (origins.npy has photos that {SOURCES} lacks); build it again")
             origins[:, 0] = numbers[photo]
             self._offer(Rows(np.array(store.patches[part]), origins, ranks), cells[photo, variant])
 
     def near_duplicates(self) -> int:
-        """How many patches were left out because they are like others: had they not been, they would be in.
+        """Return how many patches were left out only because they are near-duplicates of others.
 
-        It doesn't depend on the order of reading, as a count of what was dropped on the way would.
+        Unlike a count of dropped patches, this number does not depend on the order of reading.
         """
         usable = np.array([seen.usable for seen in self.photos], np.int64)
         if self.reservoir.limit == NO_LIMIT:
@@ -133,10 +131,10 @@ def collect(into: Collection, photos: Sequence[Photo], *, on_error: str, workers
     """Read photos and offer their patches.
 
     Args:
-        into: gets the patches.
-        photos: to read; their order changes nothing in what is chosen.
-        on_error: ``stop`` or ``skip`` photos that cannot be used.
-        workers: threads.
+        into: the collection to add patches to.
+        photos: photos to read; their order does not change the choice.
+        on_error: ``stop`` at or ``skip`` photos that cannot be used.
+        workers: number of threads.
         progress: report on stderr.
 
     Raises:
@@ -154,7 +152,7 @@ def collect(into: Collection, photos: Sequence[Photo], *, on_error: str, workers
 
 
 def read_photos(store: Store) -> Iterator[Seen]:
-    """The photos of a database.
+    """Yield the photos of a database.
 
     Raises:
         UserError: if a line is damaged.
@@ -176,7 +174,7 @@ def _examine(photo: Photo, into: Collection) -> Offer | str:
     height, width = image.shape[:2]
     definition = into.definition
     if min(height, width) < definition.kept_side:
-        around = "" if definition.margin == 0 else f" and the {definition.margin} around it that its features see"
+        around = "" if definition.margin == 0 else f" and the {definition.margin} around it that its features depend on"
         return f"{width}x{height}, smaller than a patch of {definition.patch_side} pixels{around}"
     seen = Seen(photo.name, width, height, pixels_sha256(image), (0,) * len(VARIANTS), (0,) * len(VARIANTS))
     if into.has(seen.sha256):
@@ -194,6 +192,6 @@ def _examine(photo: Photo, into: Collection) -> Offer | str:
 
 
 def open_collection(definition: Definition, settings: Settings, max_patches: int, scratch: Path) -> Collection:
-    """An empty collection; its reservoir's ``close`` is for the caller to call."""
+    """Return an empty collection; the caller must close its reservoir."""
     shape = (definition.kept_side, definition.kept_side, definition.channels)
     return Collection(definition, settings, Reservoir(max_patches, shape, scratch))

@@ -1,4 +1,4 @@
-"""The patches chosen so far: of all that were offered, those of the smallest priority, no two of them alike."""
+"""Keep the chosen patches: of all offered patches those with the smallest priorities, without near-duplicates."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ ROWS_AT_ONCE = 65536
 
 
 class Rows(NamedTuple):
-    """Some patches.
+    """Patches with their origins.
 
     Attributes:
         patches: (n, p, p, C) uint8.
         origins: (n, 4) int32, as in a database.
-        ranks: (n,) int32, likewise.
+        ranks: (n,) int32, as in a database.
     """
 
     patches: NDArray[np.uint8]
@@ -31,15 +31,15 @@ class Rows(NamedTuple):
     ranks: NDArray[np.int32]
 
     def at(self, places: NDArray[np.int64]) -> "Rows":
-        """Some of them."""
+        """Return the rows at these places."""
         return Rows(self.patches[places], self.origins[places], self.ranks[places])
 
 
 def cell_words(sha256: Sequence[str]) -> NDArray[np.uint64]:
-    """A word for each photo and variant.
+    """Return a word for each photo and variant.
 
     Args:
-        sha256: of the photos.
+        sha256: hashes of the photos.
 
     Returns:
         (photos, variants).
@@ -49,13 +49,13 @@ def cell_words(sha256: Sequence[str]) -> NDArray[np.uint64]:
 
 
 def priorities(cells: NDArray[np.uint64], ranks: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """The order in which patches are chosen, smallest first: by rank, then by a random number of photo and variant.
+    """Return the order in which patches are chosen, smallest first: by rank, then by a random number.
 
-    To take the patches of the smallest priorities is to take the same number of each photo and variant; those that
-    have fewer leave room to others.
+    The patches with the smallest priorities are the same number from each photo and variant; where one has fewer,
+    the others give more.
 
     Args:
-        cells: (n,) of ``cell_words``.
+        cells: (n,), from ``cell_words``.
         ranks: (n,).
 
     Returns:
@@ -66,35 +66,34 @@ def priorities(cells: NDArray[np.uint64], ranks: NDArray[np.integer]) -> NDArray
 
 
 class Reservoir:
-    """Takes patches in any order and keeps the same: the ``most`` of the smallest priority, no two of one likeness.
+    """Keeps the ``most`` patches with the smallest priorities and different likenesses, in any order of offers.
 
-    Of those alike the one of the smallest priority counts. What is offered waits until half as much again as may stay
-    has come together, then all are sorted and the rest is dropped. Twenty bytes a patch are kept in memory, the patch
-    itself in a file.
+    Of patches with the same likeness the one with the smallest priority is kept. Offers are collected up to 1.5 times
+    ``most``, then sorted, and the rest is dropped. Each patch takes twenty bytes in memory; its pixels are in a file.
 
     Args:
         most: number of patches to keep.
         patch_shape: (p, p, C).
-        scratch: a file that may be written; the caller deletes it.
+        scratch: a temporary file, which the caller deletes.
     """
 
     def __init__(self, most: int, patch_shape: tuple[int, int, int], scratch: Path) -> None:
         self.most = most
-        self.limit = NO_LIMIT  # nothing above it can be among those that stay
+        self.limit = NO_LIMIT  # patches with larger priorities cannot be kept
         self.capacity = most + most // 2 + ROWS_AT_ONCE
         self.count = 0
         self._row = np.dtype([("patch", np.uint8, patch_shape), ("origin", np.int32, ORIGIN), ("rank", np.int32)])
-        # Memory that is not written to yet costs nothing.
+        # Memory that is not written yet costs nothing.
         self._likeness = np.empty(self.capacity, np.uint64)
         self._priority = np.empty(self.capacity, np.uint64)
         self._slot = np.empty(self.capacity, np.int32)
-        self._free = np.empty(0, np.int32)  # slots of the file that were in use
+        self._free = np.empty(0, np.int32)  # slots of the file that are free again
         self._file: IO[bytes] = scratch.open("w+b")
         self._used = 0
 
     @property
     def highest_rank(self) -> int:
-        """Patches of higher ranks need not be offered."""
+        """The highest rank that can still be kept; patches of higher ranks need not be offered."""
         return min(int(self.limit >> TIE_BITS), HIGHEST_RANK)
 
     def add(self, likeness: NDArray[np.uint64], priority: NDArray[np.uint64], rows: Rows) -> None:
@@ -103,7 +102,7 @@ class Reservoir:
         Args:
             likeness: (n,).
             priority: (n,).
-            rows: of n patches.
+            rows: the n patches.
         """
         for first in range(0, len(priority), ROWS_AT_ONCE):
             if self.count + ROWS_AT_ONCE > self.capacity:
@@ -115,7 +114,7 @@ class Reservoir:
             self.count = new.stop
 
     def settle(self) -> None:
-        """Drop all that doesn't stay; ``count`` is then the number of patches kept."""
+        """Drop the patches that are not kept; ``count`` is then the number of kept patches."""
         likeness, priority, slot = (field[: self.count] for field in (self._likeness, self._priority, self._slot))
         order = np.lexsort((priority, likeness))
         first = np.ones(len(order), bool)
@@ -132,11 +131,11 @@ class Reservoir:
         self.count = len(stays)
 
     def rows(self, numbers: NDArray[np.int32], at_once: int = ROWS_AT_ONCE) -> Iterator[Rows]:
-        """What is kept, in blocks, after ``settle``.
+        """Yield the kept patches in blocks, after ``settle``.
 
         Args:
-            numbers: (photos,): the number that stands in ``origins`` for each photo's own; rows come in
-                its order, then by variant, y, x.
+            numbers: (photos,), the new number of each photo for ``origins``. Rows are ordered by it, then by variant,
+                y, x.
             at_once: rows of a block.
         """
         table, slots = self._table(), self._slot[: self.count]
@@ -148,11 +147,11 @@ class Reservoir:
             yield Rows(found["patch"], origins[part], np.ascontiguousarray(found["rank"]))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _store(self, rows: Rows) -> NDArray[np.int32]:
-        """Write rows to the file: into slots that became free, then behind its end."""
+        """Write rows to the file: first into free slots, then at its end."""
         count = len(rows.ranks)
         reused, self._free = self._free[:count], self._free[count:]
         packed = np.empty(count, self._row)
@@ -160,7 +159,7 @@ class Reservoir:
         if len(reused):
             table = self._table()
             table[reused] = packed[: len(reused)]
-        # Written, not mapped: a full disk is then an error and not a signal.
+        # Not memory-mapped, so that a full disk is an error and not a signal.
         self._file.seek(self._used * self._row.itemsize)
         self._file.write(packed[len(reused) :].tobytes())
         new = np.arange(self._used, self._used + count - len(reused), dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Which patches of one image are offered, and in which order: those that are not flat, at random places."""
+"""Choose which patches of an image are offered, and in which order: not flat, at random places."""
 
 from typing import NamedTuple
 
@@ -13,12 +13,12 @@ PATCHES_AT_ONCE = 32768
 
 
 class Places(NamedTuple):
-    """Where an image has patches worth having.
+    """The places of an image's usable patches.
 
     Attributes:
-        examined: number of patches looked at: all of a grid without overlap, whose begin is random.
-        usable: number of those that are not flat.
-        y: (n,) upper rows of the first ``n`` usable patches in their random order.
+        examined: number of examined patches: a grid without overlap and with a random start.
+        usable: number of patches that are not flat.
+        y: (n,) top rows of the first ``n`` usable patches in their random order.
         x: (n,) left columns.
     """
 
@@ -31,17 +31,17 @@ class Places(NamedTuple):
 def find_places(
     image: NDArray[np.uint8], patch_size: int, min_contrast: float, key: tuple[int, ...], most: int, margin: int = 0
 ) -> Places:
-    """The patches of an image in the order in which they are offered.
+    """Return the patches of an image in the order in which they are offered.
 
-    The grid's begin is random, since blocks of JPEG begin at multiples of 8.
+    The grid's start is random, since JPEG blocks start at multiples of 8.
 
     Args:
         image: (H, W, C).
         patch_size: side p of a patch in pixels.
-        min_contrast: patches with less are left out.
-        key: what the random numbers depend on.
-        most: give the places of no more.
-        margin: pixels around a patch that lie within the image, too.
+        min_contrast: patches with less contrast are left out.
+        key: seed of the random numbers.
+        most: maximum number of places to return.
+        margin: pixels around a patch that must also be within the image.
     """
     height, width = (side - 2 * margin for side in image.shape[:2])
     if min(height, width) < patch_size:
@@ -67,20 +67,20 @@ def find_places(
 def cut_patches(
     image: NDArray[np.uint8], patch_size: int, y: NDArray[np.int32], x: NDArray[np.int32]
 ) -> NDArray[np.uint8]:
-    """(H, W, C) and (n,) places -> (n, p, p, C)."""
+    """Cut patches (n, p, p, C) at (n,) places out of an image (H, W, C)."""
     windows = np.lib.stride_tricks.sliding_window_view(image, (patch_size, patch_size), axis=(0, 1))
     return np.ascontiguousarray(windows[y, x].transpose(0, 2, 3, 1))  # (n, C, p, p) ->
 
 
 def likeness(patches: NDArray[np.uint8], thin: float) -> NDArray[np.uint64]:
-    """A word for each patch, the same for patches that count as duplicates.
+    """Return a word for each patch, the same for patches that count as near-duplicates.
 
-    These agree in the means of the channels and in the signed roots of their covariances, all in steps of ``thin``
-    levels: what a Gram matrix, centred or not, tells of a patch, on the scale of pixels.
+    Near-duplicates agree in the means of the channels and in the signed roots of their covariances, rounded to steps of
+    ``thin`` levels: the information in a Gram matrix, centred or not, in units of pixel levels.
 
     Args:
         patches: (N, p, p, C).
-        thin: the step; 0 for patches that are equal, pixel by pixel.
+        thin: the step; 0 if only equal patches count as duplicates.
 
     Returns:
         (N,).
@@ -97,7 +97,7 @@ def likeness(patches: NDArray[np.uint8], thin: float) -> NDArray[np.uint64]:
 
 
 def _grid_contrasts(grid: NDArray[np.uint8], patch_size: int) -> NDArray[np.float64]:
-    """(R * p, C * p, channels) -> (R * C,), as ``moments.contrasts``, a band of rows at a time."""
+    """Compute ``moments.contrasts`` of a grid, a band of rows at a time: (R * p, C * p, channels) -> (R * C,)."""
     rows, columns = grid.shape[0] // patch_size, grid.shape[1] // patch_size
     band = max(1, PATCHES_AT_ONCE // columns)
     found = []
@@ -109,7 +109,7 @@ def _grid_contrasts(grid: NDArray[np.uint8], patch_size: int) -> NDArray[np.floa
 
 
 def _block_sums(levels: NDArray[np.int32], patch_size: int, columns: int) -> NDArray[np.int64]:
-    """(R * p, C * p, channels) -> (R * C, channels); first down, then across, which is fastest."""
+    """Sum over patches, first down, then across (the fastest order): (R * p, C * p, channels) -> (R * C, channels)."""
     down = levels.reshape(-1, patch_size, columns * patch_size, levels.shape[2]).sum(axis=1, dtype=np.int32)
     across = down.reshape(-1, columns, patch_size, levels.shape[2])
     return sum(across[:, :, place] for place in range(patch_size)).reshape(-1, levels.shape[2]).astype(np.int64)

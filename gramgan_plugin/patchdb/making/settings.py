@@ -1,4 +1,4 @@
-"""What decides which patches a database gets."""
+"""The settings that determine which patches a database gets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ MAX_PATCHES = 200_000
 MOST_PATCHES = 10_000_000
 MAGNITUDE = 0.003  # of the warped copies, as in Song et al., Gram-GAN, Sensors 2023, 23(4), 2098
 PATCH_SIZES = range(2, 33)
-MOST_SIDE = 128  # pixels of the image, of a patch of features
+MOST_SIDE = 128  # image pixels of a patch of features
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Settings:
     """How patches are chosen.
 
     Attributes:
-        variants: some of ``VARIANTS``.
-        min_contrast: patches with less are flat and left out; see ``moments.contrasts``.
-        thin: the step, in levels of 255, within which patches count as near-duplicates; 0 for equal ones only.
-        seed: of the places and of the warped copies.
-        magnitude: of the warped copies.
+        variants: a subset of ``VARIANTS``.
+        min_contrast: patches with less contrast are flat and left out; see ``moments.contrasts``.
+        thin: the step, in levels of 255, within which patches count as near-duplicates; 0 for equal patches only.
+        seed: seed of the places and of the warped copies.
+        magnitude: magnitude of the warps.
     """
 
     variants: tuple[str, ...] = VARIANTS
@@ -35,20 +35,20 @@ class Settings:
 
     @classmethod
     def named(cls, variants: Sequence[str], **others: Any) -> "Settings":
-        """With variants as the user names them, in any order.
+        """Return settings with variants given by name, in any order.
 
         Raises:
-            UserError: for unknown ones.
+            UserError: for unknown variants.
         """
         cls(variants=tuple(variants)).check()
         return cls(variants=tuple(name for name in VARIANTS if name in variants), **others)
 
     @classmethod
     def of(cls, store: Store) -> "Settings":
-        """What a database was built with.
+        """Return the settings that a database was built with.
 
         Raises:
-            UserError: if its manifest doesn't tell.
+            UserError: if its manifest does not have them.
         """
         options: Mapping[str, Any] = store.manifest["options"]
         try:
@@ -62,18 +62,18 @@ class Settings:
         return settings
 
     def as_data(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return the entries for the manifest."""
         return {**asdict(self), "variants": list(self.variants)}
 
     def variant_numbers(self) -> list[int]:
-        """The places of the variants in ``VARIANTS``, in order."""
+        """Return the places of the variants in ``VARIANTS``, in order."""
         return [number for number, name in enumerate(VARIANTS) if name in self.variants]
 
     def check(self) -> None:
-        """Refuse what makes no sense.
+        """Refuse invalid settings.
 
         Raises:
-            UserError: names the option of the command.
+            UserError: with the command's option in the message.
         """
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown or not self.variants:
@@ -87,7 +87,7 @@ class Settings:
 
 
 def check_sizes(definition: Definition, max_patches: int) -> None:
-    """Refuse sizes that make no sense.
+    """Refuse invalid sizes.
 
     Raises:
         UserError: names the option of the command.

@@ -1,4 +1,4 @@
-"""A contact sheet: some patches of a database, enlarged and sorted, so that its variety is seen at a glance."""
+"""Draw a contact sheet: some patches of a database, enlarged and sorted, to show its variety."""
 
 import colorsys
 from pathlib import Path
@@ -17,24 +17,24 @@ from gramgan_plugin.utils.io import replace_file
 Picture = NDArray[np.uint8]  # (H, W, 3) BGR
 
 COLUMNS, ROWS = 48, 32
-CELL = 24  # pixels that a patch is enlarged to, at least
+CELL = 24  # minimum side of an enlarged patch in pixels
 GAP = 2
 MARGIN, HEAD = 64, 30
-GRAY = 12  # levels between a mean colour's channels, below which it has no hue
+GRAY = 12  # a mean colour whose channels differ by fewer levels has no hue
 ROWS_OF_ONE_LABEL = 4
 
 
 def contact_sheet(store: Store, columns: int = COLUMNS, rows: int = ROWS) -> Picture:
-    """Patches drawn evenly from all of a database: contrast grows from row to row, hue goes round along each.
+    """Draw patches from the whole database, sorted by contrast from row to row and by hue within a row.
 
-    Gray patches come first in a row, from dark to light. Beside every fourth row stands its contrast.
+    Gray patches come first in a row, from dark to light. Every fourth row is labelled with its contrast.
 
     Args:
-        store: the database; of a smaller one than the sheet all patches are shown.
+        store: the database; if it is smaller than the sheet, all patches are shown.
         columns: patches in a row.
         rows: rows of patches.
     """
-    # A fixed step through rows that lie photo by photo reaches all photos.
+    # Rows are sorted by photo, so that a fixed step reaches all photos.
     chosen = np.unique(np.linspace(0, store.count - 1, columns * rows).round().astype(np.int64))
     patches = store.inner(chosen)
     contrast = patch_contrasts(patches)
@@ -56,14 +56,14 @@ def contact_sheet(store: Store, columns: int = COLUMNS, rows: int = ROWS) -> Pic
 
 
 def patch_contrasts(patches: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(N, p, p, C) -> (N,): see ``moments.contrasts``."""
+    """Compute ``moments.contrasts`` of patches: (N, p, p, C) -> (N,)."""
     found = moments(patches)
-    own = np.cumsum([0, *range(patches.shape[3], 1, -1)])  # of the upper triangle: the places of the diagonal
+    own = np.cumsum([0, *range(patches.shape[3], 1, -1)])  # places of the diagonal in the upper triangle
     return contrasts(found.pixels, found.sums, found.products[:, own])
 
 
 def enlarged(patch: NDArray[np.uint8], zoom: int) -> Picture:
-    """(h, w, C) RGB or gray -> (h * zoom, w * zoom, 3) BGR, by repeating pixels."""
+    """Enlarge by repeating pixels: (h, w, C) RGB or gray -> (h * zoom, w * zoom, 3) BGR."""
     colours = patch[..., ::-1] if patch.shape[2] == 3 else np.repeat(patch[..., :1], 3, axis=2)
     return colours.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
@@ -80,7 +80,7 @@ def save_picture(picture: Picture, path: Path) -> None:
 
 
 def write(picture: Picture, text: str, x: int, y: int) -> None:
-    """Put a line of ASCII into a picture, its base line at (x, y)."""
+    """Write a line of ASCII text into a picture, with its base line at (x, y)."""
     line = text.encode("ascii", "replace").decode()
     cv2.putText(picture, line, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
 

@@ -1,4 +1,4 @@
-"""The photos that a database is made of: LMDBs and folders, read as what they are."""
+"""Find and read the photos for a database, in LMDBs and folders."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ class Reading:
 
     Attributes:
         recursive: take photos in subfolders, too.
-        on_error: ``stop`` or ``skip`` photos that cannot be used.
-        workers: threads that read; None for one on each processor. They change nothing in what is written.
+        on_error: ``stop`` at or ``skip`` photos that cannot be used.
+        workers: number of reading threads; None for one on each processor. The result does not depend on it.
     """
 
     recursive: bool = False
@@ -32,12 +32,12 @@ class Reading:
 
 
 class Photo(NamedTuple):
-    """A photo that can be read.
+    """A photo to read.
 
     Attributes:
-        name: what it is called in messages and in ``sources.jsonl``: file or LMDB key, after its source's name where
-            there are several.
-        read: gives (H, W, 3) BGR, or raises a ``PhotoError``.
+        name: its name in messages and in ``sources.jsonl``: file or LMDB key, after the source's name if there are
+            several sources.
+        read: returns (H, W, 3) BGR, or raises a ``PhotoError``.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Photo(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a database records of a photo.
+    """A database's record of a photo.
 
     Attributes:
-        name: of ``Photo``.
+        name: as in ``Photo``.
         width: in pixels.
         height: in pixels.
-        sha256: of the pixels, whatever the file's encoding, see ``pixels_sha256``.
-        examined: number of patches looked at, by variant.
-        usable: number of those that are not flat, by variant.
+        sha256: hash of the pixels, see ``pixels_sha256``.
+        examined: number of examined patches, by variant.
+        usable: number of patches that are not flat, by variant.
     """
 
     name: str
@@ -65,10 +65,9 @@ class Seen(NamedTuple):
 
 
 def find_photos(sources: Sequence[Path], recursive: bool = False) -> list[Photo]:
-    """All photos of LMDBs (folders with a ``data.mdb``) and of folders.
+    """Return all photos of LMDBs (folders with a ``data.mdb``) and folders.
 
-    An LMDB's images are taken as they are stored, since they are what is trained on; photos in folders are brought to
-    sRGB.
+    An LMDB's images are used as stored, since training uses them so; photos in folders are converted to sRGB.
 
     Raises:
         UserError: if a source is missing, empty, damaged, or given twice.
@@ -84,7 +83,7 @@ def find_photos(sources: Sequence[Path], recursive: bool = False) -> list[Photo]
 
 
 def pixels_sha256(image: NDArray[np.uint8]) -> str:
-    """SHA-256 of an image's size and pixels: equal for the same photo in another encoding.
+    """Return the SHA-256 of an image's size and pixels, which does not depend on the file's encoding.
 
     Args:
         image: (H, W, 3) BGR.

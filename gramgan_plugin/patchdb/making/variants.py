@@ -1,4 +1,4 @@
-"""The images that a photo's patches are cut from: itself, its half, a slightly warped copy. 8 bits each."""
+"""Make the images that a photo's patches are cut from: itself, its half, a slightly warped copy. 8 bits each."""
 
 from collections.abc import Iterator
 
@@ -12,18 +12,18 @@ from gramgan_plugin.patchdb.making.settings import Settings
 from gramgan_plugin.patchdb.moments import LEVELS
 
 RGB = NDArray[np.uint8]  # (H, W, 3)
-TILE = 1024  # side of what is computed at once: a large photo needs no more memory than its own pixels
+TILE = 1024  # side of the tiles computed at a time, so that large photos need little further memory
 
 
 def variant_images(rgb: RGB, settings: Settings, sha256: str) -> Iterator[tuple[int, RGB]]:
-    """The variants of a photo, one after the other, each with its place in ``VARIANTS``.
+    """Yield the variants of a photo, each with its place in ``VARIANTS``.
 
-    A photo of more than ``TILE`` pixels is warped tile by tile, each by its own matrix.
+    A photo with a side above ``TILE`` is warped in tiles, each by its own matrix.
 
     Args:
         rgb: the photo.
-        settings: which variants, and how much is warped.
-        sha256: of the photo, for the random numbers.
+        settings: the variants, and the magnitude of the warp.
+        sha256: hash of the photo, for the random numbers.
     """
     for number in settings.variant_numbers():
         if number == 0:
@@ -38,7 +38,7 @@ def _halved(rgb: RGB) -> RGB:
     height, width = rgb.shape[0] // 2, rgb.shape[1] // 2
     halved = np.empty((height, width, 3), np.uint8)
     if halved.size:
-        for rows, columns in _tiles(2 * height, 2 * width):  # without an odd last row: exactly half in every tile
+        for rows, columns in _tiles(2 * height, 2 * width):  # without an odd last row: every tile is halved exactly
             small = _as_rgb(downsampled(_as_image(rgb[rows, columns]), 2))
             halved[rows.start // 2 : rows.stop // 2, columns.start // 2 : columns.stop // 2] = small
     return halved
@@ -55,7 +55,7 @@ def _warped(rgb: RGB, settings: Settings, sha256: str) -> RGB:
 
 
 def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Windows that cover an image, about equally large, at even places."""
+    """Yield windows of about equal size that cover an image and start at even places."""
     for top, bottom in _cuts(height):
         for left, right in _cuts(width):
             yield slice(top, bottom), slice(left, right)

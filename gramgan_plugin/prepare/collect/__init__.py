@@ -1,1 +1,1 @@
-"""Collecting photos for training: from folders, archives and lists of URLs, sorted by measures, with a report."""
+"""Collect photos for training from folders, archives and lists of URLs; sort them by measures, with a report."""

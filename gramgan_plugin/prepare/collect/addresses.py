@@ -1,4 +1,4 @@
-"""No download reaches this machine or the private networks it is in: not by name, address, redirect or DNS."""
+"""Keep downloads away from this machine and private networks: by name, address, redirect or DNS."""
 
 import ipaddress
 import socket
@@ -11,15 +11,15 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 Connected = Callable[[socket.socket], None]
-NAT64 = ipaddress.ip_network("64:ff9b::/96")  # addresses that stand for those of IPv4
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # addresses that embed IPv4 addresses
 
 
 class ForbiddenError(Exception):
-    """An address that may not be asked; ``str(error)`` says why."""
+    """An address that may not be contacted; ``str(error)`` is the reason."""
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is one of the open internet.
+    """Return whether an IP address belongs to the public internet.
 
     Example:
         >>> [is_public(address) for address in ("93.184.215.14", "127.0.0.1", "10.0.0.7", "::ffff:192.168.1.1")]
@@ -39,11 +39,11 @@ def is_public(address: str) -> bool:
 
 
 def check_host(url: str, by_proxy: bool) -> None:
-    """Refuse a URL whose host is not of the open internet.
+    """Refuse a URL whose host does not belong to the public internet.
 
     Args:
-        url: of http or https.
-        by_proxy: a proxy resolves the name, so only what is clear from the name itself is refused.
+        url: an http or https URL.
+        by_proxy: a proxy resolves the name, so only names that are clearly private are refused.
 
     Raises:
         ForbiddenError: naming the host.
@@ -67,12 +67,12 @@ def check_host(url: str, by_proxy: bool) -> None:
 
 
 def guarded_session(allow_private: bool, connected: Connected = lambda opened: None) -> requests.Session:
-    """Return a session that asks nothing of an address that is not public, whatever its name resolved to before.
+    """Return a session that refuses connections to non-public addresses, whatever a name resolved to before.
 
-    The system's proxies are used as usual, and then they are who connects. No password of ``.netrc`` is sent.
+    The system's proxies are used as usual and then make the connections. Passwords in ``.netrc`` are not sent.
 
     Args:
-        allow_private: let such addresses pass.
+        allow_private: allow non-public addresses.
         connected: called with each connection that is made, before anything is sent.
     """
     session = _Session()
@@ -84,7 +84,7 @@ def guarded_session(allow_private: bool, connected: Connected = lambda opened: N
 
 class _Session(requests.Session):
     def resolve_redirects(self, *arguments: Any, **options: Any) -> Any:
-        """Redirects are followed by who asks: requests would read the answer's content, however long, to prepare it."""
+        """Do not follow redirects: the caller does, since requests would read a redirect's whole content first."""
         return iter(())
 
 
@@ -93,7 +93,7 @@ def _no_password(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _refusal(host: str) -> str:
-    return f"{host}: an address of this machine or a private network; pass --allow-private if that is meant"
+    return f"{host}: an address of this machine or a private network; pass --allow-private to allow it"
 
 
 class _GuardedAdapter(HTTPAdapter):
@@ -120,7 +120,7 @@ class _GuardedAdapter(HTTPAdapter):
 
 
 def _watch_connections(manager: urllib3.PoolManager, connected: Connected) -> None:
-    """Have ``connected`` called with each connection before encryption begins; what it raises closes the connection."""
+    """Call ``connected`` with each connection before encryption starts; an exception closes the connection."""
 
     def watched(pool: type[Any]) -> type[Any]:
         class Connection(pool.ConnectionCls):  # type: ignore[name-defined]

@@ -1,4 +1,4 @@
-"""``basicsr prepare collect``: from folders, archives and lists of URLs to a folder of photos worth training on."""
+"""Collect suitable training photos from folders, archives and lists of URLs: ``basicsr prepare collect``."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,12 +28,12 @@ class CollectOptions:
     """Settings of a collection.
 
     Attributes:
-        workers: threads that measure and write.
-        connections: downloads at the same time.
-        licence: of photos that have none by a list.
-        strip_metadata: leave EXIF and the like out of copied photos; those written anew have none.
-        on_error: "skip" continues without what cannot be had or is not a photo, "stop" ends there.
-        shown: photos of each kind in the report.
+        workers: number of threads that measure and write.
+        connections: number of simultaneous downloads.
+        licence: licence of photos for which a list names none.
+        strip_metadata: remove EXIF and other metadata from copied photos; re-encoded ones have none.
+        on_error: "skip" files that are not available or not photos, or "stop" at the first.
+        shown: photos of each result in the report.
         progress: report on stderr.
     """
 
@@ -51,15 +51,15 @@ DEFAULT_CRITERIA, DEFAULT_OPTIONS = Criteria(), CollectOptions()
 
 @dataclass
 class Outcome:
-    """What :func:`collect_photos` did.
+    """The result of :func:`collect_photos`.
 
     Attributes:
         out: the folder.
-        counts: photos by result: "kept", or a key of ``criteria.REASONS``.
-        failed: what could not be had, and why.
-        set_aside: photos of earlier runs that are kept no more.
-        rewritten: photos that were not copied as they are.
-        with_exif: photos that were, and that hold EXIF data.
+        counts: number of photos by result: "kept", or a key of ``criteria.REASONS``.
+        failed: name and reason of what was not available.
+        set_aside: number of photos of earlier runs that this run does not keep.
+        rewritten: number of photos that were re-encoded instead of copied.
+        with_exif: number of copied photos that contain EXIF data.
     """
 
     out: Path
@@ -77,23 +77,23 @@ def collect_photos(
     network: Network | None = None,
     options: CollectOptions = DEFAULT_OPTIONS,
 ) -> Outcome:
-    """Gather photos, drop those that are unsuitable for training, and record why.
+    """Collect photos, drop those that are unsuitable for training, and record why.
 
-    The folder then holds what these sources give by these criteria, whatever earlier runs did; what those have
-    downloaded and measured is not downloaded and measured again, so that changed criteria take seconds. Photos of
-    earlier runs that are not kept any more are moved to ``out/removed``.
+    The result depends on these sources and criteria only, not on earlier runs. Their downloads and measurements are
+    reused, so that changed criteria take seconds. Photos of earlier runs that this run does not keep are moved to
+    ``out/removed``.
 
     Args:
-        sources: folders, archives, photos, lists of URLs; their order decides between equals.
+        sources: folders, archives, photos, lists of URLs; of equal photos the first is kept.
         out: ``photos/``, ``collected.jsonl``, ``sources.csv``, ``report.html``; for reruns ``measured.jsonl``,
             ``downloads/``, ``thumbnails/``.
-        criteria: what is kept.
-        network: limits of downloads.
+        criteria: the limits for photos.
+        network: the limits for downloads.
         options: threads, errors, the report.
 
     Raises:
-        UserError: if a source is missing, the folder is somebody else's or in use, the disk is full, or, with
-            ``on_error="stop"``, something could not be had or is no photo.
+        UserError: if a source is missing, the folder was not made by this command or is in use, the disk is full, or,
+            with ``on_error="stop"``, a file is not available or not a photo.
     """
     criteria.check()
     out = expanded(out)
@@ -104,7 +104,7 @@ def collect_photos(
 
 
 class _Collecting:
-    """The stages, in their order."""
+    """The stages of a collection."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _Collecting:
         return self._report()
 
     def _download(self, entries: Sequence[Entry]) -> dict[str, str]:
-        """Fetch what is not there; by key, why it could not be had."""
+        """Download what is missing; return the reason of each failure by key."""
         if self.stop and self.listing.failed:
             raise UserError("{}: {}; remove it, or pass --on-error skip".format(*self.listing.failed[0]))
         options, keys = self.options, {entry.url: entry.key for entry in entries}
@@ -148,7 +148,7 @@ class _Collecting:
         return {keys[url]: reason for url, reason in failed.items()}
 
     def _keep(self, found: Sequence[Entry], photos: Sequence[Measured], verdicts: Sequence[Verdict]) -> None:
-        """Write what is kept, and put down what became of each."""
+        """Write the kept photos, and record every photo's result."""
         options, folder = self.options, self.out / PHOTOS
         kept = [
             Kept(entry, photo, kept_name(entry, photo, options.strip_metadata))
@@ -156,7 +156,7 @@ class _Collecting:
             if verdict.reason is None
         ]
         take_back(folder, [item.name for item in kept], self.out / REMOVED)
-        # A download may have been deleted since: only then is it needed once more.
+        # A download may have been deleted meanwhile; only then is it needed again.
         problems = self._download([k.entry for k in kept if k.entry.url and not (folder / k.name).is_file()])
         kept = [item for item in kept if item.entry.key not in problems]
         archives = [item for item in self.listing.items if isinstance(item, Archive)]
@@ -192,10 +192,10 @@ class _Collecting:
 
 @contextmanager
 def _own_folder(out: Path) -> Iterator[None]:
-    """Make or check the folder, and hold it for this run alone."""
+    """Make or check the folder, and lock it for this run."""
     with file_errors(out):
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / NAME).exists())):
-            raise UserError(f"{out}: holds something else than collected photos; choose another --out")
+            raise UserError(f"{out}: contains other files than collected photos; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
         (out / NAME).touch()
     lock = FileLock(out / ".lock")

@@ -1,4 +1,4 @@
-"""Which measured photos are kept: the limits, and what each photo is dropped for."""
+"""Decide which measured photos are kept, and why others are dropped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare.collect.similarity import BITS, HashIndex
 
-# Why photos are not kept, in the order in which it is checked, and how a report calls it.
+# Reasons to drop a photo, in the order of the checks, with their text in reports.
 REASONS = {
-    "failed": "could not be had",
-    "unreadable": "no usable photo",
+    "failed": "not available",
+    "unreadable": "not a usable photo",
     "small": "too small",
     "blurred": "blurred",
     "upscaled": "enlarged",
@@ -21,22 +21,22 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Criteria:
-    """The limits; None switches one off.
+    """The limits for kept photos; None switches a limit off.
 
-    Each default was chosen on 400 photos of the Berkeley segmentation data set and spoilt versions of them. None of
-    these photos is dropped, not even if all but its middle is out of focus; out of a simulated camera sensor and a
-    JPEG of quality 85, two in a hundred are.
+    The defaults were chosen on 400 photos of the Berkeley segmentation data set and degraded versions of them. None of
+    these photos is dropped, not even with everything but its middle out of focus. After a simulated camera sensor and
+    JPEG of quality 85, 2 % are dropped.
 
     Attributes:
-        min_side: least pixels of the shorter side; 480 gives one sub-image even with the larger preset.
+        min_side: minimum of the shorter side in pixels; 480 gives one sub-image even with the larger preset.
         min_sharpness: see ``measures.sharpness``; good photos have 0.56 and more, blurred ones (Gaussian of 1.5
             pixels) 0.5 and less.
-        max_spectral_drop: see ``measures.spectral_drop``; good photos have up to 1.6, enlarged ones (1.5 times,
+        max_spectral_drop: see ``measures.spectral_drop``; good photos have at most 1.6, enlarged ones (1.5 times,
             bicubic) 1.6 and more.
-        min_jpeg_quality: of a JPEG file, by its tables; 75 is what most encoders take by default.
-        max_blockiness: see ``measures.blockiness``; JPEGs of quality 75 have up to 0.8, most of quality 30 over 0.9.
+        min_jpeg_quality: minimum quality of a JPEG file, from its tables; 75 is the default of most encoders.
+        max_blockiness: see ``measures.blockiness``; JPEGs of quality 75 have at most 0.8, most of quality 30 over 0.9.
         hash_distance: bits, of 64, in which near-duplicates may differ; of 12 million pairs of different photos none
-            differed in so few, and three in up to 8.
+            differed in at most 6 bits, and three in at most 8.
     """
 
     min_side: int | None = 480
@@ -47,7 +47,7 @@ class Criteria:
     hash_distance: int | None = 6
 
     def check(self) -> None:
-        """Refuse limits that make no sense.
+        """Refuse invalid limits.
 
         Raises:
             UserError: naming the option.
@@ -66,17 +66,17 @@ class Criteria:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was found out about a photo from its content alone.
+    """The measurements of a photo, from its content alone.
 
     Attributes:
         sha256: of the file, in hex.
         size: of the file in bytes.
         format: "JPEG", "PNG", ...
-        jpeg_quality: None for what is no JPEG.
+        jpeg_quality: None for other formats.
         hash64: the perceptual hash.
-        exif: whether the file says when, where or with what it was taken.
-        rewrite: why the file cannot be copied as it is; None if it can.
-        unreadable: why it is no usable photo; all else but the first two is then 0 or None.
+        exif: whether the file has EXIF data about when, where or with what it was taken.
+        rewrite: why the file must be re-encoded instead of copied; None if it can be copied.
+        unreadable: why it is not a usable photo; except ``sha256`` and ``size``, all other values are then 0 or None.
     """
 
     sha256: str
@@ -96,10 +96,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a photo is kept (``reason`` is None), or a key of ``REASONS`` and the facts.
+    """The decision about a photo: kept (``reason`` is None), or dropped with a key of ``REASONS`` and the details.
 
     Attributes:
-        twin: where the photo that is kept in its stead stands among all.
+        twin: index, among all photos, of the photo that is kept instead.
     """
 
     reason: str | None = None
@@ -108,7 +108,7 @@ class Verdict:
 
 
 def judge_alone(photo: Measured, criteria: Criteria) -> Verdict:
-    """Return what a photo is dropped for whatever the others are."""
+    """Return the verdict on a photo without regard to the others."""
     if photo.unreadable is not None:
         return Verdict("unreadable", photo.unreadable)
     least = criteria.min_side
@@ -130,18 +130,18 @@ def judge_alone(photo: Measured, criteria: Criteria) -> Verdict:
 
 
 def judge(names: Sequence[str], photos: Sequence[Measured], criteria: Criteria) -> list[Verdict]:
-    """Keep or drop each of some photos.
+    """Return the verdict on each photo.
 
-    Of equal files and of near-duplicates that pass all else, the one with the most pixels is kept, then the one less
-    compressed, then the first. So the result depends on the photos and their order alone.
+    Of equal files and near-duplicates that pass all other checks, the one with the most pixels is kept, then the less
+    compressed one, then the first. So the result depends on the photos and their order alone.
 
     Args:
-        names: what each photo is called in the verdict about another.
-        photos: the same number.
+        names: the photos' names, for the verdicts about others.
+        photos: the photos' measurements.
         criteria: the limits.
 
     Returns:
-        One for each.
+        One verdict for each photo.
     """
     verdicts = [judge_alone(photo, criteria) for photo in photos]
     passed = [place for place, verdict in enumerate(verdicts) if verdict.reason is None]

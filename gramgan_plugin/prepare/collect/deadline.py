@@ -1,4 +1,4 @@
-"""How long one download may take: the timeout of a socket begins anew with each byte, this one does not."""
+"""Limit the total time of a download: unlike a socket's timeout, this limit does not restart with each byte."""
 
 import socket
 import threading
@@ -12,18 +12,18 @@ POLL = 0.1  # seconds
 
 
 class Deadline:
-    """Ends a connection from outside that is too slow, or when all transfers are to stop.
+    """Closes a connection that is too slow, or when all transfers must stop.
 
-    What is asked for has to begin within ``seconds``, headers included, and has to bring ``LEAST_RATE`` bytes a second
-    from then on, measured over so many seconds: a file of n bytes takes ``seconds + n / LEAST_RATE`` at most, and a
-    server that sends a byte now and then is left, wherever in its answer it does so. Reading returns at once then,
-    with an error or as if the answer were at its end: call :meth:`check` after it.
+    The content has to start within ``seconds``, headers included, and then arrive at ``LEAST_RATE`` bytes a second or
+    more, measured over ``seconds``. So a file of n bytes takes at most ``seconds + n / LEAST_RATE``, and a server that
+    sends a byte now and then is cut off. Reading then returns at once, with an error or as if the response were
+    complete: call :meth:`check` after it.
 
-    A thread watches while it is used as a context manager.
+    While the object is used as a context manager, a thread watches the connection.
 
     Args:
-        seconds: without an answer, or with too little data.
-        stop: set to end at once.
+        seconds: the longest time without a response, or with too little data.
+        stop: event that ends the transfer at once.
     """
 
     def __init__(self, seconds: float, stop: threading.Event) -> None:
@@ -47,19 +47,19 @@ class Deadline:
             self._socket.close()
 
     def connected(self, opened: socket.socket) -> None:
-        """A connection was made, and the answer is waited for."""
-        before, self._socket = self._socket, opened.dup()  # encryption takes the socket's number away from it
+        """Note a new connection; the wait for the response starts."""
+        before, self._socket = self._socket, opened.dup()  # encryption detaches the original socket
         self._at = time.monotonic() + self.seconds
         if before is not None:
             before.close()
 
     def received(self, count: int) -> None:
-        """So many bytes of the content have come."""
+        """Note ``count`` further bytes of the content."""
         self._at = min(time.monotonic() + self.seconds, self._at + count / LEAST_RATE)
 
     def _watch(self) -> None:
         while not self._done.wait(POLL):
             self.passed = self.passed or time.monotonic() > self._at
             if self._socket is not None and (self.passed or self.stop.is_set()):
-                with suppress(OSError):  # it is closed already
+                with suppress(OSError):  # it is already closed
                     self._socket.shutdown(socket.SHUT_RDWR)

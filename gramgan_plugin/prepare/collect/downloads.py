@@ -1,4 +1,4 @@
-"""Many downloads into one folder, a few at a time."""
+"""Download many URLs into one folder, a few at a time."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,29 +11,29 @@ from gramgan_plugin.prepare.collect.transfer import DownloadError, download
 from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.threads import in_order
 
-AHEAD = 16  # a slow one does not hold up those behind it
+AHEAD = 16  # a slow download does not block the next ones
 
 
 def file_of(folder: Path, url: str) -> Path:
-    """Return where a URL's content lies; nothing of the URL is part of the name."""
+    """Return the file for a URL's content; its name is not taken from the URL."""
     return folder / hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
 def fetch(
     urls: Sequence[str], folder: Path, network: Network, connections: int, progress: bool = True, stop: bool = False
 ) -> dict[str, str]:
-    """Download what the folder does not hold yet.
+    """Download the URLs that the folder does not have yet.
 
     Args:
-        urls: of http or https.
-        folder: holds one file a URL, see :func:`file_of`.
-        network: limits.
-        connections: at the same time.
+        urls: http or https URLs.
+        folder: has one file for each URL, see :func:`file_of`.
+        network: limits for downloads.
+        connections: number of simultaneous downloads.
         progress: report on stderr.
-        stop: end with the first that fails.
+        stop: stop at the first failure.
 
     Returns:
-        Why each of those that failed did.
+        The reason of each failure, by URL.
 
     Raises:
         UserError: if the disk cannot be written.
@@ -53,7 +53,7 @@ def fetch(
             return str(error)
         return None
 
-    ahead, end = AHEAD * connections, network.stop.set  # Ctrl-C ends the transfers that still run
+    ahead, end = AHEAD * connections, network.stop.set  # Ctrl-C ends running transfers
     with closing(in_order(fetch_one, missing, connections, ahead, end)) as results:
         for _ in tracked(missing, "download", progress):
             url, reason = next(results)

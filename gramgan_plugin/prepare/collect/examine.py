@@ -1,4 +1,4 @@
-"""From a file's bytes to all that is known about it: the numbers, a thumbnail, and whether it may be copied."""
+"""Measure a photo, make its thumbnail, and decide whether its file can be copied."""
 
 import hashlib
 import io
@@ -15,19 +15,19 @@ from gramgan_plugin.prepare.collect.measures import blockiness, jpeg_quality, sh
 from gramgan_plugin.prepare.collect.similarity import perceptual_hash
 
 THUMBNAIL = 160  # pixels of the longer side
-# Forms that are copied, if their pixels need no change, and the suffix by which `prepare folder` finds them.
+# Formats that are copied if their pixels need no change, and the suffix that `prepare folder` recognises.
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "PPM": ".ppm"}
-DIGITS = 4  # of the measured numbers; what is recorded is what is judged by
+DIGITS = 4  # of measured numbers; verdicts use the rounded numbers, as recorded
 
 
 def examine(data: bytes) -> tuple[Measured, bytes | None]:
     """Decode and measure a photo.
 
     Args:
-        data: the file.
+        data: the file's bytes.
 
     Returns:
-        What was found, and a small JPEG of it; None for what is no usable photo.
+        The measurements, and a small JPEG; None instead of it if the file is not a usable photo.
     """
     sha256 = hashlib.sha256(data).hexdigest()
     try:
@@ -55,16 +55,16 @@ def examine(data: bytes) -> tuple[Measured, bytes | None]:
 
 
 def _why_rewrite(data: bytes, header: Header, image: Image) -> str | None:
-    """Return why a program that knows nothing of profiles and EXIF would see other pixels than these, if it would."""
+    """Return why a program without support for profiles and EXIF would decode other pixels, or None."""
     if header.form not in SUFFIXES:
         return header.form
     if header.bits > 8:
         return f"{header.bits} bits"
     profile = bool(header.image.info.get("icc_profile"))
     if header.orientation == 1 and not profile and header.form in ("JPEG", "PNG") and header.image.mode in ("L", "RGB"):
-        return None  # decode_photo has taken OpenCV's pixels
+        return None  # decode_photo has used OpenCV's pixels
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    seen = checked_png(data) if header.form == "PNG" else data  # libpng complains to stderr about odd profiles
+    seen = checked_png(data) if header.form == "PNG" else data  # or libpng writes about odd profiles to stderr
     try:
         plain = cv2.imdecode(np.frombuffer(seen, np.uint8), flags)
     except cv2.error:
@@ -73,7 +73,7 @@ def _why_rewrite(data: bytes, header: Header, image: Image) -> str | None:
         return None
     if header.orientation != 1:
         return "EXIF orientation"
-    return "colour profile" if profile else f"colours of the kind {header.image.mode}"
+    return "colour profile" if profile else f"colours in mode {header.image.mode}"
 
 
 def _thumbnail(image: Image) -> bytes:

@@ -1,4 +1,4 @@
-"""``report.html``: what was kept, and what was dropped and why, to be judged by eye."""
+"""Write ``report.html``: pictures of what was kept and dropped, and why."""
 
 import base64
 from collections import Counter
@@ -15,9 +15,9 @@ from gramgan_plugin.utils.text import printable
 from gramgan_plugin.version import __version__
 
 REPORT = "report.html"
-LONGEST = 300  # characters of a text from outside
+LONGEST = 300  # characters of an untrusted text
 
-# All values are escaped by the template; the policy allows no script and no request whatever they hold.
+# The template escapes all values; the policy allows no script and no request in any case.
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -73,10 +73,10 @@ def write_report(folder: Path, results: Sequence[Result], criteria: Criteria, mo
     """Write the report.
 
     Args:
-        folder: where it goes; thumbnails are there.
-        results: all photos seen.
-        criteria: the limits they were judged by.
-        most: photos shown of each kind; of those dropped by a number, the ones nearest to the limit.
+        folder: the collection's folder, with its thumbnails.
+        results: the results of all photos.
+        criteria: the limits that were applied.
+        most: maximum number of photos for each result; for limits, the photos nearest to the limit.
 
     Raises:
         UserError: if it cannot be written.
@@ -104,7 +104,7 @@ def write_report(folder: Path, results: Sequence[Result], criteria: Criteria, mo
     replace_file(folder / REPORT, text.encode("utf-8"))
 
 
-# By what a dropped photo is near to having been kept: the nearest first.
+# Distance of a dropped photo from the limit; the nearest comes first.
 _NEAREST: dict[str, Callable[[Any], float]] = {
     "small": lambda photo: -min(photo.width, photo.height),
     "blurred": lambda photo: -photo.sharpness,
@@ -114,21 +114,21 @@ _NEAREST: dict[str, Callable[[Any], float]] = {
 
 
 def _limits(criteria: Criteria) -> dict[str, str]:
-    def said(text: str, value: float | None) -> str:
+    def limit_text(text: str, value: float | None) -> str:
         return "off" if value is None else f"{text} {value:g}"
 
     return {
-        "small": said("shorter side below", criteria.min_side),
-        "blurred": said("sharpness below", criteria.min_sharpness),
-        "upscaled": said("spectral drop above", criteria.max_spectral_drop),
-        "compressed": f"{said('JPEG quality below', criteria.min_jpeg_quality)}; "
-        f"{said('blockiness above', criteria.max_blockiness)}",
-        "similar": said("bits that differ: at most", criteria.hash_distance),
+        "small": limit_text("shorter side below", criteria.min_side),
+        "blurred": limit_text("sharpness below", criteria.min_sharpness),
+        "upscaled": limit_text("spectral drop above", criteria.max_spectral_drop),
+        "compressed": f"{limit_text('JPEG quality below', criteria.min_jpeg_quality)}; "
+        f"{limit_text('blockiness above', criteria.max_blockiness)}",
+        "similar": limit_text("bits that differ: at most", criteria.hash_distance),
     }
 
 
 def _choice(results: Sequence[Result], reason: str, most: int) -> list[Result]:
-    """Return which photos of a kind are shown: the nearest to the limit, or a selection spread over all."""
+    """Return the photos to show for a result: those nearest to the limit, or an evenly spread selection."""
     of_kind = [result for result in results if (result.verdict.reason or "kept") == reason]
     if reason in _NEAREST:
         return sorted(of_kind, key=lambda result: _NEAREST[reason](result.photo))[:most]

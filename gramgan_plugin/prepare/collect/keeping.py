@@ -1,4 +1,4 @@
-"""The last stage of collecting: the photos that are kept get their names and places in DIR/photos."""
+"""Write the kept photos to DIR/photos: the last stage of collecting."""
 
 import hashlib
 import os
@@ -23,14 +23,14 @@ from gramgan_plugin.utils.io import replace_file
 from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.threads import in_order
 
-LONGEST_NAME = 48  # characters of the original name that are kept
+LONGEST_NAME = 48  # characters of the original name
 COMPRESSION = 3  # of PNG
 OURS = re.compile(r"[0-9a-f]{16}b?_[A-Za-z0-9-]*\.(bmp|jpg|png|ppm|tif|webp)")
 CHANGED = "its content has changed since it was measured; run again"
 
 
 class Kept(NamedTuple):
-    """A photo that is kept, and its name there."""
+    """A kept photo and its name."""
 
     entry: Entry
     photo: Measured
@@ -38,10 +38,10 @@ class Kept(NamedTuple):
 
 
 def kept_name(entry: Entry, photo: Measured, strip: bool) -> str:
-    """Return the name of a kept photo: ASCII letters, digits, ``-`` and ``_``, the same on every run and machine.
+    """Return the name of a kept photo: ASCII letters, digits, ``-`` and ``_``, the same in every run.
 
-    The hash of the content makes it unique; what follows of the original name is for people. A photo without its
-    metadata has another name than the same with it, so that each stays what it is when the option is changed.
+    The hash of the content makes it unique; a part of the original name follows for readers. Without its metadata a
+    photo has another name, so that files stay valid when the option changes.
 
     Example:
         >>> from gramgan_plugin.prepare.collect.criteria import Measured
@@ -61,25 +61,25 @@ def kept_name(entry: Entry, photo: Measured, strip: bool) -> str:
 def write_kept(
     kept: Sequence[Kept], archives: Sequence[Archive], folder: Path, workers: int, strip: bool, progress: bool
 ) -> dict[str, str]:
-    """Write the photos that are not there yet, each under a temporary name first.
+    """Write the photos that are missing in the folder, each under a temporary name first.
 
     Args:
-        kept: all of them.
-        archives: those that some of them are in.
+        kept: all kept photos.
+        archives: the archives that contain some of them.
         folder: ``DIR/photos``.
-        workers: threads.
-        strip: leave metadata out.
+        workers: number of threads.
+        strip: remove metadata.
         progress: report on stderr.
 
     Returns:
-        By key, why a photo could not be written: its source is gone or has changed.
+        By key, why a photo could not be written: its source is missing or has changed.
 
     Raises:
         UserError: if the disk is full or cannot be written.
     """
     with file_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(".*.tmp"):  # of a run that was killed
+        for leftover in folder.glob(".*.tmp"):  # of a killed run
             leftover.unlink()
         missing = [item for item in kept if not (folder / item.name).is_file()]
     failed: dict[str, str] = {}
@@ -101,7 +101,7 @@ def write_kept(
     with closing(in_order(write, _contents(missing, members, archives), workers)) as results:
         for _ in tracked(missing, "kept photo", progress):
             done = next(results, None)
-            if done is None:  # an archive that is damaged by now has given less
+            if done is None:  # the archive was damaged meanwhile and has fewer members
                 break
             ((entry, _, _), _), problem = done
             members.pop(entry.key, None)
@@ -111,7 +111,7 @@ def write_kept(
 
 
 def final_content(data: bytes, photo: Measured, strip: bool) -> bytes:
-    """Return the file to write: as it is, without metadata, or as PNG."""
+    """Return the file to write: unchanged, without metadata, or as PNG."""
     if photo.rewrite is None:
         content = without_metadata(data, photo.format) if strip else data
         if content is not None:
@@ -123,7 +123,7 @@ def set_aside(folder: Path, names: frozenset[str], aside: Path) -> int:
     """Move photos of earlier runs that are not among ``names`` into another folder; nothing is deleted.
 
     Returns:
-        How many.
+        Their number.
     """
     count = 0
     with file_errors(aside):
@@ -147,7 +147,7 @@ def take_back(folder: Path, names: Sequence[str], aside: Path) -> None:
 def _contents(
     missing: Sequence[Kept], members: Mapping[str, Kept], archives: Sequence[Archive]
 ) -> Iterator[tuple[Kept, bytes | None]]:
-    """Files first, each to be read by its thread; then members as their archives are read once more."""
+    """Yield files first, which threads read; then members, while their archives are read again."""
     wanted = dict(members)
     yield from ((item, None) for item in missing if item.entry.path is not None)
     for archive in archives:
@@ -161,4 +161,4 @@ def _contents(
                 if not left:
                     break
         except UserError:
-            continue  # reported when it was measured, or by what is missing now
+            continue  # reported when it was measured, or as missing members now

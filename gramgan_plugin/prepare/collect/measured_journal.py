@@ -1,4 +1,4 @@
-"""What has been measured, a line each as soon as it is known: no rerun measures it again."""
+"""Record each photo's measurements at once, so that no rerun repeats them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -10,16 +10,16 @@ from gramgan_plugin.prepare.collect.criteria import Measured
 from gramgan_plugin.utils.io import JsonLines, read_lines
 
 NAME = "measured.jsonl"
-# Of the measures. Changed whenever they are: what others have measured is then measured again.
+# Version of the measures; photos measured with another version are measured again.
 VERSION = 1
 _FIELDS = {field.name for field in fields(Measured)}
 
 
 class Journal:
-    """The measured photos by their keys, and the archives that were read to their end.
+    """The measured photos by key, and the archives that were read completely.
 
     Args:
-        folder: where the file is.
+        folder: the folder of the file.
 
     Raises:
         UserError: if it is damaged or cannot be written.
@@ -48,12 +48,12 @@ class Journal:
         self.photos[key] = photo
 
     def forget(self, key: str) -> None:
-        """A photo's content has changed: it is measured again by the next run."""
+        """Remove a photo whose content has changed: the next run measures it again."""
         self._lines.append({"key": key, "forgotten": True})
         self.photos.pop(key, None)
 
     def end_archive(self, key: str, members: Sequence[str], refused: Sequence[tuple[str, str]]) -> None:
-        """Record that an archive was read whole."""
+        """Record that an archive was read completely."""
         self._lines.append({"archive": key, "members": list(members), "refused": list(refused)})
         self.archives[key] = (list(members), list(refused))
 
@@ -72,5 +72,5 @@ class Journal:
 
 
 def as_numbers(photo: Measured) -> dict[str, Any]:
-    """Return a photo's facts as JSON takes them; the hash in hex, since 64 bits are more than JSON's numbers hold."""
+    """Return a photo's measurements in JSON types; the hash in hex, since JSON numbers have no 64 bits."""
     return {**asdict(photo), "hash64": f"{photo.hash64:016x}"}

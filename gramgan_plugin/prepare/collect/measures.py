@@ -1,7 +1,7 @@
-"""What distinguishes a good training photo from a blurred, enlarged or heavily compressed one, each as one number.
+"""Measure how blurred, enlarged or compressed a photo is, each as one number.
 
-All are measures of this project. Their scales depend on neither brightness nor, but for ``blockiness``, contrast; the
-defaults of ``Criteria`` lie between what good and spoilt photos were measured to have.
+The measures were made for this project. They do not depend on brightness nor, except ``blockiness``, on contrast. The
+defaults of ``Criteria`` lie between the values of good and degraded photos.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from gramgan_plugin.data.images import Image
 
 Plane = NDArray[np.float32]  # (H, W), gray levels 0 to 255
 
-STRIP = 512  # rows measured in one go: a photo of 100 megapixels takes no more memory than a small one
-MOST_PIXELS = 8_000_000  # of larger photos, strips that lie evenly over it; more would change nothing but the time
-BLOCK = 32  # side of the blocks that sharpness is measured for
-SHARPEST = 0.2  # share of a photo's blocks that has to be sharp: so much of it is in focus even with a shallow depth
+STRIP = 512  # rows measured at a time, to limit memory
+MOST_PIXELS = 8_000_000  # of larger photos evenly spread strips are measured; more pixels hardly change the result
+BLOCK = 32  # side of the blocks for sharpness
+SHARPEST = 0.2  # share of a photo's blocks that has to be sharp: with a shallow depth of field, others are out of focus
 SEGMENT = 64  # pixels of a Fourier transform
-MIDDLE_BAND, HIGH_BAND = (0.25, 0.4), (0.75, 0.9)  # in parts of the Nyquist frequency
+MIDDLE_BAND, HIGH_BAND = (0.25, 0.4), (0.75, 0.9)  # fractions of the Nyquist frequency
 JPEG_BLOCK = 8
 STEP_LIMIT = 4.0  # levels; a larger step is an edge of the scene
 
@@ -34,13 +34,13 @@ STANDARD_LUMA = (
 
 
 def strips(image: Image) -> list[Plane]:
-    """Luma of a photo in strips over its whole width, evenly spaced where it is too large to take all of it.
+    """Return a photo's luma in strips of its whole width, evenly spread if the photo is too large.
 
     Args:
         image: (H, W, 3) BGR.
 
     Returns:
-        (up to 512, W) each; all begin at a multiple of 8 rows.
+        (at most 512, W) each; all start at a multiple of 8 rows.
     """
     height, width = image.shape[:2]
     starts = list(range(0, height, STRIP))
@@ -53,18 +53,18 @@ def strips(image: Image) -> list[Plane]:
 
 
 def sharpness(planes: Sequence[Plane]) -> float:
-    """Return how much of the gradients' energy a small blur takes away, where there is most of it to take.
+    """Return the share of the gradients' energy that a small blur removes in the sharpest blocks.
 
-    A blur of one pixel removes most of the energy of sharp edges and next to nothing of what is blurred already. Per
-    direction (horizontal, vertical) and block, only the fifth of the blocks with the most energy counts, so that a
-    background out of focus does not; of these, the sharpest tenth; of the two directions, the worse, so that motion
-    counts. What the flattest blocks have is taken for noise and subtracted.
+    A blur of one pixel removes most of the energy of sharp edges and hardly any of blurred ones. For each direction
+    (horizontal, vertical), the fifth of the blocks with the most energy is used, which excludes a background out of
+    focus, and of these the sharpest tenth. The worse direction counts, which detects motion blur. The energy of the
+    flattest blocks is taken as noise and subtracted.
 
     Args:
         planes: see :func:`strips`.
 
     Returns:
-        0 (blurred) to 1; 0 for a photo without any gradient.
+        0 (blurred) to 1; 0 for a photo without gradients.
     """
     blurred = [cv2.GaussianBlur(plane, (0, 0), 1.0) for plane in planes]
     worst = 1.0
@@ -82,11 +82,11 @@ def sharpness(planes: Sequence[Plane]) -> float:
 
 
 def spectral_drop(planes: Sequence[Plane]) -> float:
-    """By how many powers of ten the spectrum falls from its middle to its high frequencies.
+    """Return by how many powers of ten the spectrum falls from middle to high frequencies.
 
-    Enlarging cannot make the frequencies above the Nyquist frequency of the smaller photo: twice enlarged, the upper
-    half is missing. Compared are mean powers at 0.25 to 0.4 and at 0.75 to 0.9 of the Nyquist frequency, along rows
-    and along columns; the smaller of both drops counts.
+    An enlarged photo lacks frequencies above the Nyquist frequency of the original: enlarged twice, the upper half is
+    missing. The mean powers at 0.25 to 0.4 and at 0.75 to 0.9 of the Nyquist frequency are compared, along rows and
+    columns; the smaller drop counts.
 
     Args:
         planes: see :func:`strips`.
@@ -105,25 +105,25 @@ def spectral_drop(planes: Sequence[Plane]) -> float:
 
 
 def blockiness(planes: Sequence[Plane]) -> float:
-    """Return how much larger the steps between pixels are at the borders of JPEG's blocks of 8x8 than elsewhere.
+    """Return how much larger steps between pixels are at the borders of JPEG's 8x8 blocks than elsewhere.
 
-    A step counts as far as it exceeds the mean of its two neighbours, up to 4 levels. The grid may begin anywhere, as
-    it does after a crop: the largest of the eight means counts, less the median of the other seven.
+    A step counts by its excess over the mean of its two neighbours, at most 4 levels. The grid may start anywhere, for
+    example after a crop: the result is the largest of the eight means minus the median of the other seven.
 
     Args:
         planes: see :func:`strips`.
 
     Returns:
-        Levels of 0 to 4, the mean of both directions; about 0.1 where there was never any JPEG.
+        0 to 4 levels, the mean of both directions; about 0.1 for photos that were never compressed.
     """
     return float(np.mean([_grid_step(planes, axis) for axis in (0, 1)]))
 
 
 def jpeg_quality(tables: Sequence[Sequence[int]]) -> int:
-    """Return the quality setting, 1 to 100, at which the standard's luma table comes nearest to a file's.
+    """Return the quality setting, 1 to 100, whose standard luma table is nearest to the file's.
 
     Args:
-        tables: the file's quantisation tables, the one of luma first; 64 numbers each, in any order.
+        tables: the file's quantisation tables, luma first; 64 numbers each, in any order.
     """
     table = np.sort(np.asarray(tables[0], np.float64))
     return int(np.argmin([np.abs(table - standard).sum() for standard in _standard_tables()])) + 1
@@ -137,7 +137,7 @@ def _standard_tables() -> Iterator[NDArray[np.float64]]:
 
 
 def _block_energy(plane: Plane, axis: int) -> Plane:
-    """Mean squares of the differences along an axis, one for each block of 32x32."""
+    """Return the mean squared difference along an axis for each block of 32x32."""
     height, width = ((side - 1) // BLOCK for side in plane.shape)
     if not height or not width:
         return np.zeros(0, np.float32)
@@ -146,12 +146,12 @@ def _block_energy(plane: Plane, axis: int) -> Plane:
 
 
 def _mean_power(planes: Sequence[Plane]) -> NDArray[np.float64] | None:
-    """Power by frequency along the rows, (33,), the mean over all whole segments."""
+    """Return the power by frequency along the rows, (33,), the mean over all complete segments."""
     window = np.hanning(SEGMENT + 1)[:SEGMENT].astype(np.float32)
     total, count = np.zeros(SEGMENT // 2 + 1), 0
     for plane in planes:
         whole = plane.shape[1] // SEGMENT * SEGMENT
-        # Every third row says as much as all, and both kinds of rows that a camera's mosaic has are among them.
+        # Every third row is enough, and includes both kinds of rows of a camera's mosaic.
         segments = plane[::3, :whole].reshape(-1, SEGMENT)  # (rows / 3 * n, 64)
         if segments.size:
             waves = np.fft.rfft((segments - segments.mean(1, keepdims=True)) * window, axis=1)

@@ -1,4 +1,4 @@
-"""Stage two of collecting: every photo that is not in the journal is read, measured and written there."""
+"""Read and measure every photo that is not in the journal, and record it there: stage two of collecting."""
 
 import sys
 import time
@@ -22,15 +22,15 @@ from gramgan_plugin.utils.threads import in_order
 
 T = TypeVar("T")
 
-LARGEST = 2 * 10**9  # bytes of a file that is read into memory
+LARGEST = 2 * 10**9  # bytes; larger files are not read into memory
 
 
 class CannotReadError(Exception):
-    """Why a file cannot be read."""
+    """The reason why a file cannot be read."""
 
 
 class _Found(NamedTuple):
-    """A photo's numbers and thumbnail, or why it could not be had."""
+    """A photo's measurements and thumbnail, or why it is not available."""
 
     measured: Measured | None
     thumbnail: bytes | None = None
@@ -41,7 +41,7 @@ def read_file(path: Path) -> bytes:
     """Return a file's content.
 
     Raises:
-        CannotReadError: whatever is the matter; collecting continues with the others.
+        CannotReadError: for any problem, so that collecting continues with other files.
     """
     try:
         with open_regular(path) as file:
@@ -56,7 +56,7 @@ def read_file(path: Path) -> bytes:
 
 
 def thumbnail_file(folder: Path, sha256: str) -> Path:
-    """Return where a photo's thumbnail lies, in one of 256 folders."""
+    """Return the file of a photo's thumbnail, in one of 256 folders."""
     return folder / "thumbnails" / sha256[:2] / f"{sha256[:16]}.jpg"
 
 
@@ -64,14 +64,14 @@ class Measuring:
     """Measures photos in threads and records them in the order of the sources.
 
     Args:
-        folder: where thumbnails go.
-        journal: what is known, and is added to.
-        workers: threads.
-        stop: end with the first photo that cannot be had or is none.
+        folder: the folder for thumbnails.
+        journal: the journal to read and extend.
+        workers: number of threads.
+        stop: stop at the first file that is not available or not a photo.
         progress: report on stderr.
 
     Attributes:
-        failed: names and reasons of what could not be had, in the order of the sources.
+        failed: names and reasons of what was not available, in the order of the sources.
     """
 
     def __init__(self, folder: Path, journal: Journal, workers: int, stop: bool, progress: bool) -> None:
@@ -79,10 +79,10 @@ class Measuring:
         self.failed: list[tuple[str, str]] = []
 
     def run(self, items: Sequence[Entry | Archive]) -> list[Entry]:
-        """Measure what is not known yet.
+        """Measure the photos that are not in the journal.
 
         Returns:
-            All photos that were measured, now or before, in the order of the sources.
+            All measured photos, from this run or earlier ones, in the order of the sources.
 
         Raises:
             UserError: if ``stop`` and something failed, or the disk cannot be written.
@@ -103,7 +103,7 @@ class Measuring:
                 self._record(*next(results))
 
     def _archive(self, archive: Archive) -> list[Entry]:
-        """Measure an archive's photos in its own order; of one that is damaged, those before the damage."""
+        """Measure an archive's photos in the archive's order; of a damaged one, those before the damage."""
         if archive.key not in self.journal.archives:
             self._read_archive(archive)
         members, refused = self.journal.archives.get(archive.key, ([], []))
@@ -131,7 +131,7 @@ class Measuring:
     def _members(
         self, archive: Archive, members: list[str], refuse: Callable[[str, str], None], problem: list[str]
     ) -> Iterator[tuple[Entry, bytes]]:
-        """Yield the photos of an archive that are not known yet; all their names go to ``members``."""
+        """Yield the photos of an archive that are not in the journal; add all names to ``members``."""
         try:
             for name, data in images_in(archive.path, on_refused=refuse):
                 members.append(name)
@@ -158,7 +158,7 @@ class Measuring:
 
 
 def _counted(results: Iterator[T], archive: Path, show: bool) -> Iterator[T]:
-    """Report now and then how many came; how many there will be, an archive does not say."""
+    """Report now and then the number of photos so far; an archive's total is unknown."""
     said = time.monotonic()
     for count, result in enumerate(results, start=1):
         yield result

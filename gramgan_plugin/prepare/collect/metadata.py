@@ -1,34 +1,34 @@
-"""Taking EXIF, places, names and comments out of a photo's file without touching its pixels."""
+"""Remove EXIF, places, names and comments from a photo's file without changing its pixels."""
 
 from collections.abc import Iterator
 
-# Segments of JPEG that pixels need: JFIF (its density apart), tables, frames, scans, and Adobe's kind of colours.
+# JPEG segments without which pixels decode the same; kept are JFIF, tables, frames, scans and Adobe's colour transform.
 _JPEG_DROPPED = frozenset((0xFE, *range(0xE1, 0xEE), 0xEF))  # comments; APP1 (EXIF, XMP) to APP13 (IPTC); APP15
 _LONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _PNG_KEPT = frozenset((b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT"))
 
 
 def without_metadata(data: bytes, form: str) -> bytes | None:
-    """Return a JPEG or PNG file without all that is not needed to decode it.
+    """Return a JPEG or PNG file with only what decoding needs.
 
-    Profiles go, too: only photos whose pixels are sRGB as they stand are treated this way.
+    Profiles are removed, too: this is used only for photos whose stored pixels are sRGB.
 
     Args:
-        data: a whole file.
+        data: a complete file.
         form: "JPEG", "PNG", ...
 
     Returns:
-        The file, what follows its end left out; None for forms that have to be written anew.
+        The file without data after its end; None for formats that have to be re-encoded.
     """
     if form == "JPEG":
         return b"".join(_jpeg_parts(data))
     if form == "PNG":
         return b"".join(_png_parts(data))
-    return data if form in ("BMP", "PPM") else None  # these hold pixels and nothing else
+    return data if form in ("BMP", "PPM") else None  # these contain pixels only
 
 
 def _jpeg_parts(data: bytes) -> Iterator[bytes]:
-    """Yield the start, the segments kept, the scans, and the end mark; a second picture behind it is left out."""
+    """Yield the start, the kept segments, the scans and the end marker; a second picture after it is left out."""
     yield data[:2]
     position = 2
     while position + 2 <= len(data):
@@ -50,7 +50,7 @@ def _jpeg_parts(data: bytes) -> Iterator[bytes]:
 
 
 def _scan_end(data: bytes, position: int) -> int:
-    """Return where the next marker begins; in a scan 0xFF is followed by 0 or a restart mark."""
+    """Return the position of the next marker; in a scan 0xFF is followed by 0 or a restart marker."""
     while True:
         position = data.find(b"\xff", position)
         if position < 0 or position + 1 >= len(data):

@@ -1,4 +1,4 @@
-"""What downloads may take: bytes, time, addresses."""
+"""Limits for downloads: bytes, time, addresses."""
 
 import threading
 from dataclasses import dataclass, field
@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Network:
-    """How downloads are made.
+    """Settings of downloads.
 
     Attributes:
-        max_bytes: of one file.
-        max_total: of all files in the folder, those of earlier runs included.
-        timeout: seconds without an answer, or with less than 1000 bytes a second of it.
-        retries: further tries after what may pass.
+        max_bytes: maximum size of one file.
+        max_total: maximum of all files in the folder, including earlier runs.
+        timeout: seconds without a response, or with less than 1000 bytes a second.
+        retries: number of further tries after a temporary failure.
         backoff: seconds before the second try, doubled before each further one.
-        allow_private: ask addresses of this machine and of private networks, too.
-        stop: set to end all transfers.
+        allow_private: also connect to this machine and private networks.
+        stop: event that ends all transfers.
     """
 
     max_bytes: int = 200 * 10**6
@@ -28,14 +28,14 @@ class Network:
 
 
 class Budget:
-    """Bytes that may still be written, by all transfers together."""
+    """The bytes that all transfers together may still write."""
 
     def __init__(self, left: int) -> None:
         self.left = left
         self._lock = threading.Lock()
 
     def take(self, amount: int) -> bool:
-        """Return whether so many are left; if so, they are taken."""
+        """Take ``amount`` bytes if so many are left, and return whether they were."""
         with self._lock:
             if amount > self.left:
                 return False
@@ -43,13 +43,13 @@ class Budget:
             return True
 
     def give_back(self, amount: int) -> None:
-        """What is overwritten or deleted."""
+        """Return bytes that were overwritten or deleted."""
         with self._lock:
             self.left += amount
 
 
 def in_megabytes(number: int) -> str:
-    """Return a number of bytes for people.
+    """Return a number of bytes as readable text.
 
     Example:
         >>> in_megabytes(2_500_000)

@@ -1,4 +1,4 @@
-"""What there is to collect from: folders, archives, single photos and lists of URLs."""
+"""List the sources of a collection: folders, archives, single photos and lists of URLs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ class Entry(NamedTuple):
     """A photo to measure.
 
     Attributes:
-        key: what it is known by in the journal; another one once the file has changed.
-        name: what people see.
-        path: the file; of a URL, the download; None for a member of an archive.
-        url: empty unless it is downloaded.
-        source: where it is from, as the list says; otherwise the folder or archive.
-        licence: as the list or ``--licence`` says.
+        key: its key in the journal; it changes with the file.
+        name: its name in reports and messages.
+        path: the file, or the download of a URL; None for a member of an archive.
+        url: the URL if it is downloaded, otherwise empty.
+        source: its origin as given in a list; otherwise the folder or archive.
+        licence: as given in a list or by ``--licence``.
     """
 
     key: str
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """An archive whose photos are not known before it is read."""
+    """An archive, whose photos are unknown until it is read."""
 
     key: str
     path: Path
@@ -49,27 +49,27 @@ class Archive(NamedTuple):
 
 @dataclass
 class Listing:
-    """All sources in the order given, and what of them cannot even be tried."""
+    """All sources in the given order, and those that cannot be tried."""
 
     items: list[Entry | Archive] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)  # name, reason
 
     def urls(self) -> list[str]:
-        """Return those to download."""
+        """Return the URLs to download."""
         return [item.url for item in self.items if isinstance(item, Entry) and item.url]
 
 
 def list_sources(sources: Sequence[Path], out: Path, downloads: Path, licence: str = "") -> Listing:
-    """Find what there is to collect; nothing is opened but lists.
+    """Find everything to collect; only lists are opened.
 
     Args:
-        sources: folders (taken with their subfolders), archives, photos, lists of URLs.
-        out: the folder that is written; what lies in it is no source.
-        downloads: where downloads go.
-        licence: of all that has none by a list.
+        sources: folders (with their subfolders), archives, photos, lists of URLs.
+        out: the output folder, which is not searched.
+        downloads: the folder for downloads.
+        licence: licence of photos for which a list names none.
 
     Raises:
-        UserError: if a source is missing or none of these.
+        UserError: if a source is missing or of another type.
     """
     listing = Listing()
     known: set[str] = set()
@@ -113,6 +113,6 @@ def _file(name: str, path: Path, source: str, licence: str) -> Entry:
 def _key(kind: str, path: Path) -> str:
     try:
         status = path.stat()
-    except OSError:  # a link to nowhere: reported when it cannot be read
+    except OSError:  # a broken link: reported when it cannot be read
         return f"{kind}|{path.absolute()}"
     return f"{kind}|{real_path(path)}|{status.st_size}|{status.st_mtime_ns}"

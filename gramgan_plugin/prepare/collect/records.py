@@ -1,4 +1,4 @@
-"""What became of every photo, as data: ``collected.jsonl`` for all, ``sources.csv`` for those that are kept."""
+"""Write the results as data: ``collected.jsonl`` for all photos, ``sources.csv`` for the kept ones."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -17,13 +17,13 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Result:
-    """One photo seen.
+    """The result of one photo.
 
     Attributes:
-        name: what people know it by.
-        url, source, licence: where it is from.
+        name: its name in reports.
+        url, source, licence: its origin.
         verdict: whether it is kept.
-        photo: its numbers; None if it could not be had.
+        photo: its measurements; None if it was not available.
         kept_as: its name in ``DIR/photos``; None if it is dropped.
     """
 
@@ -44,7 +44,7 @@ class Result:
 
 
 def write_records(folder: Path, results: Iterable[Result]) -> None:
-    """Write both files anew.
+    """Write both files.
 
     Raises:
         UserError: if they cannot be written.
@@ -74,14 +74,14 @@ def _as_record(result: Result) -> dict[str, object]:
 
 
 def _cell(text: str) -> str:
-    """Spreadsheets run what begins like a formula: an apostrophe before it makes it text."""
+    """Return the text with an apostrophe before anything that a spreadsheet would run as a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
 @contextmanager
 def _replacing_text(path: Path) -> Iterator[TextIO]:
     with replacing(path, synced=True) as stream:
-        # Names that are no valid text in the system's encoding come out escaped.
+        # Names that are invalid in the system's encoding are escaped.
         text = TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="")
         yield text
         text.detach()

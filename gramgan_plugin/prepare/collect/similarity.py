@@ -1,4 +1,4 @@
-"""Near-duplicates: a perceptual hash of 64 bits, and an index that finds all hashes within a distance."""
+"""Find near-duplicates with a perceptual hash of 64 bits and an index of hashes."""
 
 from collections import defaultdict
 from itertools import combinations
@@ -10,14 +10,14 @@ from gramgan_plugin.data.images import Image
 
 BITS = 64
 SIDE = 32  # pixels of the small version that is transformed
-KEPT = 8  # frequencies by direction: what remains of a photo that was shrunk, compressed or cut a little
+KEPT = 8  # frequencies in each direction: these survive shrinking, compression and small crops
 
 
 def perceptual_hash(image: Image) -> int:
-    """Return a hash that differs in few bits for versions of one photo: which low frequencies are above their median.
+    """Return a hash that differs in few bits between versions of a photo: which low frequencies are above their median.
 
-    The photo's luma is shrunk to 32x32 pixels whatever its shape; the 8x8 lowest coefficients of its cosine transform
-    are compared to their median.
+    The photo's luma is shrunk to 32x32 pixels, whatever its shape; the lowest 8x8 coefficients of its cosine transform
+    are compared with their median.
 
     Args:
         image: (H, W, 3) BGR.
@@ -27,20 +27,20 @@ def perceptual_hash(image: Image) -> int:
     """
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small.astype(np.float32))[:KEPT, :KEPT].ravel()  # (64)
-    # Rounded: what a flat picture has of frequencies is rounding errors, which differ between machines.
+    # Rounded, since the frequencies of a flat picture are rounding errors, which differ between machines.
     low = np.round(low, 2)
     return int("".join("1" if bit else "0" for bit in low > np.median(low)), 2)
 
 
 class HashIndex:
-    """Hashes put one after the other, and which of them lie within a distance of another: exact, without trying all.
+    """An exact index that finds the nearest hash within a distance without comparing all hashes.
 
-    Hashes that differ in at most d of 64 bits differ in at most ``d // 4`` bits in one of their four parts of 16 bits.
-    So each part has a table of its own, in which only the few values that near are looked up; what is found there is
-    compared whole.
+    Hashes that differ in at most d of 64 bits differ in at most ``d // 4`` bits in one of their four 16-bit parts.
+    Each part has its own table, in which the few values that near are searched; the hashes found are compared
+    completely.
 
     Args:
-        distance: the most bits in which two hashes differ that count as near.
+        distance: maximum number of different bits.
 
     Example:
         >>> index = HashIndex(distance=6)
@@ -60,7 +60,7 @@ class HashIndex:
         self._hashes: list[int] = []
         self._tables: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(self.PARTS)]
         width = BITS // self.PARTS
-        # All patterns of so many changed bits in a part.
+        # All patterns of at most so many changed bits in a part.
         self._changes = [
             sum(1 << bit for bit in bits)
             for count in range(distance // self.PARTS + 1)
@@ -68,14 +68,14 @@ class HashIndex:
         ]
 
     def add(self, hash64: int, number: int) -> None:
-        """Put a hash in, and what it is known by."""
+        """Add a hash with its number."""
         for table, part in zip(self._tables, self._parts(hash64), strict=True):
             table[part].append(len(self._hashes))
         self._hashes.append(hash64)
         self._numbers.append(number)
 
     def nearest(self, hash64: int) -> tuple[int, int] | None:
-        """Return the number of the nearest hash (the first of equals), and its distance; None if all are far."""
+        """Return the number of the nearest hash (the first of equal ones) and its distance; None if none is near."""
         best: tuple[int, int] | None = None
         for table, part in zip(self._tables, self._parts(hash64), strict=True):
             for change in self._changes:

@@ -1,4 +1,4 @@
-"""One download over HTTP: resumed where it was cut, and no longer than it may be."""
+"""Download a file over HTTP: resume interrupted downloads, and enforce the limits."""
 
 import json
 import os
@@ -18,21 +18,21 @@ from gramgan_plugin.utils.io import parse_json, replace_file
 from gramgan_plugin.version import __version__
 
 AGENT = f"gramgan-plugin/{__version__} (basicsr prepare collect)"
-CHUNK = 1 << 12  # small enough to notice soon how slow a server is
+CHUNK = 1 << 12  # small, so that a slow server is noticed soon
 REDIRECTS = 5
 WORTH_RETRYING = frozenset((408, 425, 429, 500, 502, 503, 504))
-LONGEST_REASON = 100  # characters of the server's words
-LONGEST_WAIT = 60.0  # seconds before another try, whatever the server asks for
+LONGEST_REASON = 100  # characters of the server's message
+LONGEST_WAIT = 60.0  # seconds before another try, even if the server asks for more
 CONNECT_TIMEOUT = 10.0
-MOST_DIGITS = 18  # of a number of bytes that is read as one
+MOST_DIGITS = 18  # of a number of bytes; longer ones are not parsed
 
 
 class DownloadError(Exception):
-    """Why a URL could not be downloaded."""
+    """The reason why a URL could not be downloaded."""
 
 
 class _Interrupted(Exception):  # noqa: N818
-    """Something that another try may mend."""
+    """A temporary failure that is worth another try."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -40,19 +40,19 @@ class _Interrupted(Exception):  # noqa: N818
 
 
 def download(url: str, target: Path, network: Network, budget: Budget) -> None:
-    """Fetch a URL into a file, which appears when it is whole.
+    """Download a URL to a file, which appears when it is complete.
 
-    What a cut connection or a killed process leaves in ``TARGET.part`` is continued if the server can send the rest
-    and says that the file is the same (a strong ETag, or its time); otherwise it starts again.
+    ``TARGET.part``, left by an interrupted download, is resumed if the server can send the rest and its file is the
+    same (a strong ETag, or its time); otherwise the download starts again.
 
     Args:
-        url: of http or https.
-        target: the file; nothing of it is taken from the URL.
-        network: limits.
-        budget: bytes left for all.
+        url: an http or https URL.
+        target: the file; its name is not taken from the URL.
+        network: limits for downloads.
+        budget: the bytes left for all downloads.
 
     Raises:
-        DownloadError: if it cannot be had.
+        DownloadError: if it cannot be downloaded.
         UserError: if the disk cannot be written.
     """
     for attempt in range(network.retries + 1):
@@ -72,12 +72,12 @@ def download(url: str, target: Path, network: Network, budget: Budget) -> None:
         except ForbiddenError as error:
             raise DownloadError(str(error)) from error
         except (requests.RequestException, HTTPError, ValueError) as error:
-            # Besides requests' own errors: those of urllib3, urllib and the codec of host names over odd redirects.
-            raise DownloadError(f"the URL or the server's answer makes no sense ({type(error).__name__})") from error
+            # Unusual redirects also raise errors of urllib3, urllib and the codec for host names.
+            raise DownloadError(f"the URL or the server's response is invalid ({type(error).__name__})") from error
 
 
 class _Transfer:
-    """One try."""
+    """One try of a download."""
 
     def __init__(
         self,
@@ -109,14 +109,14 @@ class _Transfer:
             self.notes.unlink(missing_ok=True)
 
     def _check_time(self) -> None:
-        """End if this transfer must: a connection that was cut by the deadline looks like an answer's end."""
+        """Raise if the time is up: a connection closed by the deadline looks like the end of a response."""
         if self.network.stop.is_set():
             raise DownloadError("stopped")
         if self.deadline.passed:
             raise _Interrupted(f"below {LEAST_RATE:.0f} bytes/s for {self.network.timeout:g} s")
 
     def _left_over(self) -> tuple[str, int]:
-        """Return what shows whether the server still has the same file, and how much of it is here."""
+        """Return the validator of a partial file, to check that the server's file is the same, and its size."""
         try:
             notes = parse_json(self.notes.read_bytes())
             if notes["url"] == self.url and isinstance(notes["validator"], str) and notes["validator"]:
@@ -126,7 +126,7 @@ class _Transfer:
         return "", 0
 
     def _answer(self, headers: dict[str, str]) -> requests.Response:
-        """Return the response after all redirects, each of which is checked as the URL itself is."""
+        """Return the response after all redirects, each checked like the URL itself."""
         url = self.url
         for _ in range(REDIRECTS + 1):
             problem = url_problem(url)
@@ -157,9 +157,9 @@ class _Transfer:
 
     def _take(self, response: requests.Response, have: int) -> None:
         status = response.status_code
-        if status == 416 and have:  # the file is shorter than what is here: not the same any more
+        if status == 416 and have:  # the server's file is shorter than the partial one, so it has changed
             self._forget()
-            raise _Interrupted("the server has no rest of it", wait=0)
+            raise _Interrupted("the server cannot send the rest", wait=0)
         if status not in (200, 206):
             reason = f"the server answers {status} {(response.reason or '')[:LONGEST_REASON]}".rstrip()
             if status in WORTH_RETRYING:
@@ -167,7 +167,7 @@ class _Transfer:
             raise DownloadError(reason)
         if status == 206 and _range_start(response) != have:
             self._forget()
-            raise _Interrupted("the server sends another part than was asked for", wait=0)
+            raise _Interrupted("the server sends another part than requested", wait=0)
         if status == 200:
             self._forget()
             have = 0
@@ -213,7 +213,7 @@ class _Transfer:
         )
 
     def _forget(self) -> None:
-        """Delete what was left over."""
+        """Delete the partial file."""
         with file_errors(self.part):
             if self.part.exists():
                 self.budget.give_back(self.part.stat().st_size)
@@ -222,7 +222,7 @@ class _Transfer:
 
 
 def _validator(response: requests.Response) -> str:
-    """Return what ``If-Range`` may hold: a strong ETag, or the time of the last change; empty without both."""
+    """Return the value for ``If-Range``: a strong ETag, or the time of the last change; empty without both."""
     etag = response.headers.get("etag", "")
     if etag.startswith('"') and etag.isascii() and etag.isprintable():
         return etag
@@ -237,7 +237,7 @@ def _range_start(response: requests.Response) -> int | None:
 
 
 def _whole(digits: str) -> int:
-    """Return a number of bytes; one that no disk holds is as good as any other."""
+    """Return a number of bytes; impossibly long numbers become one that is too large for any disk."""
     return int(digits[-MOST_DIGITS:]) if len(digits.lstrip("0")) <= MOST_DIGITS else 10**MOST_DIGITS
 
 
@@ -245,7 +245,7 @@ def _redirected(url: str, location: str) -> str:
     try:
         return requote_uri(urljoin(url, location))
     except ValueError as error:
-        raise DownloadError("redirected to no URL") from error
+        raise DownloadError("redirected to an invalid URL") from error
 
 
 def _retry_after(response: requests.Response) -> float | None:

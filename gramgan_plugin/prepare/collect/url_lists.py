@@ -1,4 +1,4 @@
-"""Text files that name photos to download: one URL a line, or columns url, source and licence."""
+"""Read lists of photos to download: one URL a line, or columns url, source and licence."""
 
 import csv
 from pathlib import Path
@@ -22,16 +22,16 @@ class Listed(NamedTuple):
 
 
 def read_list(path: Path) -> tuple[list[Listed], list[tuple[str, str]]]:
-    """Return the URLs of a list with what stands beside them; a URL that stands there twice counts once.
+    """Return the URLs of a list with their source and licence; a repeated URL counts once.
 
-    Lines that are empty or begin with ``#`` are skipped. If the first line left is a header, commas or tabs
-    separate columns, of which ``url`` must be one, ``source`` and ``licence`` may be, and others are ignored.
+    Empty lines and lines that start with ``#`` are skipped. If the first other line is a header, lines have columns,
+    separated by commas or tabs: ``url``, optionally ``source`` and ``licence``; others are ignored.
 
     Returns:
-        The URLs, and the lines that have none of http or https: where, and what is wrong.
+        The URLs, and place and problem of each line without a valid http or https URL.
 
     Raises:
-        UserError: if it is no text, or has no URL at all.
+        UserError: if the file is not text, or has no URL.
     """
     try:
         if path.stat().st_size > LARGEST:
@@ -63,7 +63,7 @@ def read_list(path: Path) -> tuple[list[Listed], list[tuple[str, str]]]:
 
 
 def url_problem(url: str) -> str | None:
-    """Return why a text is no URL that may be fetched, or None if it is one."""
+    """Return why a text is not a URL that may be downloaded, or None."""
     shown = url if len(url) <= 100 else f"{url[:100]}..."
     if len(url) > LONGEST:
         return f"{shown}: longer than {LONGEST} characters"
@@ -75,7 +75,7 @@ def url_problem(url: str) -> str | None:
         parts = urlsplit(url)
         host, port, user = parts.hostname, parts.port, parts.username
     except ValueError as error:
-        return f"{shown}: no URL ({error})"
+        return f"{shown}: not a URL ({error})"
     if parts.scheme not in ("http", "https"):
         return f"{shown}: not a URL of http or https"
     if not host or port == 0:
@@ -88,7 +88,7 @@ def url_problem(url: str) -> str | None:
 
 
 def _columns(line: str) -> tuple[str, dict[str, int]] | None:
-    """Return the separator and where the columns stand, if the line is a header."""
+    """Return the separator and the positions of the columns, if the line is a header."""
     separator = "\t" if "\t" in line else ","
     titles = [title.strip().lower() for title in _cells(line, separator)]
     if "url" not in titles:
@@ -104,5 +104,5 @@ def _from_columns(line: str, separator: str, columns: dict[str, int]) -> Listed:
 def _cells(line: str, separator: str) -> list[str]:
     try:
         return next(csv.reader([line], delimiter=separator))
-    except csv.Error:  # a cell of more than 131,072 characters, which is no URL either
+    except csv.Error:  # a cell of more than 131,072 characters, which cannot be a URL
         return [line]

@@ -1,1 +1,1 @@
-"""Checks of finished LMDBs: pages, list, images, and whether LQ is GT's downsampling."""
+"""Check finished LMDBs: pages, list, images, and whether LQ is GT's downsampling."""

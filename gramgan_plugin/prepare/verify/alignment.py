@@ -1,4 +1,4 @@
-"""Whether an LQ image is its GT image's downsampling, and if not, how it is shifted: one pair at a time."""
+"""Check whether an LQ image is its GT image's downsampling, and measure its shift if not."""
 
 import math
 from functools import lru_cache
@@ -13,35 +13,35 @@ from gramgan_plugin.data.images import Image
 from gramgan_plugin.functional.matlab_bicubic import KINDS
 from gramgan_plugin.prepare.shrink import shrink_as
 
-MARGIN = 2  # LQ pixels at each border whose value depends on what a sub-image no longer shows
-SMOOTHING = 1.0  # sigma in LQ pixels: takes most of noise, aliasing and differences of sharpness out
-REACH = 4  # LQ pixels up to which shifts are searched
-WINDOW = 128  # LQ pixels of a side that a shift is estimated from
+MARGIN = 2  # LQ pixels at each border whose value depends on pixels outside of the sub-image
+SMOOTHING = 1.0  # sigma in LQ pixels: removes most noise, aliasing and differences of sharpness
+REACH = 4  # maximum shift in LQ pixels
+WINDOW = 128  # side, in LQ pixels, of the window that a shift is estimated from
 ROUNDS = 8
 LUMA = (0.114, 0.587, 0.299)  # BGR
 LEAST_PIXELS = 4  # of a side, after margin and smoothing
-UNLIKE = 10.0  # levels (RMS, smoothed) between two images from which they may be of different photos ...
-RESEMBLANCE = 0.75  # ... if they correlate less than this, with no convincing shift at which they do
-HALVES = 0.02  # mean difference, in levels, that other ways to round halves make; there are no other fractions to round
-MOST_ERROR = 0.3  # LQ pixels; of a convincing shift
+UNLIKE = 10.0  # levels (RMS, smoothed): images with a larger difference may show different photos ...
+RESEMBLANCE = 0.75  # ... if they correlate less than this, and no convincing shift explains it
+HALVES = 0.02  # mean difference, in levels, from another rounding of halves; no other fractions are rounded
+MOST_ERROR = 0.3  # standard error of a convincing shift, in LQ pixels
 
 
 class Measured(NamedTuple):
-    """What one pair shows.
+    """The measurements of one pair.
 
     Attributes:
-        kind: ``matlab`` (within 1 level of MATLAB's bicubic), ``uint8`` (that which is rounded between the passes, but
-            for halves), ``channels`` (red and blue swapped), ``other`` (LQ has
-            texture where GT has none), ``unlike`` (no resemblance, neither in place nor shifted), ``flat`` (nothing
-            can be said of a shift), ``fitted`` (a shift was estimated, be it none).
-        difference: mean absolute difference from MATLAB's bicubic, in levels; of ``uint8`` from that kind of it.
-        apart: RMS of the smoothed luma's difference, in levels.
-        resemblance: correlation of the smoothed luma in place.
-        x: how much further right LQ's content lies than GT's, in GT pixels.
-        y: how much further down.
-        error: standard error of the larger one.
+        kind: ``matlab`` (within 1 level of MATLAB's bicubic), ``uint8`` (MATLAB's bicubic rounded between the passes,
+            up to the rounding of halves), ``channels`` (red and blue swapped), ``other`` (LQ has texture where GT has
+            none), ``unlike`` (no resemblance, shifted or not), ``flat`` (no shift can be measured), ``fitted`` (a
+            shift, possibly 0, was estimated).
+        difference: mean absolute difference from MATLAB's bicubic, in levels; for ``uint8`` from that kind.
+        apart: RMS difference of the smoothed luma, in levels.
+        resemblance: correlation of the smoothed luma without a shift.
+        x: shift of LQ's content to the right of GT's, in GT pixels.
+        y: shift downwards.
+        error: standard error of the larger shift.
         convincing: whether the shift explains the difference.
-        either: of ``matlab``: LQ is as near to the kind that is rounded between the passes.
+        either: for ``matlab``, whether the kind that is rounded between the passes is as near.
     """
 
     kind: str
@@ -62,10 +62,10 @@ class _Fit(NamedTuple):
 
 
 def measure(gt: Image, lq: Image, scale: int) -> Measured:
-    """Compare LQ with MATLAB's bicubic of GT away from the borders; where it is another, estimate its shift.
+    """Compare LQ with MATLAB's bicubic of GT, without the borders; if they differ, estimate the shift.
 
-    The shift is that of a Gauss-Newton fit of gain * bicubic(GT shifted) + offset to LQ, both smoothed. A blur that is
-    symmetric, noise, JPEG and changes of brightness do not bias it; they enlarge its error.
+    The shift comes from a Gauss-Newton fit of gain * bicubic(GT shifted) + offset to LQ, both smoothed. Symmetric blur,
+    noise, JPEG and changes of brightness do not bias it; they enlarge its error.
 
     Args:
         gt: (H, W, 3) BGR.
@@ -90,7 +90,7 @@ def measure(gt: Image, lq: Image, scale: int) -> Measured:
 
 
 def _measure_shift(gt: Tensor, lq: Tensor, scale: int, difference: float) -> Measured:
-    """Return the same for luma, (H, W) and (h, w), float64."""
+    """Measure the shift of luma, (H, W) and (h, w), float64."""
     if _room(lq.shape, (0.0, 0.0), scale) is None:
         return Measured("flat", difference, difference)
     still, blurred = _shifted(gt, lq.shape, scale, (0.0, 0.0)), _smoothed(lq, (MARGIN, MARGIN))
@@ -103,7 +103,7 @@ def _measure_shift(gt: Tensor, lq: Tensor, scale: int, difference: float) -> Mea
         near = _fit(gt, lq, scale, _coarse(still, blurred) * scale)
         if near is not None and (fit is None or near.resemblance > fit.resemblance):
             fit = near
-    # By chance a few waves of two photos always match somewhere: not any fit is one of the same photo.
+    # Parts of two different photos always match somewhere by chance, so not every fit shows the same photo.
     convincing = fit is not None and fit.resemblance >= RESEMBLANCE and fit.error <= MOST_ERROR * scale
     if apart >= UNLIKE and resemblance < RESEMBLANCE and not convincing:
         return Measured("unlike", difference, apart, resemblance)
@@ -114,13 +114,13 @@ def _measure_shift(gt: Tensor, lq: Tensor, scale: int, difference: float) -> Mea
 
 
 def _resemblance(one: Tensor, two: Tensor) -> float:
-    """Their correlation."""
+    """Return the correlation."""
     one, two = one - one.mean(), two - two.mean()
     return float((one * two).sum() / (one.norm() * two.norm() + 1e-9))
 
 
 def _fit(gt: Tensor, lq: Tensor, scale: int, start: NDArray[np.float64]) -> _Fit | None:
-    """Gauss-Newton from ``start``; None if it leaves the reach or finds no texture."""
+    """Run Gauss-Newton from ``start``; return None if it leaves the reach or finds no texture."""
     shift = np.array(start, dtype=float)
     most = [min(REACH + 0.5, side / 5) * scale for side in lq.shape]
     found = None
@@ -139,7 +139,7 @@ def _fit(gt: Tensor, lq: Tensor, scale: int, start: NDArray[np.float64]) -> _Fit
         residual = target - columns @ torch.tensor([gain, *slope])
         if gain < 0.1:
             return None
-        # Smoothing makes neighbours alike: so many pixels count as one.
+        # Smoothing correlates neighbours: so many pixels count as one.
         alike = 4 * math.pi * SMOOTHING**2
         variance = float(residual.square().sum()) / max(len(target) - 4, 1) * alike
         error = math.sqrt(variance * max(np.linalg.inv(normal).diagonal()[1:])) / gain
@@ -153,7 +153,7 @@ def _fit(gt: Tensor, lq: Tensor, scale: int, start: NDArray[np.float64]) -> _Fit
 
 
 def _coarse(still: Tensor, blurred: Tensor) -> NDArray[np.float64]:
-    """Return the whole number of LQ pixels, (y, x), at which the two resemble each other most."""
+    """Return the shift in whole LQ pixels, (y, x), with the largest correlation."""
     height, width = still.shape
     reach = [min(REACH, side // 4) for side in (height, width)]
     template = still[reach[0] : height - reach[0], reach[1] : width - reach[1]]
@@ -169,7 +169,7 @@ def _coarse(still: Tensor, blurred: Tensor) -> NDArray[np.float64]:
 def _derivatives(
     gt: Tensor, shape: torch.Size, scale: int, shift: tuple[float, ...], room: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the smoothed LQ of GT shifted by (y, x), and how it changes with each."""
+    """Return the smoothed LQ of GT shifted by (y, x), and its derivatives by both shifts."""
     step = 0.25  # GT pixels
     rows, columns = (
         [_weights(shape[axis], gt.shape[axis], scale, shift[axis] + t, room[axis]) for t in (-step, 0.0, step)]
@@ -188,8 +188,8 @@ def _shifted(gt: Tensor, shape: torch.Size, scale: int, shift: tuple[float, floa
 
 
 def _weights(count: int, length: int, scale: int, shift: float, margin: int) -> Tensor:
-    """(count - 2 * margin - ..., length): from a side of GT to the smoothed side of LQ, whose content lies ``shift``
-    GT pixels further on. At 0 it is MATLAB's bicubic, smoothed."""
+    """Return the matrix (count - 2 * margin - ..., length) from a side of GT to the smoothed side of LQ, whose content
+    is shifted by ``shift`` GT pixels. At 0 it is MATLAB's bicubic, smoothed."""
     centre = (torch.arange(margin, count - margin, dtype=torch.float64) + 0.5) * scale - 0.5 - shift
     distance = ((torch.arange(length, dtype=torch.float64) - centre[:, None]) / scale).abs()
     inner = (1.5 * distance - 2.5) * distance.square() + 1
@@ -205,7 +205,7 @@ def _smoothed(lq: Tensor, room: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _gaussian(length: int) -> Tensor:
-    """(length - 2 * radius, length): smoothing without what would reach over the border."""
+    """Return the smoothing matrix (length - 2 * radius, length), without rows that reach over the border."""
     radius = math.ceil(2.5 * SMOOTHING)
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / SMOOTHING).square())
     matrix = torch.zeros(length - 2 * radius, length, dtype=torch.float64)
@@ -215,14 +215,14 @@ def _gaussian(length: int) -> Tensor:
 
 
 def _room(shape: torch.Size, shift: tuple[float, ...], scale: int) -> tuple[int, int] | None:
-    """LQ pixels to leave out at the borders, (y, x), for a shift of GT pixels; None if too few remain."""
+    """Return the LQ pixels to leave out at the borders, (y, x), for a shift in GT pixels; None if too few remain."""
     rows, columns = (MARGIN + math.ceil(abs(value) / scale) for value in shift)
     lost = 2 * math.ceil(2.5 * SMOOTHING) + LEAST_PIXELS
     return None if shape[0] - 2 * rows < lost or shape[1] - 2 * columns < lost else (rows, columns)
 
 
 def _window(gt: Image, lq: Image, scale: int) -> tuple[Tensor, Tensor]:
-    """Luma of both; of a large image the square with the most texture."""
+    """Return the luma of both; of a large image only the square with the most texture."""
     places = [(y, x) for y in _starts(lq.shape[0]) for x in _starts(lq.shape[1])]
     cuts = [_luma(lq[y : y + WINDOW, x : x + WINDOW]) for y, x in places]
     best = max(range(len(cuts)), key=lambda number: float(cuts[number].std())) if len(cuts) > 1 else 0

@@ -1,4 +1,4 @@
-"""One LMDB under verification: its list, its pages, its images, its fingerprint."""
+"""Verify one LMDB: its list, its pages, its images, its fingerprint."""
 
 import re
 import subprocess
@@ -37,17 +37,17 @@ Shape = tuple[int, int, int]  # height, width, channels
 
 
 class Database:
-    """An LMDB, read with nothing taken for granted.
+    """An LMDB under verification.
 
     Attributes:
         path: its folder.
-        name: what it is called in the outcome.
-        listed: what ``meta_info.txt`` says of each key.
+        name: its name in the outcome.
+        listed: the shape of each key in ``meta_info.txt``.
         stored: the keys of ``data.mdb``; None if its pages are damaged.
-        checks: those made so far.
+        checks: the checks so far.
 
     Raises:
-        UserError: if there is no LMDB, or none with a list.
+        UserError: if the LMDB or its list is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,15 +67,15 @@ class Database:
             except FileNotFoundError:
                 raise UserError(f"{path}: has no {META_INFO}, which lists its keys; prepare it again") from None
 
-    def look(self, show: bool) -> None:
-        """Read the list and walk the pages; no image is decoded.
+    def inspect(self, show: bool) -> None:
+        """Read the list and all pages; no image is decoded.
 
         Args:
-            show: report on stderr how far this is.
+            show: report the progress on stderr.
         """
         listing = Check(self.name, "list")
         self._read_list(listing)
-        listing.end(f"{len(self.listed)} images in {META_INFO}", f"things wrong in {META_INFO}")
+        listing.end(f"{len(self.listed)} images in {META_INFO}", f"problems in {META_INFO}")
         pages, keys = Check(self.name, "pages"), Check(self.name, "keys")
         self.checks += [listing, pages, keys]
         stored: set[str] = set()
@@ -92,13 +92,13 @@ class Database:
             keys.wrong(key, f"in {META_INFO}, not in data.mdb")
         for key in sorted(stored - self.listed.keys()):
             keys.wrong(key, f"in data.mdb, not in {META_INFO}")
-        keys.end(f"{META_INFO} and data.mdb agree", "keys in one of the two only")
+        keys.end(f"{META_INFO} and data.mdb agree", "keys in only one of the two")
 
     def read(self, key: str) -> tuple[Image | None, str | None]:
         """Add an image to the fingerprint and decode it; several threads may call it.
 
         Returns:
-            (H, W, 3) BGR as training has it, and what is wrong, if anything.
+            (H, W, 3) BGR as in training, and the problem, or None.
         """
         assert self._environment is not None
         with self._environment.begin() as transaction:
@@ -112,10 +112,10 @@ class Database:
         return decoded(data, expected)
 
     def content(self) -> tuple[Check, dict[str, Any] | None, bool]:
-        """Compare the fingerprint of what was read with the recorded one.
+        """Compare the fingerprint of the images that were read with the recorded one.
 
         Returns:
-            The check; the record, if there is a sound one; whether it should be written (again).
+            The check; the record, if it is valid; whether it should be written (again).
         """
         check = Check(self.name, "content", facts={"content": self.digest.hexdigest()})
         try:
@@ -134,14 +134,14 @@ class Database:
             check.state = State.WRONG
             check.text = (
                 f"the images are not those prepared or verified before: fingerprint {now[:12]}, recorded "
-                f"{record['content'][:12]}; prepare it again, or if the change is meant, delete "
+                f"{record['content'][:12]}; prepare it again, or if the change is intended, delete "
                 f"{self.path / MANIFEST} and verify again"
             )
             return check, record, False
         change = changed_since(record, self.path)
         check.text = f"fingerprint {now[:12]}, as recorded"
         if change is not None:
-            check.text += f", though laid out anew ({change})"
+            check.text += f", but in a new layout ({change})"
         return check, record, change is not None
 
     def _read_list(self, check: Check) -> None:
@@ -159,10 +159,10 @@ class Database:
 
 
 def walk(path: Path, show: bool) -> Iterator[str]:
-    """Yield the keys of an LMDB, read in a process of its own, since LMDB may crash on damaged pages.
+    """Yield the keys of an LMDB, read in a separate process, since LMDB may crash on damaged pages.
 
     Raises:
-        UserError: if they are damaged, in words.
+        UserError: if they are damaged, with the reason.
     """
     command = [sys.executable, "-P", lmdb_walk.__file__, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -189,15 +189,15 @@ def walk(path: Path, show: bool) -> Iterator[str]:
 def decoded(data: bytes, expected: Shape) -> tuple[Image | None, str | None]:
     """Decode one image, as training does, and compare it with the list.
 
-    OpenCV fills what is missing of a JPEG, and ignores wrong checksums in a PNG, so the file is checked first.
+    OpenCV fills missing parts of a JPEG and ignores wrong checksums in a PNG, so the file is checked first.
 
     Returns:
-        (H, W, 3) BGR, and what is wrong, if anything.
+        (H, W, 3) BGR, and the problem, or None.
     """
     try:
         info = photo_info(data)
         found = (info.height, info.width, CHANNELS.get(info.mode, 3))
-        if found != expected:  # known from the header, so no more pixels are decoded than the list leads to expect
+        if found != expected:  # known from the header, so that no more pixels are decoded than listed
             return None, f"{_size(found)}, {META_INFO} says {_size(expected)}"
         if info.format == "JPEG":
             check_jpeg_whole(data)

@@ -1,8 +1,8 @@
-"""Reads an LMDB from end to end. Run as a program of its own: on damaged pages LMDB may crash the process.
+"""Read a whole LMDB. This is a separate program, since LMDB may crash the process on damaged pages.
 
-Usage: ``python lmdb_walk.py PATH``. Writes to stdout, a line each: ``entries N``; ``key HEX`` for every key; then
-``done``, or ``error`` and what is wrong. If neither comes, it has crashed. Imports nothing of the package, so that
-it starts at once.
+Usage: ``python lmdb_walk.py PATH``. It writes lines to stdout: ``entries N``; ``key HEX`` for every key; then ``done``,
+or ``error`` and the reason. If neither comes, it has crashed. It imports nothing of the package, so that it starts
+fast.
 """
 
 import os
@@ -15,7 +15,7 @@ PAGE = 4096
 
 
 def main(path: str) -> None:
-    """Print the keys of the LMDB at ``path``, touching every page of every image."""
+    """Print the keys of the LMDB at ``path``, and read every page of every image."""
     try:
         environment = lmdb.open(path, readonly=True, lock=False, create=False)
         print(f"entries {environment.stat()['entries']}", flush=True)
@@ -40,11 +40,11 @@ def _walk(environment: lmdb.Environment) -> str | None:
             if count > entries or (count > 1 and key <= last):
                 return f"its keys are out of order at number {count}"
             last = key
-            bytes(value[::PAGE])  # what a disk cannot read kills a process, too
+            bytes(value[::PAGE])  # an unreadable disk block kills the process, too
             bytes(value[-1:])
-            found = transaction.get(key)  # goes down the tree, as a reader does; the cursor goes along it
+            found = transaction.get(key)  # a search of the tree, as a reader does it
             if found is None or len(found) != len(value):
-                return f"key number {count} cannot be looked up"
+                return f"key number {count} cannot be found"
             print("key", key.hex())
     return None if count == entries else f"it counts {entries} entries and holds {count}"
 
@@ -53,5 +53,5 @@ if __name__ == "__main__":
     if os.name == "posix":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is an answer here, no reason for a dump
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is an expected result here and needs no core dump
     main(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Checks that the files beside a prepared GT LMDB, which say where its images come from, are still about it."""
+"""Check that the files that record the origin of a prepared GT LMDB's images still fit it."""
 
 from pathlib import Path
 
@@ -12,19 +12,19 @@ SUMMARY = "dataset.json"
 
 
 def check_names(folder: Path, gt: Database) -> list[Check]:
-    """Compare ``names.jsonl`` and ``dataset.json``, where they stand in the folder, with the list of GT."""
+    """Compare ``names.jsonl`` and ``dataset.json``, if they exist, with the list of GT."""
     checks = []
     if (folder / MARKER).is_file():
         check = Check(MARKER, "keys")
         _compare_names(check, folder / MARKER, gt)
-        check.end(f"names the photos of all {len(gt.listed)} images", "keys are not those of GT")
+        check.end(f"names the photos of all {len(gt.listed)} images", "keys differ from those of GT")
         checks.append(check)
     if (folder / SUMMARY).is_file():
         check = Check(SUMMARY, "count")
         count = _recorded_count(folder / SUMMARY)
         if count != len(gt.listed):
-            check.wrong("", f"tells of {'no' if count is None else count} sub-images, GT has {len(gt.listed)}")
-        check.end("as many sub-images as GT has", "number is not that of GT")
+            check.wrong("", f"records {'no number of' if count is None else count} sub-images, GT has {len(gt.listed)}")
+        check.end("as many sub-images as GT has", "number differs from that of GT")
         checks.append(check)
     return checks
 
@@ -35,7 +35,7 @@ def _compare_names(check: Check, path: Path, gt: Database) -> None:
         for number, record in read_lines(path):
             key = record.get("key")
             if not isinstance(key, str) or key in named:
-                check.wrong("", f"line {number}: {'a second one' if isinstance(key, str) else 'no key'}")
+                check.wrong("", f"line {number}: {'a repeated key' if isinstance(key, str) else 'no key'}")
             else:
                 named.add(key)
     except UserError as error:

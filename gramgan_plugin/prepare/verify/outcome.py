@@ -6,12 +6,12 @@ from typing import Any
 
 from gramgan_plugin.version import __version__
 
-LISTED = 20  # things that are printed of a check
-KEPT = 1000  # things that the JSON file names of a check
+LISTED = 20  # printed problems of a check
+KEPT = 1000  # problems of a check in the JSON file
 
 
 class State(Enum):
-    """How a check ended."""
+    """The result of a check."""
 
     OK = "ok"
     NOTE = "note"
@@ -25,12 +25,12 @@ class Check:
 
     Attributes:
         of: what was checked.
-        name: of the check.
-        state: how it ended.
-        text: the outcome in a line.
-        items: key and what is the matter with it; the first ``KEPT``.
-        count: of all items.
-        facts: numbers behind the text.
+        name: the check's name.
+        state: its result.
+        text: the result in a line.
+        items: key and problem; the first ``KEPT``.
+        count: number of all problems.
+        facts: the numbers behind the text.
     """
 
     of: str
@@ -42,23 +42,23 @@ class Check:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def wrong(self, key: str, what: str) -> None:
-        """Add something that is wrong."""
+        """Add a problem."""
         self.state = State.WRONG
         self.count += 1
         if len(self.items) < KEPT:
             self.items.append((key, what))
 
     def end(self, fine: str, things: str) -> None:
-        """Write the text: ``fine``, or how many ``things`` are wrong."""
+        """Set the text: ``fine``, or the number of ``things``."""
         self.text = f"{self.count} {things}" if self.state is State.WRONG else fine
 
     def skip(self, why: str) -> "Check":
-        """Say that it was not made."""
+        """Mark the check as skipped."""
         self.state, self.text = State.SKIPPED, why
         return self
 
     def lines(self) -> list[str]:
-        """As printed: the check, then the first things that are wrong."""
+        """Return the lines to print: the check, then its first problems."""
         shown = [f"    {key}: {what}" if key else f"    {what}" for key, what in self.items[:LISTED]]
         if self.count > len(shown) > 0:
             shown.append(f"    and {self.count - len(shown)} more")
@@ -74,11 +74,11 @@ class Verification:
 
     @property
     def fine(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no check has found a problem."""
         return all(check.state is not State.WRONG for check in self.checks)
 
     def as_data(self) -> dict[str, Any]:
-        """Return it in types that JSON has."""
+        """Return the verification in JSON types."""
         return {
             "path": self.path,
             "fine": self.fine,

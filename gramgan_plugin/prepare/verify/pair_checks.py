@@ -1,4 +1,4 @@
-"""Whether a set of GT and LQ pairs fits together: what the pairs show one by one, taken together."""
+"""Check a set of GT and LQ pairs, from the measurements of the single pairs."""
 
 import math
 from collections import Counter
@@ -12,18 +12,18 @@ from gramgan_plugin.prepare.verify.alignment import REACH, UNLIKE, Measured
 from gramgan_plugin.prepare.verify.database import Shape
 from gramgan_plugin.prepare.verify.outcome import Check, State
 
-# In GT pixels. Of photos resized without shift, whatever the noise or blur, the common shift came out below a third of
-# these; the smallest shift that a wrong resampling makes is half a pixel.
-LEAST_SHIFT = 0.2  # of a whole set ...
-ERRORS = 5.0  # ... and so many standard errors of it
-LEAST_SHIFT_OF_ONE = 0.35  # of a single pair ...
-ERRORS_OF_ONE = (8.0, 16.0)  # ... and so many of its own: ten times what is usual in the set, within these bounds
-FLOOR = 0.02  # no single estimate counts as more exact
-RESEMBLANCE_IN_NOISE = 0.5  # below it a pair of a set that is not exact shows another photo
+# In GT pixels. Photos resized without a shift, with any noise or blur, gave a common shift below a third of these; the
+# smallest shift of a wrong resampling is half a pixel.
+LEAST_SHIFT = 0.2  # a whole set is shifted if its shift is above this ...
+ERRORS = 5.0  # ... and above so many standard errors
+LEAST_SHIFT_OF_ONE = 0.35  # a single pair is shifted if its shift is above this ...
+ERRORS_OF_ONE = (8.0, 16.0)  # ... and above ten times the set's usual number of its standard errors, in these bounds
+FLOOR = 0.02  # minimum standard error of a single estimate
+RESEMBLANCE_IN_NOISE = 0.5  # in a degraded set, a pair below this shows another photo
 
 
 def guess_scale(gt: Mapping[str, Shape], lq: Mapping[str, Shape]) -> int | None:
-    """Return the whole factor that most pairs have between their heights; None if most have none."""
+    """Return the integer ratio of heights that most pairs have, or None."""
     factors = Counter(
         gt[key][0] / lq[key][0] if lq[key][0] else 0.0 for key in gt.keys() & lq.keys() if min(lq[key]) > 0
     )
@@ -32,7 +32,7 @@ def guess_scale(gt: Mapping[str, Shape], lq: Mapping[str, Shape]) -> int | None:
 
 
 def check_sizes(of: str, gt: Mapping[str, Shape], lq: Mapping[str, Shape], scale: int | None) -> Check:
-    """Return whether GT and LQ have the same keys, and each GT is ``scale`` times its LQ."""
+    """Check that GT and LQ have the same keys, and that each GT is ``scale`` times its LQ."""
     check = Check(of, "keys and sizes", facts={"scale": scale})
     for key in sorted(gt.keys() ^ lq.keys()):
         check.wrong(key, "without LQ" if key in gt else "without GT")
@@ -48,7 +48,7 @@ def check_sizes(of: str, gt: Mapping[str, Shape], lq: Mapping[str, Shape], scale
 
 
 def judge(of: str, measured: Mapping[str, Measured], scale: int) -> Check:
-    """One outcome over all pairs that were measured: each is also held against what is usual in the set."""
+    """Return one check over all measured pairs; each pair is also compared with the rest of the set."""
     check = Check(of, "downsampling")
     kinds = _counted(measured)
     exact = kinds["matlab"] + kinds["uint8"] >= max(kinds["fitted"], 1)
@@ -85,7 +85,7 @@ def judge(of: str, measured: Mapping[str, Measured], scale: int) -> Check:
 
 
 def made_kind(measured: Mapping[str, Measured]) -> str | None:
-    """Return the one kind of MATLAB's bicubic that LQ is in all pairs, or None."""
+    """Return the kind of MATLAB's bicubic that the LQ of all pairs has, or None."""
     kinds = _counted(measured)
     for name, kind in (("matlab", MATLAB_BICUBIC), ("uint8", MATLAB_UINT8)):
         if measured and kinds[name] == len(measured):
@@ -94,7 +94,7 @@ def made_kind(measured: Mapping[str, Measured]) -> str | None:
 
 
 def _counted(measured: Mapping[str, Measured]) -> Counter[str]:
-    """Return the pairs of each kind; one that fits both of MATLAB's, as flat ones do, counts as the others do."""
+    """Count the pairs of each kind; a pair that fits both of MATLAB's kinds counts as the others do."""
     kinds = Counter(pair.kind for pair in measured.values())
     either = sum(pair.either for pair in measured.values())
     if kinds["uint8"] > kinds["matlab"] - either:
@@ -104,7 +104,7 @@ def _counted(measured: Mapping[str, Measured]) -> Counter[str]:
 
 
 def _usual_difference(measured: Mapping[str, Measured]) -> float:
-    """Return the median over the pairs that resemble each other, in levels; infinite if none does."""
+    """Return the median difference of the pairs that resemble each other, in levels; infinite if none does."""
     usual = [pair.apart for pair in measured.values() if pair.kind in ("matlab", "uint8", "fitted")]
     if not usual:
         return 0.0 if any(pair.kind == "unlike" for pair in measured.values()) else math.inf
@@ -112,7 +112,7 @@ def _usual_difference(measured: Mapping[str, Measured]) -> float:
 
 
 def _is_another_photo(pair: Measured, exact: bool, usual: float) -> bool:
-    """Beside pairs that are MATLAB's bicubic all that is far off is wrong; degraded ones differ and resemble anyway."""
+    """Return whether LQ shows another photo: any large difference in an exact set, low resemblance in others."""
     if pair.kind in ("matlab", "uint8", "other"):
         return pair.kind == "other"
     if exact:
@@ -125,11 +125,11 @@ def _is_another_photo(pair: Measured, exact: bool, usual: float) -> bool:
 def _note_single_shifts(
     check: Check, fitted: Mapping[str, Measured], common: NDArray[np.float64], usual: float
 ) -> None:
-    """Pairs whose shift is another than the common one, and which differ more than is usual for it."""
+    """Report pairs whose shift differs from the common one by more than is usual in the set."""
     away = {key: float(np.abs(np.array([pair.x, pair.y]) - common).max()) for key, pair in fitted.items()}
     in_errors = {key: away[key] / max(pair.error, FLOOR) for key, pair in fitted.items()}
     most = ERRORS_OF_ONE[0]
-    if fitted and usual != 0:  # beside exact pairs nothing is usual
+    if fitted and usual != 0:  # exact pairs have no usual difference
         most = float(np.clip(10 * np.median(list(in_errors.values())), *ERRORS_OF_ONE))
     for key, pair in fitted.items():
         if away[key] > LEAST_SHIFT_OF_ONE and in_errors[key] > most and pair.apart > usual:
@@ -143,7 +143,7 @@ def _common_shift(pairs: list[Measured]) -> tuple[NDArray[np.float64], float]:
     median = np.array([_weighted_median(shifts[:, axis], weights) for axis in (0, 1)])
     spread = max(_weighted_median(np.abs(shifts[:, axis] - median[axis]), weights) for axis in (0, 1))
     effective = weights.sum() ** 2 / np.square(weights).sum()
-    # By the estimates' own errors, and by how far they lie apart; a median is 1.25 times less exact than a mean.
+    # From the estimates' standard errors and their spread; a median's error is 1.25 times that of a mean.
     return median, 1.25 * max(1 / math.sqrt(weights.sum()), 1.48 * spread / math.sqrt(effective))
 
 
@@ -161,13 +161,13 @@ def _fine(kinds: Counter[str], difference: float) -> str:
         parts.append(f"MATLAB's bicubic on uint8 ({MATLAB_UINT8}) within 1 level in {kinds['uint8']} pairs")
     if kinds["fitted"]:
         parts.append(f"another downsampling in {kinds['fitted']} (mean difference {difference:.2f} levels)")
-    if untold := kinds["flat"] + kinds["unlike"]:
-        parts.append(f"{untold} of which no shift can be told")
+    if unknown := kinds["flat"] + kinds["unlike"]:
+        parts.append(f"{unknown} whose shift cannot be determined")
     return ", ".join(parts) or "no pair could be compared"
 
 
 def _words(shift: NDArray[np.float64]) -> str:
-    """Return what a shift (x, y) means.
+    """Return a shift (x, y) in words.
 
     Example:
         >>> _words(np.array([1.5, -0.25]))

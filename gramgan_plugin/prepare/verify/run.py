@@ -1,4 +1,4 @@
-"""A whole verification: is an LMDB whole, does it fit its list, is LQ really GT's downsampling."""
+"""Run a whole verification: is an LMDB intact, does it fit its list, is LQ GT's downsampling."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -22,7 +22,7 @@ FACTS_OF_EXTENT = ("format", "made_by", "content", "entries", "bytes", "transact
 
 @dataclass
 class _Pairing:
-    """An LQ database beside the GT database, and what its pairs have shown."""
+    """An LQ database of the GT database, and the measurements of its pairs."""
 
     lq: Database
     scale: int | None
@@ -39,20 +39,20 @@ def verify(
     store: bool = True,
     progress: bool = True,
 ) -> Verification:
-    """Read all of an LMDB, or of a GT LMDB and its LQ LMDBs, and report what is wrong.
+    """Read a whole LMDB, or a GT LMDB and its LQ LMDBs, and report all problems.
 
-    If nothing is, the fingerprint of each LMDB's content is stored beside it, where it was not; training refuses an
-    LMDB that no longer fits it. Memory does not grow with the images but for their keys.
+    Without problems, the fingerprint of each LMDB's content is stored beside it; training refuses an LMDB that differs
+    from it. Memory grows with the number of keys only.
 
     Args:
-        target: of ``find_target``.
-        pairs: how many pairs to compare as images, spread evenly; None for all. All images are decoded anyway.
-        workers: threads; None for one for each CPU of this process.
+        target: result of ``find_target``.
+        pairs: number of pairs to compare as images, evenly spread; None for all. All images are decoded in any case.
+        workers: number of threads; None for one for each CPU of this process.
         store: whether to store fingerprints.
         progress: report on stderr.
 
     Raises:
-        UserError: for paths that are no LMDBs with lists, or no pair at all.
+        UserError: if a path is not an LMDB with a list, or no keys match.
     """
     if pairs is not None and pairs < 0:
         raise UserError(f"--pairs {pairs}: must be at least 0")
@@ -61,7 +61,7 @@ def verify(
     pairings = [_Pairing(Database(path), scale) for path, scale in target.lq]
     databases = [first, *(pairing.lq for pairing in pairings)]
     for database in databases:
-        database.look(progress)
+        database.inspect(progress)
     for pairing in pairings:
         _prepare(first, pairing, pairs)
     _read_all(databases, pairings, threads, progress)
@@ -128,7 +128,7 @@ def _read_all(databases: Sequence[Database], pairings: Sequence[_Pairing], worke
             for database, problem in zip(databases, problems, strict=True):
                 if problem is not None:
                     database.images.wrong(key, problem)
-    for pairing in pairings:  # threads have put them in any order
+    for pairing in pairings:  # threads finish in any order
         pairing.measured = dict(sorted(pairing.measured.items()))
 
 
@@ -142,7 +142,7 @@ def _store(database: Database, found: Check, facts: dict[str, Any]) -> None:
 
 
 def _facts(record: dict[str, Any] | None, pairings: Sequence[_Pairing], number: int) -> dict[str, Any]:
-    """Return what the manifest says besides: what it said before, or what this verification has found."""
+    """Return the manifest's further facts: those recorded before, or those of this verification."""
     if record is not None:
         return {name: value for name, value in record.items() if name not in FACTS_OF_EXTENT}
     if not pairings:

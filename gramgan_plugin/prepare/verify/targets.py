@@ -1,4 +1,4 @@
-"""What a path to verify means: a prepared folder, one LMDB, or a pair."""
+"""Find the LMDBs to verify for a path: a prepared folder, one LMDB, or a pair."""
 
 import re
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ UNFINISHED = re.compile(r".*\.tmp-\d+")
 
 @dataclass(frozen=True)
 class Target:
-    """The LMDBs behind a path.
+    """The LMDBs to verify.
 
     Attributes:
         path: as given.
         first: the GT LMDB, or the only one.
-        lq: LQ LMDBs with their scales, None where the images will tell.
+        lq: LQ LMDBs with their scales; None to derive the scale from the images.
     """
 
     path: Path
@@ -28,15 +28,15 @@ class Target:
 
 
 def find_target(path: Path, lq: Path | None = None, scale: int | None = None) -> Target:
-    """Find the LMDBs that a path means.
+    """Find the LMDBs to verify for a path.
 
     Args:
         path: a prepared folder (``GT.lmdb`` and ``LQ_xS.lmdb``), or an LMDB.
         lq: the LQ LMDB of the GT LMDB at ``path``.
-        scale: between the two; None to take it from their names or sizes.
+        scale: factor between the two; None to take it from their names or sizes.
 
     Raises:
-        UserError: if it is neither, or is still being written.
+        UserError: if the path is neither, or is still being written.
     """
     path = expanded(path)
     if scale is not None and scale < 1:
@@ -52,7 +52,7 @@ def find_target(path: Path, lq: Path | None = None, scale: int | None = None) ->
             raise UserError(f"--scale: {path} is a single LMDB; name the LQ LMDB with --lq")
         return Target(path, path, [] if lq is None else [(expanded(lq), scale or _scale_of(lq))])
     if lq is not None:
-        raise UserError(f"{path}: no LMDB (a folder with data.mdb); with --lq, name the GT LMDB itself")
+        raise UserError(f"{path}: not an LMDB (a folder with data.mdb); with --lq, name the GT LMDB itself")
     if not (path / GT / "data.mdb").is_file():
         raise UserError(f"{path}: neither an LMDB (a folder with data.mdb) nor a prepared folder (with {GT} in it)")
     found = sorted((int(match["scale"]), entry) for entry in path.iterdir() if (match := LQ.fullmatch(entry.name)))

@@ -214,7 +214,7 @@ class TestBuild:
         LmdbWriter(tmp_path / "GT.lmdb").close()
         (tmp_path / "GT.lmdb" / "manifest.json").write_text("{}")
         for path, what in ((other, "work.txt"), (out, "notes.txt"), (tmp_path / "GT.lmdb", "data.mdb")):
-            with pytest.raises(UserError, match=rf"holds {what}, which is no part of .* so it is not replaced"):
+            with pytest.raises(UserError, match=rf"holds {what}, which is not part of .* so it is not replaced"):
                 build([photos], path, overwrite=True, **QUIET)
         with pytest.raises(UserError, match=r"holds notes.txt"):
             update(out, [photos], **QUIET)

@@ -132,7 +132,7 @@ class TestBuild:
     def test_feature_too_small_for_the_margin(self, photos: Path, tmp_path: Path, weights: str) -> None:
         given = {"definition": Definition(8), "reading": Reading(on_error="skip"), "progress": False}
         report = build([photos], tmp_path / "a.patchdb", features="conv2_1", vgg_weights=weights, **given)
-        reason = "17x16, smaller than a patch of 16 pixels and the 4 around it that its features see"
+        reason = "17x16, smaller than a patch of 16 pixels and the 4 around it that its features depend on"
         assert report.skipped == [("tiny.png", reason)]
 
     def test_progress(self, photos: Path, tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,14 +147,14 @@ class TestPictureOfSearch:
 
     def test_exception(self, store: Store, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "text.png").write_text("no photo")
-        with pytest.raises(UserError, match=r"text.png: no image"):
+        with pytest.raises(UserError, match=r"text.png: not an image"):
             picture_of_search(store, Exact(store), tmp_path / "text.png")
         cv2.imwrite(str(tmp_path / "tiny.png"), np.zeros((3, 50, 3), np.uint8))
         with pytest.raises(UserError, match=r"tiny.png: 50x3 pixels hold no patch of 4"):
             picture_of_search(store, Exact(store), tmp_path / "tiny.png")
         patches = np.zeros((5, 4, 4, 3), np.uint8)
         write_store(tmp_path / "g", [patches[..., :1].copy()], 5, Definition(4, channels=1))
-        with pytest.raises(UserError, match=r"g: has 1 channels; only databases of RGB are searched so"):
+        with pytest.raises(UserError, match=r"g: has 1 channels; only RGB databases can be searched with an image"):
             picture_of_search(open_store(tmp_path / "g"), Exact(store), photos / "cat.png")
 
 

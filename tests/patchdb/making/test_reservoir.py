@@ -73,7 +73,7 @@ class TestReservoir:
         assert (tmp_path / "scratch").stat().st_size <= kept.capacity * (12 + 16 + 4)
 
     def test_feature_highest_rank(self, tmp_path: Path) -> None:
-        """It tells which ranks are of no use any more, and is right."""
+        """It says correctly which ranks cannot be kept any more."""
         cells = cell_words(["ab" * 32, "cd" * 32])[:, 0]
         kept = Reservoir(10, (2, 2, 3), tmp_path / "scratch")
         assert kept.highest_rank == 2**28 - 1

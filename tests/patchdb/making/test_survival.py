@@ -58,7 +58,7 @@ def fork() -> int:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Run ``work`` in a forked process: 0, or the signal's number with a minus; what it raises is told."""
+    """Run ``work`` in a forked process: 0, or the signal's number with a minus; what it raises is printed."""
     child = fork()
     if child == 0:
         code = 1

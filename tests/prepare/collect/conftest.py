@@ -48,7 +48,7 @@ def good_photos() -> list[Image]:
 
 
 class Server:
-    """A local web server that keeps a log and can be told how to misbehave.
+    """A local web server that keeps a log and can be made to misbehave.
 
     Attributes:
         files: path -> content.

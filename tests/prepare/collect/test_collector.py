@@ -311,7 +311,7 @@ class TestHostileSources:
         outcome = collect(tmp_path / "bad.tar", source, out=tmp_path / "out")
         ((name, reason),) = outcome.failed
         assert name == f"{tmp_path}/bad.tar"
-        assert reason.startswith("damaged, cut short or no archive: ")
+        assert reason.startswith("damaged, cut short or not an archive: ")
         assert outcome.counts["kept"] == 4
         assert records_of_kept(tmp_path / "out") >= {f"{tmp_path}/bad.tar!a.png"}  # what stands before the damage
 
@@ -321,7 +321,7 @@ class TestHostileSources:
         listed = tmp_path / "list.txt"
         listed.write_text(f"{raw_server.url}\n{good}\n")
         outcome = collect(listed, out=tmp_path / "out")
-        assert outcome.failed == [(raw_server.url, "redirected to no URL")]
+        assert outcome.failed == [(raw_server.url, "redirected to an invalid URL")]
         assert outcome.counts["kept"] == 1
 
     def test_feature_ctrl_c_ends_a_stalled_download(self, tmp_path: Path, raw_server: Any) -> None:
@@ -368,7 +368,7 @@ class TestExceptions:
                 collect(source, out=tmp_path / "out")
 
     def test_exception_folder_of_others(self, source: Path, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="holds something else"):
+        with pytest.raises(UserError, match="contains other files"):
             collect(source, out=source)
 
     def test_exception_in_use(self, source: Path, tmp_path: Path) -> None:

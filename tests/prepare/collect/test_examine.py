@@ -41,7 +41,7 @@ class TestExamine:
 
     @pytest.mark.parametrize(
         ("data", "reason"),
-        [(b"", "empty"), (b"<html>404</html>", "no image"), (b"\xff\xd8\xff\xe0", "cut short|damaged")],
+        [(b"", "empty"), (b"<html>404</html>", "not an image"), (b"\xff\xd8\xff\xe0", "cut short|damaged")],
     )
     def test_feature_no_photo(self, data: bytes, reason: str) -> None:
         measured, thumbnail = examine(data)

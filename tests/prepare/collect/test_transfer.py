@@ -46,7 +46,7 @@ class TestDownload:
         assert get(server.put("/a", CONTENT, "cut plain"), tmp_path) == CONTENT
         assert server.asked("/a") == [None, None]
 
-    def test_feature_killed_process_is_gone_on_from(self, server: Any, tmp_path: Path) -> None:
+    def test_feature_killed_process_is_resumed(self, server: Any, tmp_path: Path) -> None:
         url = server.put("/a", CONTENT)
         leave_part(tmp_path, url, CONTENT[:123_456], '"one"')
         assert get(url, tmp_path) == CONTENT
@@ -160,7 +160,7 @@ class TestHostileServers:
             (b"HTTP/1.1 503 Busy\r\nRetry-After: " + DIGITS + b"\r\nContent-Length: 0\r\n\r\n", "503 Busy"),
             (b"HTTP/1.1 404 " + b"no" * 30_000 + b"\r\nContent-Length: 0\r\n\r\n", "404 nono"),
             (OK + b"Transfer-Encoding: chunked\r\n\r\n" + DIGITS + b"\r\nx", "cut"),
-            (OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nx", "makes no sense"),
+            (OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nx", "is invalid"),
             (OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nxxxxx", "ContentDecodingError"),
             (OK + b"A: b\r\n" * 500 + b"\r\n", "fails or was cut"),
             (OK + b"A: " + b"b" * 70_000 + b"\r\n\r\n", "fails or was cut"),
@@ -281,7 +281,7 @@ class TestFetch:
         failed = fetch(urls, tmp_path, limits, 1, progress=False)
         assert list(failed) == urls[2:]
         assert "--max-total" in failed[urls[2]]
-        # Earlier runs count, too; with more allowed, the third goes on where it was.
+        # Earlier runs count, too; with more allowed, the third is resumed.
         assert list(fetch(urls, tmp_path, limits, 1, progress=False)) == urls[2:]
         assert fetch(urls, tmp_path, network(), 1, progress=False) == {}
         assert server.asked("/c")[-1].startswith("bytes=")

@@ -32,7 +32,7 @@ class TestReadList:
     def test_feature_american_spelling(self, tmp_path: Path) -> None:
         assert read_list(written(tmp_path, "url,license\nhttp://a.org/,MIT"))[0][0].licence == "MIT"
 
-    def test_feature_wrong_lines_are_told_by_number(self, tmp_path: Path) -> None:
+    def test_feature_wrong_lines_are_reported_by_number(self, tmp_path: Path) -> None:
         listed, problems = read_list(written(tmp_path, "http://a.org/1\n\nfile:///etc/passwd\nnothing\n"))
         assert len(listed) == 1
         assert [where.rpartition(", ")[2] for where, _ in problems] == ["line 3", "line 4"]
@@ -70,8 +70,8 @@ class TestUrlProblem:
             ("http:///x", "without a host"),
             ("http://a.org/x y", "blanks or control characters"),
             ("http://a.org/\x1b[2J", "blanks or control characters"),
-            ("http://[::1/x", "no URL"),
-            ("http://a.org:x/", "no URL"),
+            ("http://[::1/x", "not a URL"),
+            ("http://a.org:x/", "not a URL"),
             ("http://a.org/" + "x" * 9000, "longer than"),
         ],
     )

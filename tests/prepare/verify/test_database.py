@@ -65,19 +65,19 @@ class TestDecoded:
 
 
 class TestLook:
-    def look(self, path: Path) -> dict[str, Check]:
+    def inspect(self, path: Path) -> dict[str, Check]:
         database = Database(path)
-        database.look(False)
+        database.inspect(False)
         return {check.name: check for check in database.checks}
 
     def test_feature(self, tmp_path: Path) -> None:
-        checks = self.look(write(tmp_path / "a.lmdb", {"a": PHOTO, "b": PHOTO}))
+        checks = self.inspect(write(tmp_path / "a.lmdb", {"a": PHOTO, "b": PHOTO}))
         assert {check.state for check in checks.values()} == {State.OK}
         assert checks["list"].text == "2 images in meta_info.txt"
 
     def test_feature_keys(self, tmp_path: Path) -> None:
         lines = ["a.png (48,64,3) 1", "c.png (48,64,3) 1", "a.png (48,64,3) 1", "d (1,1,1)", "é.png (48,64,3) 1", ""]
-        checks = self.look(write(tmp_path / "a.lmdb", {"a": PHOTO, "b": PHOTO, "k\x00ö": PHOTO}, lines))
+        checks = self.inspect(write(tmp_path / "a.lmdb", {"a": PHOTO, "b": PHOTO, "k\x00ö": PHOTO}, lines))
         assert found(checks["keys"]) == {
             "b": "in data.mdb, not in meta_info.txt",
             "c": "in meta_info.txt, not in data.mdb",
@@ -88,7 +88,7 @@ class TestLook:
         assert ("a", "line 3: listed a second time") in checks["list"].items
 
     def test_feature_nothing_in_it(self, tmp_path: Path) -> None:
-        assert self.look(write(tmp_path / "a.lmdb", {}))["list"].items == [("", "lists no images")]
+        assert self.inspect(write(tmp_path / "a.lmdb", {}))["list"].items == [("", "lists no images")]
 
     def test_exception(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no such LMDB"):
@@ -126,7 +126,7 @@ class TestWalk:
             damaged[place : place + len(junk)] = junk
             (broken / "data.mdb").write_bytes(damaged)
             database = Database(broken)
-            database.look(False)
+            database.inspect(False)
             if database.stored is None:
                 pages = database.checks[1]
                 assert pages.text.startswith(f"{broken / 'data.mdb'}: damaged (")

@@ -20,7 +20,7 @@ class TestJudge:
     def test_feature_matlab(self) -> None:
         check = judge("a", many(*[MATLAB] * 7, Measured("flat", 2, 2)), 4)
         assert check.state is State.OK
-        assert check.text == "MATLAB's bicubic within 1 level in 7 pairs, 1 of which no shift can be told"
+        assert check.text == "MATLAB's bicubic within 1 level in 7 pairs, 1 whose shift cannot be determined"
         assert check.facts["matlab_bicubic"] == 7
         assert check.facts["shift"] == {"x": 0.0, "y": 0.0, "error": 0.0}
 

@@ -165,7 +165,7 @@ class TestWrong:
         result = checked(prepared)
         assert dict(of(result, "images", "GT.lmdb").items) == {keys[0]: "cut short"}
         assert dict(of(result, "images", "LQ_x4.lmdb").items) == {
-            keys[1]: "no image",
+            keys[1]: "not an image",
             keys[2]: "20x24, 3 channels, meta_info.txt says 24x24, 3 channels",
         }
         assert wrong(result) == {("GT.lmdb", "images"), ("LQ_x4.lmdb", "images")}
@@ -269,7 +269,7 @@ class TestNames:
         assert wrong(result) == {("names.jsonl", "keys")}
         (check,) = [check for check in result.checks if check.of == "names.jsonl"]
         assert [what for _, what in check.items] == [
-            f"line {len(lines)}: a second one",
+            f"line {len(lines)}: a repeated key",
             f"line {len(lines) + 1}: no key",
             "not in GT",
             "its photo is not named",
@@ -309,7 +309,7 @@ class TestDamage:
 
 class TestStoredAgain:
     def test_feature_compacted(self, prepared: Path, tmp_path: Path) -> None:
-        """Other pages, the same images: the same data for a run that goes on."""
+        """Other pages, the same images: the same data for a resumed run."""
         gt = prepared / "GT.lmdb"
         for _ in range(4):
             put(gt, "x", b"x")

@@ -10,6 +10,7 @@ from gramgan_plugin.config.resolve import NAME, NAME_OF_DATASET, NOT_A_NAME
 from gramgan_plugin.config.schema_datasets import SCALED, WITHOUT_GT
 from gramgan_plugin.config.schema_models import DEGRADATION, Model
 from gramgan_plugin.config.sizes import check_sizes
+from gramgan_plugin.data.pairs import pair_mistakes, template_mistake
 from gramgan_plugin.sections import section
 from gramgan_plugin.utils.text import did_you_mean, shown_value
 
@@ -93,12 +94,13 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
         kind = options["type"] if isinstance(options.get("type"), str) else ""
         if kind in SCALED and opt.get("scale") is None:
             found.error("scale", f"missing; {kind} needs it")
-        template = options.get("filename_tmpl", "{}")
-        if isinstance(template, str) and template.count("{}") != 1:
-            found.error(f"{where}.filename_tmpl", f"expected one {{}} as in '{{}}x4', not {shown_value(template)}")
         if kind == "PairedSRDataset":
-            _check_pairs(options, where, found)
-        elif kind in MAY_BE_LMDB and section(options, "io_backend").get("type") == "lmdb":
+            for name, mistake in pair_mistakes(options):
+                if name != "filename_tmpl" or isinstance(options.get(name), str):  # types are checked elsewhere
+                    found.error(f"{where}.{name}", mistake)
+        elif isinstance(template := options.get("filename_tmpl", "{}"), str) and template.count("{}") != 1:
+            found.error(f"{where}.filename_tmpl", template_mistake(template))
+        if kind in MAY_BE_LMDB and section(options, "io_backend").get("type") == "lmdb":
             for root in ("dataroot_gt", "dataroot_lq"):
                 path = options.get(root)
                 if isinstance(path, str) and not path.endswith(".lmdb"):
@@ -133,18 +135,6 @@ def _check_metrics(opt: Mapping[str, Any], found: Findings) -> None:
 
 
 MAY_BE_LMDB = frozenset({"PairedImageDataset", "SingleImageDataset", "RealESRGANDataset", "RealESRGANPairedDataset"})
-
-
-def _check_pairs(options: Mapping[str, Any], where: str, found: Findings) -> None:
-    gt, lq, made = options.get("dataroot_gt"), options.get("dataroot_lq"), options.get("lq")
-    if lq is None and made is None:
-        found.error(f"{where}.dataroot_lq", "missing; give a path, or `lq: bicubic`")
-    elif lq is not None and made is not None:
-        found.error(f"{where}.lq", "LQ comes from dataroot_lq or is made from GT; give one of the two")
-    elif gt is not None and lq is not None:
-        counts = [len(roots) if isinstance(roots, list) else 1 for roots in (gt, lq)]
-        if counts[0] != counts[1]:
-            found.error(f"{where}.dataroot_lq", f"{counts[1]} paths for the {counts[0]} of dataroot_gt")
 
 
 def _check_real_esrgan(opt: Mapping[str, Any], model: Model, is_train: bool, found: Findings) -> None:

@@ -1,6 +1,6 @@
 """Find the LQ image of each GT image in folders and LMDBs, checked when a dataset is built."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from gramgan_plugin.data.photos import PhotoError, photo_info
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, MATLAB_UINT8
 from gramgan_plugin.utils.io import expanded
-from gramgan_plugin.utils.text import printable
+from gramgan_plugin.utils.text import printable, shown_value
 
 # Value of the option ``lq`` -> the kind of LQ to make from GT.
 LQ_MADE = {"bicubic": MATLAB_BICUBIC, "bicubic-uint8": MATLAB_UINT8}
@@ -110,23 +110,44 @@ def find_pairs(opt: dict[str, Any]) -> list[Pair]:
     Raises:
         OptionError: if a root cannot be read, or GT and LQ do not have the same names. The message names the option.
     """
+    for key, mistake in pair_mistakes(opt):
+        raise OptionError(f"{option(opt, key)}: {mistake}")
     gt_roots = _roots(opt, "dataroot_gt")
     if opt.get("lq") is not None:
         if str(opt["lq"]) not in LQ_MADE:
             known = " or ".join(map(repr, LQ_MADE))
             raise OptionError(f"{option(opt, 'lq')}: {opt['lq']!r} is not known; leave it out, or {known}")
-        if opt.get("dataroot_lq") is not None:
-            raise OptionError(f"{option(opt, 'lq')}: LQ comes from 'dataroot_lq' or is made; give one of the two")
         sources = [_gt(opt, root) for root in gt_roots]
         return [Pair(gt, key, None, key) for gt, names in sources for key in names.values()]
-
-    lq_roots = _roots(opt, "dataroot_lq")
-    if len(lq_roots) != len(gt_roots):
-        raise OptionError(f"{option(opt, 'dataroot_lq')}: {len(lq_roots)} paths for the {len(gt_roots)} of dataroot_gt")
-    pairs = []
+    lq_roots, pairs = _roots(opt, "dataroot_lq"), []
     for gt_root, lq_root in zip(gt_roots, lq_roots, strict=True):
         pairs += _pairs_of(opt, gt_root, lq_root)
     return pairs
+
+
+def pair_mistakes(opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what does not fit together in a dataset's options: the key, and what is wrong and what to do.
+
+    Args:
+        opt: as for `find_pairs`; values may be of any type.
+    """
+    gt, lq, made = opt.get("dataroot_gt"), opt.get("dataroot_lq"), opt.get("lq")
+    if lq is None and made is None:
+        yield "dataroot_lq", "missing; give a path, or `lq: bicubic`"
+    elif lq is not None and made is not None:
+        yield "lq", "LQ comes from dataroot_lq or is made from GT; give one of the two"
+    elif gt is not None and lq is not None:
+        counts = [len(roots) if isinstance(roots, list | tuple) else 1 for roots in (gt, lq)]
+        if counts[0] != counts[1]:
+            yield "dataroot_lq", f"{counts[1]} paths for the {counts[0]} of dataroot_gt"
+    template = opt.get("filename_tmpl", "{}")
+    if not isinstance(template, str) or template.count("{}") != 1:
+        yield "filename_tmpl", template_mistake(template)
+
+
+def template_mistake(template: Any) -> str:
+    """Return what is wrong with a ``filename_tmpl`` that has not one ``{}``, as the end of a message."""
+    return f"expected one {{}} as in '{{}}x4', not {shown_value(template)}"
 
 
 def template_hint(gt: Collection[str], lq: Collection[str]) -> str:
@@ -154,7 +175,7 @@ def option(opt: dict[str, Any], key: str) -> str:
 
 def _pairs_of(opt: dict[str, Any], gt_root: Path, lq_root: Path) -> list[Pair]:
     gt, gt_names = _gt(opt, gt_root)
-    lq = _source(opt, "dataroot_lq", lq_root, _template(opt))
+    lq = _source(opt, "dataroot_lq", lq_root, opt.get("filename_tmpl", "{}"))
     lq_names = _names(opt, "dataroot_lq", lq, None if opt.get("meta_info_file") is None else gt_names.keys())
     if gt_names.keys() != lq_names.keys():
         odd = min(gt_names.keys() ^ lq_names.keys())
@@ -204,8 +225,7 @@ def _not_there(path: Path, absent: Sequence[str], total: int) -> UserError:
 def _roots(opt: dict[str, Any], key: str) -> list[Path]:
     value = opt.get(key)
     if value is None:
-        hint = "give a path, or 'lq: bicubic'" if key == "dataroot_lq" else "give a path"
-        raise OptionError(f"{option(opt, key)}: is missing; {hint}")
+        raise OptionError(f"{option(opt, key)}: missing; give a path")
     values = value if isinstance(value, list | tuple) else [value]
     if not values or not all(isinstance(v, str | Path) and str(v) for v in values):
         raise OptionError(f"{option(opt, key)}: expected a path or a list of paths, got {value!r}")
@@ -227,10 +247,3 @@ def _names(opt: dict[str, Any], key: str, source: Source, wanted: Collection[str
         return source.names(wanted)
     except UserError as error:
         raise OptionError(f"{option(opt, key)}: {error}") from error
-
-
-def _template(opt: dict[str, Any]) -> str:
-    template = opt.get("filename_tmpl", "{}")
-    if not isinstance(template, str) or template.count("{}") != 1:
-        raise OptionError(f"{option(opt, 'filename_tmpl')}: expected one {{}} as in '{{}}x4', got {template!r}")
-    return template

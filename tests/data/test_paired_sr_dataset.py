@@ -207,9 +207,9 @@ class TestPairedSRDataset:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"dataroot_gt": None}, "datasets.train.dataroot_gt: is missing"),
+            ({"dataroot_gt": None}, "datasets.train.dataroot_gt: missing"),
             ({"dataroot_gt": 3}, "datasets.train.dataroot_gt: expected a path"),
-            ({"dataroot_lq": None}, "datasets.train.dataroot_lq: is missing; give a path, or 'lq: bicubic'"),
+            ({"dataroot_lq": None}, "datasets.train.dataroot_lq: missing; give a path, or `lq: bicubic`"),
             ({"dataroot_gt": "/none.lmdb"}, "datasets.train.dataroot_gt: /none.lmdb: no such LMDB"),
             ({"dataroot_gt": "/none"}, "datasets.train.dataroot_gt: /none: no such folder"),
             ({"dataroot_lq": "/none", "phase": "val"}, "datasets.val.dataroot_lq: /none: no such folder"),

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from gramgan_plugin.checkpoints.restore_schedules import OWN_RATES, restore_schedule, same_setting, shown_setting
 from gramgan_plugin.checkpoints.state_form import as_list, is_finite, is_list_of
-from gramgan_plugin.sections import section
+from gramgan_plugin.utils.sections import section
 
 # Settings that choose how an optimizer computes, not what.
 IMPLEMENTATION_FLAGS = ("fused", "foreach", "capturable", "differentiable")

@@ -10,8 +10,8 @@ from gramgan_plugin.checkpoints.rng import set_rng_states
 from gramgan_plugin.checkpoints.state_form import check_form
 from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.sections import section
 from gramgan_plugin.utils.io import MOST_BYTES, describe_file, parse_json
+from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.text import printable, shortened
 
 logger = logging.getLogger("basicsr")

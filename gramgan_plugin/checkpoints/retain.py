@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from gramgan_plugin.checkpoints.resume import damage
-from gramgan_plugin.sections import section
 from gramgan_plugin.utils.io import parse_json, save_json
+from gramgan_plugin.utils.sections import section
 
 logger = logging.getLogger("basicsr")
 

@@ -16,7 +16,7 @@ from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component, components
 from gramgan_plugin.registries import lookup
-from gramgan_plugin.sections import section
+from gramgan_plugin.utils.sections import section
 
 
 def check_options(opt: Mapping[str, Any], *, is_train: bool | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from gramgan_plugin.config.schema_datasets import SCALED, WITHOUT_GT
 from gramgan_plugin.config.schema_models import DEGRADATION, Model
 from gramgan_plugin.config.sizes import check_sizes
 from gramgan_plugin.data.pairs import pair_mistakes, template_mistake
-from gramgan_plugin.sections import section
+from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.text import did_you_mean, shown_value
 
 PHASES = ("train", "val", "test")

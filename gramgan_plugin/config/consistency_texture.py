@@ -10,7 +10,7 @@ from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema_texture import FEATURES, TEXTURE
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.patchdb.store import check_fits, open_store
-from gramgan_plugin.sections import section
+from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.text import did_you_mean, shown_value
 
 PATCH_SIZE = 4  # the loss's default

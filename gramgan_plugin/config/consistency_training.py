@@ -12,8 +12,8 @@ from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.registries import registered
-from gramgan_plugin.sections import section
 from gramgan_plugin.steps.terms import form_of, term_mistakes
+from gramgan_plugin.utils.sections import section
 
 
 def check_training(opt: Mapping[str, Any], model: Model | None, found: Findings) -> None:

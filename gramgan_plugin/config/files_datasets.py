@@ -13,8 +13,8 @@ from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.pairs import find_pairs, template_hint
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.sections import section
 from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.text import shown_value
 
 ROOTS = ("dataroot_gt", "dataroot_lq")

@@ -16,8 +16,8 @@ from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
 from gramgan_plugin.models.components import Component
-from gramgan_plugin.sections import section
 from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.sections import section
 
 
 def check_weights(opt: Mapping[str, Any], resumed: bool, found: Findings) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.registries import registered
-from gramgan_plugin.sections import section
+from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.text import did_you_mean, shown_value
 
 Hint = str | Callable[[Any, Mapping[str, Any]], str]  # or a function of (value, the whole options)

@@ -13,7 +13,7 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.losses.masked_ragan_loss import MASKS
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.registries import lookup
-from gramgan_plugin.sections import section
+from gramgan_plugin.utils.sections import section
 
 # Discriminators of a fixed input size -> its default.
 FIXED_SIZE = {"GramGANDiscriminator": 192, "VGGStyleDiscriminator": 128}

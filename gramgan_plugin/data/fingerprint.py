@@ -13,8 +13,8 @@ from gramgan_plugin.data.images import SUFFIXES
 from gramgan_plugin.data.lmdb_environment import META_INFO, extent
 from gramgan_plugin.data.lmdb_manifest import changed_since, read_manifest
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.sections import section
 from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.sections import section
 
 NAMES_OF_ROOTS = ("dataroot", "meta_info")
 # Options that do not change the samples; the batch size and the enlargement are recorded elsewhere.

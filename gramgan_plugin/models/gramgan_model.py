@@ -19,11 +19,11 @@ from gramgan_plugin.models.compilation import Compilation
 from gramgan_plugin.models.loss_building import build_loss, check_taps
 from gramgan_plugin.models.measured_speed import choose_speed
 from gramgan_plugin.models.mixed_precision import Precision
-from gramgan_plugin.sections import section
 from gramgan_plugin.steps.gan_step import GANStep
 from gramgan_plugin.steps.step_state import Batch
 from gramgan_plugin.steps.terms import AdversarialTerm, build_terms, term_mistakes
 from gramgan_plugin.steps.update import Update
+from gramgan_plugin.utils.sections import section
 
 logger = logging.getLogger("basicsr")
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gramgan_plugin.models.layout import set_layout
 from gramgan_plugin.models.mixed_precision import DTYPES
-from gramgan_plugin.sections import section
+from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.system import bf16_instructions
 from gramgan_plugin.utils.text import first_line
 

@@ -10,8 +10,8 @@ import torch
 from gramgan_plugin.data.fingerprint import changes
 from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.patchdb.store import database_facts
-from gramgan_plugin.sections import section
 from gramgan_plugin.utils.io import is_count
+from gramgan_plugin.utils.sections import section
 
 logger = logging.getLogger("basicsr")
 

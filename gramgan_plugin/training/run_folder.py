@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.models.components import with_defaults
-from gramgan_plugin.sections import section
 from gramgan_plugin.utils.io import JsonLines, is_count, lock_holder, read_lines, replace_file, save_json
+from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.yaml_io import yaml_text
 
 logger = logging.getLogger("basicsr")

@@ -38,7 +38,8 @@ def load_plugins(modules: Iterable[str] = ()) -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise OptionError(f"plugin {name}: cannot be imported: {error}") from error
+            hint = f"; write {name.removesuffix('.py')}, without .py" if name.endswith(".py") else ""
+            raise OptionError(f"plugin {name}: cannot be imported: {error}{hint}") from error
 
 
 def registered(kind: str) -> Iterator[tuple[str, Any, str]]:

@@ -92,6 +92,6 @@ def test_its_form_and_its_options_are_checked(plugin, tiny_options, write_option
     tiny_options["train"]["extra_terms"] = {"edges": {"type": f"{prefix}Edges", "loss_wieght": 0.5}}
     assert main(["check", "-opt", write_options(tiny_options), "--plugin", module]) == 2
     printed = capsys.readouterr().err
-    assert f"train.pixel_opt.type: {prefix}Hinge cannot stand here; " in printed
+    assert f"train.pixel_opt.type: {prefix}Hinge cannot be used here; " in printed
     assert "train.extra_terms.edges.loss_wieght: unknown option" in printed
     assert "did you mean 'loss_weight'?" in printed

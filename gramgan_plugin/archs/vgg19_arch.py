@@ -36,7 +36,7 @@ class VGG19Features(nn.Module):
         range_norm: map images from [-1, 1] to [0, 1] first.
 
     Raises:
-        KeyError: if ``weights`` lack a layer.
+        ValueError: if ``weights`` lack a layer.
     """
 
     mean: Tensor
@@ -54,6 +54,9 @@ class VGG19Features(nn.Module):
         self.use_input_norm = use_input_norm
         self.range_norm = range_norm
         self.features = _features(self.layers)
+        missing = [name for name in self.features.state_dict() if f"features.{name}" not in weights]
+        if missing:
+            raise ValueError(f"weights: lack features.{missing[0]}, which {', '.join(self.layers)} need")
         self.features.load_state_dict({name: weights[f"features.{name}"] for name in self.features.state_dict()})
         self.requires_grad_(False).eval()
         # Constants of the network, not weights: they stay out of the state dict.

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     load_plugins(arguments.plugin)
     if arguments.name:
         member = lookup(arguments.kind, arguments.name, f"basicsr list {arguments.kind}")
-        summary = (inspect.getdoc(member) or "").partition("\n")[0]
+        summary = (inspect.cleandoc(vars(member).get("__doc__") or "")).partition("\n")[0]
         print(f"{arguments.name}{inspect.signature(member)}\n  {member.__module__}: {summary}")
         return 0
     for kind in KINDS if arguments.kind is None else (arguments.kind,):

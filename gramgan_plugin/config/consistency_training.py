@@ -12,7 +12,7 @@ from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.registries import registered
-from gramgan_plugin.steps.terms import form_of, term_mistakes
+from gramgan_plugin.steps.terms import FORMS, form_of, term_mistakes
 from gramgan_plugin.utils.sections import section
 
 
@@ -64,7 +64,9 @@ def _check_forms(train: Mapping[str, Any], model: Model, found: Findings) -> Non
         name = section(block).get("type")
         classes = {one: cls for one, cls, _ in registered("loss")}
         form = form_of(classes[name]) if isinstance(name, str) and name in classes else None
-        if form is not None and form not in model.forms[key]:
+        if form is not None and form not in {*FORMS, "other"}:
+            found.error(f"{where}.type", f"{name} has the form {form!r}, which is not one of {', '.join(FORMS)}")
+        elif form is not None and form not in model.forms[key]:
             fitting = [one for one, cls in classes.items() if form_of(cls) in model.forms[key]]
             found.error(f"{where}.type", f"{name} cannot be used here; {' or '.join(fitting)} can")
 

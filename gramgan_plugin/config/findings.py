@@ -58,6 +58,7 @@ class Findings:
             return
         names = list(known)
         there_are = f"; there are {', '.join(names)}" if len(names) <= 8 else "; `basicsr schema --markdown` lists all"
+        there_are = there_are if names else "; there are none"
         hint = did_you_mean(key, names, there_are)
         self.error(where, f"unknown option{of and f' of {of}'}{hint}")
 

@@ -15,6 +15,8 @@ from gramgan_plugin.utils.untraced import untraced
 
 # The most numbers in the candidates' descriptions held at a time, but at least those of one sample.
 MOST_NUMBERS = 2**24
+# What the description of a patch depends on.
+DESCRIBED_BY = ("patch_size", "stride", "normalize", "center")
 
 
 def choose_targets(
@@ -105,6 +107,8 @@ def gram_patch_loss(
     sr, gt = _checked(sr, gt, options, features)
     maps = sr if features is None else features(sr)
     x = _describe(maps, options.loss_on, options)
+    if targets is not None and any(getattr(targets.options, name) != getattr(options, name) for name in DESCRIBED_BY):
+        raise ValueError(f"targets: were chosen with other options; these must agree: {', '.join(DESCRIBED_BY)}")
     if targets is None:
         same = options.loss_on == options.select_by
         by = x if same else _describe(maps.detach(), options.select_by, options)

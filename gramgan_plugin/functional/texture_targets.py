@@ -15,6 +15,9 @@ from gramgan_plugin.functional.texture_options import TextureOptions
 class Database(Protocol):
     """A database of patches to choose from besides those of the crop, such as ``PatchSearch``."""
 
+    def check(self, options: TextureOptions, features: "FeatureMap | None" = None) -> None:
+        """Raise if its Gram vectors are not those that a loss with these options compares."""
+
     def search(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """Return squared distances (M, k), ascending, and indices (M, k), int64, for queries (M, D)."""
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ class GramPatchLoss(nn.Module):
             ``stride`` then count pixels of the feature map; images must have 3 channels.
         database: a folder of patches to choose from, of ``basicsr patchdb build``; None for none. It is searched by
             Gram vectors.
-        database_index: how the database is searched: ``auto``, ``exact``, ``tree`` or ``hnsw``.
+        database_index: how the model opens the database to be searched: ``auto``, ``exact``, ``tree`` or ``hnsw``.
         options: those of `TextureOptions`, by name.
 
     ``features`` and ``database`` are described as in an option file. The loss itself opens no file: the model opens
@@ -54,8 +54,6 @@ class GramPatchLoss(nn.Module):
     # Options that name files, and how the model opens them.
     resources = {"features": "vgg19_layer", "database": "patch_database"}  # noqa: RUF012
 
-    features: FeatureMap | None
-
     def __init__(
         self,
         loss_weight: float = 1.0,
@@ -71,16 +69,20 @@ class GramPatchLoss(nn.Module):
             raise ValueError(
                 f"database_index: expected one of {', '.join(KINDS)}, got {database_index!r}{new_name(database_index)}"
             )
-        if isinstance(features, Mapping):
-            raise ValueError("features: the loss opens no file; give a VGG19Layer, as GramGANModel does")
-        if isinstance(database, str):
-            raise ValueError("database: the loss opens no file; give an opened one, as GramGANModel does")
+        if features is not None and not hasattr(features, "reduction"):
+            raise ValueError(
+                "features: the loss opens no file; give gramgan_plugin.archs.vgg19_arch.VGG19Layer(layer, weights)"
+            )
+        if database is not None and not hasattr(database, "search"):
+            raise ValueError("database: the loss opens no file; give gramgan_plugin.patchdb.search.open_search(path)")
         if database is not None and self.options.select_by != "gram":
             raise ValueError(f"select_by: a database is searched by gram, not by {self.options.select_by}")
         if database is not None and features is not None and self.options.loss_on == "pixel":
             raise ValueError("loss_on: a database has Gram matrices of features, not the features; take gram")
-        self.features = features
-        self.database = database
+        self.features = cast(FeatureMap | None, features)
+        self.database = cast(Database | None, database)
+        if self.database is not None:
+            self.database.check(self.options, self.features)
 
     def forward(
         self,

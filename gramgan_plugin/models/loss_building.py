@@ -67,4 +67,4 @@ def check_taps(terms: Sequence[Term], net_d: Any) -> None:
         try:
             net_d.resolve_taps(term.taps)
         except ValueError as error:
-            raise OptionError(f"train.disc_perceptual_opt.taps: {error}") from error
+            raise OptionError(f"train.disc_perceptual_opt.{error}") from error

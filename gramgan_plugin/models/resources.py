@@ -1,16 +1,13 @@
 """Open the files that losses need: a patch database, VGG19's weights or one of its layers."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.archs.vgg19_arch import LAYERS, VGG19Layer
 from gramgan_plugin.checkpoints.vgg19 import load_vgg19
-from gramgan_plugin.functional.texture_options import TextureOptions
 from gramgan_plugin.losses.vgg_perceptual_loss import resolve_layer_weights
-from gramgan_plugin.patchdb.search import PatchSearch
-from gramgan_plugin.patchdb.store import check_fits, open_store
+from gramgan_plugin.patchdb.search import open_search
 
 
 def open_resources(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,6 +24,8 @@ def open_resources(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     opened = dict(options)
     for name, kind in getattr(cls, "resources", {}).items():
+        if kind not in OPENERS:
+            raise ValueError(f"resources: {name} is '{kind}', which is not one of {', '.join(OPENERS)}")
         opened[name] = OPENERS[kind](opened.get(name), opened)
     return opened
 
@@ -51,26 +50,10 @@ def open_vgg19_layer(block: Any, options: Mapping[str, Any]) -> Any:
 
 
 def open_patch_database(path: Any, options: Mapping[str, Any]) -> Any:
-    """Open a patch database, and check that it fits the texture loss's options; None stays None."""
+    """Open a patch database, to be searched as ``database_index`` says; None stays None."""
     if not isinstance(path, str | Path):
         return path
-    known = {field.name for field in fields(TextureOptions)}
-    texture = TextureOptions(**{name: value for name, value in options.items() if name in known})
-    features = options.get("features")
-    layer = features if isinstance(features, VGG19Layer) else None
-    store = open_store(Path(path))
-    if texture.top_k > store.count:
-        raise ValueError(f"top_k: {texture.top_k}, but {path} has {store.count} patches")
-    check_fits(
-        store,
-        patch_size=texture.patch_size,
-        channels=store.definition.channels,
-        normalize=texture.normalize,
-        center=texture.center,
-        layer=None if layer is None else layer.layer,
-        weights=None if layer is None else layer.weights_sha256(),
-    )
-    return PatchSearch(store, options.get("database_index", "auto"))
+    return open_search(Path(path), options.get("database_index", "auto"))
 
 
 OPENERS = {

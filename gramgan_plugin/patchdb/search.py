@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.patchdb.store import Store, open_store
+from gramgan_plugin.functional.texture_options import TextureOptions
+from gramgan_plugin.patchdb.store import Store, check_fits, open_store
 from gramgan_plugin.search.exact import ExactSearch
 from gramgan_plugin.search.hnsw import HnswSearch
 from gramgan_plugin.search.index_cache import open_index, read_facts
@@ -71,6 +72,29 @@ class PatchSearch:
         self._patches: dict[torch.device, Tensor] = {}
         if self.device is not None:
             self._search_on(_searched_on(self.device))
+
+    def check(self, options: TextureOptions, features: Any = None) -> None:
+        """Check that a texture loss with these options compares the Gram vectors that the database has.
+
+        Args:
+            options: the loss's.
+            features: its ``VGG19Layer``; None for pixels.
+
+        Raises:
+            ValueError: if there are fewer patches than ``top_k``.
+            OptionError: if the vectors are of other patches, pixels or features.
+        """
+        if options.top_k > self.store.count:
+            raise ValueError(f"top_k: {options.top_k}, but {self.store.path} has {self.store.count} patches")
+        check_fits(
+            self.store,
+            patch_size=options.patch_size,
+            channels=self.store.definition.channels,  # those of the images are checked in the search
+            normalize=options.normalize,
+            center=options.center,
+            layer=None if features is None else features.layer,
+            weights=None if features is None else features.weights_sha256(),
+        )
 
     @torch.no_grad()
     def search(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:

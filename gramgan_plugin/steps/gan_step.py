@@ -102,9 +102,9 @@ class GANStep:
                 state.report = {}
             with self.autocast(), nullcontext() if self.share_passes else _frozen(self.net_d):
                 self._discriminate(state)
-                values = {term.key: term(state) for term in self.terms}
+                values = {term.key: _scalar(term.key, term(state)) for term in self.terms}
             state.log = {key: value.detach() for key, value in values.items()} | _diagnose(state, values, scale)
-            total = torch.stack([value.reshape(()) for value in values.values()]).sum() * scale
+            total = torch.stack(list(values.values())).sum() * scale
             (gradient,) = torch.autograd.grad(total, state.sr, retain_graph=self.share_passes)
             # Free the graphs of all terms but D's, before G's backward pass needs the memory.
             del values, total
@@ -141,6 +141,12 @@ class GANStep:
                 if not now and isinstance(net, DistributedDataParallel):
                     stack.enter_context(net.no_sync())
             yield
+
+
+def _scalar(key: str, value: Tensor) -> Tensor:
+    if value.numel() != 1:
+        raise ValueError(f"{key}: the loss returned a tensor of shape {tuple(value.shape)}, not a scalar")
+    return value.reshape(())
 
 
 def _diagnose(state: StepState, values: dict[str, Tensor], scale: Tensor | float) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from gramgan_plugin.errors import OptionError
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.steps.step_state import StepState
 from gramgan_plugin.utils.precision import at_least_float32
@@ -95,7 +96,8 @@ class TextureTerm(Term):
         report: dict[str, Tensor] | None = None if state.report is None else {}
         value: Tensor = self.loss(state.sr, batch.gt, theta, draw=draw, report=report)
         if state.report is not None and report is not None:
-            state.report.update({f"gram_{name}": number for name, number in report.items()})
+            name = self.key.removeprefix("l_g_")
+            state.report.update({f"{name}_{key}": number for key, number in report.items()})
         return value
 
 
@@ -104,7 +106,9 @@ class FeaturesTerm(Term):
 
     def __init__(self, key: str, loss: Any) -> None:
         super().__init__(key, loss)
-        self.taps = loss.taps
+        self.taps = tuple(getattr(loss, "taps", ()))
+        if not self.taps:
+            raise ValueError(f"{type(loss).__name__} names no features of D; it needs an attribute `taps`")
         self.running_statistics = getattr(loss, "bn", "batch") == "running"
 
     def forward(self, state: StepState) -> Tensor:
@@ -203,7 +207,7 @@ def term_mistakes(train: Mapping[str, Any], has_discriminator: bool) -> Iterator
     blocks = list(term_blocks(train))
     if not blocks:
         yield "train", "no loss is on; give at least one block such as pixel_opt"
-    needs = [where for where, _, block in blocks if block.forms[0] in ("features", "gan")]
+    needs = [where for where, _, block in blocks if set(block.forms) & {"features", "gan"}]  # what D computes
     if needs and not has_discriminator:
         yield "network_d", f"missing, but {' and '.join(needs)} {'need' if needs[1:] else 'needs'} it"
     if has_discriminator and "train.gan_opt" not in needs:
@@ -220,9 +224,13 @@ def build_terms(train: Mapping[str, Any], build_loss: Callable[[str, Mapping[str
     Returns:
         The terms, in the order of ``BLOCKS``, then the extra ones.
     """
-    terms = []
+    terms: list[Term] = []
     for where, options, block in term_blocks(train):
         loss = build_loss(where, options)
         form = form_of(loss)
-        terms.append((block.term or FORMS[form if form in block.forms else block.forms[0]])(block.key, loss))
+        term = block.term or FORMS[form if form in block.forms else block.forms[0]]
+        try:
+            terms.append(term(block.key, loss))
+        except ValueError as error:
+            raise OptionError(f"{where}: {error}") from error
     return terms

@@ -1,5 +1,6 @@
 import inspect
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,13 @@ def theta_for(loss: GramPatchLoss, n: int = 2) -> torch.Tensor:
 
 def draw_for(loss: GramPatchLoss, gt: torch.Tensor) -> torch.Tensor:
     return random_draw(len(gt), loss.patches_in(gt), seed=(0,))
+
+
+class FakeDatabase:
+    """Enough to be taken for a database."""
+
+    def search(self, queries: torch.Tensor, k: int = 1) -> None:
+        raise AssertionError
 
 
 class TestGramPatchLoss:
@@ -328,7 +336,10 @@ class TestGramPatchLoss:
             ({"database_use": "never"}, "database_use: expected one of also, only"),
             ({"database_index": "ball"}, "database_index: expected one of auto, exact"),
             ({"database_index": "flat"}, "got 'flat'; write 'exact' for what was 'flat'"),
-            ({"database": object(), "select_by": "pixel"}, "select_by: a database is searched by gram, not by pixel"),
+            (
+                {"database": FakeDatabase(), "select_by": "pixel"},
+                "select_by: a database is searched by gram",
+            ),
             ({"features": {}}, "features: expected `layer` and perhaps `vgg_weights`, got nothing"),
             ({"features": {"layer": "conv1_2", "depth": 1}}, "features: expected `layer`"),
             ({"features": {"layer": "conv9_9"}}, "features: expected a layer of VGG19, such as conv1_2, got 'conv9_9'"),
@@ -339,10 +350,20 @@ class TestGramPatchLoss:
             opened(**options)
 
     def test_it_opens_no_file(self):
-        with pytest.raises(ValueError, match="database: the loss opens no file"):
-            GramPatchLoss(database="x")
-        with pytest.raises(ValueError, match="features: the loss opens no file"):
-            GramPatchLoss(features={"layer": "conv1_2"})
+        for database in ("x", Path("x"), 4):
+            with pytest.raises(ValueError, match=r"database: the loss opens no file; give .*open_search\(path\)"):
+                GramPatchLoss(database=database)
+        for features in ({"layer": "conv1_2"}, "conv1_2", 4):
+            with pytest.raises(ValueError, match=r"features: the loss opens no file; give .*VGG19Layer"):
+                GramPatchLoss(features=features)
+
+    def test_targets_of_other_options(self):
+        sr, gt = images()
+        targets = targets_of(GramPatchLoss(), sr, gt)
+        assert GramPatchLoss(criterion="mse", loss_on="pixel")(sr, gt, targets=targets) > 0
+        for options in ({"center": True}, {"normalize": False}, {"patch_size": 8}, {"stride": 2}):
+            with pytest.raises(ValueError, match="targets: were chosen with other options"):
+                GramPatchLoss(**options)(sr, gt, targets=targets)
 
     def test_signature(self):
         """Each option has a name of its own, for help() and for the check of option files."""

@@ -1,6 +1,7 @@
 """The texture loss that chooses from a database of patches as well."""
 
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional import extract_patches, random_draw, random_theta
+from gramgan_plugin.losses import GramPatchLoss
 from gramgan_plugin.patchdb.database_manifest import Definition
+from gramgan_plugin.patchdb.search import open_search
 from gramgan_plugin.patchdb.writing import write_store
 from gramgan_plugin.steps.step_state import Batch, StepState
 from gramgan_plugin.steps.terms import TextureTerm
@@ -138,5 +141,7 @@ class TestDatabase:
             opened(database=str(tmp_path / "none.patchdb"))
         with pytest.raises(ValueError, match=r"top_k: 300, but .* has 162 patches"):
             opened(database=folder, top_k=300)
+        with pytest.raises(OptionError, match=r"gram_patch_opt\.center: true"):
+            GramPatchLoss(database=open_search(Path(folder)), center=True)
         with pytest.raises(ValueError, match=r"expected \(M, 6\), got \(4, 1\)"):
             opened(database=folder)(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))

@@ -12,6 +12,7 @@ from basicsr.utils.matlab_functions import imresize
 from torch import Tensor, nn
 
 from gramgan_plugin.archs import GramGANDiscriminator
+from gramgan_plugin.errors import OptionError
 from gramgan_plugin.functional import choose_targets, extract_patches, gram_matrix, random_theta
 from gramgan_plugin.losses import DiscPerceptualLoss, GramPatchLoss, MaskedRaGANLoss
 from gramgan_plugin.steps.gan_step import GANStep
@@ -455,3 +456,24 @@ class TestTerms:
     def test_what_blocks_lack(self, blocks, has_d, expected):
         train = {block: {"type": "x"} for block in blocks} | {"extra_terms": None}
         assert [key for key, _ in term_mistakes(train, has_d)] == expected
+
+    def test_two_texture_losses_report_under_their_own_names(self, batch):
+        losses = {"gram_patch_opt": GramPatchLoss(center=True), "coarse": GramPatchLoss(patch_size=8)}
+        blocks = {"gram_patch_opt": {"type": "x"}, "extra_terms": {"coarse": {"type": "x"}}}
+        terms = build_terms(blocks, lambda key, block: losses[key.split(".")[-1]])
+        state = StepState(batch, nn.functional.avg_pool2d(batch.gt, 3, 1, 1), report={})
+        for term in terms:
+            term(state)
+        assert state.report["gram_distance"] != state.report["coarse_distance"]
+
+    def test_a_loss_of_features_has_to_name_them(self):
+        class Nameless(nn.Module):
+            form = "features"
+
+        with pytest.raises(OptionError, match=r"^train\.disc_perceptual_opt: Nameless names no .* `taps`$"):
+            build_terms({"disc_perceptual_opt": {"type": "x"}}, lambda key, block: Nameless())
+
+    def test_a_loss_that_is_not_a_scalar(self, nets, batch):
+        term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss(reduction="none"))
+        with pytest.raises(ValueError, match=r"^l_g_pix: .* of shape \(2, 3, 64, 64\), not a scalar$"):
+            run(nets[0], None, term, batch)

@@ -18,6 +18,6 @@ def _without_docstring(function: object) -> str:
 def test_the_step_in_the_docs_is_the_code_and_fits_a_screen():
     section = DOCS.read_text(encoding="utf-8").partition("## One iteration\n")[2]
     (printed,) = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], flags=re.DOTALL)
-    own = "\n".join(_without_docstring(part) for part in (GANStep.__call__, GANStep._forward_backward))
+    own = "\n\n".join(_without_docstring(part) for part in (GANStep.__call__, GANStep._forward_backward))
     assert printed == own
     assert len(printed.splitlines()) <= 50

@@ -110,13 +110,19 @@ class GramPatchLoss(nn.Module):
     def random_numbers(
         self, gt: Tensor, seed: Sequence[int], first_index: int = 0, stride: int = 1
     ) -> tuple[Tensor, Tensor | None]:
-        """Return ``theta``, and ``draw`` where ``top_k`` is above 1, for images (N, C, H, W), on their device.
+        """Return the random numbers of a batch: ``theta`` and, where ``top_k`` is above 1, ``draw``.
 
         Args:
-            gt: the images.
+            gt: (N, C, H, W).
             seed: see `random_theta`.
             first_index: see `random_theta`.
             stride: see `random_theta`.
+
+        Returns:
+            (N, affine_copies, 2, 3), and (N, P) in [0, 1) or None; float32, on the device of ``gt``.
+
+        Raises:
+            ValueError: as `random_theta`.
         """
         options = self.options
         theta = random_theta(len(gt), options.affine_copies, options.affine_magnitude, seed, first_index, stride)

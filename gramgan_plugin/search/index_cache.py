@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.search import hnsw
-from gramgan_plugin.utils.io import replace_file, replacing
+from gramgan_plugin.utils.io import parse_json, replace_file, replacing
 
 logger = logging.getLogger("basicsr")
 
@@ -86,10 +86,10 @@ def read_facts(path: Path) -> IndexFacts | None:
     try:
         with file.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
-        facts = IndexFacts(**json.loads(data)) if len(data) <= MOST_BYTES else None
+        facts = IndexFacts(**parse_json(data)) if len(data) <= MOST_BYTES else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         facts = None
     if facts is not None and _is_sound(facts):
         return facts

@@ -143,7 +143,7 @@ FORMS: dict[str, type[Term]] = {
     "gan": AdversarialTerm,  # .mask, .generator, .discriminator
     "logits": AdversarialTerm,  # loss(logits, target_is_real, is_disc=)
 }
-# BasicSR's own classes, which say nothing of it. A loss that has no form is taken to have its block's first.
+# BasicSR's own classes, which have no such attribute. Another loss without one has the first form of its block.
 BASICSR_FORMS = {
     "L1Loss": "image",
     "MSELoss": "image",
@@ -223,14 +223,21 @@ def build_terms(train: Mapping[str, Any], build_loss: Callable[[str, Mapping[str
 
     Returns:
         The terms, in the order of ``BLOCKS``, then the extra ones.
+
+    Raises:
+        OptionError: if a loss is of another form than its block takes, or lacks what its form needs.
     """
     terms: list[Term] = []
     for where, options, block in term_blocks(train):
         loss = build_loss(where, options)
-        form = form_of(loss)
-        term = block.term or FORMS[form if form in block.forms else block.forms[0]]
+        form = form_of(loss) or block.forms[0]
+        if form not in block.forms:
+            raise OptionError(
+                f"{where}.type: {type(loss).__name__} is called as a loss of the form '{form}', and this block takes "
+                f"{' or '.join(block.forms)}"
+            )
         try:
-            terms.append(term(block.key, loss))
+            terms.append((block.term or FORMS[form])(block.key, loss))
         except ValueError as error:
             raise OptionError(f"{where}: {error}") from error
     return terms

@@ -477,3 +477,11 @@ class TestTerms:
         term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss(reduction="none"))
         with pytest.raises(ValueError, match=r"^l_g_pix: .* of shape \(2, 3, 64, 64\), not a scalar$"):
             run(nets[0], None, term, batch)
+
+    @pytest.mark.parametrize(("block", "loss"), [("pixel_opt", MaskedRaGANLoss), ("gram_patch_opt", L1Loss)])
+    def test_a_loss_in_a_block_of_another_form(self, block, loss):
+        """BasicSR's own loop checks no option file."""
+        with pytest.raises(
+            OptionError, match=rf"^train\.{block}\.type: {loss.__name__} is called as a loss of the form"
+        ):
+            build_terms({block: {"type": "x"}}, lambda key, options: loss())

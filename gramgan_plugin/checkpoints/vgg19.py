@@ -30,9 +30,13 @@ def load_vgg19(path: str | Path | None, layers: Iterable[str]) -> dict[str, Tens
         Tensors by torchvision's key names.
 
     Raises:
+        ValueError: for an unknown layer, or none.
         UserError: if the weights cannot be read or fetched, lack a layer, or are non-finite.
     """
     layers = list(layers)
+    unknown = [layer for layer in layers if layer not in LAYERS]
+    if unknown or not layers:
+        raise ValueError(f"layers: expected layers of VGG19, such as conv2_2, got {unknown or layers}")
     file = Path(path) if path is not None else UPSTREAM_WEIGHTS if UPSTREAM_WEIGHTS.is_file() else _fetch()
     name = printable(str(file))
     try:

@@ -109,6 +109,8 @@ def gram_patch_loss(
     x = _describe(maps, options.loss_on, options)
     if targets is not None and any(getattr(targets.options, name) != getattr(options, name) for name in DESCRIBED_BY):
         raise ValueError(f"targets: were chosen with other options; these must agree: {', '.join(DESCRIBED_BY)}")
+    if targets is not None and targets.index.shape != x.shape[:2]:
+        raise ValueError(f"targets: {tuple(targets.index.shape)} for {tuple(x.shape[:2])} patches of SR")
     if targets is None:
         same = options.loss_on == options.select_by
         by = x if same else _describe(maps.detach(), options.select_by, options)

@@ -29,6 +29,9 @@ def build_loss(key: str, block: Mapping[str, Any]) -> nn.Module:
     options = opened_options(key, cls, options)
     try:
         return cls(**options)
+    except OptionError as error:  # of a database; it begins with the block where a texture loss usually stands
+        own, usual = str(error), "gram_patch_opt."
+        raise OptionError(f"{key}.{own.removeprefix(usual)}" if own.startswith(usual) else own) from error
     except REFUSALS as error:
         raise OptionError(f"{key}: {cls.__name__}: {error}") from error
 

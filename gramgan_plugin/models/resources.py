@@ -1,5 +1,6 @@
 """Open the files that losses need: a patch database, VGG19's weights or one of its layers."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,18 @@ def open_resources(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
         OptionError: if a database does not fit the other options.
         UserError: if a file is missing, damaged, or lacks something.
     """
-    opened = dict(options)
-    for name, kind in getattr(cls, "resources", {}).items():
+    opened, resources = dict(options), getattr(cls, "resources", {})
+    if not isinstance(resources, Mapping):
+        raise ValueError("resources: expected a mapping from options to kinds")
+    parameters = inspect.signature(cls).parameters if resources else {}
+    for name, kind in resources.items():
         if kind not in OPENERS:
-            raise ValueError(f"resources: {name} is '{kind}', which is not one of {', '.join(OPENERS)}")
-        opened[name] = OPENERS[kind](opened.get(name), opened)
+            raise ValueError(f"resources: {name} is {kind!r}, which is not one of {', '.join(OPENERS)}")
+        if name not in parameters:
+            raise ValueError(f"resources: {name} is not an option of the class")
+        default = parameters[name].default
+        value = opened.get(name, None if default is inspect.Parameter.empty else default)
+        opened[name] = OPENERS[kind](value, opened)
     return opened
 
 
@@ -51,8 +59,10 @@ def open_vgg19_layer(block: Any, options: Mapping[str, Any]) -> Any:
 
 def open_patch_database(path: Any, options: Mapping[str, Any]) -> Any:
     """Open a patch database, to be searched as ``database_index`` says; None stays None."""
-    if not isinstance(path, str | Path):
+    if path is None or hasattr(path, "search"):
         return path
+    if not isinstance(path, str | Path):
+        raise ValueError(f"database: expected a path, got {path!r}")
     return open_search(Path(path), options.get("database_index", "auto"))
 
 

@@ -144,8 +144,9 @@ class GANStep:
 
 
 def _scalar(key: str, value: Tensor) -> Tensor:
-    if value.numel() != 1:
-        raise ValueError(f"{key}: the loss returned a tensor of shape {tuple(value.shape)}, not a scalar")
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"{key}: the loss returned {what}, not a scalar")
     return value.reshape(())
 
 

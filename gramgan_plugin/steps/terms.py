@@ -106,9 +106,10 @@ class FeaturesTerm(Term):
 
     def __init__(self, key: str, loss: Any) -> None:
         super().__init__(key, loss)
-        self.taps = tuple(getattr(loss, "taps", ()))
-        if not self.taps:
-            raise ValueError(f"{type(loss).__name__} names no features of D; it needs an attribute `taps`")
+        taps = getattr(loss, "taps", None)
+        if not isinstance(taps, list | tuple) or not taps:
+            raise ValueError(f"{type(loss).__name__} names no features of D; it needs an attribute `taps`, a list")
+        self.taps = tuple(taps)
         self.running_statistics = getattr(loss, "bn", "batch") == "running"
 
     def forward(self, state: StepState) -> Tensor:
@@ -143,6 +144,8 @@ FORMS: dict[str, type[Term]] = {
     "gan": AdversarialTerm,  # .mask, .generator, .discriminator
     "logits": AdversarialTerm,  # loss(logits, target_is_real, is_disc=)
 }
+# What a loss of a form has besides ``forward``.
+METHODS = {"texture": ("random_numbers",), "gan": ("mask", "generator", "discriminator")}
 # BasicSR's own classes, which have no such attribute. Another loss without one has the first form of its block.
 BASICSR_FORMS = {
     "L1Loss": "image",
@@ -207,6 +210,11 @@ def term_mistakes(train: Mapping[str, Any], has_discriminator: bool) -> Iterator
     blocks = list(term_blocks(train))
     if not blocks:
         yield "train", "no loss is on; give at least one block such as pixel_opt"
+    keys: dict[str, str] = {}
+    for where, _, block in blocks:
+        first = keys.setdefault(block.key, where)
+        if first != where:
+            yield where, f"would be logged as {block.key}, as {first} is; give it another name"
     needs = [where for where, _, block in blocks if set(block.forms) & {"features", "gan"}]  # what D computes
     if needs and not has_discriminator:
         yield "network_d", f"missing, but {' and '.join(needs)} {'need' if needs[1:] else 'needs'} it"
@@ -236,6 +244,9 @@ def build_terms(train: Mapping[str, Any], build_loss: Callable[[str, Mapping[str
                 f"{where}.type: {type(loss).__name__} is called as a loss of the form '{form}', and this block takes "
                 f"{' or '.join(block.forms)}"
             )
+        for method in METHODS.get(form, ()) if block.term is None and form_of(loss) else ():
+            if not hasattr(loss, method):
+                raise OptionError(f"{where}: {type(loss).__name__} has the form '{form}', but no method `{method}`")
         try:
             terms.append((block.term or FORMS[form])(block.key, loss))
         except ValueError as error:

@@ -25,6 +25,12 @@ def test_what_is_loaded(weights: Path) -> None:
     assert all(torch.equal(value, state[name]) for name, value in loaded.items())
 
 
+@pytest.mark.parametrize("layers", [[], ["conv9_1"], ["conv1_1", "features.0"]])
+def test_layers_that_there_are_not(weights: Path, layers: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^layers: expected layers of VGG19"):
+        load_vgg19(weights / "shallow.pth", layers)
+
+
 class TestWeights:
     def test_missing_layer(self, weights):
         with pytest.raises(UserError, match=r"shallow.pth: no features\.10\.weight \(conv3_1\); give VGG19 weights"):

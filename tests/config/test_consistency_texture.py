@@ -199,6 +199,8 @@ class TestDatabase:
         build_loss(WHERE, {**block, "center": True})
         with pytest.raises(OptionError, match=r"gram_patch_opt\.center"):
             build_loss(WHERE, {**block, "center": False})
+        with pytest.raises(OptionError, match=r"^train\.extra_terms\.coarse\.center: "):
+            build_loss("train.extra_terms.coarse", {**block, "center": False})
 
     def test_missing_feature_weights(self, tiny_options, workdir):
         _with(tiny_options, features={"layer": "conv1_2", "vgg_weights": "vgg.pth"})

@@ -364,6 +364,8 @@ class TestGramPatchLoss:
         for options in ({"center": True}, {"normalize": False}, {"patch_size": 8}, {"stride": 2}):
             with pytest.raises(ValueError, match="targets: were chosen with other options"):
                 GramPatchLoss(**options)(sr, gt, targets=targets)
+        with pytest.raises(ValueError, match=r"targets: \(\d+, \d+\) for \(\d+, \d+\) patches of SR"):
+            GramPatchLoss()(sr[..., :-8], gt[..., :-8], targets=targets)
 
     def test_signature(self):
         """Each option has a name of its own, for help() and for the check of option files."""

@@ -470,12 +470,43 @@ class TestTerms:
         class Nameless(nn.Module):
             form = "features"
 
-        with pytest.raises(OptionError, match=r"^train\.disc_perceptual_opt: Nameless names no .* `taps`$"):
+        with pytest.raises(OptionError, match=r"^train\.disc_perceptual_opt: Nameless names no .* `taps`, a list$"):
             build_terms({"disc_perceptual_opt": {"type": "x"}}, lambda key, block: Nameless())
 
-    def test_a_loss_that_is_not_a_scalar(self, nets, batch):
-        term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: L1Loss(reduction="none"))
-        with pytest.raises(ValueError, match=r"^l_g_pix: .* of shape \(2, 3, 64, 64\), not a scalar$"):
+    def test_taps_are_a_list(self):
+        class Word(nn.Module):
+            form = "features"
+            taps = "conv1_0"
+
+        with pytest.raises(OptionError, match=r"`taps`, a list$"):
+            build_terms({"disc_perceptual_opt": {"type": "x"}}, lambda key, block: Word())
+
+    @pytest.mark.parametrize(
+        ("block", "form", "method"), [("gan_opt", "gan", "mask"), ("gram_patch_opt", "texture", "random_numbers")]
+    )
+    def test_a_loss_has_what_its_form_asks_for(self, block, form, method):
+        bare = type("Bare", (nn.Module,), {"form": form})
+        with pytest.raises(OptionError, match=rf"^train\.{block}: Bare .* '{form}', but no method `{method}`$"):
+            build_terms({block: {"type": "x"}}, lambda key, options: bare())
+
+    def test_two_blocks_of_one_log_key(self):
+        train = {"pixel_opt": {"type": "x"}, "extra_terms": {"pix": {"type": "x"}, "edges": {"type": "x"}}}
+        ((where, problem),) = term_mistakes(train, False)
+        assert (where, problem) == (
+            "train.extra_terms.pix",
+            "would be logged as l_g_pix, as train.pixel_opt is; give it another name",
+        )
+
+    @pytest.mark.parametrize(
+        ("value", "what"), [(torch.ones(2, 3), r"a tensor of shape \(2, 3\)"), (1.5, "a float"), (None, "a NoneType")]
+    )
+    def test_a_loss_that_is_not_a_scalar(self, nets, batch, value, what):
+        class Other(nn.Module):
+            def forward(self, sr: Tensor, gt: Tensor) -> Any:
+                return value
+
+        term = build_terms({"pixel_opt": {"type": "x"}}, lambda key, block: Other())
+        with pytest.raises(ValueError, match=rf"^l_g_pix: the loss returned {what}, not a scalar$"):
             run(nets[0], None, term, batch)
 
     @pytest.mark.parametrize(("block", "loss"), [("pixel_opt", MaskedRaGANLoss), ("gram_patch_opt", L1Loss)])

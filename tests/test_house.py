@@ -50,12 +50,22 @@ def test_no_circle_of_imports():
         raise AssertionError("modules import each other: " + " <- ".join(error.args[1])) from None
 
 
+def test_imports_are_absolute():
+    """Relative ones would escape the rules below and above, which read names."""
+    assert not [
+        f"{name}: {ast.unparse(node)}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+
+
 def test_signatures_are_short():
     long = []
     for name, tree in TREES.items():
         for node in ast.walk(tree):
             # Constructors are filled by the keys of option files.
-            if isinstance(node, ast.FunctionDef) and node.name != "__init__":
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "__init__":
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 count = len([argument for argument in arguments if argument.arg not in ("self", "cls")])
                 if count > MOST_PARAMETERS:
@@ -76,6 +86,6 @@ def test_packages_re_export_nothing_to_each_other():
         f"{name}: from {module} import {member}"
         for name, tree in TREES.items()
         for module, member in _imports(tree)
-        if module in PACKAGES and member and f"{module}.{member}" not in TREES and name != f"{ROOT.name}.registration"
+        if module in PACKAGES and f"{module}.{member}" not in TREES and name != f"{ROOT.name}.registration"
     ]
     assert not through_a_front

@@ -34,7 +34,7 @@ def build_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimiz
         options.get(flag) is not None for flag in IMPLEMENTATION_FLAGS
     ):
         try:
-            fused: Optimizer = cls(given, **options, fused=True)
+            fused: Optimizer = cls(given, **options | {"fused": True})
             return fused
         except RuntimeError:  # not supported for this device or dtype
             pass

@@ -16,6 +16,7 @@ from gramgan_plugin.functional import (
     random_draw,
     random_theta,
 )
+from gramgan_plugin.functional.candidates import _generators
 
 
 def photo(size: int = 48) -> torch.Tensor:
@@ -79,6 +80,8 @@ class TestRandomTheta:
         assert torch.equal(random_draw(3, 50, (1, 2), 5, stride=2), whole[1::2])
         assert not torch.equal(random_draw(6, 50, (1, 3), 4), whole)
         assert len(whole.unique()) == 300
+        # One stream read in two ways would not show in a correlation.
+        assert len({one.initial_seed() for pair in _generators(6, (1, 2), 4, 1) for one in pair}) == 12
         noise = random_theta(300, 1, 1.0, (1,)).flatten(1)[:, 1]
         assert abs(torch.corrcoef(torch.stack([noise, random_draw(300, 1, (1,))[:, 0]]))[0, 1]) < 0.2
 

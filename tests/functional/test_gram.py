@@ -171,6 +171,12 @@ class TestGramVectors:
         got = gram_vectors(image, 4, center=True)
         np.testing.assert_allclose(float(got), float(exact), rtol=1e-2)
 
+    @pytest.mark.parametrize("stride", [3, 1])
+    def test_no_variance_is_negative(self, stride):
+        image = torch.linspace(0, 1, 64, dtype=torch.float64)[:, None, None, None].expand(-1, 1, 8, 8)
+        variance = gram_vectors(image, 3, center=True, stride=stride)
+        assert 0 <= variance.min() <= variance.max() < 1e-15
+
     def test_autocast(self):
         image = random_image(1, 3, 16, 16, dtype=torch.float32)
         with torch.autocast("cpu", dtype=torch.bfloat16):

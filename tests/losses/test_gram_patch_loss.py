@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from gramgan_plugin.functional import TextureOptions, extract_patches, gram_matrix, random_draw, random_theta
+from gramgan_plugin.functional import (
+    TextureOptions,
+    extract_patches,
+    gram_matrix,
+    random_draw,
+    random_theta,
+    texture,
+)
 from gramgan_plugin.losses import GramPatchLoss
 from tests.losses.gram_patch_reference import opened, reference, targets_of
 
@@ -413,6 +420,17 @@ class TestTargets:
         assert selection.kind_fractions() == {"original": 1, "downsampled": 0, "affine": 0}
         assert not selection.index.requires_grad
         assert sr.shape == gt.shape
+
+    @pytest.mark.parametrize("options", [{"top_k": 3}, {"scope": "local", "radius": 1, "top_k": 2}], ids=str)
+    def test_a_sample_at_a_time(self, options, monkeypatch):
+        sr, gt = images(n=3)
+        loss = GramPatchLoss(**options)
+        theta, draw = theta_for(loss, 3), draw_for(loss, gt)
+        whole = targets_of(loss, sr, gt, theta, draw, measure=True)
+        monkeypatch.setattr(texture, "MOST_NUMBERS", 1)
+        parts = targets_of(loss, sr, gt, theta, draw, measure=True)
+        for name in ("index", "chosen", "distance", "one_to_one"):
+            assert torch.equal(getattr(parts, name), getattr(whole, name)), name
 
     def test_describe(self):
         sr, gt = images()

@@ -139,8 +139,9 @@ class TestDatabase:
             opened(database=folder, patch_size=6)
         with pytest.raises(UserError, match="no such patch database"):
             opened(database=str(tmp_path / "none.patchdb"))
-        with pytest.raises(ValueError, match=r"top_k: 300, but .* has 162 patches"):
-            opened(database=folder, top_k=300)
+        opened(database=folder, top_k=162)
+        with pytest.raises(ValueError, match=r"top_k: 163, but .* has 162 patches"):
+            opened(database=folder, top_k=163)
         with pytest.raises(OptionError, match=r"gram_patch_opt\.center: true"):
             GramPatchLoss(database=open_search(Path(folder)), center=True)
         with pytest.raises(ValueError, match=r"expected \(M, 6\), got \(4, 1\)"):

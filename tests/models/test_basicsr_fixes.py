@@ -250,6 +250,7 @@ class TestBuilders:
             ("Adam", {}, True),
             ("AdamW", {}, True),
             ("SGD", {"momentum": 0.9}, True),
+            ("Adam", {"fused": None, "foreach": None}, True),
             ("Adam", {"foreach": True}, None),
             ("Adam", {"fused": False}, False),
             ("RMSprop", {}, None),
@@ -295,3 +296,16 @@ class TestBuilders:
         model.optimizers = [torch.optim.Adam(_net(0).parameters(), lr=1e-3)]
         with pytest.raises(OptionError, match=r"train\.scheduler: .*warmup_iter"):
             model.setup_schedulers()
+
+
+def test_a_warm_up_then_the_schedule(model):
+    """Also where the schedule multiplies the rate before, as MultiStepLR does."""
+    optimizer = torch.optim.SGD(_net(0).parameters(), lr=0.8)
+    model.optimizers = [optimizer]
+    model.schedulers = [scheduler_class("MultiStepLR")(optimizer, milestones=[6], gamma=0.5)]
+    rates = []
+    for iteration in range(1, 9):
+        model.update_learning_rate(iteration, warmup_iter=4)
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8, 0.4, 0.4])

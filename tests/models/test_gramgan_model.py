@@ -64,6 +64,7 @@ class TestGramGANModel:
         log = model.get_current_log()
         assert all(isinstance(value, float) for value in log.values())
         assert {"l_g_pix", "l_g_gram", "l_g_dp", "l_g_gan", "l_d_real", "l_d_fake", "grad_g_gram"} <= log.keys()
+        assert (log["loss_peak"], log["loss_peak_iter"]) == (log["l_g_pix"], 1)
 
     def test_gradient_norms_on_logging_iterations_only(self, tiny_options, workdir):
         tiny_options["logger"]["print_freq"] = 2
@@ -256,6 +257,18 @@ class TestGramGANModel:
             model.get_current_log()
         assert all(torch.equal(before[key], value) for key, value in weights(model.net_g).items())
 
+    def test_stops_after_fifty_if_the_options_do_not_say(self, tiny_options, workdir, monkeypatch):
+        """BasicSR's own loop fills in no defaults."""
+        opt = resolved(tiny_options)
+        opt["train"].pop("max_nonfinite", None)
+        model = build_model(opt)
+        model.log_dict = {"l_g_pix": torch.ones(())}
+        monkeypatch.setattr(model.update, "report", lambda: Skipped(49, 49, 1, "SR"))
+        assert model.get_current_log()["skipped_steps"] == 49
+        monkeypatch.setattr(model.update, "report", lambda: Skipped(50, 50, 1, "SR"))
+        with pytest.raises(TrainingStopped, match="50 iterations in a row"):
+            model.get_current_log()
+
     def test_starting_from_a_checkpoint_with_ema_on(self, tiny_options, workdir):
         source = build_model(resolved(tiny_options))
         for wrapped in (source.net_g.state_dict(), {"params": source.net_g.state_dict()}):
@@ -264,6 +277,25 @@ class TestGramGANModel:
             model = build_model(resolved(tiny_options))
             for net in (model.net_g, model.net_g_ema):
                 assert all(torch.equal(v, weights(source.net_g)[k]) for k, v in weights(net).items())
+
+    def test_starting_from_weights_and_their_average(self, tiny_options, workdir):
+        one, other = (build_model(resolved(tiny_options)).net_g.state_dict() for _ in range(2))
+        torch.save({"params": one, "params_ema": other}, "start.pth")
+        tiny_options["path"]["pretrain_network_g"] = "start.pth"
+        model = build_model(resolved(tiny_options))
+        for net, expected in ((model.net_g, one), (model.net_g_ema, other)):
+            assert all(torch.equal(value, expected[key]) for key, value in weights(net).items())
+
+    def test_which_weights_d_starts_from(self, tiny_options, workdir):
+        one, other = (build_model(resolved(tiny_options)).net_d.state_dict() for _ in range(2))
+        torch.save({"params": one, "weights": other}, "d.pth")
+        tiny_options["path"]["pretrain_network_d"] = "d.pth"
+        for path, expected in (({}, one), ({"param_key_d": "weights"}, other)):
+            model = build_model(resolved(tiny_options | {"path": tiny_options["path"] | path}))
+            assert all(torch.equal(value, expected[key]) for key, value in weights(model.net_d).items())
+        torch.save({key: value for key, value in one.items() if key != "conv0_0.bias"}, "d.pth")
+        with pytest.raises(UserError, match=r"conv0_0\.bias"):
+            build_model(resolved(tiny_options))  # strict if the options do not say
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -318,6 +350,14 @@ class TestBuildModel:
         options["path"]["pretrain_network_g"] = "other.pth"
         with pytest.raises(UserError, match="give a checkpoint of this network"):
             build_model(resolved(options))
+
+    @pytest.mark.parametrize("model", ["ESRGANModel", "GramGANModel"])
+    def test_the_options_stay_as_they_are(self, tiny_options, workdir, model):
+        """BasicSR's models take `type` out of the blocks they read."""
+        opt = resolved(esrgan_options(tiny_options) | {"model_type": model})
+        before = deepcopy(opt)
+        build_model(opt)
+        assert opt == before
 
     def test_basicsrs_models_get_our_losses_with_their_files_opened(self, tiny_options, workdir):
         options = esrgan_options(tiny_options) | {"model_type": "SRModel"}

@@ -173,7 +173,9 @@ class TestPatchSearch:
         assert again.index == "exact"
         assert torch.equal(again.search(queries, 2)[1], expected[1])
 
-    def test_damaged_numbers(self, tmp_path):
+    @pytest.mark.parametrize("numbers", [2**22, 18])  # also in one of several blocks
+    def test_damaged_numbers(self, tmp_path, monkeypatch, numbers):
+        monkeypatch.setattr("gramgan_plugin.patchdb.search.BLOCK", numbers)
         grams = np.ones((10, 6), np.float32)
         grams[4, 2] = np.nan
         write_store(tmp_path / "a.patchdb", [np.zeros((10, 4, 4, 3), np.uint8)], 10, Definition(4), [grams])
@@ -203,8 +205,8 @@ class TestPatchSearch:
         torch.set_num_threads(before)
 
     def test_kinds(self):
-        assert kind_of_search("auto", 10**7, 6) == "tree"
-        assert kind_of_search("auto", 1000, 136) == "exact"
+        assert [kind_of_search("auto", 10**7, dimensions) for dimensions in (6, 8, 9)] == ["tree", "tree", "hnsw"]
+        assert [kind_of_search("auto", count, 136) for count in (1000, 2000, 2001)] == ["exact", "exact", "hnsw"]
         assert kind_of_search("auto", 10**6, 136) == "hnsw"
         assert kind_of_search("hnsw", 10, 6) == "hnsw"
 

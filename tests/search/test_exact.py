@@ -330,6 +330,15 @@ class TestSearchAllowed:
         assert np.array_equal(found[there], best[there])
         assert (index.numpy()[~there] == 0).all()
 
+    def test_a_centre_that_rounding_puts_outside(self):
+        centres = (
+            torch.zeros(1, 2, dtype=torch.float64),
+            torch.tensor([[9.0, 0.0], [0.1 + 0.2, 0.0]], dtype=torch.float64),
+        )
+        assert 0.1 + 0.2 > 0.3
+        found = nearest_candidates(torch.zeros(1, 1, 3), torch.zeros(1, 2, 3), 9, Neighbourhood(*centres, 0.3))
+        assert found.tolist() == [[1]]
+
     def test_little_is_measured(self, monkeypatch):
         """A row of patches is compared with the rows around it only."""
         sizes = []

@@ -325,9 +325,9 @@ class TestDiscriminatorsHalf:
     @pytest.mark.parametrize(("iters", "init", "trained"), [(2, 0, [2, 4]), (1, 3, [4]), (2, 2, [4])])
     def test_its_turn_alone(self, nets, terms, batch, iters, init, trained):
         for iteration in range(1, 5):
-            spy = Spy(nets[1])
+            spy, g_spy = Spy(nets[1]), Spy(nets[0])
             log = run(
-                nets[0],
+                g_spy,
                 spy,
                 terms,
                 replace(batch, iteration=iteration),
@@ -340,6 +340,7 @@ class TestDiscriminatorsHalf:
             assert all((p.grad is not None) == both for p in nets[0].parameters())
             assert all(p.grad is not None for p in nets[1].parameters())
             assert [call["reaches"] for call in spy.calls] == [False, both]
+            assert [call["grad"] for call in g_spy.calls] == [both], "G keeps nothing for a gradient it does not get"
 
 
 class TestScale:
@@ -397,11 +398,46 @@ class TestTerms:
         assert d_fake.item() == pytest.approx(-log(1 - sigmoid(fake - real.mean())).mean().item() / 2)
         assert ours.mask(real) is None
 
+    def test_gradient_of_upstream_ganloss(self):
+        """Through the mean of the fakes for G, through no mean for D."""
+        torch.manual_seed(0)
+        real, fake = (torch.randn(5, 1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        ours = Relativistic(GANLoss("vanilla", loss_weight=0.3))
+        r, f = real.detach(), fake.detach()
+        above, below = torch.sigmoid(r - f.mean()), torch.sigmoid(f - r.mean())
+        # d softplus(x) = sigmoid(x) dx: of softplus(real - mean of fakes) and of softplus(mean of reals - fake)
+        of_fake = 0.3 / 2 * ((below - 1) / 5 - above.mean() / 5)
+        torch.testing.assert_close(torch.autograd.grad(ours.generator(real, fake), fake)[0], of_fake)
+        gradients = torch.autograd.grad(sum(ours.discriminator(real, fake)), (real, fake))
+        for gradient, expected in zip(gradients, ((above - 1) / 10, below / 10), strict=True):
+            torch.testing.assert_close(gradient, expected)
+
     def test_back_projection(self, batch):
         value = BackProjectionTerm("l_g_bp", nn.L1Loss())(StepState(batch, batch.gt))
         down = [imresize(gt.permute(1, 2, 0).numpy().astype(np.float64), 0.25) for gt in batch.gt]
         lq = batch.lq.permute(0, 2, 3, 1).numpy()
         assert value.item() == pytest.approx(np.abs(np.stack(down) - lq).mean(), abs=1e-6)
+
+    @pytest.mark.parametrize(
+        ("block", "form"),
+        [("pixel_opt", "image"), ("back_projection_opt", "image"), ("disc_perceptual_opt", "features")],
+    )
+    def test_losses_get_sr_first(self, batch, block, form):
+        """Some have a gradient for it only."""
+        seen = []
+
+        class Record(nn.Module):
+            taps = ("conv1_0",)
+
+            def forward(self, *given: Any) -> Tensor:
+                seen[:] = [value["conv1_0"] if form == "features" else value for value in given]
+                return torch.zeros(())
+
+        Record.form = form
+        (term,) = build_terms({block: {"type": "x"}}, lambda key, options: Record())
+        sr = torch.rand_like(batch.gt).requires_grad_()
+        term(StepState(batch, sr, features_gt={"conv1_0": batch.gt}, features_sr={"conv1_0": 2 * sr}))
+        assert [value.requires_grad for value in seen] == [True, False]
 
     def test_warps_and_draws_depend_on_seed_iteration_and_sample(self, batch):
         seen = []

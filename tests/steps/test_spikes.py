@@ -102,6 +102,19 @@ class TestHeldBack:
             update.finish({}, iteration)
             torch.testing.assert_close(before - net.weight, torch.full((1, 3), 0.1))  # the usual one is not clipped
 
+    @pytest.mark.parametrize("broken", [False, True])
+    def test_the_report_counts_all_but_skipped_steps(self, broken):
+        net = nn.Linear(3, 1, bias=False)
+        update = Update({"g": torch.optim.SGD(net.parameters(), lr=0.0)}, {"g": net}, max_grad_ratio=10)
+        for iteration in range(1, 44):
+            update.begin()
+            (net.weight * {41: 1000.0, 42: 100.0}.get(iteration, 1.0)).sum().backward()
+            update.finish({"l_g": torch.tensor(math.nan if broken and iteration in (41, 42) else 1.0)}, iteration)
+        report = update.report()
+        assert report.count == (2 if broken else 0)
+        found = (report.held_back, report.held_back_from, report.times_median)
+        assert found == ((0, 0, 0) if broken else (2, 41, pytest.approx(1000, rel=1e-5)))
+
     def test_off(self):
         update = Update({"g": torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)}, {})
         assert update.spikes is None

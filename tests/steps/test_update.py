@@ -246,6 +246,23 @@ class TestUpdate:
         update.finish({"loss": loss}, 2)
 
 
+class TestPeak:
+    @pytest.mark.parametrize(
+        ("values", "peak"),
+        [
+            ({"SR": 9.0, "l_g_pix": 1.0, "l_g_gan": 5.0, "l_d_real": 7.0}, 1.0),
+            ({"SR": 9.0, "l_g_dp": 0.5, "l_g_gan": 5.0, "l_d_real": 7.0}, 5.5),
+            ({"l_d_real": 7.0, "l_d_fake": 7.0}, None),
+        ],
+    )
+    def test_it_is_the_content_loss_or_the_sum_of_gs_terms(self, values, peak):
+        net = _net()
+        update = Update({"g": torch.optim.SGD(net.parameters(), lr=0.1)}, {"g": net})
+        update.begin()
+        update.finish({key: torch.tensor(value) for key, value in values.items()}, 6)
+        assert update.peak.take() == ({} if peak is None else {"loss_peak": peak, "loss_peak_iter": 6.0})
+
+
 class TestDecidesOnDevice:
     def test_which(self):
         parameters = list(_net().parameters())

@@ -16,13 +16,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    # BasicSR 1.4.2, its last release, cannot be built on Python 3.13 and later.
-    python_requires=">=3.11,<3.13",
+    python_requires=">=3.11",
     packages=[*find_packages(include=["gramgan_plugin", "gramgan_plugin.*"]), "gramgan_plugin.options"],
     package_dir={"gramgan_plugin.options": "options"},
     package_data={"gramgan_plugin.options": ["*.yml"], "gramgan_plugin": ["py.typed"]},
     install_requires=[
-        "basicsr==1.4.2",
+        # Its last release cannot be built on Python 3.13 and later; what trains needs it, the rest runs without.
+        'basicsr==1.4.2; python_version < "3.13"',
         # Below 2.6 torch.load(weights_only=True) can be made to run code (CVE-2025-32434).
         "torch>=2.6,<3",
         "torchvision>=0.21,<1",
@@ -30,12 +30,17 @@ setup(
         "lmdb>=1.4,<4",
         "pyyaml>=6,<7",
         "faiss-cpu>=1.8,<2",
+        # Architectures outside the ESRGAN family; checkpoints without pickles.
+        "spandrel>=0.4,<1",
+        "safetensors>=0.4.3,<1",
         "wrapt>=1.16,<3",
         "filelock>=3.12,<5",
+        # The folder of `basicsr weights`.
+        "platformdirs>=3,<5",
         "numpy>=1.26,<3",
         # Photos of any kind; profiles and headers.
         "pillow>=10,<15",
-        # `basicsr prepare collect`: downloads, and its report.
+        # Downloads of `basicsr prepare collect` and `basicsr weights`; the report of the former.
         "requests>=2.28,<3",
         "jinja2>=3.1,<4",
         # The k-d tree of the texture loss.
@@ -50,7 +55,20 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb>=0.17"],
-        "test": ["pytest>=8", "hypothesis>=6.100", "jsonschema>=4.18"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "openvino": ["openvino>=2024.4"],
+        # `basicsr upscale`: videos; photos of phones.
+        "video": ["av>=17"],
+        "heic": ["pillow-heif>=0.16"],
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "jsonschema>=4.18",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
+            "av>=17",
+            "pillow-heif>=0.16",
+        ],
         "lint": ["ruff>=0.5", "mypy>=1.10", "import-linter>=2.0", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["basicsr = gramgan_plugin.cli.main:main"]},
@@ -58,6 +76,7 @@ setup(
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Image Processing",
     ],
 )

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from gramgan_plugin.checkpoints.foreign_networks import foreign_architectures
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.utils.text import did_you_mean
 
@@ -48,10 +49,20 @@ def registered(kind: str) -> Iterator[tuple[str, Any, str]]:
         yield name, member, member.__module__.partition(".")[0]
 
 
+def register_foreign_networks() -> None:
+    """Register spandrel's architectures under the names that are not taken; the first time this takes seconds."""
+    registry = registries()["arch"]
+    taken = {name.removesuffix("_basicsr") for name, _ in registry}
+    for name, cls in foreign_architectures().items():
+        if name not in taken:
+            registry._do_register(name, cls)  # under spandrel's name, which is not always the class's
+
+
 def lookup(kind: str, name: str, key: str) -> Any:
     """Return the class or function registered as ``name``.
 
-    BasicSR registers a few of its classes as ``NAME_basicsr``; as there, they are also found as ``NAME``.
+    BasicSR registers a few of its classes as ``NAME_basicsr``; as there, they are also found as ``NAME``. Networks
+    that are not registered are looked for among spandrel's architectures, and registered.
 
     Args:
         kind: one of ``KINDS``.
@@ -61,8 +72,11 @@ def lookup(kind: str, name: str, key: str) -> Any:
     Raises:
         OptionError: if the name is not registered; the message shows the nearest names.
     """
-    members = dict(iter(registries()[kind]))
-    for candidate in (name, f"{name}_basicsr"):
-        if candidate in members:
-            return members[candidate]
+    for attempt in range(2):
+        members = dict(iter(registries()[kind]))
+        for candidate in (name, f"{name}_basicsr"):
+            if candidate in members:
+                return members[candidate]
+        if kind == "arch" and attempt == 0:
+            register_foreign_networks()
     raise OptionError(f"{key}: no {kind} named '{name}' is registered{did_you_mean(name, members)}")

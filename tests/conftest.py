@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import gramgan_plugin  # noqa: F401  (sets the hooks that make `import basicsr` work; before anything of basicsr)
+from tests.servers import raw_server, server  # noqa: F401  (fixtures)
 
 if TYPE_CHECKING:
     from gramgan_plugin.prepare.pack import Report
@@ -31,6 +32,14 @@ def write_photo(path: Path, image: np.ndarray) -> None:
     ok, data = cv2.imencode(path.suffix, image[..., ::-1])
     assert ok
     path.write_bytes(data.tobytes())
+
+
+@pytest.fixture(autouse=True)
+def weights_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of public weights: an empty one instead of the user's."""
+    folder = tmp_path_factory.getbasetemp() / "no_weights"
+    monkeypatch.setenv("GRAMGAN_WEIGHTS", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

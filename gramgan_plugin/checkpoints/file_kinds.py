@@ -15,10 +15,6 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = (
         re.compile(rb"(?i)(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype html|html|head|\?xml|error)", re.DOTALL),
         "a web page, not a checkpoint; the link leads to a page about the file: use the one that downloads it",
     ),
-    (
-        re.compile(rb".{8}\{\s*\"", re.DOTALL),
-        "a safetensors file, which is not read; convert it: torch.save(safetensors.torch.load_file(FILE), 'FILE.pth')",
-    ),
     (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd"), "a compressed file; unpack it first"),
     (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive; unpack it first"),
     (re.compile(rb"\x89HDF"), "an HDF5 file (of Keras?), which is not read"),

@@ -1,26 +1,145 @@
-"""Recognise formats of the ESRGAN family's checkpoints that other programs write and that are not read yet."""
+"""The formats of the ESRGAN family's generators, declared as data: what each names the layers of BasicSR's networks.
+
+A layer's name is followed by ``.weight`` or ``.bias``. In the names, {b} counts blocks from 0; {r} dense blocks, {c}
+convolutions and {u} upsampling layers from 1. The old architecture numbers all layers in one sequence: {blocks} is the
+number of blocks; {up}, {hr} and {last} are the places of the last layers (two places follow each upsampling layer's).
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
 
-_INSTEAD = (
-    "which are not read yet; use a file with BasicSR's names (body.0.rdb1.conv1.weight), such as upstream's "
-    "ESRGAN_SRx4_DF2KOST_official-ff704c30.pth"
+MOST_UPSAMPLE = 5
+# Keys under which training code saves averaged weights, and any weights, in the order in which they are tried.
+AVERAGED_KEYS = ("params_ema", "params-ema", "g_ema", "net_g_ema", "ema")
+WRAPPERS = (
+    "params",
+    *AVERAGED_KEYS,
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
 )
+GENERATOR_KEYS = ("net_g", "netG", "generator", "g")  # in a file of several networks
+AVERAGED = re.compile(r"(^|[_.-])ema([_.-]|$)", re.IGNORECASE)
+# Prefixes of one network's tensors in a file of several, averaged weights first.
+PREFIXES = ("generator_ema.", "net_g_ema.", "generator.", "netG.", "net_g.", "discriminator.", "netD.", "net_d.")
 
-# The start of their tensors' names, and who writes them. None of BasicSR's networks has such names.
-_FORMATS = (
-    (re.compile(r"RRDB_trunk\.\d"), f"the original ESRGAN repository (RRDB_trunk.*), {_INSTEAD}"),
-    (re.compile(r"model\.(0\.(weight|bias)$|1\.sub\.)"), f"the old ESRGAN architecture (model.1.sub.*), {_INSTEAD}"),
-    (re.compile(r"generator(_ema)?\."), f"MMagic and MMEditing (generator.*), {_INSTEAD}"),
+
+@dataclass(frozen=True)
+class Format:
+    """What one program names the layers of a network.
+
+    Attributes:
+        name: for `convert_weights` and messages.
+        architecture: "RRDBNet" or "MSRResNet".
+        written_by: in words.
+        layers: a template for each template of ``LAYERS[architecture]``.
+        prefix: of all names in a file.
+        wrapper: the key under which the program saves the state dict, or None.
+    """
+
+    name: str
+    architecture: str
+    written_by: str
+    layers: tuple[str, ...]
+    prefix: str = ""
+    wrapper: str | None = None
+
+    def names(self, blocks: int, upsample: int) -> dict[str, str]:
+        """Return BasicSR's name of each layer -> this format's, without the prefix."""
+        own = LAYERS[self.architecture]
+        places = {"blocks": blocks, "hr": 3 * upsample + 2, "last": 3 * upsample + 4}
+        return {
+            theirs.format(**place): ours.format(**place, **places, up=3 * place.get("u", 0))
+            for theirs, ours in zip(own, self.layers, strict=True)
+            for place in _places(self.architecture, theirs, blocks, upsample)
+        }
+
+
+# BasicSR's templates, and the range of {r} and {c} in them.
+LAYERS: Mapping[str, tuple[str, ...]] = {
+    "RRDBNet": ("conv_first", "body.{b}.rdb{r}.conv{c}", "conv_body", "conv_up{u}", "conv_hr", "conv_last"),
+    "MSRResNet": ("conv_first", "body.{b}.conv{c}", "upconv{u}", "conv_hr", "conv_last"),
+}
+_RANGES = {"RRDBNet": {"r": 3, "c": 5}, "MSRResNet": {"c": 2}}
+
+_OLD = "model.1.sub.{b}.RDB{r}.conv{c}.0"
+FORMATS = (
+    Format("mmagic", "RRDBNet", "MMagic or MMEditing", LAYERS["RRDBNet"], "generator.", "state_dict"),
+    Format("basicsr", "RRDBNet", "BasicSR", LAYERS["RRDBNet"], wrapper="params"),
+    Format(
+        "original",
+        "RRDBNet",
+        "the original ESRGAN repository",
+        ("conv_first", "RRDB_trunk.{b}.RDB{r}.conv{c}", "trunk_conv", "upconv{u}", "HRconv", "conv_last"),
+    ),
+    Format(
+        "original (HR_conv)",
+        "RRDBNet",
+        "a variant of the original ESRGAN repository",
+        ("conv_first", "RRDB_trunk.{b}.RDB{r}.conv{c}", "trunk_conv", "upconv{u}", "HR_conv", "conv_last"),
+    ),
+    Format(
+        "old-arch",
+        "RRDBNet",
+        "the old ESRGAN architecture",
+        ("model.0", _OLD, "model.1.sub.{blocks}", "model.{up}", "model.{hr}", "model.{last}"),
+    ),
+    Format(
+        "mmagic",
+        "MSRResNet",
+        "MMagic or MMEditing",
+        ("conv_first", "trunk_net.{b}.conv{c}", "upsample{u}.upsample_conv", "conv_hr", "conv_last"),
+        "generator.",
+        "state_dict",
+    ),
+    Format("basicsr", "MSRResNet", "BasicSR", LAYERS["MSRResNet"], wrapper="params"),
+    Format(
+        "original",
+        "MSRResNet",
+        "the original ESRGAN repository",
+        ("conv_first", "recon_trunk.{b}.conv{c}", "upconv{u}", "HRconv", "conv_last"),
+    ),
 )
+_BLOCK = re.compile(r"(?:body|RRDB_trunk|model\.1\.sub|recon_trunk|trunk_net)\.(\d+)\.")
 
 
-def recognise_format(names: Iterable[str]) -> str | None:
-    """Return which format these names are of and what to do, or None for an unknown format.
+def match_format(layers: set[str], prefix: str = "") -> tuple[Format, dict[str, str]] | None:
+    """Return the format of a set of layer names and its map to them from BasicSR's names; None if it is not here.
 
     Args:
-        names: of tensors that do not fit the network.
+        layers: names without ``.weight`` and ``.bias``, and without ``prefix``.
+        prefix: which was removed from them.
+
+    Example:
+        >>> names = FORMATS[2].names(blocks=2, upsample=1)
+        >>> match_format(set(names.values()))[0].written_by, names["body.1.rdb2.conv5"]
+        ('the original ESRGAN repository', 'RRDB_trunk.1.RDB2.conv5')
     """
-    known = list(names)
-    return next((what for pattern, what in _FORMATS if any(pattern.match(name) for name in known)), None)
+    numbers = [int(found[1]) for found in map(_BLOCK.match, layers) if found and len(found[1]) < 5]
+    if not numbers:
+        return None
+    blocks = max(numbers) + 1
+    for known in FORMATS:
+        if known.prefix not in ("", prefix) or blocks > len(layers):
+            continue
+        for upsample in range(MOST_UPSAMPLE + 1):
+            names = known.names(blocks, upsample)
+            if set(names.values()) == layers:
+                return known, names
+    return None
+
+
+def layer_of(name: str) -> str:
+    """Return a tensor's name without ``.weight`` or ``.bias``."""
+    return name.removesuffix(".weight").removesuffix(".bias")
+
+
+def _places(architecture: str, template: str, blocks: int, upsample: int) -> Iterator[dict[str, int]]:
+    counts = {"b": range(blocks), "u": range(1, upsample + 1)}
+    counts |= {letter: range(1, most + 1) for letter, most in _RANGES[architecture].items()}
+    letters = [letter for letter in counts if f"{{{letter}}}" in template]
+    for numbers in product(*(counts[letter] for letter in letters)):
+        yield dict(zip(letters, numbers, strict=True))

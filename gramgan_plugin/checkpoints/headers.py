@@ -25,6 +25,7 @@ from gramgan_plugin.checkpoints.inert_pickle import (
     Unusable,
     load_inert,
 )
+from gramgan_plugin.checkpoints.safetensors_files import is_safetensors, read_safetensors_header
 from gramgan_plugin.errors import UserError, os_problem
 from gramgan_plugin.utils.text import printable, shown
 
@@ -43,7 +44,7 @@ def read_headers(path: str | Path) -> Any:
     """Return the content that ``load_tensors`` returns, but with tensors on the meta device (no data).
 
     Args:
-        path: a file written by ``torch.save``, in its current (zip) or its older format.
+        path: a file written by ``torch.save``, in its current (zip) or its older format, or a safetensors file.
 
     Raises:
         UserError: one line: if the file is missing, damaged or of another format (which is named), or holds objects
@@ -60,6 +61,8 @@ def read_headers(path: str | Path) -> Any:
             if kind is not None:
                 raise UserError(f"{name}: {kind}")
             file.seek(0)
+            if is_safetensors(head):
+                return read_safetensors_header(path)[0]
             content, length = _read_zip(file, path) if head.startswith(b"PK") else _read_legacy(file, path)
         for where, leaf in _leaves(content, most=2 * length + 1000):
             if isinstance(leaf, Unusable):

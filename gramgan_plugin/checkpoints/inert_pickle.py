@@ -8,7 +8,7 @@ tensor's declared size with the size of its data.
 import math
 import pickletools
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from types import NoneType
 from typing import IO, Any
@@ -18,6 +18,10 @@ from torch import Tensor
 
 # Types of a dict's keys. Others, such as deep tuples, can crash the interpreter when they are hashed.
 KEY_TYPES = (str, bytes, int, float, bool, NoneType)
+
+# A training state of 10,000 tensors has 340,000 opcodes. More take seconds, as does copying large members many times.
+MOST_OPCODES, MOST_COPIED = 600_000, 2**22
+LARGEST_KEY = 2**53  # of integers; larger ones can be chosen to have one hash
 
 # Those that `torch.load(weights_only=True)` reads.
 _VALUES = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"})
@@ -114,11 +118,14 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.copied = 0
 
     def run(self, stream: IO[bytes]) -> Any:
         argument: Any
-        for opcode, argument, _ in pickletools.genops(stream):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             name = opcode.name
+            if number == MOST_OPCODES:
+                raise Damaged(f"its pickle has more than {MOST_OPCODES:,d} instructions")
             if name == "STOP":
                 return self.stack.pop()
             if name in _VALUES:
@@ -154,6 +161,10 @@ class _Machine:
             self.stack.append(_global(argument))
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = self.stack.pop(), self.stack.pop()
+            copied = (arguments, *arguments) if isinstance(arguments, tuple) else ()
+            self.copied += sum(len(member) for member in copied if isinstance(member, Sized))
+            if self.copied > MOST_COPIED:
+                raise Damaged("its pickle copies the same data again and again")
             self.stack.append(_call(function, arguments))
         elif name == "BUILD":
             self._build()
@@ -202,8 +213,8 @@ def _is_method(name: str) -> bool:
 
 def _put(target: dict[Any, Any], items: Any) -> None:
     for key, value in items:
-        if type(key) not in KEY_TYPES:
-            raise Damaged(f"its pickle has a {type(key).__name__} as a key")
+        if type(key) not in KEY_TYPES or (type(key) is int and abs(key) > LARGEST_KEY):
+            raise Damaged(f"its pickle has {'a large int' if type(key) is int else type(key).__name__} as a key")
         target[key] = value
 
 

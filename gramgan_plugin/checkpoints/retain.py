@@ -17,7 +17,7 @@ logger = logging.getLogger("basicsr")
 # The list of files of a checkpoint being removed: it no longer counts, and its remaining files are removed as well.
 REMOVING = re.compile(r"\.(\d+)\.json\.removing")
 # A file that a killed process was writing, see `checkpoints.tensor_files`.
-UNFINISHED = re.compile(r"\.[\w.-]+\.(state|json|pth)\.tmp-\d+")
+UNFINISHED = re.compile(r"\.[\w.-]+\.(state|json|pth|safetensors)\.tmp-\d+")
 
 
 class Checkpoints:
@@ -164,11 +164,10 @@ class Checkpoints:
     def _networks(self, manifest: Path, number: int) -> list[Path]:
         """Return the networks that a checkpoint's list names, without names that this run would not write."""
         listed = parse_json(manifest.read_text(encoding="utf-8"))["files"]
-        folder, ending = self.models.name, f"_{number}.pth"
+        folder, endings = self.models.name, (f"_{number}.pth", f"_{number}.safetensors")
         parts = [PurePosixPath(name).parts for name in listed]
-        return [
-            self.models / name[1] for name in parts if len(name) == 2 and name[0] == folder and name[1].endswith(ending)
-        ]
+        names = [name[1] for name in parts if len(name) == 2 and name[0] == folder]
+        return [self.models / name for name in names if name.endswith(endings)]
 
     def _clean_up(self) -> None:
         """Remove what a killed run left: unfinished files, and the rest of checkpoints that it was removing."""

@@ -9,6 +9,7 @@ from torch import distributed, nn
 
 from gramgan_plugin.checkpoints.finite import refuse_non_finite
 from gramgan_plugin.checkpoints.rng import get_rng_states
+from gramgan_plugin.checkpoints.safetensors_files import save_safetensors
 from gramgan_plugin.checkpoints.tensor_files import save_tensors
 from gramgan_plugin.utils.io import describe_file, save_json
 
@@ -32,6 +33,25 @@ def save_networks(nets: Mapping[str, nn.Module], path: Path) -> None:
         save_tensors(
             {key: {name: w.cpu().contiguous() for name, w in one.items()} for key, one in weights.items()}, path
         )
+
+
+def save_for_others(nets: Mapping[str, nn.Module], path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write the averaged weights of a generator, or its weights if there are no averaged ones, as safetensors.
+
+    Rank 0 writes. ``save_networks`` has checked that they are finite.
+
+    Args:
+        nets: key (``params``, ``params_ema``) -> network.
+        path: the file.
+        metadata: plain values.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    if _is_first():
+        key = "params_ema" if "params_ema" in nets else next(iter(nets))
+        facts = {name: value for name, value in metadata.items() if value is not None}
+        save_safetensors(nets[key].state_dict(), path, {"key": key, **facts})
 
 
 def save_training_state(model: Any, state: Path, epoch: int, iteration: int, networks: Iterable[Path]) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gramgan_plugin.checkpoints.formats import recognise_format
+from gramgan_plugin.checkpoints.formats import WRAPPERS
+from gramgan_plugin.checkpoints.generators import parts_of, recognise
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.text import printable, shown
 
-# Keys under which training frameworks save a state dict, in the order in which they are tried if none is requested.
-WRAPPER_KEYS = ("params", "params_ema", "params-ema", "state_dict", "model")
-
 # The share of a network's tensors, and of its values, that must fit if not all must.
 LEAST_SHARE = 0.5
+
+LUMA = (0.299, 0.587, 0.114)  # of R, G, B, as OpenCV converts to gray
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -78,10 +78,7 @@ class Fit:
         enough = self.share >= LEAST_SHARE
         if self.complete or (enough and not strict):
             return None
-        known = recognise_format(self.unexpected)
-        if known is not None:
-            advice = f"its names are those of {known}"
-        elif enough:
+        if enough:
             advice = f"is it a checkpoint of this network? (path.{strict_key}: false takes what fits)"
         else:
             advice = "that is less than half of the network: give a checkpoint of this network, of the same options"
@@ -112,13 +109,13 @@ def find_state_dict(
     source = printable(source)
     if not isinstance(loaded, Mapping):
         raise UserError(f"{source}: holds a {type(loaded).__name__}, not a state dict; {_GIVE_WEIGHTS}")
-    keys = [key for key, value in loaded.items() if isinstance(key, str) and _holds_tensors(value)]
+    keys = keys_of_weights(loaded)
     if required is not None and param_key not in keys:
         has = (
             f"it has {_listed(keys)}" if keys else "its weights are under no key: leave that option out, or set it to ~"
         )
         raise UserError(f"{required}: {source} has no weights under {shown(repr(param_key))}; {has}")
-    for key in (param_key, also, *WRAPPER_KEYS):
+    for key in (param_key, also, *WRAPPERS):
         if key in keys:
             return _clean(loaded[key], source), key
     if _holds_tensors(loaded):
@@ -130,17 +127,41 @@ def find_state_dict(
     raise UserError(f"{source}: holds no state dict; its keys are {_listed(loaded) or 'none'}; {_GIVE_WEIGHTS}")
 
 
-def match_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, key: str | None) -> Fit:
+def keys_of_weights(loaded: Mapping[Any, Any]) -> list[str]:
+    """Return the keys of a checkpoint's content under which there are weights."""
+    return [key for key, value in loaded.items() if isinstance(key, str) and _holds_tensors(value)]
+
+
+def match_weights(
+    net: nn.Module, weights: Mapping[str, Tensor], source: str, key: str | None, adapts: bool = False
+) -> Fit:
     """Compare a state dict with a network by names, shapes and types of numbers; change neither.
+
+    A generator of the ESRGAN family is taken in any of its formats, and a network out of a file of several
+    (``generator.``, ``netD.``): whichever reading fits best.
 
     Args:
         net: the network, on any device.
         weights: state dict, perhaps on the meta device.
         source: file name, for the report.
         key: its key in the file, for the report.
+        adapts: convert between one and three channels, see `adapt_channels`.
     """
-    fit = Fit(type(net).__name__, source, key)
     own = {name: tensor for name, tensor in net.state_dict().items() if isinstance(tensor, Tensor)}
+    best = _compare(own, weights, Fit(type(net).__name__, source, key))
+    if not best.complete:
+        generator = recognise(weights)
+        readings = [part for prefix, part in parts_of(weights) if prefix]
+        readings += [generator.state] if generator is not None else []
+        if adapts:
+            readings += [adapt_channels(net, reading) for reading in (weights, *readings)]
+        for reading in readings:
+            fit = _compare(own, reading, Fit(type(net).__name__, source, key))
+            best = fit if fit.share > best.share else best
+    return best
+
+
+def _compare(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], fit: Fit) -> Fit:
     for name, tensor in own.items():
         given = weights.get(name)
         if given is None:
@@ -156,6 +177,40 @@ def match_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str, ke
     taken = sum(tensor.numel() for tensor in fit.fitting.values())
     fit.share = min(len(fit.fitting) / max(1, len(own)), taken / max(1, values))
     return fit
+
+
+def adapt_channels(net: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of a gray network for one of colours, or the reverse; other tensors stay as they are.
+
+    A gray network receives BT.601's luma of the colours, and its result is that of each colour; in reverse, gray is
+    given to each colour, and the result is the luma of theirs.
+
+    Args:
+        net: the network that is to be started.
+        weights: by its names.
+    """
+    own = net.state_dict()
+    adapted = dict(weights)
+    for name, given in weights.items():
+        if name not in own or given.ndim != own[name].ndim or given.shape == own[name].shape:
+            continue
+        differ = [axis for axis in range(given.ndim) if given.shape[axis] != own[name].shape[axis]]
+        if len(differ) == 1 and differ[0] < 2:
+            adapted[name] = _other_channels(given, differ[0], own[name].shape[differ[0]])
+    return adapted
+
+
+def _other_channels(given: Tensor, axis: int, count: int) -> Tensor:
+    """Convert the first axis (results) or the second (inputs) from C channels of gray to 3 C of RGB, or back."""
+    luma = torch.tensor(LUMA, dtype=given.dtype, device=given.device)
+    if count == 3 * given.shape[axis]:
+        factors = luma if axis == 1 else torch.ones_like(luma)
+        return torch.cat([given * factor for factor in factors], axis)
+    if given.shape[axis] != 3 * count:
+        return given
+    factors = torch.ones_like(luma) if axis == 1 else luma
+    parts = given.chunk(3, axis)
+    return parts[0] * factors[0] + parts[1] * factors[1] + parts[2] * factors[2]
 
 
 def copy_weights(net: nn.Module, fit: Fit) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gramgan_plugin.checkpoints.headers import FETCH_AGAIN, read_headers
+from gramgan_plugin.checkpoints.safetensors_files import is_safetensors
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.io import replacing
 from gramgan_plugin.utils.text import first_line, printable
@@ -19,7 +20,7 @@ NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory")
 
 
 def load_tensors(path: str | Path) -> Any:
-    """Read a file written by ``torch.save`` to the CPU, without running code from it.
+    """Read a file written by ``torch.save``, or a safetensors file, to the CPU, without running code from it.
 
     The declared sizes are compared with the size of the file before anything is allocated, see ``read_headers``.
 
@@ -31,7 +32,13 @@ def load_tensors(path: str | Path) -> Any:
     """
     read_headers(path)
     name = printable(str(path))
+    with Path(path).open("rb") as stream:
+        flat = is_safetensors(stream.read(10))
     try:
+        if flat:
+            from safetensors.torch import load_file
+
+            return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about torch's internals
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from gramgan_plugin.archs.vgg19_arch import BLOCKS, LAYERS
 from gramgan_plugin.checkpoints.finite import first_non_finite
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.tensor_files import load_tensors
+from gramgan_plugin.checkpoints.weights_cache import cache_folder, ensure, hub_folder
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.utils.text import printable, shown
+from gramgan_plugin.utils.text import printable
 
-WEIGHTS_NAME = "vgg19-dcbb9e9d.pth"
+WEIGHTS_NAME = WEIGHTS["vgg19"].file
 UPSTREAM_WEIGHTS = Path("experiments/pretrained_models") / WEIGHTS_NAME
 _ADVICE = f"give VGG19 weights with torchvision's key names (features.0.weight), such as {WEIGHTS_NAME}"
 
@@ -22,8 +23,8 @@ def load_vgg19(path: str | Path | None, layers: Iterable[str]) -> dict[str, Tens
 
     Args:
         path: a file with torchvision's key names (``features.0.weight``); None for
-            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` if it exists, else torchvision's weights from
-            torch.hub's cache.
+            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` if it exists, else torchvision's file from
+            torch.hub's cache, or from ours (docs/weights.md), where it is downloaded if it is missing.
         layers: names such as ``conv2_2``; at least one.
 
     Returns:
@@ -37,7 +38,7 @@ def load_vgg19(path: str | Path | None, layers: Iterable[str]) -> dict[str, Tens
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown or not layers:
         raise ValueError(f"layers: expected layers of VGG19, such as conv2_2, got {unknown or layers}")
-    file = Path(path) if path is not None else UPSTREAM_WEIGHTS if UPSTREAM_WEIGHTS.is_file() else _fetch()
+    file = Path(path) if path is not None else _default_weights()
     name = printable(str(file))
     try:
         content = load_tensors(file)
@@ -87,30 +88,18 @@ def vgg19_misfit(weights: object, layers: Iterable[str]) -> str | None:
 def find_vgg19_weights() -> Path | None:
     """Return the file of VGG19 weights on this machine, or None; nothing is fetched.
 
-    The order is that of `load_vgg19`: BasicSR's folder under the working directory, then torch.hub's cache.
+    The order is that of `load_vgg19`: BasicSR's folder under the working directory, torch.hub's cache, ours.
     """
-    return next((path for path in (UPSTREAM_WEIGHTS, hub_weights()) if path.is_file()), None)
+    places = (UPSTREAM_WEIGHTS, *(folder / WEIGHTS_NAME for folder in (hub_folder(), cache_folder())))
+    return next((path for path in places if path.is_file()), None)
 
 
-def hub_weights() -> Path:
-    """Return the path of torchvision's weights in torch.hub's cache."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
-
-
-def _fetch() -> Path:
-    """Return the file in torch.hub's cache; fetch it if it is missing."""
-    file = hub_weights()
-    if file.is_file():
-        return file
-    from torchvision.models import VGG19_Weights
-
-    url = VGG19_Weights.IMAGENET1K_V1.url
+def _default_weights() -> Path:
+    """Return the file of `find_vgg19_weights`; in our cache it is checked, and downloaded if it is missing."""
+    found = find_vgg19_weights()
+    if found is not None and found.parent != cache_folder():
+        return found
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), hash_prefix=WEIGHTS_NAME.rpartition("-")[2].removesuffix(".pth"))
-    except Exception as error:  # no network, no disk space, another file there: the remedy is the same
-        raise UserError(
-            f"VGG19 weights: cannot fetch {url} ({type(error).__name__}: {shown(error)}); "
-            f"fetch it elsewhere and put it at {UPSTREAM_WEIGHTS}, or set vgg_weights to a file"
-        ) from error
-    return file
+        return ensure(WEIGHTS["vgg19"])
+    except UserError as error:
+        raise UserError(f"{error}; {UPSTREAM_WEIGHTS} is another place for it, or set vgg_weights to a file") from error

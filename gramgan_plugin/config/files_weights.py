@@ -10,8 +10,10 @@ from torch import nn
 
 from gramgan_plugin.archs.vgg19_arch import LAYERS
 from gramgan_plugin.checkpoints.headers import read_headers
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, match_weights
 from gramgan_plugin.checkpoints.vgg19 import UPSTREAM_WEIGHTS, find_vgg19_weights, vgg19_misfit
+from gramgan_plugin.checkpoints.weights_cache import find
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
@@ -62,6 +64,13 @@ def _check_state(file: Path, found: Findings) -> None:
 
 
 def _check_network(network: str, file: Path, opt: Mapping[str, Any], found: Findings) -> None:
+    if str(file) in WEIGHTS and not file.is_file():
+        cached = find(WEIGHTS[str(file)])
+        if cached is None:
+            how = f"it is downloaded when the run begins, or by `basicsr weights fetch {file}`"
+            found.warn(f"path.pretrain_{network}", f"{file} is not on this machine yet; {how}")
+            return
+        file = cached
     paths, letter = section(opt, "path"), network.removeprefix("network_")
     key = paths.get(f"param_key_{letter}")
     required = f"path.param_key_{letter}" if key is not None else None
@@ -77,7 +86,7 @@ def _check_network(network: str, file: Path, opt: Mapping[str, Any], found: Find
     if net is None:
         found.warn(f"path.pretrain_{network}", f"{file}: not compared with the network, which cannot be built here")
         return
-    fit = match_weights(net, weights, str(file), key)
+    fit = match_weights(net, weights, str(file), key, section(opt, "train").get("adapt_channels", False))
     refusal = fit.refusal(paths.get(f"strict_load_{letter}", True), f"strict_load_{letter}")
     if refusal is not None:
         found.error(f"path.pretrain_{network}", refusal)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gramgan_plugin.config.keys import is_whole
-from gramgan_plugin.registries import registered
+from gramgan_plugin.registries import register_foreign_networks, registered
 from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.text import did_you_mean, shown_value
 
@@ -112,6 +112,9 @@ def mistaken_type(kind: str, name: Any, where: str) -> str | None:
         return None
     known = {registered_name.removesuffix("_basicsr") for registered_name, _, _ in registered(kind)}
     plain = name.removesuffix("_basicsr")
+    if kind == "arch" and plain not in known and name.lower() not in TYPES["arch"]:
+        register_foreign_networks()
+        known = {registered_name.removesuffix("_basicsr") for registered_name, _, _ in registered(kind)}
     for_discriminator = FOR_DISCRIMINATOR.get(where)
     if plain in known:
         if where in FOR_DISCRIMINATOR and plain not in networks(where):

@@ -31,7 +31,10 @@ TOP: dict[str, Key] = {
 NETWORK_D = Key("component", "the discriminator", of="arch")
 
 PATH: dict[str, Key] = {
-    "pretrain_network_g": Key("path", "the generator's weights to start from: a .pth file"),
+    "pretrain_network_g": Key(
+        "path",
+        "the generator's weights to start from: any format of the ESRGAN family, or a public name",
+    ),
     "param_key_g": Key(
         "text",
         "which weights of that file: params or params_ema, an error if it lacks them; null: those that it has; left "
@@ -82,6 +85,12 @@ BETTER = Key("text", "which values of the metric are better", default="higher", 
 LOGGER: dict[str, Key] = {
     "print_freq": Key("whole", "iterations between log lines", default=100, least=1),
     "save_checkpoint_freq": Key("whole", "iterations between checkpoints", default=5000, least=1),
+    "save_checkpoint_format": Key(
+        "text",
+        "safetensors: also write net_g_*.safetensors, averaged weights if there are, for other programs",
+        default="pth",
+        choices=("pth", "safetensors"),
+    ),
     "keep_last": Key("whole", "how many of the newest checkpoints to keep; null for all", least=1),
     "keep_best": Key(
         "text",

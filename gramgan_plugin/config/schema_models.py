@@ -33,6 +33,7 @@ def _loss(what: str, needed: str = "") -> Key:
 _COMMON = {
     "total_iter": Key("whole", "number of iterations", needed="always", least=1),
     "warmup_iter": Key("whole", "iterations of BasicSR's linear warm-up; -1 for none", default=-1, least=-1),
+    "adapt_channels": Key("flag", "a gray network may start one of colours, and the reverse", default=False),
     "ema_decay": Key("number", "decay of the averaged weights; 0 for none", default=0, least=0, below=1),
     "tf32": Key("flag", "GPUs multiply float32 in TF32: faster, with 10 bits of mantissa", default=True),
     "optim_g": Key("component", "the generator's optimizer: any of torch.optim", needed="always", of="optimizer"),

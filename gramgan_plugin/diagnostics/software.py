@@ -69,12 +69,14 @@ def python() -> Finding:
     shown = ".".join(map(str, python_version()))
     if python_version()[:2] in PYTHONS:
         return ok("Python", shown)
-    return problem(
-        "Python",
-        shown,
-        "BasicSR 1.4.2 cannot be built on 3.13 and later, and this plugin needs 3.11",
-        "make an environment with Python 3.11 or 3.12",
-    )
+    if python_version()[:2] > PYTHONS[-1]:
+        return warning(
+            "Python",
+            shown,
+            "BasicSR 1.4.2 cannot be built on 3.13 and later: training and testing need it, the rest does not",
+            "to train, make an environment with Python 3.11 or 3.12",
+        )
+    return problem("Python", shown, "this plugin needs 3.11", "make an environment with Python 3.11 or 3.12")
 
 
 def package(module: str, distributions: tuple[str, ...], purpose: str, bounds: dict[str, str]) -> Finding:
@@ -89,7 +91,8 @@ def package(module: str, distributions: tuple[str, ...], purpose: str, bounds: d
     present = {name: version for name in distributions if (version := installed_version(name)) is not None}
     bound = bounds.get(distributions[0], NEEDED.get(module, ""))
     install = OPTIONAL.get(module, "") + f"pip install '{distributions[0]}{bound}'"
-    bad = warning if module in OPTIONAL else problem
+    without = module == "basicsr" and python_version()[:2] > PYTHONS[-1]
+    bad = warning if module in OPTIONAL or without else problem
     if not present:
         return bad(distributions[0], "not installed", purpose, install)
     name, version = next(iter(present.items()))

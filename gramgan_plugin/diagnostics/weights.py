@@ -4,26 +4,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
+from gramgan_plugin.checkpoints.weights_cache import cache_folder, hub_folder
 from gramgan_plugin.diagnostics.diagnosis import Finding, ok, problem
 from gramgan_plugin.utils.io import file_sha256
 
-VGG19_NAME = "vgg19-dcbb9e9d.pth"
-VGG19_HASH = "dcbb9e9d"  # the start of the SHA-256 of torchvision's file
-UPSTREAM_PLACE = Path("experiments/pretrained_models") / VGG19_NAME
+VGG19 = WEIGHTS["vgg19"]
+UPSTREAM_PLACE = Path("experiments/pretrained_models") / VGG19.file
 
 
 def vgg19() -> Iterator[Finding]:
-    """Yield a finding about VGG19 of the perceptual loss: in upstream's place, in torch's cache, or missing."""
-    if UPSTREAM_PLACE.is_file():
-        yield _vgg19_file("VGG19", UPSTREAM_PLACE, "replace it by torchvision's file, or remove it")
-        return
-    cached = hub_cache() / VGG19_NAME
-    if cached.is_file():
-        yield _vgg19_file("VGG19", cached, "delete it; it is downloaded again")
-        return
+    """Yield a finding about VGG19 of the perceptual loss: in upstream's place, in torch's cache or ours, or missing."""
+    again = "delete it; it is downloaded again"
+    places = {
+        UPSTREAM_PLACE: "replace it by torchvision's file, or remove it",
+        hub_folder() / VGG19.file: again,
+        cache_folder() / VGG19.file: again,
+    }
+    for file, cure in places.items():
+        if file.is_file():
+            yield _vgg19_file("VGG19", file, cure)
+            return
     yield ok(
         "VGG19",
-        f"will be downloaded from {vgg19_url()} to {cached.parent} when a run needs it; without a network, put the "
+        f"will be downloaded from {VGG19.url} to {cache_folder()} when a run needs it; without a network, put the "
         f"file at {UPSTREAM_PLACE} or name one in train.perceptual_opt.vgg_weights",
     )
 
@@ -47,7 +51,7 @@ def _megabytes(file: Path) -> str:
 
 def _vgg19_file(topic: str, file: Path, cure: str) -> Finding:
     size = _megabytes(file)
-    if file_sha256(file).startswith(VGG19_HASH):
+    if file_sha256(file) == VGG19.sha256:
         return ok(topic, f"{file}, {size}, torchvision's")
     error = unreadable_as_vgg19(file)
     if error is None:
@@ -65,17 +69,3 @@ def unreadable_as_vgg19(file: Path) -> str | None:
         return vgg19_misfit(read_headers(file), ["conv1_1"])
     except UserError as error:
         return str(error).removeprefix(f"{file}: ")
-
-
-def hub_cache() -> Path:
-    """Return the folder of torch's downloaded weights."""
-    import torch
-
-    return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def vgg19_url() -> str:
-    """Return the URL of torchvision's VGG19 weights."""
-    from torchvision.models import VGG19_Weights
-
-    return str(VGG19_Weights.IMAGENET1K_V1.url)

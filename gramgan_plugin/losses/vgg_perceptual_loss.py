@@ -33,8 +33,8 @@ class VGGPerceptualLoss(nn.Module):
         use_input_norm: normalise by ImageNet's mean and standard deviation.
         range_norm: map images from [-1, 1] to [0, 1] first.
         vgg_weights: a file of VGG19 weights with torchvision's key names (``features.0.weight``); None for
-            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` if it exists, else torchvision's weights
-            from torch.hub's cache.
+            ``experiments/pretrained_models/vgg19-dcbb9e9d.pth`` if it exists, else torchvision's file
+            from torch.hub's cache, or downloaded (docs/weights.md).
 
     ``vgg_weights`` is described as in an option file. The loss itself opens no file: the model reads it, and passes the
     tensors (of `gramgan_plugin.checkpoints.vgg19.load_vgg19`).

@@ -12,14 +12,16 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.resume import restore_training_state
-from gramgan_plugin.checkpoints.save import save_networks, save_training_state
+from gramgan_plugin.checkpoints.save import save_for_others, save_networks, save_training_state
 from gramgan_plugin.checkpoints.state_dicts import copy_weights, find_state_dict, match_weights
 from gramgan_plugin.checkpoints.tensor_files import load_tensors
+from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
+from gramgan_plugin.functional.padding import pad_to_multiple, side_multiple
 from gramgan_plugin.models.layout import set_layout
 from gramgan_plugin.models.optim import build_optimizer, scheduler_class
-from gramgan_plugin.models.padding import pad_to_multiple, side_multiple
 from gramgan_plugin.utils.text import printable, shown
 
 logger = logging.getLogger("basicsr")
@@ -65,7 +67,7 @@ class HostFixes:
 
         Args:
             net: network, possibly wrapped for several GPUs.
-            load_path: a ``.pth`` file: BasicSR's (``params``, ``params_ema``) or a bare state dict.
+            load_path: a file of weights in any format of ``checkpoints.formats``, or a name of public weights.
             strict: every tensor must fit. Otherwise the fitting ones are loaded, if at least half of the network fits.
             param_key: the key to load. If the option file names it (``path.param_key_g``), the weights file must have
                 it; if the model requests it (``params_ema`` for the average), another key is loaded with a warning.
@@ -81,9 +83,12 @@ class HostFixes:
         letter = next(named, "g")
         asked = path.get(f"param_key_{letter}")
         required = f"path.param_key_{letter}" if asked is not None and asked == param_key else None
+        if load_path in WEIGHTS and not Path(load_path).is_file():
+            load_path = str(resolve_weights(load_path))
         content = load_tensors(load_path)
         weights, key = find_state_dict(content, load_path, param_key, required=required, also=asked)
-        fit = match_weights(_bare(net), weights, load_path, key)
+        adapts = (self.opt.get("train") or {}).get("adapt_channels", False)
+        fit = match_weights(_bare(net), weights, load_path, key, adapts)
         refusal = fit.refusal(strict, f"strict_load_{letter}")
         if refusal is not None:
             raise UserError(refusal)
@@ -109,8 +114,14 @@ class HostFixes:
         keys = param_key if isinstance(param_key, list) else [param_key]
         label = "latest" if current_iter == -1 else current_iter
         path = Path(self.opt["path"]["models"]) / f"{net_label}_{label}.pth"
-        save_networks({key: _bare(one) for one, key in zip(nets, keys, strict=True)}, path)
-        self.__dict__.setdefault("_saved_networks", {})[path] = current_iter
+        by_key = {key: _bare(one) for one, key in zip(nets, keys, strict=True)}
+        save_networks(by_key, path)
+        saved = self.__dict__.setdefault("_saved_networks", {})
+        saved[path] = current_iter
+        if net_label == "net_g" and (self.opt.get("logger") or {}).get("save_checkpoint_format") == "safetensors":
+            flat = path.with_suffix(".safetensors")
+            save_for_others(by_key, flat, {"network_g": self.opt.get("network_g"), "iteration": current_iter})
+            saved[flat] = current_iter
 
     def save_training_state(self, epoch: int, current_iter: int | str) -> None:
         """Write the training state and the list of a checkpoint's files, see ``checkpoints.save``.

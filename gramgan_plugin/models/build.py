@@ -24,6 +24,9 @@ def build_model(opt: dict[str, Any]) -> Any:
     """
     cls = lookup("model", opt["model_type"], "model_type")
     opt = deepcopy(opt)
+    for key in opt:
+        if key.startswith("network_") and opt[key]:
+            lookup("arch", opt[key]["type"], f"{key}.type")  # registers spandrel's architectures
     if not issubclass(cls, HostFixes):
         cls = type(cls.__name__, (HostFixes, cls), {"__module__": cls.__module__})
         for component in components(opt):  # BasicSR's models build losses from the options themselves

@@ -151,7 +151,7 @@ class TestOtherFiles:
             (b"Not Found", "a text file"),
             (
                 struct.pack("<q", 80) + b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' + bytes(30),
-                "safetensors",
+                "a damaged checkpoint",
             ),
             (b"\x1f\x8b\x08\x00" + bytes(200), "a compressed file; unpack it"),
             (bytes(257) + b"ustar\x00" + bytes(500), "a tar archive; unpack it"),
@@ -356,3 +356,35 @@ class TestStructures:
     def test_nothing_is_run_out_of_memory_or_stack(self, workdir, pickled):
         _archive("x.pth", b"\x80\x02" + pickled, {})
         assert "checkpoint" in _refusal("x.pth")
+
+
+class TestHostilePickles:
+    """Small files that take long to read: each is refused after a bounded number of steps."""
+
+    KEY = b"}q\x00(" + b"".join(b"J" + struct.pack("<i", number) + b"N" for number in range(20_000)) + b"u"
+    COPIES = b"(ccollections\nOrderedDict\nq\x01" + b"h\x01h\x00\x85R" * 300 + b"t."
+    TEXT = b"X" + struct.pack("<I", 2**20) + b"a" * 2**20 + b"q\x00c_codecs\nencode\nq\x01"
+
+    @pytest.mark.parametrize(
+        ("pickled", "words"),
+        [
+            (b"](" + b"N" * 700_000 + b"e.", "more than 600,000 instructions"),
+            (KEY + COPIES, "copies the same data again and again"),
+            (
+                TEXT + b"](" + b"h\x01h\x00X\x06\x00\x00\x00latin1\x86R" * 9 + b"e.",
+                "copies the same data again and again",
+            ),
+            (b"}(\x8a\x09" + (2**61 - 1).to_bytes(9, "little") + b"Nu.", "a large int as a key"),
+        ],
+        ids=["long", "dicts", "texts", "keys"],
+    )
+    def test_refused(self, workdir, pickled, words):
+        _archive("x.pth", b"\x80\x02" + pickled, {})
+        assert words in _refusal("x.pth")
+
+    def test_a_large_training_state_is_read(self, workdir):
+        """10,000 tensors of a network, and two moments of each."""
+        tensor = torch.zeros(1)
+        state = {number: {"step": 1, "exp_avg": tensor, "exp_avg_sq": tensor} for number in range(10_000)}
+        torch.save({"optimizers": [{"state": state}], "params": {str(number): tensor for number in state}}, "x.state")
+        assert len(read_headers("x.state")["params"]) == 10_000

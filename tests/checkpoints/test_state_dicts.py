@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from gramgan_plugin.checkpoints.state_dicts import Fit, copy_weights, find_state_dict, match_weights
+from gramgan_plugin.checkpoints.state_dicts import copy_weights, find_state_dict, match_weights
 from gramgan_plugin.errors import UserError
 
 STATE = {"0.weight": torch.ones(2, 2), "0.bias": torch.zeros(2)}
@@ -157,22 +157,3 @@ class TestMatch:
         with pytest.raises(UserError, match=r"^f\.pth: 0\.bias holds values that are not finite"):
             copy_weights(net, fit)
         assert torch.equal(net[0].weight, before), "nothing is copied"
-
-
-class TestFormats:
-    @pytest.mark.parametrize(
-        ("name", "whose"),
-        [
-            ("RRDB_trunk.0.RDB1.conv1.weight", "the original ESRGAN repository"),
-            ("model.1.sub.0.RDB1.conv1.0.weight", "the old ESRGAN architecture"),
-            ("model.0.weight", "the old ESRGAN architecture"),
-            ("generator.body.0.rdb1.conv1.weight", "MMagic and MMEditing"),
-        ],
-    )
-    @pytest.mark.parametrize("strict", [True, False])
-    def test_is_named_and_nothing_else_is_advised(self, name, whose, strict):
-        fit = Fit("RRDBNet", "f.pth", None, missing=["conv_first.weight"], unexpected=["x", name])
-        text = fit.refusal(strict)
-        assert f"its names are those of {whose} " in text
-        assert "not read yet" in text
-        assert "strict_load" not in text

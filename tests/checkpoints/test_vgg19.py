@@ -1,10 +1,15 @@
 """The weights of VGG19: the file that is taken, and files that cannot serve."""
 
+import hashlib
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from gramgan_plugin.checkpoints import vgg19
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.vgg19 import load_vgg19
 from gramgan_plugin.errors import UserError
 from tests.vgg_reference import write_weights
@@ -69,36 +74,48 @@ class TestWeights:
 
     def test_upstream_place(self, weights, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("went to the network"))
+        monkeypatch.setattr(vgg19, "ensure", lambda weights: pytest.fail("went to the network"))
         place = tmp_path / "experiments/pretrained_models"
         place.mkdir(parents=True)
         (place / "vgg19-dcbb9e9d.pth").write_bytes((weights / "shallow.pth").read_bytes())
         assert "features.7.bias" in load_vgg19(None, ["conv2_2"])
 
-    def test_fetched_once(self, weights, tmp_path, monkeypatch):
-        asked = []
+    def test_torch_hubs_place(self, weights, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(vgg19, "ensure", lambda weights: pytest.fail("went to the network"))
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+        (tmp_path / "hub/checkpoints").mkdir(parents=True)
+        shutil.copy(weights / "shallow.pth", tmp_path / "hub/checkpoints/vgg19-dcbb9e9d.pth")
+        assert "features.7.bias" in load_vgg19(None, ["conv2_2"])
 
-        def fetch(url, file, hash_prefix):
-            asked.append((url, hash_prefix))
-            Path(file).write_bytes((weights / "shallow.pth").read_bytes())
-
+    @pytest.fixture
+    def published(self, weights, server, tmp_path, monkeypatch):
+        """A local server instead of torchvision's, with a smaller file."""
+        content = (weights / "shallow.pth").read_bytes()
+        known = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        url = server.put("/vgg19-dcbb9e9d.pth", content)
+        monkeypatch.setitem(WEIGHTS, "vgg19", replace(WEIGHTS["vgg19"], url=url, **known))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-        monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+        monkeypatch.setenv("GRAMGAN_WEIGHTS", str(tmp_path / "ours"))
+        return url
+
+    def test_fetched_once(self, published, server, tmp_path):
         for _ in range(2):
             assert "features.7.bias" in load_vgg19(None, ["conv2_2"])
-        assert asked == [("https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "dcbb9e9d")]
+        assert len(server.log) == 1
+        with (tmp_path / "ours/vgg19-dcbb9e9d.pth").open("rb+") as file:
+            file.seek(100_000)
+            file.write(b"damage")
+        with pytest.raises(UserError, match=r"SHA-256 .*`basicsr weights fetch vgg19` replaces it"):
+            load_vgg19(None, ["conv2_2"])
 
-    def test_no_network(self, tmp_path, monkeypatch):
-        def fetch(url, file, hash_prefix):
-            raise OSError("no route to\x1b[2J host")
-
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-        monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    def test_not_available(self, published, server, tmp_path):
+        server.put("/vgg19-dcbb9e9d.pth", b"", "404")
         with pytest.raises(UserError) as caught:
             load_vgg19(None, ["conv4_4"])
         message = str(caught.value)
-        assert "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth" in message
-        assert "no route to\\x1b[2J host" in message
+        assert f"{published} cannot be downloaded: the server answers 404 Not Found" in message
+        assert str(tmp_path / "ours") in message
         assert "experiments/pretrained_models/vgg19-dcbb9e9d.pth" in message
+        assert len(message.splitlines()) == 1

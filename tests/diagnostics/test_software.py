@@ -48,7 +48,7 @@ class TestPackages:
         assert all(finding.level == Level.OK for finding in software.packages())
 
     @pytest.mark.parametrize(
-        ("version", "level"), [((3, 10, 4), "problem"), ((3, 11, 0), "ok"), ((3, 12, 9), "ok"), ((3, 13, 0), "problem")]
+        ("version", "level"), [((3, 10, 4), "problem"), ((3, 11, 0), "ok"), ((3, 12, 9), "ok"), ((3, 13, 0), "warning")]
     )
     def test_python(self, monkeypatch, version, level):
         monkeypatch.setattr(software, "python_version", lambda: version)

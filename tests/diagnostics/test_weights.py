@@ -10,7 +10,7 @@ from gramgan_plugin.diagnostics.diagnosis import Level
 def cache(workdir, monkeypatch):
     folder = workdir / "hub/checkpoints"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(weights, "hub_cache", lambda: folder)
+    monkeypatch.setattr(weights, "hub_folder", lambda: folder)
     return folder
 
 
@@ -23,16 +23,22 @@ class TestVGG19:
     def test_the_places_are_those_of_the_loss(self):
         """They stand here again, since that module imports torch, which may be what is broken."""
         assert vgg19.UPSTREAM_WEIGHTS == weights.UPSTREAM_PLACE
-        assert str(weights.hub_cache()).startswith(torch.hub.get_dir())
 
     def test_to_be_fetched(self, cache):
         (finding,) = weights.vgg19()
         assert finding.level == Level.OK
         assert "will be downloaded from https://download.pytorch.org/models/vgg19-dcbb9e9d.pth" in finding.fact
         assert str(weights.UPSTREAM_PLACE) in finding.fact
+        assert str(weights.cache_folder()) in finding.fact
+
+    def test_our_cache(self, cache, monkeypatch):
+        monkeypatch.setenv("GRAMGAN_WEIGHTS", str(cache.parent / "ours"))
+        _save(cache.parent / "ours" / weights.VGG19.file)
+        (finding,) = weights.vgg19()
+        assert finding.fact.startswith(str(cache.parent / "ours"))
 
     def test_upstreams_place_before_the_cache(self, cache):
-        _save(cache / weights.VGG19_NAME)
+        _save(cache / weights.VGG19.file)
         (finding,) = weights.vgg19()
         assert str(cache) in finding.fact
         _save(weights.UPSTREAM_PLACE)
@@ -42,8 +48,8 @@ class TestVGG19:
         assert "not torchvision's file" in finding.fact
 
     def test_torchvisions_file(self, cache, monkeypatch):
-        _save(cache / weights.VGG19_NAME)
-        monkeypatch.setattr(weights, "file_sha256", lambda file: "dcbb9e9d" + "0" * 56)
+        _save(cache / weights.VGG19.file)
+        monkeypatch.setattr(weights, "file_sha256", lambda file: weights.VGG19.sha256)
         (finding,) = weights.vgg19()
         assert finding.fact.endswith("torchvision's")
 
@@ -53,7 +59,7 @@ class TestVGG19:
         ids=["broken", "other"],
     )
     def test_a_file_that_does_not_do(self, cache, content, words):
-        file = cache / weights.VGG19_NAME
+        file = cache / weights.VGG19.file
         torch.save({"params": {}}, file) if content is None else file.write_bytes(content)
         (finding,) = weights.vgg19()
         assert finding.level == Level.PROBLEM

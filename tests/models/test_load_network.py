@@ -10,10 +10,12 @@ import pytest
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
 from basicsr.models.base_model import BaseModel
+from safetensors.torch import save_file
 from torch import nn
 
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.models.basicsr_fixes import HostFixes
+from tests.checkpoints import generators as given_as
 
 # A folder with checkpoints fetched elsewhere, such as realesr-animevideov3.pth.
 FETCHED = Path(os.environ.get("GRAMGAN_TEST_WEIGHTS", "none"))
@@ -108,35 +110,24 @@ class TestFit:
             assert messages[-1].isprintable()
         return messages
 
-    @pytest.mark.parametrize(
-        ("pairs", "whose"),
-        [
-            (
-                [("body.", "RRDB_trunk."), ("rdb", "RDB"), ("conv_body", "trunk_conv"), ("conv_up", "upconv")],
-                "the original ESRGAN repository",
-            ),
-            ([("conv_first", "model.0"), ("body.", "model.1.sub.")], "the old ESRGAN architecture"),
-            ([("", "generator.")], "MMagic"),
-        ],
-    )
-    def test_other_programs_names(self, workdir, pairs, whose):
-        weights = {}
-        for name, value in _net(0).state_dict().items():
-            for own, theirs in pairs:
-                name = f"{theirs}{name}" if own == "" else name.replace(own, theirs)
-            weights[name] = value
-        torch.save(weights, "x.pth")
-        for text in self._strict_and_not("x.pth"):
-            assert f"its names are those of {whose}" in text
-            assert "strict_load" not in text
+    @pytest.mark.parametrize("rename", [given_as.original, given_as.old_arch, given_as.mmagic])
+    @pytest.mark.parametrize("wrapper", [None, "params_ema", "state_dict", "model_state_dict", "model", "net", "g_ema"])
+    def test_other_programs_names(self, workdir, rename, wrapper):
+        weights = rename(_net(0).state_dict())
+        torch.save(weights if wrapper is None else {wrapper: weights}, "x.pth")
+        assert _same(_load_as_upstream_does({"pretrain_network_g": "x.pth"}), _net(0))
+
+    def test_safetensors(self, workdir):
+        save_file(given_as.original(_net(0).state_dict()), "x.safetensors")
+        assert _same(_load_as_upstream_does({"pretrain_network_g": "x.safetensors"}), _net(0))
 
     @pytest.mark.skipif(not FETCHED.is_dir(), reason="GRAMGAN_TEST_WEIGHTS names no folder")
     def test_a_real_file_of_the_original_esrgan(self, workdir):
         path = str(FETCHED / "rrdb_x4_nf16_nb1_gc8_gray_xinntao_keys.pth")
         net = RRDBNet(1, 1, num_feat=16, num_block=1, num_grow_ch=8)
-        for strict in (True, False):
-            with pytest.raises(UserError, match="those of the original ESRGAN repository"):
-                _model({"pretrain_network_g": path}).load_network(net, path, strict, "params")
+        _model({"pretrain_network_g": path}).load_network(net, path, True, "params")
+        given = torch.load(path, map_location="cpu", weights_only=True)
+        assert torch.equal(net.conv_body.weight, given["trunk_conv.weight"])
 
     @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
     def test_prefixes_of_wrapped_networks(self, workdir, prefix):
@@ -186,3 +177,63 @@ class TestValues:
         torch.save(_net(0).state_dict() | {"conv_up1.bias": torch.zeros(4, dtype=dtype)}, "x.pth")
         with pytest.raises(UserError, match=r"^x\.pth: conv_up1\.bias is (bool|int8|complex64); weights are floats"):
             _load_as_upstream_does({"pretrain_network_g": "x.pth", "strict_load_g": strict})
+
+
+class TestOtherChannels:
+    LUMA = torch.tensor([0.299, 0.587, 0.114])
+
+    def _started(self, channels: int, given: int, adapts: bool = True, **options: int) -> nn.Module:
+        torch.manual_seed(0)
+        source = RRDBNet(given, given, num_feat=4, num_block=1, num_grow_ch=2, **options)
+        torch.save(source.state_dict(), "given.pth")
+        net = RRDBNet(channels, channels, num_feat=4, num_block=1, num_grow_ch=2, **options)
+        model = _model({"pretrain_network_g": "given.pth"})
+        model.opt["train"] = {"adapt_channels": adapts}
+        model.load_network(net, "given.pth", True, "params")
+        self.source = source
+        return net
+
+    @pytest.mark.parametrize("scale", [4, 2, 1])
+    def test_gray_for_colours(self, workdir, scale):
+        net = self._started(3, 1, scale=scale)
+        colours = torch.rand(2, 3, 8, 8)
+        gray = (colours * self.LUMA[:, None, None]).sum(1, keepdim=True)
+        assert torch.allclose(net(colours), self.source(gray).expand(-1, 3, -1, -1), atol=1e-5)
+
+    @pytest.mark.parametrize("scale", [4, 2, 1])
+    def test_colours_for_gray(self, workdir, scale):
+        net = self._started(1, 3, scale=scale)
+        gray = torch.rand(2, 1, 8, 8)
+        expected = (self.source(gray.expand(-1, 3, -1, -1)) * self.LUMA[:, None, None]).sum(1, keepdim=True)
+        assert torch.allclose(net(gray), expected, atol=1e-5)
+
+    def test_only_if_asked(self, workdir):
+        with pytest.raises(UserError, match=r"of another shape: conv_first\.weight"):
+            self._started(3, 1, adapts=False)
+
+
+class TestOtherScale:
+    @pytest.mark.parametrize("scale", [2, 1])
+    def test_the_trunk_is_kept(self, workdir, scale):
+        torch.save(given_as.original(_net(0).state_dict()), "x4.pth")
+        net = RRDBNet(3, 3, scale=scale, num_feat=4, num_block=1, num_grow_ch=2)
+        model = _model({"pretrain_network_g": "x4.pth", "strict_load_g": False})
+        with pytest.raises(UserError, match=r"path.strict_load_g: false takes what fits"):
+            model.load_network(net, "x4.pth", True, "params")
+        model.load_network(net, "x4.pth", False, "params")
+        trunk = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith("conv_first")}
+        assert all(
+            torch.equal(tensor, _net(0).state_dict()[name])
+            for name, tensor in trunk.items()
+            if name != "conv_first.weight"
+        )
+
+
+def test_a_name_of_public_weights(workdir, monkeypatch):
+    """A file of that name comes first."""
+    given = {"ESRGAN_x4": _net(0), "file": _net(2)}
+    torch.save(given["ESRGAN_x4"].state_dict(), "cached.pth")
+    monkeypatch.setattr("gramgan_plugin.models.basicsr_fixes.resolve_weights", lambda name: Path("cached.pth"))
+    assert _same(_load_as_upstream_does({"pretrain_network_g": "ESRGAN_x4"}), given["ESRGAN_x4"])
+    torch.save(given["file"].state_dict(), "ESRGAN_x4")
+    assert _same(_load_as_upstream_does({"pretrain_network_g": "ESRGAN_x4"}), given["file"])

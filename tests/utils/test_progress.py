@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from gramgan_plugin.utils.progress import tracked
+from gramgan_plugin.utils.progress import counted_bytes, tracked
 from gramgan_plugin.utils.text import printable
 
 
@@ -28,6 +28,29 @@ class TestTracked:
 
     def test_feature_silent(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert list(tracked([1, 2], "photo", show=False)) == [1, 2]
+        assert capsys.readouterr().err == ""
+
+
+class TestCountedBytes:
+    def test_feature_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with counted_bytes("vgg19") as report:
+            report(1_000_000, 2_500_000)
+            assert capsys.readouterr().err == "", "more than a line every ten seconds"
+            report(2_500_000, 2_500_000)
+        assert capsys.readouterr().err == "vgg19: 2.5 of 2.5 MB\n"
+
+    def test_feature_bar(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A download that starts again goes back."""
+        monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+        with counted_bytes("vgg19") as report:
+            report(2_000_000, None)
+            report(1_000_000, 4_000_000)
+        assert terminal.getvalue().rstrip().rpartition("\r")[2].startswith("vgg19:  25%")
+        assert "1.00M/4.00M" in terminal.getvalue()
+
+    def test_feature_silent(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with counted_bytes("vgg19", show=False) as report:
+            report(10, 10)
         assert capsys.readouterr().err == ""
 
 

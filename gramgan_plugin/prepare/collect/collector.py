@@ -15,9 +15,9 @@ from gramgan_plugin.prepare.collect.html_report import write_report
 from gramgan_plugin.prepare.collect.keeping import Kept, kept_name, set_aside, take_back, write_kept
 from gramgan_plugin.prepare.collect.measured_journal import NAME, Journal
 from gramgan_plugin.prepare.collect.measuring import Measuring
-from gramgan_plugin.prepare.collect.network import Network
 from gramgan_plugin.prepare.collect.photo_sources import Archive, Entry, Listing, list_sources
 from gramgan_plugin.prepare.collect.records import Result, write_records
+from gramgan_plugin.utils.download.network import Network
 from gramgan_plugin.utils.io import expanded
 
 PHOTOS, DOWNLOADS, REMOVED = "photos", "downloads", "removed"

@@ -6,8 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 from gramgan_plugin.errors import file_errors
-from gramgan_plugin.prepare.collect.network import Budget, Network
-from gramgan_plugin.prepare.collect.transfer import DownloadError, download
+from gramgan_plugin.utils.download.network import Budget, Network
+from gramgan_plugin.utils.download.transfer import DownloadError, download
 from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.threads import in_order
 

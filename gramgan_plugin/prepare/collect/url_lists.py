@@ -3,13 +3,12 @@
 import csv
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.utils.download.addresses import url_problem
 
 SUFFIXES = frozenset((".txt", ".csv", ".tsv", ".urls"))
 LARGEST = 256 * 2**20  # bytes of a list
-LONGEST = 8192  # characters of a URL
 COLUMNS = {"url": "url", "source": "source", "licence": "licence", "license": "licence"}
 
 
@@ -60,31 +59,6 @@ def read_list(path: Path) -> tuple[list[Listed], list[tuple[str, str]]]:
         first = f"; {problems[0][0]}: {problems[0][1]}" if problems else ""
         raise UserError(f"{path}: no URL in it{first}")
     return list(listed.values()), problems
-
-
-def url_problem(url: str) -> str | None:
-    """Return why a text is not a URL that may be downloaded, or None."""
-    shown = url if len(url) <= 100 else f"{url[:100]}..."
-    if len(url) > LONGEST:
-        return f"{shown}: longer than {LONGEST} characters"
-    if any(ord(char) <= 32 or ord(char) == 127 for char in url):
-        return (
-            f"{shown!r}: blanks or control characters in it; a list has one URL a line, or a header url,source,licence"
-        )
-    try:
-        parts = urlsplit(url)
-        host, port, user = parts.hostname, parts.port, parts.username
-    except ValueError as error:
-        return f"{shown}: not a URL ({error})"
-    if parts.scheme not in ("http", "https"):
-        return f"{shown}: not a URL of http or https"
-    if not host or port == 0:
-        return f"{shown}: a URL without a host"
-    if user is not None:
-        return (
-            f"{shown.replace(parts.netloc, '...')}: a name or password in the URL, which reports would show; remove it"
-        )
-    return None
 
 
 def _columns(line: str) -> tuple[str, dict[str, int]] | None:

@@ -10,14 +10,13 @@ from requests.utils import get_environ_proxies, requote_uri, select_proxy
 from urllib3.exceptions import HTTPError
 
 from gramgan_plugin.errors import file_errors
-from gramgan_plugin.prepare.collect.addresses import ForbiddenError, check_host, guarded_session
-from gramgan_plugin.prepare.collect.deadline import LEAST_RATE, Deadline
-from gramgan_plugin.prepare.collect.network import Budget, Network, in_megabytes
-from gramgan_plugin.prepare.collect.url_lists import url_problem
+from gramgan_plugin.utils.download.addresses import ForbiddenError, check_host, guarded_session, url_problem
+from gramgan_plugin.utils.download.deadline import LEAST_RATE, Deadline
+from gramgan_plugin.utils.download.network import Budget, Network, Report, in_megabytes
 from gramgan_plugin.utils.io import parse_json, replace_file
 from gramgan_plugin.version import __version__
 
-AGENT = f"gramgan-plugin/{__version__} (basicsr prepare collect)"
+AGENT = f"gramgan-plugin/{__version__} (basicsr)"
 CHUNK = 1 << 12  # small, so that a slow server is noticed soon
 REDIRECTS = 5
 WORTH_RETRYING = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -39,7 +38,9 @@ class _Interrupted(Exception):  # noqa: N818
         self.wait = wait
 
 
-def download(url: str, target: Path, network: Network, budget: Budget) -> None:
+def download(
+    url: str, target: Path, network: Network, budget: Budget, report: Report = lambda done, total: None
+) -> None:
     """Download a URL to a file, which appears when it is complete.
 
     ``TARGET.part``, left by an interrupted download, is resumed if the server can send the rest and its file is the
@@ -50,6 +51,7 @@ def download(url: str, target: Path, network: Network, budget: Budget) -> None:
         target: the file; its name is not taken from the URL.
         network: limits for downloads.
         budget: the bytes left for all downloads.
+        report: called with the bytes that are there, and the size of the whole, or None if the server does not say.
 
     Raises:
         DownloadError: if it cannot be downloaded.
@@ -61,7 +63,7 @@ def download(url: str, target: Path, network: Network, budget: Budget) -> None:
                 Deadline(network.timeout, network.stop) as deadline,
                 guarded_session(network.allow_private, deadline.connected) as session,
             ):
-                _Transfer(session, url, target, network, budget, deadline).run()
+                _Transfer(session, url, target, network, budget, deadline, report).run()
             return
         except _Interrupted as error:
             if attempt == network.retries:
@@ -87,9 +89,10 @@ class _Transfer:
         network: Network,
         budget: Budget,
         deadline: Deadline,
+        report: Report,
     ) -> None:
         self.session, self.url, self.target = session, url, target
-        self.network, self.budget, self.deadline = network, budget, deadline
+        self.network, self.budget, self.deadline, self.report = network, budget, deadline, report
         self.part = target.with_name(f"{target.name}.part")
         self.notes = target.with_name(f"{target.name}.part.json")
 
@@ -132,6 +135,8 @@ class _Transfer:
             problem = url_problem(url)
             if problem is not None:
                 raise DownloadError(f"redirected to {problem}")
+            if self.network.https_only and not url.startswith("https:"):
+                raise DownloadError("it leads to an address without encryption (http)")
             self._check_address(url)
             response = self.session.get(
                 url,
@@ -179,11 +184,11 @@ class _Transfer:
         if not have:
             validator = "" if encoded else _validator(response)
             replace_file(self.notes, json.dumps({"url": self.url, "validator": validator}).encode())
-        got = self._write(response, have)
+        got = self._write(response, have, total)
         if total is not None and got != total:
             raise _Interrupted(f"cut short: {got} of {total} bytes")
 
-    def _write(self, response: requests.Response, have: int) -> int:
+    def _write(self, response: requests.Response, have: int, total: int | None) -> int:
         got = have
         with file_errors(self.part):
             stream = self.part.open("ab" if have else "wb")
@@ -200,6 +205,7 @@ class _Transfer:
                     raise DownloadError(f"all downloads together have reached --max-total ({most})")
                 with file_errors(self.part):
                     stream.write(chunk)
+                self.report(got, total)
             self._check_time()
             with file_errors(self.part):
                 stream.flush()
@@ -209,7 +215,7 @@ class _Transfer:
     def _too_large(self, size: int) -> DownloadError:
         self._forget()
         return DownloadError(
-            f"{in_megabytes(size)} or more, above --max-bytes ({in_megabytes(self.network.max_bytes)})"
+            f"{in_megabytes(size)} or more, above {self.network.limit} ({in_megabytes(self.network.max_bytes)})"
         )
 
     def _forget(self) -> None:

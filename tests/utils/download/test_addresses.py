@@ -3,7 +3,40 @@ import socket
 import pytest
 import requests
 
-from gramgan_plugin.prepare.collect.addresses import ForbiddenError, check_host, guarded_session, is_public
+from gramgan_plugin.utils.download.addresses import (
+    ForbiddenError,
+    check_host,
+    guarded_session,
+    is_public,
+    url_problem,
+)
+
+
+class TestUrlProblem:
+    @pytest.mark.parametrize(
+        ("url", "problem"),
+        [
+            ("ftp://a.org/x", "not a URL of http"),
+            ("file:///etc/passwd", "not a URL of http"),
+            ("javascript:alert(1)", "not a URL of http"),
+            ("http:///x", "without a host"),
+            ("http://a.org/x y", "blanks or control characters"),
+            ("http://a.org/\x1b[2J", "blanks or control characters"),
+            ("http://[::1/x", "not a URL"),
+            ("http://a.org:x/", "not a URL"),
+            ("http://a.org/" + "x" * 9000, "longer than"),
+        ],
+    )
+    def test_exception(self, url: str, problem: str) -> None:
+        assert problem in (url_problem(url) or "")
+
+    def test_feature_passwords_are_not_repeated(self) -> None:
+        problem = url_problem("http://me:secret@a.org/x")
+        assert problem is not None
+        assert "secret" not in problem
+
+    def test_feature_good(self) -> None:
+        assert url_problem("https://münchen.example/ä%20b.jpg?x=1&y=2#z") is None
 
 
 class TestIsPublic:

@@ -1,7 +1,10 @@
 """Limits for downloads: bytes, time, addresses."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+Report = Callable[[int, int | None], None]  # bytes that are there, and of the whole file if known
 
 
 @dataclass
@@ -10,20 +13,24 @@ class Network:
 
     Attributes:
         max_bytes: maximum size of one file.
+        limit: what messages call that maximum.
         max_total: maximum of all files in the folder, including earlier runs.
         timeout: seconds without a response, or with less than 1000 bytes a second.
         retries: number of further tries after a temporary failure.
         backoff: seconds before the second try, doubled before each further one.
         allow_private: also connect to this machine and private networks.
+        https_only: refuse addresses without encryption, also in redirects.
         stop: event that ends all transfers.
     """
 
     max_bytes: int = 200 * 10**6
+    limit: str = "--max-bytes"
     max_total: int = 100 * 10**9
     timeout: float = 30.0
     retries: int = 3
     backoff: float = 1.0
     allow_private: bool = False
+    https_only: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
 

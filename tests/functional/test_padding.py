@@ -5,8 +5,8 @@ from basicsr.archs.swinir_arch import SwinIR
 from basicsr.models.swinir_model import SwinIRModel
 
 from gramgan_plugin.config import resolve_options
+from gramgan_plugin.functional.padding import pad_to_multiple, side_multiple
 from gramgan_plugin.models.gramgan_model import GramGANModel
-from gramgan_plugin.models.padding import pad_to_multiple, side_multiple
 
 SWINIR = {
     "type": "SwinIR",

@@ -1,4 +1,4 @@
-"""Keep downloads away from this machine and private networks: by name, address, redirect or DNS."""
+"""Which URLs may be downloaded: not those of this machine and private networks, by name, address, redirect or DNS."""
 
 import ipaddress
 import socket
@@ -11,11 +11,37 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 Connected = Callable[[socket.socket], None]
+LONGEST = 8192  # characters of a URL
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # addresses that embed IPv4 addresses
 
 
 class ForbiddenError(Exception):
     """An address that may not be contacted; ``str(error)`` is the reason."""
+
+
+def url_problem(url: str) -> str | None:
+    """Return why a text is not a URL that may be downloaded, or None."""
+    shown = url if len(url) <= 100 else f"{url[:100]}..."
+    if len(url) > LONGEST:
+        return f"{shown}: longer than {LONGEST} characters"
+    if any(ord(char) <= 32 or ord(char) == 127 for char in url):
+        return (
+            f"{shown!r}: blanks or control characters in it; a list has one URL a line, or a header url,source,licence"
+        )
+    try:
+        parts = urlsplit(url)
+        host, port, user = parts.hostname, parts.port, parts.username
+    except ValueError as error:
+        return f"{shown}: not a URL ({error})"
+    if parts.scheme not in ("http", "https"):
+        return f"{shown}: not a URL of http or https"
+    if not host or port == 0:
+        return f"{shown}: a URL without a host"
+    if user is not None:
+        return (
+            f"{shown.replace(parts.netloc, '...')}: a name or password in the URL, which reports would show; remove it"
+        )
+    return None
 
 
 def is_public(address: str) -> bool:

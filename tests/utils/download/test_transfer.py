@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.prepare.collect.downloads import fetch, file_of
-from gramgan_plugin.prepare.collect.network import Budget, Network
-from gramgan_plugin.prepare.collect.transfer import DownloadError, download
+from gramgan_plugin.utils.download.network import Budget, Network
+from gramgan_plugin.utils.download.transfer import DownloadError, download
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -59,7 +58,7 @@ class TestDownload:
 
     @pytest.mark.parametrize("validator", ["", 'W/"weak"'])
     def test_feature_part_of_nobody_knows_what(self, server: Any, tmp_path: Path, validator: str) -> None:
-        server.tags["/a"] = 'W/"weak"'
+        server.tags["/a"] = validator
         url = server.put("/a", CONTENT, "cut")
         assert get(url, tmp_path) == CONTENT
         assert server.asked("/a") == [None, None]
@@ -102,6 +101,30 @@ class TestDownload:
         with pytest.raises(DownloadError, match="an address of this machine or a private network"):
             get(server.put("/a", CONTENT), tmp_path, allow_private=False)
         assert not server.log
+
+    def test_exception_no_encryption(self, server: Any, tmp_path: Path) -> None:
+        with pytest.raises(DownloadError, match=r"without encryption \(http\)"):
+            get(server.put("/a", CONTENT), tmp_path, https_only=True)
+        assert not server.log
+
+    def test_feature_report(self, server: Any, tmp_path: Path) -> None:
+        """Of a resumed download: what is there counts."""
+        url, reports = server.put("/a", CONTENT), []
+        leave_part(tmp_path, url, CONTENT[:123_456], '"one"')
+        download(url, tmp_path / "file", network(), Budget(10**9), lambda *report: reports.append(report))
+        assert reports[0] == (123_456 + 4096, 300_000)
+        assert reports[-1] == (300_000, 300_000)
+        reports.clear()
+        server.put("/endless", b"", "endless")
+        with pytest.raises(DownloadError, match="above the published size"):
+            download(
+                server.url("/endless"),
+                tmp_path / "file",
+                network(max_bytes=50_000, limit="the published size"),
+                Budget(10**9),
+                lambda *report: reports.append(report),
+            )
+        assert reports[-1] == (12 * 4096, None)
 
     def test_exception_too_large(self, server: Any, tmp_path: Path) -> None:
         with pytest.raises(DownloadError, match=r"0\.3 MB or more, above --max-bytes \(0\.1 MB\)"):
@@ -262,39 +285,3 @@ class TestHostileServers:
         limits.stop.set()
         thread.join(20)
         assert said == ["stopped"]
-
-
-class TestFetch:
-    def test_feature_failures_by_url_and_no_second_time(self, server: Any, tmp_path: Path) -> None:
-        good = [server.put(f"/{name}", CONTENT + name.encode()) for name in "abc"]
-        bad = server.put("/gone", b"", "404")
-        failed = fetch([good[0], bad, *good[1:]], tmp_path / "d", network(), 3, progress=False)
-        assert failed == {bad: "the server answers 404 Not Found"}
-        assert [file_of(tmp_path / "d", url).read_bytes()[-1:] for url in good] == [b"a", b"b", b"c"]
-        server.log.clear()
-        assert fetch(good, tmp_path / "d", network(), 3, progress=False) == {}
-        assert not server.log
-
-    def test_feature_limit_of_all(self, server: Any, tmp_path: Path) -> None:
-        urls = [server.put(f"/{name}", CONTENT) for name in "abc"]
-        limits = network(max_total=700_000)
-        failed = fetch(urls, tmp_path, limits, 1, progress=False)
-        assert list(failed) == urls[2:]
-        assert "--max-total" in failed[urls[2]]
-        # Earlier runs count, too; with more allowed, the third is resumed.
-        assert list(fetch(urls, tmp_path, limits, 1, progress=False)) == urls[2:]
-        assert fetch(urls, tmp_path, network(), 1, progress=False) == {}
-        assert server.asked("/c")[-1].startswith("bytes=")
-
-    def test_feature_stop(self, server: Any, tmp_path: Path) -> None:
-        urls = [server.put("/gone", b"", "404"), server.put("/endless", b"", "endless")]
-        done = threading.Event()
-        threading.Thread(target=lambda: (fetch(urls, tmp_path, network(), 2, False, stop=True), done.set())).start()
-        assert done.wait(10)
-
-    def test_feature_names_come_from_no_url(self, tmp_path: Path) -> None:
-        for url in ("http://a.org/../../etc/passwd", "http://a.org/" + "x" * 5000, "http://a.org/\udcff"):
-            path = file_of(tmp_path, url)
-            assert path.parent == tmp_path
-            assert path.name.isalnum()
-            assert len(path.name) == 40

@@ -1,0 +1,181 @@
+"""Recognise a generator of the ESRGAN family by the names and shapes of its tensors, and build it."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gramgan_plugin.archs.msrresnet_arch import MSRResNet
+from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
+from gramgan_plugin.archs.srvggnet_arch import SRVGGNetCompact
+from gramgan_plugin.checkpoints.formats import PREFIXES, layer_of, match_format
+
+_NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+    "RRDBNet": RRDBNet,
+    "SRVGGNetCompact": SRVGGNetCompact,
+    "MSRResNet": MSRResNet,
+}
+_SRVGG_LAYER = re.compile(r"body\.(\d{1,4})\.(weight|bias)")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A generator's weights by BasicSR's names, and the options of its network.
+
+    Attributes:
+        architecture: "RRDBNet", "SRVGGNetCompact" or "MSRResNet".
+        format: the name of the format in which the tensors were given, see ``formats.FORMATS``.
+        options: the arguments of the architecture's class in ``gramgan_plugin.archs``.
+        scale: side of SR divided by side of LQ.
+        in_channels: of LQ.
+        out_channels: of SR.
+        state: the tensors, perhaps without data (meta device).
+    """
+
+    architecture: str
+    format: str
+    options: dict[str, int | str]
+    scale: int
+    in_channels: int
+    out_channels: int
+    state: dict[str, Tensor]
+
+    def build(self) -> nn.Module:
+        """Return the network with these weights in float32, in evaluation mode, without gradients."""
+        with torch.device("meta"):
+            net = _NETWORKS[self.architecture](**self.options)
+        floats = {name: tensor.detach().float() for name, tensor in self.state.items()}
+        net.load_state_dict(floats, assign=True)
+        return net.eval().requires_grad_(False)
+
+    def network_g(self) -> dict[str, Any] | None:
+        """Return the block ``network_g`` of an option file that builds this network with BasicSR's class, or None."""
+        options = dict(self.options)
+        if self.architecture == "RRDBNet":
+            upsample, unshuffle = options.pop("num_upsample"), options.pop("unshuffle")
+            if upsample != 2 or unshuffle not in (1, 2, 4):
+                return None
+            options["scale"] = self.scale
+        return {"type": self.architecture, **options}
+
+
+def recognise(state: Mapping[str, Tensor]) -> Generator | None:
+    """Return the generator of the ESRGAN family that a state dict holds, or None for any other network.
+
+    Args:
+        state: in any of the formats, with the prefixes of one network of several (``generator.``) or without.
+
+    Example:
+        >>> net = RRDBNet(num_feat=8, num_block=2, num_grow_ch=4, num_upsample=1)
+        >>> found = recognise(net.state_dict())
+        >>> found.architecture, found.scale, found.options["num_grow_ch"]
+        ('RRDBNet', 2, 4)
+    """
+    for prefix, part in parts_of(state):
+        found = _renamed(part, prefix)
+        if found is not None:
+            return found
+    return None
+
+
+def parts_of(state: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield (prefix, state dict without it) of each network in a state dict, at last ("", all of it)."""
+    for prefix in PREFIXES:
+        part = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        if part:
+            yield prefix, part
+    yield "", dict(state)
+
+
+def _renamed(state: Mapping[str, Tensor], prefix: str) -> Generator | None:
+    matched = match_format({layer_of(name) for name in state}, prefix)
+    if matched is None:
+        return _srvgg(state)
+    known, names = matched
+    kinds = [(layer, kind) for layer in names for kind in ("weight", "bias")]
+    if {f"{names[layer]}.{kind}" for layer, kind in kinds} != set(state):
+        return None
+    if any(state[f"{names[layer]}.{kind}"].ndim != (4 if kind == "weight" else 1) for layer, kind in kinds):
+        return None
+    ordered = {f"{layer}.{kind}": state[f"{names[layer]}.{kind}"] for layer, kind in kinds}
+    read = _rrdbnet if known.architecture == "RRDBNet" else _msrresnet
+    return _checked(read(ordered, known.name))
+
+
+def _rrdbnet(state: dict[str, Tensor], name: str) -> Generator:
+    blocks = sum(layer.endswith(".rdb1.conv1.weight") for layer in state)
+    upsample = sum(layer.startswith("conv_up") and layer.endswith("weight") for layer in state)
+    feat, stored = state["conv_first.weight"].shape[:2]
+    out = len(state["conv_last.weight"])
+    unshuffle = next((side for side in (2, 4) if stored == out * side**2), 1)
+    options: dict[str, int | str] = {
+        "num_in_ch": stored // unshuffle**2,
+        "num_out_ch": out,
+        "num_feat": feat,
+        "num_block": blocks,
+        "num_grow_ch": len(state["body.0.rdb1.conv1.weight"]),
+        "num_upsample": upsample,
+        "unshuffle": unshuffle,
+    }
+    return Generator("RRDBNet", name, options, 2**upsample // unshuffle, stored // unshuffle**2, out, state)
+
+
+def _msrresnet(state: dict[str, Tensor], name: str) -> Generator:
+    feat, channels = state["conv_first.weight"].shape[:2]
+    upsample = sum(layer.startswith("upconv") and layer.endswith("weight") for layer in state)
+    factor = math.isqrt(len(state["upconv1.weight"]) // max(1, feat)) if upsample else 0
+    options: dict[str, int | str] = {
+        "num_in_ch": channels,
+        "num_out_ch": len(state["conv_last.weight"]),
+        "num_feat": feat,
+        "num_block": sum(layer.endswith(".conv1.weight") for layer in state),
+        "upscale": factor**upsample,
+    }
+    return Generator("MSRResNet", name, options, factor**upsample, channels, len(state["conv_last.weight"]), state)
+
+
+def _srvgg(state: Mapping[str, Tensor]) -> Generator | None:
+    layers = [int(found[1]) for found in map(_SRVGG_LAYER.fullmatch, state) if found]
+    if len(layers) != len(state) or not layers or "body.0.weight" not in state:
+        return None
+    last = max(layers)
+    first = state["body.0.weight"]
+    if first.ndim != 4 or last % 2 or f"body.{last}.weight" not in state:
+        return None
+    feat, channels = first.shape[:2]
+    scale = math.isqrt(len(state[f"body.{last}.weight"]) // max(1, channels))
+    options: dict[str, int | str] = {
+        "num_in_ch": channels,
+        "num_out_ch": channels,
+        "num_feat": feat,
+        "num_conv": last // 2 - 1,
+        "upscale": scale,
+        # Without parameters, relu and leakyrelu cannot be told apart; the public models have prelu.
+        "act_type": "prelu" if "body.1.weight" in state else "relu",
+    }
+    return _checked(Generator("SRVGGNetCompact", "basicsr", options, scale, channels, channels, dict(state)))
+
+
+def _checked(found: Generator) -> Generator | None:
+    """Return the generator if its tensors are those of its network in name and shape; None otherwise."""
+    sizes = [value for name, value in found.options.items() if isinstance(value, int) and name != "num_upsample"]
+    return found if found.scale >= 1 and min(sizes) >= 1 and _fits(found) else None
+
+
+def _fits(found: Generator) -> bool:
+    values = sum(tensor.numel() for tensor in found.state.values())
+    if int(found.options["num_feat"]) * int(found.options.get("num_block", 1)) > values:
+        return False  # before a network of these sizes is built
+    try:
+        with torch.device("meta"):
+            expected = _NETWORKS[found.architecture](**found.options).state_dict()
+    except (ValueError, TypeError, RuntimeError):
+        return False
+    return expected.keys() == found.state.keys() and all(
+        tensor.shape == found.state[name].shape and found.state[name].is_floating_point()
+        for name, tensor in expected.items()
+    )

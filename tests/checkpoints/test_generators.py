@@ -1,0 +1,153 @@
+"""Every form of the family's generators: recognised, built, and equal to BasicSR's and spandrel's networks."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
+from gramgan_plugin.checkpoints.convert import named_as
+from gramgan_plugin.checkpoints.formats import FORMATS
+from gramgan_plugin.checkpoints.generators import recognise
+from gramgan_plugin.checkpoints.weights_file import read_weights
+from tests.checkpoints import generators as given_as
+
+FETCHED = Path(os.environ.get("GRAMGAN_TEST_WEIGHTS", "../shared/weights"))
+FORMS = [
+    ("basicsr", "rrdbnet", dict),
+    ("original", "rrdbnet", given_as.original),
+    ("original (HR_conv)", "rrdbnet", lambda state: given_as.original(state, "HR_conv")),
+    ("old-arch", "rrdbnet", given_as.old_arch),
+    ("mmagic", "rrdbnet", given_as.mmagic),
+    ("basicsr", "msrresnet", dict),
+    ("original", "msrresnet", given_as.original_srresnet),
+    ("mmagic", "msrresnet", given_as.mmagic_srresnet),
+    ("basicsr", "srvggnet", dict),
+]
+
+
+class TestForms:
+    @pytest.mark.parametrize(("form", "network", "rename"), FORMS)
+    def test_read_and_equal(self, form, network, rename):
+        net = getattr(given_as, network)()
+        found = recognise(rename(net.state_dict()))
+        assert (found.architecture, found.format, found.scale) == (type(net).__name__, form, 4)
+        assert torch.equal(given_as.output(found.build()), given_as.output(net))
+        assert list(found.state) == list(net.state_dict()) or network != "rrdbnet"
+
+    @pytest.mark.parametrize("known", FORMATS, ids=lambda known: f"{known.name}-{known.architecture}")
+    def test_each_row_of_the_table_goes_there_and_back(self, known):
+        net = given_as.rrdbnet() if known.architecture == "RRDBNet" else given_as.msrresnet()
+        there = named_as(recognise(net.state_dict()), known)
+        back = recognise(there)
+        assert back.format == known.name
+        assert back.state.keys() == net.state_dict().keys()
+        assert all(torch.equal(back.state[name], tensor) for name, tensor in net.state_dict().items())
+
+    def test_every_row_is_tested_by_hand_written_names(self):
+        tested = {(form, {"rrdbnet": "RRDBNet", "msrresnet": "MSRResNet"}.get(network)) for form, network, _ in FORMS}
+        assert {(known.name, known.architecture) for known in FORMATS} <= tested
+
+    @pytest.mark.parametrize("prefix", ["netG.", "generator.", "net_g_ema.", "generator_ema."])
+    def test_prefixes(self, prefix):
+        net = given_as.rrdbnet()
+        found = recognise({f"{prefix}{name}": tensor for name, tensor in net.state_dict().items()})
+        assert torch.equal(given_as.output(found.build()), given_as.output(net))
+
+    def test_averaged_weights_first(self):
+        states = [given_as.rrdbnet(seed).state_dict() for seed in (0, 1)]
+        both = {f"generator.{name}": tensor for name, tensor in states[0].items()}
+        both |= {f"generator_ema.{name}": tensor for name, tensor in states[1].items()}
+        assert torch.equal(recognise(both).state["conv_last.bias"], states[1]["conv_last.bias"])
+
+
+class TestOptions:
+    @pytest.mark.parametrize(("scale", "stored"), [(4, 3), (2, 12), (1, 48)])
+    def test_pixel_unshuffle(self, scale, stored):
+        net = given_as.rrdbnet(scale=scale)
+        found = recognise(net.state_dict())
+        assert net.conv_first.in_channels == stored
+        assert (found.scale, found.in_channels) == (scale, 3)
+        assert torch.equal(given_as.output(found.build()), given_as.output(net))
+        assert found.network_g() == {
+            "type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 2, "num_grow_ch": 4,
+            "scale": scale,
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("scale", [2, 3, 4])
+    def test_srresnet_and_srvgg(self, scale):
+        for net in (given_as.msrresnet(upscale=scale), given_as.srvggnet(upscale=scale)):
+            found = recognise(net.state_dict())
+            assert found.scale == scale
+            assert found.network_g()["type"] == type(net).__name__
+            assert torch.equal(given_as.output(found.build()), given_as.output(net))
+
+    def test_srvgg_without_prelu(self):
+        net = given_as.srvggnet(act_type="relu")
+        assert torch.equal(given_as.output(recognise(net.state_dict()).build()), given_as.output(net))
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        feat=st.integers(1, 9), blocks=st.integers(1, 3), grow=st.integers(1, 5), upsample=st.integers(0, 4),
+        unshuffle=st.sampled_from([1, 2, 4]), channels=st.sampled_from([1, 3]),
+    )  # fmt: skip
+    def test_any_rrdbnet(self, feat, blocks, grow, upsample, unshuffle, channels):
+        if 2**upsample < unshuffle:
+            return
+        net = RRDBNet(channels, channels, feat, blocks, grow, upsample, unshuffle)
+        found = recognise(net.state_dict())
+        assert found.options == {
+            "num_in_ch": channels, "num_out_ch": channels, "num_feat": feat, "num_block": blocks, "num_grow_ch": grow,
+            "num_upsample": upsample, "unshuffle": unshuffle,
+        }  # fmt: skip
+        assert found.scale == 2**upsample // unshuffle
+
+    def test_half_precision_is_computed_in_float32(self):
+        halves = {name: tensor.half() for name, tensor in given_as.rrdbnet().state_dict().items()}
+        assert next(recognise(halves).build().parameters()).dtype == torch.float32
+
+
+class TestOthers:
+    @pytest.mark.parametrize("drop", ["conv_last.bias", "body.1.rdb3.conv5.weight", "conv_first.weight"])
+    def test_incomplete(self, drop):
+        state = given_as.rrdbnet().state_dict()
+        del state[drop]
+        assert recognise(state) is None
+
+    @pytest.mark.parametrize(
+        "name", ["body.0.rdb1.conv1.weight", "conv_first.weight", "conv_last.weight", "conv_hr.bias"]
+    )
+    @pytest.mark.parametrize("shape", [(), (0,), (3,), (3, 3), (8, 0, 3, 3), (7, 5, 3, 3), (2, 2, 2, 2, 2)])
+    def test_other_shapes(self, name, shape):
+        state = given_as.rrdbnet().state_dict() | {name: torch.zeros(shape)}
+        assert recognise(state) is None
+
+    def test_other_types(self):
+        assert recognise({k: v.long() for k, v in given_as.rrdbnet().state_dict().items()}) is None
+        assert recognise({}) is None
+        assert recognise({f"body.{number}.weight": torch.zeros(1) for number in range(0, 9999, 101)}) is None
+
+
+@pytest.mark.skipif(not FETCHED.is_dir(), reason="GRAMGAN_TEST_WEIGHTS names no folder")
+class TestRealFiles:
+    def test_realesrgan(self):
+        spandrel = pytest.importorskip("spandrel")
+        state = read_weights(FETCHED / "realesr-animevideov3.pth").state
+        theirs = spandrel.ModelLoader().load_from_state_dict(dict(state)).model
+        assert torch.equal(given_as.output(recognise(state).build()), given_as.output(theirs))
+
+    def test_original_names_one_channel_growth_8(self):
+        found = recognise(read_weights(FETCHED / "rrdb_x4_nf16_nb1_gc8_gray_xinntao_keys.pth").state)
+        assert (found.format, found.in_channels, found.options["num_grow_ch"]) == ("original (HR_conv)", 1, 8)
+
+
+@pytest.mark.parametrize("rename", [dict, given_as.original, given_as.old_arch])
+def test_spandrel_agrees(rename):
+    """It reads growth 32 only."""
+    spandrel = pytest.importorskip("spandrel")
+    state = rename(given_as.rrdbnet(num_feat=16, num_block=2, num_grow_ch=32).state_dict())
+    theirs = spandrel.ModelLoader().load_from_state_dict(dict(state)).model
+    assert torch.equal(given_as.output(recognise(state).build()), given_as.output(theirs))

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.errors import UserError
 
 HOW = {
@@ -64,6 +65,8 @@ def _mark_arguments(parser: argparse.ArgumentParser, shtab: Any) -> None:
                 _mark_arguments(below, shtab)
         elif action.dest == "opt":
             action.complete = _option_files(shtab)  # type: ignore[attr-defined]
+        elif action.metavar == "WEIGHTS":
+            action.choices = tuple(WEIGHTS)
         elif action.type is Path:
             action.complete = shtab.DIRECTORY if action.metavar in FOLDERS else shtab.FILE  # type: ignore[attr-defined]
         if isinstance(action.metavar, str):  # a colon has a meaning in zsh's specifications

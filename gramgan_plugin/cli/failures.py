@@ -1,10 +1,12 @@
 """The lines that report exceptions that the user can fix. Imports nothing heavy."""
 
 import re
+import sys
 
 from gramgan_plugin.errors import UserError, is_out_of_memory, os_problem
-from gramgan_plugin.utils.text import first_line
+from gramgan_plugin.utils.text import first_line, printable
 
+GET_BASICSR = "pip install basicsr==1.4.2, on Python 3.11 or 3.12 (its last release cannot be built on later ones)"
 LESS_MEMORY = {
     "train": "lower datasets.train.batch_size_per_gpu or gt_size, or set train.precision: bf16",
     "test": "set val.tile, or num_gpu: 0 to use the machine's own memory",
@@ -29,6 +31,8 @@ def explain(error: BaseException, command: str) -> list[str] | None:
     """
     if isinstance(error, UserError):
         return str(error).splitlines()
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "basicsr":
+        return [f"BasicSR is not installed, which this command needs: {GET_BASICSR}"]
     line = _message(error)
     if is_out_of_memory(error):
         advice = LESS_MEMORY.get(command, "close other programs")
@@ -53,6 +57,11 @@ def explain(error: BaseException, command: str) -> list[str] | None:
         problem = os_problem(error)
         return None if problem is None else [problem]
     return None
+
+
+def warn(command: str, line: str) -> None:
+    """Print a warning as one line on stderr."""
+    print(f"basicsr {command}: warning: {printable(line)}", file=sys.stderr)
 
 
 def _message(error: BaseException) -> str:

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the names with their packages, or one name with its options."""
     import basicsr  # noqa: F401  (its registries fill on import)
 
-    from gramgan_plugin.registries import load_plugins, lookup, registered
+    from gramgan_plugin.registries import load_plugins, lookup, register_foreign_networks, registered
 
     load_plugins(arguments.plugin)
     if arguments.name:
@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
         summary = (inspect.cleandoc(vars(member).get("__doc__") or "")).partition("\n")[0]
         print(f"{arguments.name}{inspect.signature(member)}\n  {member.__module__}: {summary}")
         return 0
+    if arguments.kind in (None, "arch"):
+        register_foreign_networks()
     for kind in KINDS if arguments.kind is None else (arguments.kind,):
         members = list(registered(kind))
         width = max(len(name) for name, _, _ in members)

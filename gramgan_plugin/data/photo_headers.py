@@ -24,7 +24,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 284, 339  # tags of TIFF
 TIFF_EXTENTS = ((273, 279), (324, 325))  # offsets and lengths of strips and tiles
 LONGEST_REASON = 200  # characters of a parser's message, which may quote the file
-_GRAY_OR_COLOURS = ("1", "L", "I;16", "RGB")  # modes in which PNG can mark one colour as transparent
+_GRAY_OR_COLOURS = ("1", "L", "I", "I;16", "RGB")  # modes in which PNG can mark one colour as transparent
 TIFF_KINDS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 
 # First bytes -> Pillow's module and class. Forms that are missing here are not accepted as photos.
@@ -65,6 +65,7 @@ class Header(NamedTuple):
         bits: bits of a stored sample.
         orientation: EXIF's 1 to 8, not applied yet.
         key: the colour that a PNG marks as transparent, in stored samples, or None.
+        exif: the EXIF block, or None; TIFF has its content in tags.
     """
 
     image: ImageFile
@@ -72,6 +73,7 @@ class Header(NamedTuple):
     bits: int
     orientation: int
     key: tuple[int, ...] | None = None
+    exif: bytes | None = None
 
     def displayed_size(self) -> tuple[int, int]:
         """Return (width, height) with the EXIF orientation applied."""
@@ -79,12 +81,13 @@ class Header(NamedTuple):
         return (height, width) if self.orientation >= 5 else (width, height)
 
 
-def read_header(file: IO[bytes], max_pixels: int) -> Header:
+def read_header(file: IO[bytes], max_pixels: int, heic: bool = False) -> Header:
     """Open an image file and read its header.
 
     Args:
         file: open at its start; it must stay open until the pixels are read.
         max_pixels: images with more pixels are refused.
+        heic: accept HEIC, which pillow-heif reads.
 
     Raises:
         PhotoError: if the file is not a photo, is damaged, truncated, too large, or cannot be read.
@@ -96,7 +99,7 @@ def read_header(file: IO[bytes], max_pixels: int) -> Header:
         file.seek(0)
         if _needs(file, start) > _length(file):
             raise PhotoError("cut short")
-        image = _open(file, start)
+        image = _open(file, start, heic)
         width, height = image.size
         if width * height > max_pixels:
             raise PhotoError(f"{width}x{height} pixels, above the limit of {max_pixels / 1e6:.4g} million")
@@ -105,7 +108,8 @@ def read_header(file: IO[bytes], max_pixels: int) -> Header:
             return _png(file, image)
         if form == "TIFF":
             return _tiff(file, image)
-        return Header(image, form, 16 if image.mode.startswith("I") else 8, _orientation(image.info.get("exif")))
+        exif = image.info.get("exif")
+        return Header(image, form, 16 if image.mode.startswith("I") else 8, _orientation(exif), exif=exif)
 
 
 @contextmanager
@@ -133,13 +137,17 @@ def _reason_of(error: Exception) -> str:
     return "cut short" if "truncated" in text.lower() else f"damaged: {text}"
 
 
-def _open(file: IO[bytes], start: bytes) -> ImageFile:
+def _open(file: IO[bytes], start: bytes, heic: bool) -> ImageFile:
     """Open the image with Pillow's class directly: ``Image.open`` would warn about sizes by a process-wide limit."""
-    module, name = _form_of(start)
+    if heic and _is_heic(start):
+        module, name, missing = "pillow_heif", "HeifImageFile", "HEIC; for it: pip install 'gramgan-plugin[heic]'"
+    else:
+        module, name = _form_of(start)
+        module, missing = f"PIL.{module}", "not readable by this version of Pillow; convert it to PNG or JPEG"
     try:
-        kind = getattr(importlib.import_module(f"PIL.{module}"), name)
+        kind = getattr(importlib.import_module(module), name)
     except ImportError:
-        raise PhotoError("not readable by this version of Pillow; convert it to PNG or JPEG") from None
+        raise PhotoError(missing) from None
     opened: ImageFile = kind(file)
     return opened
 
@@ -154,9 +162,13 @@ def _form_of(start: bytes) -> tuple[str, str]:
         brand = start[8:12]
         if brand in _BRANDS:
             return _BRANDS[brand], "AvifImageFile"
-        if brand in _HEIC_BRANDS:
+        if _is_heic(start):
             raise PhotoError("HEIC, which is not supported; convert it to PNG or JPEG")
     raise PhotoError("not an image")
+
+
+def _is_heic(start: bytes) -> bool:
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
 
 
 def _needs(file: IO[bytes], start: bytes) -> int:
@@ -196,7 +208,7 @@ def _png(file: IO[bytes], image: ImageFile) -> Header:
             length = 0
         file.seek(length + 4, 1)
     file.seek(place)
-    return Header(image, "PNG", bits, _orientation(exif), None if key is None else _numbers(key))
+    return Header(image, "PNG", bits, _orientation(exif), None if key is None else _numbers(key), exif)
 
 
 def _tiff(file: IO[bytes], image: ImageFile) -> Header:

@@ -6,10 +6,11 @@ little more time. Other files are converted or refused with a :class:`PhotoError
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from gramgan_plugin.data.colour import changes_colours, to_srgb
@@ -24,7 +25,20 @@ from gramgan_plugin.data.photo_headers import (
 )
 from gramgan_plugin.data.photo_wholeness import check_jpeg_whole, checked_png, plain_tiff
 
-__all__ = ["MAX_PIXELS", "PhotoError", "PhotoInfo", "decode_photo", "photo_info", "read_bytes", "read_photo"]
+__all__ = [
+    "MAX_PIXELS",
+    "PhotoError",
+    "PhotoInfo",
+    "checked",
+    "decode_photo",
+    "deep_samples",
+    "photo_info",
+    "read_bytes",
+    "read_photo",
+    "turned",
+]
+
+Sample = TypeVar("Sample", np.uint8, np.uint16)
 
 MAX_PIXELS = 178_000_000
 BYTES_PER_PIXEL = 16  # a longer file is not a photo and is not read into memory
@@ -40,8 +54,8 @@ _TURNS = {
     8: (True, True, False),
 }
 _ORDINARY = {"JPEG": ("L", "RGB"), "PNG": ("1", "L", "P", "RGB")}
-_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-_READ = ("1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK", "I;16", "I;16B", "I", *_WITH_ALPHA)
+WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_READ = ("1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK", "I;16", "I;16B", "I", *WITH_ALPHA)
 
 
 class PhotoInfo(NamedTuple):
@@ -87,15 +101,20 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Image:
     return decode_photo(read_bytes(path, max_pixels), max_pixels)
 
 
-def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+def read_bytes(path: Path, max_pixels: int = MAX_PIXELS, heic: bool = False) -> bytes:
     """Return a photo's bytes, after a check of its header and length.
+
+    Args:
+        path: the file.
+        max_pixels: photos with more pixels are refused.
+        heic: accept HEIC, too.
 
     Raises:
         PhotoError: as :func:`read_photo`.
         OSError: likewise.
     """
     with open_regular(path) as file:
-        read_header(file, max_pixels)
+        read_header(file, max_pixels, heic)
         most = BYTES_PER_PIXEL * max_pixels
         if file.seek(0, 2) > most:
             raise PhotoError(f"a file above {most / 1e9:.4g} GB, too large for a photo")
@@ -128,25 +147,32 @@ def decode_photo(data: bytes, max_pixels: int = MAX_PIXELS, manage_colours: bool
 
 
 def _decoded(data: bytes, header: Header, manage_colours: bool) -> Image:
-    if header.form in ("GIF", "PNG", "WEBP", "AVIF") and header.image.is_animated:  # type: ignore[attr-defined]
-        raise PhotoError("an animation; save the frame that you want as a photo")
+    data = checked(data, header)
     if not manage_colours:
         header.image.info.pop("icc_profile", None)
+    if _is_ordinary(header):
+        pixels = _opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION).astype(np.uint8, copy=False)
+        managed = _managed(pixels, header)
+    elif header.bits == 16 and header.form in ("PNG", "TIFF"):
+        managed = _managed(_sixteen_bits(data, header), header)
+    else:
+        managed = _pillow(header)
+    return turned(managed, header.orientation)
+
+
+def checked(data: bytes, header: Header) -> bytes:
+    """Return a file's bytes without what decoders would only warn about, after a check that it is one whole photo.
+
+    Raises:
+        PhotoError: if it is an animation, truncated, damaged, or in a mode that is not read.
+    """
+    if header.form in ("GIF", "PNG", "WEBP", "AVIF") and header.image.is_animated:  # type: ignore[attr-defined]
+        raise PhotoError("an animation; save the frame that you want as a photo")
     if header.image.mode not in _READ:
         raise PhotoError(f"colours in mode {header.image.mode}; save it as RGB")
     if header.form == "JPEG":
         check_jpeg_whole(data)
-    elif header.form == "PNG":
-        data = checked_png(data)
-    if _is_ordinary(header):
-        pixels = _opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        managed = _managed(pixels, header)
-    elif header.bits == 16 and header.form in ("PNG", "TIFF"):
-        data = plain_tiff(data) if header.form == "TIFF" else data
-        managed = _managed(_sixteen_bits(data, header), header)
-    else:
-        managed = _pillow(header)
-    return _turned(managed, header.orientation)
+    return checked_png(data) if header.form == "PNG" else data
 
 
 def _is_ordinary(header: Header) -> bool:
@@ -157,7 +183,28 @@ def _is_ordinary(header: Header) -> bool:
     )
 
 
-def _opencv(data: bytes, flags: int) -> Image:
+def deep_samples(data: bytes, header: Header) -> NDArray[np.uint16]:
+    """Decode a PNG or TIFF of 16 bits; Pillow would truncate colours to the high byte.
+
+    Args:
+        data: from :func:`checked`.
+        header: its header.
+
+    Returns:
+        (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, black is 0. EXIF's orientation is not applied.
+
+    Raises:
+        PhotoError: if OpenCV cannot decode it.
+    """
+    deep = _opencv(plain_tiff(data) if header.form == "TIFF" else data, cv2.IMREAD_UNCHANGED)
+    if deep.dtype != np.uint16:
+        raise PhotoError("16 bits in a form that OpenCV cannot decode; save it with 8 bits")
+    if header.form == "TIFF" and header.image.tag_v2.get(PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
+        return np.asarray(65535 - deep, np.uint16)
+    return np.asarray(deep, np.uint16)
+
+
+def _opencv(data: bytes, flags: int) -> NDArray[Any]:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -168,12 +215,8 @@ def _opencv(data: bytes, flags: int) -> Image:
 
 
 def _sixteen_bits(data: bytes, header: Header) -> Image:
-    """Return (H, W, 3) BGR, each sample rounded to 256 levels; Pillow would truncate colours to the high byte."""
-    deep = _opencv(data, cv2.IMREAD_UNCHANGED)  # (H, W), (H, W, 3) or (H, W, 4)
-    if deep.dtype != np.uint16:
-        raise PhotoError("16 bits in a form that OpenCV cannot decode; save it with 8 bits")
-    if header.form == "TIFF" and header.image.tag_v2.get(PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
-        deep = 65535 - deep  # white is 0
+    """Return (H, W, 3) BGR, each sample rounded to 256 levels."""
+    deep = deep_samples(data, header)
     if deep.ndim == 3 and deep.shape[2] == 4:
         _check_opaque(int(deep[..., 3].min()), 65535)
     elif header.key is not None and deep.ndim == 2 and (deep == header.key[0]).any():
@@ -211,7 +254,7 @@ def _without_alpha(image: PillowImage.Image, header: Header) -> PillowImage.Imag
         samples = np.atleast_3d(np.asarray(image.convert("L") if image.mode == "1" else image))
         key = np.array(header.key) * (255 // (2**header.bits - 1))
         _check_opaque(255 * int(not (samples == key).all(axis=-1).any()), 255)
-    elif image.mode in _WITH_ALPHA or "transparency" in image.info:
+    elif image.mode in WITH_ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         _check_opaque(int(np.asarray(image)[..., 3].min()), 255)
     if image.mode in ("L", "CMYK"):
@@ -228,7 +271,8 @@ def _bgr(image: PillowImage.Image) -> Image:
     return np.ascontiguousarray(np.asarray(image)[..., ::-1])
 
 
-def _turned(pixels: Image, orientation: int) -> Image:
+def turned(pixels: NDArray[Sample], orientation: int) -> NDArray[Sample]:
+    """Apply EXIF's orientation, 1 to 8, to (H, W, C)."""
     transpose, rows, columns = _TURNS[orientation]
     if transpose:
         pixels = pixels.swapaxes(0, 1)

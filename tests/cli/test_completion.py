@@ -51,7 +51,7 @@ class TestBash:
 
     def test_subcommands(self, complete):
         assert complete("") == set(COMMANDS)
-        assert complete("comp") == {"completion"}
+        assert complete("compl") == {"completion"}
         packing = {"div2k", "flickr2k", "df2k", "folder", "sample"}
         assert complete("prepare", "") == packing | {"benchmarks", "collect", "verify"}
 
@@ -65,6 +65,10 @@ class TestBash:
         assert complete("train", "-opt", "") == SHIPPED | {"mine.yml"}
         assert complete("train", "-opt", "mine.yml", "--opt", "test_") == {n for n in SHIPPED if n.startswith("test_")}
         assert complete("doctor", "-opt", "../work/m") == {"../work/mine.yml"}
+
+    def test_public_weights(self, complete):
+        assert complete("weights", "") == {"list", "fetch", "verify"}
+        assert complete("weights", "fetch", "vgg16", "v") == {"vgg16", "vgg19"}
 
     def test_folders(self, complete):
         assert complete("prepare", "folder", "../w") == {"../work"}

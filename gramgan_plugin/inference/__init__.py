@@ -1,0 +1,1 @@
+"""Upscale pictures and videos by a trained network. Imports no basicsr."""

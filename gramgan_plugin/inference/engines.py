@@ -1,0 +1,159 @@
+"""Run a network with torch, OpenVINO or ONNX Runtime, whichever is fastest here and near enough to float32."""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
+from gramgan_plugin.checkpoints.networks import Network
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.inference.compiled_engines import compiled, is_installed
+from gramgan_plugin.inference.strips import in_strips
+from gramgan_plugin.utils.system import bf16_instructions
+from gramgan_plugin.utils.text import first_line
+
+logger = logging.getLogger("gramgan_plugin")
+
+ENGINES = ("auto", "torch", "openvino", "onnx")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+COMPILED = {"openvino": ("fp32", "bf16"), "onnx": ("fp32",)}  # engines besides torch, and their precisions
+# Of lower precision, the PSNR (dB) of its result to that of float32.
+LEAST_PSNR = 45.0
+# Another engine than torch in float32 must be at least so many times as fast.
+LEAST_GAIN = 1.05
+TIMED_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A way to run a network.
+
+    Attributes:
+        name: "torch", "openvino" or "onnx".
+        precision: "fp32", "bf16" or "fp16".
+        run: LQ (N, C, H, W), float32 in [0, 1] on any device -> SR (N, C', s H, s W), float32.
+    """
+
+    name: str
+    precision: str
+    run: Callable[[Tensor], Tensor]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.precision}"
+
+
+def torch_engine(network: Network, device: torch.device, precision: str) -> Engine:
+    """Return an engine of torch, in channels-last layout.
+
+    Args:
+        network: its weights are copied.
+        device: where it runs.
+        precision: "fp32", "bf16" or "fp16".
+    """
+    dtype = DTYPES[precision]
+    net = copy.deepcopy(network.net).to(device, dtype)
+    net.to(memory_format=torch.channels_last)
+    run = in_strips(net, net.trunk, net.head) if isinstance(net, RRDBNet) else net
+
+    def upscale(lq: Tensor) -> Tensor:
+        with torch.no_grad():
+            result: Tensor = run(lq.to(device, dtype).contiguous(memory_format=torch.channels_last))
+            return result.float()
+
+    return Engine("torch", precision, upscale)
+
+
+def candidates(network: Network, device: torch.device, engine: str, precision: str) -> list[tuple[str, str]]:
+    """Return the engines and precisions that are allowed and may be fast here, float32 by torch first if allowed.
+
+    Args:
+        network: what is run.
+        device: where.
+        engine: of ``ENGINES``.
+        precision: of ``PRECISIONS``.
+    """
+    if device.type != "cpu":
+        low = ["fp16"] if network.half else ["bf16"]
+        return [("torch", one) for one in (low if precision == "auto" else [precision])]
+    precisions = ["fp32", *(["bf16"] if bf16_instructions() else [])] if precision == "auto" else [precision]
+    family = network.architecture in ("RRDBNet", "SRVGGNetCompact", "MSRResNet")
+    others = [name for name in COMPILED if family and is_installed(name)]
+    engines = ["torch", *others] if engine == "auto" else [engine]
+    return [
+        (name, one)
+        for name in engines
+        for one in precisions
+        if engine != "auto" or one in COMPILED.get(name, precisions)
+    ]
+
+
+def build_engine(network: Network, device: torch.device, name: str, precision: str) -> Engine:
+    """Return one engine by its name.
+
+    Raises:
+        UserError: if it cannot run the network, or not here.
+    """
+    if name == "torch":
+        return torch_engine(network, device, precision)
+    if device.type != "cpu" or precision not in COMPILED[name]:
+        raise UserError(f"{name} runs on the CPU, in {' or '.join(COMPILED[name])}")
+    return Engine(name, precision, compiled(name, network, precision))
+
+
+def choose_engine(
+    network: Network, device: torch.device, engine: str, precision: str, image: Tensor, worth_timing: bool
+) -> Engine:
+    """Return the fastest allowed engine, by a moment's timing on a part of the user's own image.
+
+    Args:
+        network: what is run.
+        device: where.
+        engine: of ``ENGINES``.
+        precision: of ``PRECISIONS``.
+        image: LQ (1, C, H, W) in [0, 1], small.
+        worth_timing: whether the job is long enough; otherwise the first candidate is taken.
+
+    Raises:
+        UserError: if the only allowed engine cannot run the network.
+    """
+    allowed = candidates(network, device, engine, precision)
+    if len(allowed) == 1 or not worth_timing:
+        return build_engine(network, device, *allowed[0])
+    best, least, reference, figures = None, float("inf"), None, []
+    for name, kind in allowed:
+        try:
+            built = build_engine(network, device, name, kind)
+            seconds, result = _timed(built, image)
+        except (UserError, RuntimeError) as error:
+            figures.append(f"{name} {kind}: {first_line(error)}")
+            continue
+        reference = result if reference is None else reference
+        near = kind == "fp32" or _psnr(result, reference) >= LEAST_PSNR
+        figures.append(f"{built} {seconds:.3f} s" + ("" if near else " (not near enough to float32)"))
+        if near and seconds * (LEAST_GAIN if best is not None else 1) < least:
+            best, least = built, seconds
+    if best is None:
+        raise UserError(f"{network.architecture} runs with none of the engines: {'; '.join(figures)}")
+    logger.info(f"engine: {best} is used ({', '.join(figures)})")
+    return best
+
+
+def _timed(engine: Engine, image: Tensor) -> tuple[float, Tensor]:
+    result = engine.run(image)  # the first run allocates and chooses kernels
+    least = float("inf")
+    for _ in range(TIMED_ROUNDS):
+        begun = time.perf_counter()
+        engine.run(image)
+        least = min(least, time.perf_counter() - begun)
+    return least, result
+
+
+def _psnr(first: Tensor, second: Tensor) -> float:
+    error = float((first.clamp(0, 1) - second.clamp(0, 1)).double().square().mean())
+    return float("inf") if error == 0 else -10 * torch.log10(torch.tensor(error, dtype=torch.float64)).item()

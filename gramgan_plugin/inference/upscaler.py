@@ -1,0 +1,285 @@
+"""Upscale images of any size with a network, in tiles, within a bounded amount of memory."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gramgan_plugin.checkpoints.networks import Network, load_network
+from gramgan_plugin.checkpoints.weights_cache import resolve_weights
+from gramgan_plugin.errors import UserError, is_out_of_memory
+from gramgan_plugin.functional.padding import pad_to_multiple
+from gramgan_plugin.inference.engines import ENGINES, PRECISIONS, Engine, choose_engine
+from gramgan_plugin.inference.resize import resized, scaled_size
+from gramgan_plugin.inference.strips import number_of_values, reach
+from gramgan_plugin.inference.tiles import tiles
+from gramgan_plugin.utils.system import available_memory
+
+logger = logging.getLogger("gramgan_plugin")
+
+Pixels = NDArray[Any]  # uint8 or uint16, (H, W, C)
+
+MOST_OVERLAP = 32  # pixels of LQ; deep networks depend on more, but hardly
+SMALLEST_TILE = 32
+LARGEST_TILE = 1024
+MEMORY_SHARE, MOST_MEMORY = 0.4, 3 * 2**30  # of the available memory, for a tile; on a CPU at most these bytes
+TIMED_SIDE = 64
+WORTH_TIMING = 16  # times the timed pixels
+MOST_PASSES = 2
+
+
+class Upscaler:
+    """A network that upscales images.
+
+    Args:
+        model: a file of weights in any format, a name of ``basicsr weights list``, or a `Network`.
+        scale: side of the result divided by side of the image; None for the network's own. Larger scales run the
+            network twice; the result is then resized by Lanczos.
+        tile: sides of the tiles in pixels of LQ; 0 for none, "auto" for as large as memory allows.
+        engine: "auto", "torch", "openvino" or "onnx" (ONNX Runtime).
+        precision: "auto", "fp32", "bf16" or "fp16".
+        device: such as "cpu" or "cuda:1"; None for a GPU if there is one.
+        tta: average the results of the eight flips and turns of an image; eight times as slow.
+        param_key: the key of the weights in the file; None prefers averaged weights.
+
+    Raises:
+        UserError: if the model cannot be used, or an option has a wrong value.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Network,
+        *,
+        scale: float | None = None,
+        tile: int | str = "auto",
+        engine: str = "auto",
+        precision: str = "auto",
+        device: str | None = None,
+        tta: bool = False,
+        param_key: str | None = None,
+    ) -> None:
+        _check_options(scale, tile, engine, precision)
+        self.network = model if isinstance(model, Network) else load_network(resolve_weights(model), param_key)
+        self.device = _device(device)
+        self.scale = float(scale if scale is not None else self.network.scale)
+        self.tile = tile
+        self.tta = tta
+        self.allowed = (engine, precision)
+        self.engine: Engine | None = None
+        self.overlap = min(MOST_OVERLAP, reach(self.network.net))
+        self._smaller: int | None = None  # the tile that memory allowed, after it was short
+
+    def __call__(self, image: Pixels) -> Pixels:
+        """Return the upscaled image.
+
+        Args:
+            image: (H, W), (H, W, 1) or (H, W, 3), uint8 or uint16, RGB.
+
+        Returns:
+            The same type and channels, (round(scale H), round(scale W), ...).
+
+        Raises:
+            ValueError: for another type or shape.
+            UserError: if the memory is too small for the smallest tile.
+        """
+        (result,) = self.upscale([image])
+        return result
+
+    def upscale(self, images: Sequence[Pixels]) -> list[Pixels]:
+        """Upscale images; those of equal shape are computed together where a device gains by that.
+
+        Args:
+            images: see ``__call__``.
+        """
+        for image in images:
+            _check_image(image)
+        results: list[Pixels] = [np.empty(0)] * len(images)
+        groups: dict[Any, list[int]] = {}
+        for place, image in enumerate(images):
+            single = self.device.type == "cpu"
+            groups.setdefault(place if single else (image.shape, image.dtype), []).append(place)
+        for places in groups.values():
+            stack = np.stack([images[place] for place in places])
+            for place, result in zip(places, self._upscale_stack(stack), strict=True):
+                results[place] = result
+        return results
+
+    def upscale_tensor(self, lq: Tensor) -> Tensor:
+        """Return SR (N, C', s H, s W), float32 on the CPU, of LQ (N, C, H, W) in [0, 1], by the network's own scale.
+
+        Nothing is rounded or clamped. C must be the network's.
+        """
+        n, _, height, width = lq.shape
+        sr = torch.empty(n, self.network.out_channels, self.network.scale * height, self.network.scale * width)
+        self._prepare(lq)
+        channels_last = lq.permute(0, 2, 3, 1)
+        self._over_tiles(
+            sr.permute(0, 2, 3, 1),
+            lambda rows, columns: self._run(channels_last[:, rows, columns].permute(0, 3, 1, 2)).permute(0, 2, 3, 1),
+        )
+        return sr
+
+    def _upscale_stack(self, stack: Pixels) -> list[Pixels]:
+        """Upscale (N, H, W[, C]) images of one shape."""
+        flat = stack.ndim == 3
+        images = stack[..., None] if flat else stack
+        height, width = images.shape[1:3]
+        size = scaled_size((height, width), self.scale)
+        for _ in range(MOST_PASSES):
+            images = self._one_pass(images)
+            if self.network.scale == 1 or images.shape[1] >= size[0]:
+                break
+        results = [resized(image, size[0], size[1]) for image in images]
+        return [result[..., 0] for result in results] if flat else results
+
+    def _one_pass(self, images: Pixels) -> Pixels:
+        """Upscale (N, H, W, C) by the network's scale; images and results stay in host memory as integers."""
+        n, height, width, channels = images.shape
+        result = np.empty((n, self.network.scale * height, self.network.scale * width, channels), images.dtype)
+        self._prepare(self._floats(images[:, : 4 * TIMED_SIDE, : 4 * TIMED_SIDE]))
+        self._over_tiles(result, lambda rows, columns: self._integers(images[:, rows, columns]))
+        return result
+
+    def _over_tiles(self, result: Any, upscale: Callable[[slice, slice], Any]) -> None:
+        """Fill ``result`` (N, s H, s W, C) tile by tile; smaller tiles are used where the memory is short.
+
+        Args:
+            result: an array or tensor.
+            upscale: takes rows and columns of LQ, returns their (n, s h, s w, C).
+        """
+        scale = self.network.scale
+        n, height, width = result.shape[0], result.shape[1] // scale, result.shape[2] // scale
+        while True:
+            try:
+                for rows, columns in tiles(height, width, self._tile(n), self.overlap, self.network.side_multiple):
+                    sr = upscale(slice(rows.begin, rows.end), slice(columns.begin, columns.end))
+                    top, left = scale * (rows.first - rows.begin), scale * (columns.first - columns.begin)
+                    high, wide = scale * (rows.last - rows.first), scale * (columns.last - columns.first)
+                    place = result[:, scale * rows.first :, scale * columns.first :][:, :high, :wide]
+                    place[:] = sr[:, top : top + high, left : left + wide]
+                return
+            except (MemoryError, RuntimeError) as error:
+                self._take_smaller_tiles(error, max(height, width), n)
+
+    def _integers(self, part: Pixels) -> Pixels:
+        """Upscale a part (N, h, w, C) and round the result."""
+        sr = self._as_image_has(self._run(self._floats(part)), part.shape[0], part.shape[3])
+        sr = sr.clamp_(0, 1).mul_(np.iinfo(part.dtype).max).round_()
+        return sr.permute(0, 2, 3, 1).cpu().numpy().astype(part.dtype)
+
+    def _floats(self, images: Pixels) -> Tensor:
+        """Return (N, H, W, C) integers as the network takes them: gray repeated, or colours one by one in a batch."""
+        whole = torch.from_numpy(np.ascontiguousarray(images).astype(np.float32)).permute(0, 3, 1, 2)
+        lq = whole / np.iinfo(images.dtype).max
+        own, given = self.network.in_channels, lq.shape[1]
+        if own == given:
+            return lq
+        return lq.expand(-1, own, -1, -1) if given == 1 else lq.reshape(-1, 1, *lq.shape[2:]).expand(-1, own, -1, -1)
+
+    def _as_image_has(self, sr: Tensor, count: int, channels: int) -> Tensor:
+        if sr.shape[:2] == (count, channels):
+            return sr
+        return sr.mean(dim=1, keepdim=True).reshape(count, channels, *sr.shape[2:])
+
+    def _run(self, lq: Tensor) -> Tensor:
+        """Run the network on one tile, padded to sides that it takes: float32 on the CPU."""
+        assert self.engine is not None
+        if not self.tta:
+            return self._padded_run(lq)
+        total: Tensor | None = None
+        for turned in (False, True):
+            for flips in ((), (2,), (3,), (2, 3)):
+                image = (lq.transpose(2, 3) if turned else lq).flip(flips)
+                sr = self._padded_run(image).flip(flips)
+                sr = sr.transpose(2, 3) if turned else sr
+                total = sr if total is None else total.add_(sr)
+        assert total is not None
+        return total.div_(8)
+
+    def _padded_run(self, lq: Tensor) -> Tensor:
+        assert self.engine is not None
+        network, (height, width) = self.network, lq.shape[-2:]
+        short = [max(0, network.least_side - side) for side in (height, width)]
+        if any(short):
+            lq = torch.nn.functional.pad(lq, (0, short[1], 0, short[0]), "replicate")
+        lq = pad_to_multiple(lq, network.side_multiple)
+        sr = self.engine.run(lq)[..., : network.scale * height, : network.scale * width].cpu()
+        if not bool(torch.isfinite(sr).all()):
+            raise UserError(f"the network's result is not finite in {self.engine.precision}; use --precision fp32")
+        return sr
+
+    def _tile(self, batch: int) -> int:
+        if not self.network.may_tile:
+            return 0
+        if self._smaller is not None:
+            return self._smaller
+        if self.tile != "auto":
+            return int(self.tile)
+        free = available_memory() if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0]
+        budget = MEMORY_SHARE * (free if free is not None else MOST_MEMORY)
+        if self.device.type == "cpu":
+            budget = min(budget, MOST_MEMORY)
+        width = 2 if self.engine is not None and self.engine.precision != "fp32" else 4
+        pixels = budget / (batch * width * number_of_values(self.network.net))
+        side = int(math.sqrt(pixels)) // 16 * 16
+        return max(SMALLEST_TILE + 2 * self.overlap, min(LARGEST_TILE, side))
+
+    def _take_smaller_tiles(self, error: BaseException, side: int, batch: int) -> None:
+        """Halve the tiles after the memory was short; raise any other error again."""
+        if not is_out_of_memory(error) or not self.network.may_tile:
+            raise error
+        now = self._tile(batch)
+        smaller = (side if now == 0 else min(now, side)) // 2
+        if smaller < SMALLEST_TILE + 2 * self.overlap:
+            raise UserError("not enough memory for the smallest tile; close other programs, or use the CPU") from error
+        logger.warning(f"not enough memory for tiles of {now or side} pixels: {smaller} are used")
+        self._smaller = smaller
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _prepare(self, lq: Tensor) -> None:
+        """Choose the engine by a part from the middle of the first image, if none is chosen yet."""
+        if self.engine is not None:
+            return
+        side = max(TIMED_SIDE, self.network.least_side)
+        top, left = (max(0, length - side) // 2 for length in lq.shape[-2:])
+        part = pad_to_multiple(lq[:1, :, top : top + side, left : left + side], self.network.side_multiple)
+        worth = lq[:, 0].numel() >= WORTH_TIMING * side**2
+        self.engine = choose_engine(self.network, self.device, *self.allowed, part, worth)
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used here; `basicsr doctor` shows which there are") from error
+    return device
+
+
+def _check_options(scale: float | None, tile: int | str, engine: str, precision: str) -> None:
+    if scale is not None and not 0.1 <= scale <= 64:
+        raise UserError(f"scale: expected a number from 0.1 to 64, got {scale}")
+    if tile != "auto" and not (isinstance(tile, int) and (tile == 0 or tile >= SMALLEST_TILE)):
+        raise UserError(f"tile: expected auto, 0 or at least {SMALLEST_TILE}, got {tile}")
+    for name, value, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise UserError(f"{name}: expected {', '.join(known)}, got {value!r}")
+
+
+def _check_image(image: Pixels) -> None:
+    fits = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))
+    if not fits or not image.size or image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"image: expected (H, W), (H, W, 1) or (H, W, 3) of uint8 or uint16, got {image.shape} {image.dtype}"
+        )

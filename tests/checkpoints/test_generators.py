@@ -151,3 +151,34 @@ def test_spandrel_agrees(rename):
     state = rename(given_as.rrdbnet(num_feat=16, num_block=2, num_grow_ch=32).state_dict())
     theirs = spandrel.ModelLoader().load_from_state_dict(dict(state)).model
     assert torch.equal(given_as.output(recognise(state).build()), given_as.output(theirs))
+
+
+class TestMutated:
+    """Whatever the names and shapes: nothing is recognised, or a network that can be built and run."""
+
+    SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 4, 8, 12, 16, 48, 999]), max_size=5)
+
+    @settings(max_examples=150, deadline=None)
+    @given(data=st.data(), network=st.sampled_from(["rrdbnet", "msrresnet", "srvggnet"]))
+    def test_any(self, data, network):
+        names = {name: tensor.to("meta") for name, tensor in getattr(given_as, network)().state_dict().items()}
+        for _ in range(data.draw(st.integers(1, 4))):
+            name = data.draw(st.sampled_from(sorted(names)))
+            how = data.draw(st.integers(0, 3))
+            tensor = names.pop(name)
+            if how == 0:
+                names[name] = torch.empty(data.draw(self.SHAPES), device="meta")
+            elif how == 1:
+                names[name.replace("0", str(data.draw(st.integers(0, 10**6))))] = tensor
+            elif how == 2:
+                names[data.draw(st.text(max_size=8)) + name] = tensor
+        found = recognise(names)
+        if found is not None:
+            assert found.scale >= 1
+            assert sum(tensor.numel() for tensor in found.state.values()) == sum(t.numel() for t in names.values())
+
+    @pytest.mark.parametrize("count", [10**4, 10**9])
+    def test_blocks_by_the_name_alone(self, count):
+        state = given_as.rrdbnet().state_dict()
+        state[f"body.{count}.rdb1.conv1.weight"] = state["body.0.rdb1.conv1.weight"]
+        assert recognise(state) is None

@@ -87,7 +87,7 @@ def _meta_tensor(entry: Mapping[str, Any]) -> Tensor:
 
 
 def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, Any]) -> None:
-    """Write tensors and metadata to a file, atomically.
+    """Write tensors and metadata to a file, atomically; the same content always gives the same bytes.
 
     Args:
         state: name -> tensor, on any device.
@@ -97,14 +97,19 @@ def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[
     Raises:
         UserError: if it cannot be written; an older file at ``path`` stays as it was.
     """
-    from safetensors.torch import save
-
-    # clone: safetensors refuses tensors that share memory
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    names = {dtype: name for name, dtype in _DTYPES.items()}
     texts = {"format": "pt"} | ({METADATA: json.dumps(metadata, sort_keys=True)} if metadata else {})
-    content = save(tensors, metadata=texts)
+    header: dict[str, Any] = {"__metadata__": texts}
+    end = 0
+    for name, tensor in state.items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # data begin at a multiple of 8
     with replacing(path, synced=True, shared=True) as stream:
-        stream.write(content)
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for tensor in state.values():
+            stream.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
 def plain_metadata(texts: Mapping[str, str]) -> dict[str, Any]:

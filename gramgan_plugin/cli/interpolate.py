@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("files", nargs="+", metavar="WEIGHTS", help="two or more files, of any formats, or names")
     parser.add_argument("--alpha", type=float, help="share of the second of two files (default: 0.8)")
     parser.add_argument("--weights", metavar="A,B,...", help="the share of each file")
-    parser.add_argument("-o", "--out", metavar="OUT", help="the file to write: .pth, .safetensors; of --alphas .png")
+    parser.add_argument("-o", "--out", metavar="OUT", help="the file to write (default: interpolated.pth or .png)")
     parser.add_argument("--alphas", metavar="FIRST:LAST:STEP", help="draw the results of several shares, 0:1:0.1")
     parser.add_argument("--image", metavar="IMAGE", help="with --alphas: the image to upscale")
     parser.add_argument("--gt", metavar="IMAGE", help="with --alphas: the true image, for PSNR")

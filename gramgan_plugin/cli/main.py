@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"basicsr {arguments.command}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader of the output has ended, such as `head`
+        sys.stdout = None  # so that nothing is flushed at the end
+        return 0
     except Exception as error:
         lines = explain(error, arguments.command)
         if lines is None or arguments.verbose:

@@ -27,7 +27,10 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_speed(group: Any) -> None:
     group.add_argument(
-        "--tile", default="auto", metavar="auto|N|0", help="side of tiles in pixels of the input; 0: none"
+        "--tile",
+        default="auto",
+        metavar="auto|N|0",
+        help="side of tiles in pixels of the input; 0: none",
     )
     group.add_argument(
         "--engine", default="auto", choices=("auto", "torch", "openvino", "onnx"), help="what runs the network"
@@ -64,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     import logging
 
     from gramgan_plugin.inference.inputs import find_inputs
+    from gramgan_plugin.utils.text import printable
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     jobs = find_inputs(arguments.inputs, Path(arguments.out), arguments.suffix, arguments.format)
@@ -81,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         tta=arguments.tta,
         param_key=arguments.param_key,
+        images=len(jobs),
+        show=len(jobs) == 1,
     )
     settings = Settings(
         upscaler.scale,
@@ -89,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         skip_existing=arguments.skip_existing,
         alpha=arguments.alpha,
         workers=arguments.workers,
+        show=len(jobs) > 1,
     )
     summary = run_jobs([job for job in jobs if not job.is_video], upscaler.upscale, settings)
     videos = [job for job in jobs if job.is_video]
@@ -97,7 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
             upscaler.scale, codec=arguments.codec, crf=arguments.crf, skip_existing=arguments.skip_existing
         )
         run_videos(videos, upscaler.upscale, options, summary)
-    for line in summary.lines():
+    count, *failures = summary.lines()
+    print(f"{count.removesuffix(':')}; results are in {printable(arguments.out)}")
+    for line in failures:
         print(line)
     return summary.exit_code
 

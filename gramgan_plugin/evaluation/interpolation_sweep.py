@@ -77,4 +77,4 @@ def _interpolated(sources: Sequence[Source], alpha: float) -> tuple[WeightsFile,
 def _label(row: dict[str, float | None]) -> str:
     psnr = "" if row["psnr_y"] is None else f" {row['psnr_y']:.2f} dB"
     quality = "" if row["niqe"] is None else f" NIQE {row['niqe']:.2f}"
-    return f"{row['alpha']:g}{psnr}{quality}"
+    return f"alpha {row['alpha']:g}{psnr}{quality}"

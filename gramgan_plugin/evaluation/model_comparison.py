@@ -65,7 +65,8 @@ def _bicubic(lq: Samples, scale: float) -> Image:
 
 def _label(model: str, taken: dict[str, Image]) -> str:
     """Return a model's name for the picture: the file's, with a number if it is there already."""
-    stem = printable(Path(model).stem if model != BICUBIC else model)[:LONGEST_LABEL]
+    stem = printable(Path(model).stem if model != BICUBIC else model)
+    stem = stem if len(stem) <= LONGEST_LABEL else f"{stem[: LONGEST_LABEL - 11]}...{stem[-8:]}"
     number = 2
     label = stem
     while label in taken:
@@ -78,7 +79,7 @@ def _table(images: dict[str, Image], truth: Image | None, scale: float) -> tuple
     for label, image in images.items():
         if image is truth:
             continue
-        psnr = "" if truth is None else f"{psnr_y(image, truth, crop=round(scale)):.2f}"
+        psnr = [] if truth is None else [f"{psnr_y(image, truth, crop=round(scale)):.2f}"]
         quality = niqe(image)
-        rows.append([label, psnr, "" if quality is None else f"{quality:.2f}"])
-    return ["model", "PSNR-Y, dB", "NIQE (lower is better)"], rows
+        rows.append([label, *psnr, "" if quality is None else f"{quality:.2f}"])
+    return ["model", *([] if truth is None else ["PSNR-Y, dB"]), "NIQE (lower is better)"], rows

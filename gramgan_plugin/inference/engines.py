@@ -28,6 +28,7 @@ LEAST_PSNR = 45.0
 # Another engine than torch in float32 must be at least so many times as fast.
 LEAST_GAIN = 1.05
 TIMED_ROUNDS = 3
+WORTH_TIMING = 15.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def build_engine(network: Network, device: torch.device, name: str, precision: s
 
 
 def choose_engine(
-    network: Network, device: torch.device, engine: str, precision: str, image: Tensor, worth_timing: bool
+    network: Network, device: torch.device, engine: str, precision: str, image: Tensor, times: float
 ) -> Engine:
     """Return the fastest allowed engine, by a moment's timing on a part of the user's own image.
 
@@ -117,13 +118,14 @@ def choose_engine(
         engine: of ``ENGINES``.
         precision: of ``PRECISIONS``.
         image: LQ (1, C, H, W) in [0, 1], small.
-        worth_timing: whether the job is long enough; otherwise the first candidate is taken.
+        times: how many images of this size the job amounts to. If the first candidate needs less than
+            ``WORTH_TIMING`` seconds for them, it is taken.
 
     Raises:
         UserError: if the only allowed engine cannot run the network.
     """
     allowed = candidates(network, device, engine, precision)
-    if len(allowed) == 1 or not worth_timing:
+    if len(allowed) == 1:
         return build_engine(network, device, *allowed[0])
     best, least, reference, figures = None, float("inf"), None, []
     for name, kind in allowed:
@@ -133,6 +135,8 @@ def choose_engine(
         except (UserError, RuntimeError) as error:
             figures.append(f"{name} {kind}: {first_line(error)}")
             continue
+        if reference is None and seconds * times < WORTH_TIMING:
+            return built
         reference = result if reference is None else reference
         near = kind == "fp32" or _psnr(result, reference) >= LEAST_PSNR
         figures.append(f"{built} {seconds:.3f} s" + ("" if near else " (not near enough to float32)"))

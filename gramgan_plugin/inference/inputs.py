@@ -68,6 +68,7 @@ def find_inputs(inputs: Sequence[str], output: Path, suffix: str = "", form: str
         UserError: if an input is missing, has no pictures, or would be overwritten by its own result, or ``suffix``,
             ``form`` or ``output`` is wrong.
     """
+    form = None if form is None else form.removeprefix(".")
     _check_naming(suffix, form)
     output = expanded(output)
     paths = [pair for text in inputs for pair in _paths(text, alone=len(inputs) == 1)]
@@ -75,6 +76,14 @@ def find_inputs(inputs: Sequence[str], output: Path, suffix: str = "", form: str
         return [_to_file(paths[0][0], output, form)]
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file; give a folder for the results")
+    if not output.exists() and output.suffix.lower() in PICTURES | VIDEOS:
+        one = len(paths) == 1 and not paths[0][0].is_dir()
+        why = (
+            f"files of this kind are not written; choose one of {', '.join(sorted(_WRITTEN))}"
+            if one
+            else ("a file's name, but there are several inputs; give a folder for the results")
+        )
+        raise UserError(f"{output}: {why}")
     found = [file for path, name in paths for file in _files(path, name, output, suffix)]
     if not found:
         raise UserError(f"{shown(', '.join(inputs))}: no pictures in it ({', '.join(sorted(PICTURES))})")

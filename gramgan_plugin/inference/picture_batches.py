@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.inference.picture_files import Picture, Samples
@@ -108,6 +109,14 @@ def memory_of(picture: Picture) -> int:
     return COPIES * (picture.pixels.nbytes + (0 if picture.alpha is None else picture.alpha.nbytes))
 
 
+def _flat(alpha: Samples, size: tuple[int, int]) -> tuple[NDArray[np.bool_], Samples]:
+    """Return where alpha is the same within two pixels, and its values, both repeated to (width, height)."""
+    square = np.ones((5, 5), np.uint8)
+    flat = cv2.erode(alpha, square) == cv2.dilate(alpha, square)
+    large = [cv2.resize(x, size, interpolation=cv2.INTER_NEAREST_EXACT) for x in (flat.astype(np.uint8), alpha)]
+    return large[0].astype(bool), large[1].astype(alpha.dtype)
+
+
 def _alphas(alphas: Sequence[Samples], upscale: Upscale, scale: float, method: str) -> list[Samples]:
     """Upscale (H, W) arrays; where alpha is the same everywhere it stays so exactly."""
     results: list[Samples] = []
@@ -116,7 +125,8 @@ def _alphas(alphas: Sequence[Samples], upscale: Upscale, scale: float, method: s
         if alpha.min() == alpha.max():
             results.append(np.full((height, width), alpha.flat[0], alpha.dtype))
         elif method == "network":
-            results.append(upscale_exactly(upscale, [alpha[..., None]], scale)[0][..., 0])
+            result = upscale_exactly(upscale, [alpha[..., None]], scale)[0][..., 0]
+            results.append(np.where(*_flat(alpha, (width, height)), result))
         else:
             results.append(cv2.resize(alpha, (width, height), interpolation=cv2.INTER_CUBIC).astype(alpha.dtype))
     return results

@@ -19,6 +19,7 @@ from gramgan_plugin.inference.engines import ENGINES, PRECISIONS, Engine, choose
 from gramgan_plugin.inference.resize import resized, scaled_size
 from gramgan_plugin.inference.strips import number_of_values, reach
 from gramgan_plugin.inference.tiles import tiles
+from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.system import available_memory
 
 logger = logging.getLogger("gramgan_plugin")
@@ -30,7 +31,6 @@ SMALLEST_TILE = 32
 LARGEST_TILE = 1024
 MEMORY_SHARE, MOST_MEMORY = 0.4, 3 * 2**30  # of the available memory, for a tile; on a CPU at most these bytes
 TIMED_SIDE = 64
-WORTH_TIMING = 16  # times the timed pixels
 MOST_PASSES = 2
 
 
@@ -41,11 +41,14 @@ class Upscaler:
         model: a file of weights in any format, a name of ``basicsr weights list``, or a `Network`.
         scale: side of the result divided by side of the image; None for the network's own. Larger scales run the
             network twice; the result is then resized by Lanczos.
-        tile: sides of the tiles in pixels of LQ; 0 for none, "auto" for as large as memory allows.
+        tile: sides of the tiles in pixels of LQ, without their overlap; 0 for none, "auto" for as large as
+            memory allows.
         engine: "auto", "torch", "openvino" or "onnx" (ONNX Runtime).
         precision: "auto", "fp32", "bf16" or "fp16".
         device: such as "cpu" or "cuda:1"; None for a GPU if there is one.
         tta: average the results of the eight flips and turns of an image; eight times as slow.
+        images: how many images like the first are expected, which decides whether timing the engines pays.
+        show: report the progress within an image of many tiles on stderr.
         param_key: the key of the weights in the file; None prefers averaged weights.
 
     Raises:
@@ -63,6 +66,8 @@ class Upscaler:
         device: str | None = None,
         tta: bool = False,
         param_key: str | None = None,
+        images: int = 1,
+        show: bool = False,
     ) -> None:
         _check_options(scale, tile, engine, precision)
         self.network = model if isinstance(model, Network) else load_network(resolve_weights(model), param_key)
@@ -71,6 +76,7 @@ class Upscaler:
         self.tile = tile
         self.tta = tta
         self.allowed = (engine, precision)
+        self.images, self.show = images, show
         self.engine: Engine | None = None
         self.overlap = min(MOST_OVERLAP, reach(self.network.net))
         self._smaller: int | None = None  # the tile that memory allowed, after it was short
@@ -97,6 +103,7 @@ class Upscaler:
         Args:
             images: see ``__call__``.
         """
+        images = [np.asarray(image) for image in images]  # also Pillow's
         for image in images:
             _check_image(image)
         results: list[Pixels] = [np.empty(0)] * len(images)
@@ -117,7 +124,9 @@ class Upscaler:
         """
         n, _, height, width = lq.shape
         sr = torch.empty(n, self.network.out_channels, self.network.scale * height, self.network.scale * width)
-        self._prepare(lq)
+        if lq.ndim != 4 or lq.shape[1] != self.network.in_channels:
+            raise ValueError(f"lq: expected (N, {self.network.in_channels}, H, W), got {tuple(lq.shape)}")
+        self._prepare(lq, height * width)
         channels_last = lq.permute(0, 2, 3, 1)
         self._over_tiles(
             sr.permute(0, 2, 3, 1),
@@ -142,7 +151,7 @@ class Upscaler:
         """Upscale (N, H, W, C) by the network's scale; images and results stay in host memory as integers."""
         n, height, width, channels = images.shape
         result = np.empty((n, self.network.scale * height, self.network.scale * width, channels), images.dtype)
-        self._prepare(self._floats(images[:, : 4 * TIMED_SIDE, : 4 * TIMED_SIDE]))
+        self._prepare(self._floats(images[:1, :LARGEST_TILE, :LARGEST_TILE]), height * width)
         self._over_tiles(result, lambda rows, columns: self._integers(images[:, rows, columns]))
         return result
 
@@ -157,7 +166,8 @@ class Upscaler:
         n, height, width = result.shape[0], result.shape[1] // scale, result.shape[2] // scale
         while True:
             try:
-                for rows, columns in tiles(height, width, self._tile(n), self.overlap, self.network.side_multiple):
+                plan = list(tiles(height, width, self._tile(n), self.overlap, self.network.side_multiple))
+                for rows, columns in tracked(plan, "tile", self.show and len(plan) > 1):
                     sr = upscale(slice(rows.begin, rows.end), slice(columns.begin, columns.end))
                     top, left = scale * (rows.first - rows.begin), scale * (columns.first - columns.begin)
                     high, wide = scale * (rows.last - rows.first), scale * (columns.last - columns.first)
@@ -220,7 +230,7 @@ class Upscaler:
         if self._smaller is not None:
             return self._smaller
         if self.tile != "auto":
-            return int(self.tile)
+            return int(self.tile) + 2 * self.overlap if self.tile else 0
         free = available_memory() if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0]
         budget = MEMORY_SHARE * (free if free is not None else MOST_MEMORY)
         if self.device.type == "cpu":
@@ -243,15 +253,15 @@ class Upscaler:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _prepare(self, lq: Tensor) -> None:
+    def _prepare(self, lq: Tensor, pixels: int) -> None:
         """Choose the engine by a part from the middle of the first image, if none is chosen yet."""
         if self.engine is not None:
             return
         side = max(TIMED_SIDE, self.network.least_side)
         top, left = (max(0, length - side) // 2 for length in lq.shape[-2:])
         part = pad_to_multiple(lq[:1, :, top : top + side, left : left + side], self.network.side_multiple)
-        worth = lq[:, 0].numel() >= WORTH_TIMING * side**2
-        self.engine = choose_engine(self.network, self.device, *self.allowed, part, worth)
+        times = self.images * pixels / part[0, 0].numel()
+        self.engine = choose_engine(self.network, self.device, *self.allowed, part, times)
 
 
 def _device(name: str | None) -> torch.device:

@@ -156,6 +156,7 @@ class TestOtherFiles:
             (b"\x1f\x8b\x08\x00" + bytes(200), "a compressed file; unpack it"),
             (bytes(257) + b"ustar\x00" + bytes(500), "a tar archive; unpack it"),
             (b"\x89HDF\r\n\x1a\n" + bytes(50), "an HDF5 file"),
+            (b"\x08\x08\x12\x07pytorch\x1a\x05" + bytes(50), "an ONNX file, which is for other programs"),
             (bytes(range(128, 256)) * 4, "not a checkpoint as torch.save writes it"),
             (pickle.dumps({"a": 1}), "not a checkpoint as torch.save writes it"),
             (b"PK\x03\x04 cut", "a damaged checkpoint: its end is missing"),

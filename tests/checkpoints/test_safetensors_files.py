@@ -40,6 +40,12 @@ def test_what_others_read(tmp_path):
     assert plain_metadata(read_safetensors_header(tmp_path / "x.safetensors")[1]) == {"iteration": 5, "key": "params"}
 
 
+def test_the_same_bytes_each_time(tmp_path):
+    for name in ("a", "b"):
+        save_safetensors(STATE, tmp_path / name, {"iteration": 5, "b": "c", "a": [1, 2]})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 @pytest.mark.parametrize(("text", "expected"), [("[1, 2]", {"metadata": [1, 2]}), ("{cut", {"metadata": "{cut"})])
 def test_metadata_of_other_forms(text, expected):
     assert plain_metadata({"metadata": text}) == expected

@@ -64,6 +64,20 @@ def test_again(model, folder, capsys):
     assert "2 skipped" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("inputs", "output", "problem"),
+    [
+        (["photos/a.png"], "out.gif", "out.gif: files of this kind are not written; choose one of .avif"),
+        (["photos"], "one.png", "one.png: a file's name, but there are several inputs; give a folder"),
+        (["photos/a.png", "photos/alpha.png"], "one.png", "one.png: a file's name, but there are several inputs"),
+    ],
+)
+def test_outputs_that_are_no_folders(model, folder, capsys, inputs, output, problem):
+    assert main(["upscale", *inputs, "-o", output, "-m", model]) == 2
+    assert problem in capsys.readouterr().err
+    assert not Path(output).exists()
+
+
 def test_scale_and_format(model, folder, capsys):
     assert main(["upscale", "photos/a.png", "-o", "x.webp", "-m", model, "--scale", "2.5", "--quality", "90"]) == 0
     with Image.open("x.webp") as result:

@@ -99,8 +99,8 @@ class TestChoice:
 
         monkeypatch.setattr(engines, "build_engine", build)
         monkeypatch.setattr(engines, "candidates", lambda *_: [("torch", "fp32"), ("openvino", "bf16")])
-        assert choose_engine(network, CPU, "auto", "auto", lq, True).name == taken
-        assert choose_engine(network, CPU, "auto", "auto", lq, False).name == "torch"
+        assert choose_engine(network, CPU, "auto", "auto", lq, 1e9).name == taken
+        assert choose_engine(network, CPU, "auto", "auto", lq, 0).name == "torch"
 
     def test_an_engine_that_fails_is_left_out(self, monkeypatch, caplog):
         network, lq = rrdb_network(), torch.rand(1, 3, 8, 8)
@@ -113,7 +113,7 @@ class TestChoice:
 
         monkeypatch.setattr(engines, "build_engine", build)
         monkeypatch.setattr(engines, "candidates", lambda *_: [("torch", "fp32"), ("openvino", "fp32")])
-        assert choose_engine(network, CPU, "auto", "auto", lq, True) is built
+        assert choose_engine(network, CPU, "auto", "auto", lq, 1e9) is built
 
     def test_exception(self, monkeypatch):
         network = rrdb_network()

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from PIL import Image
 from PIL import Image as PillowImage
 
 from gramgan_plugin.errors import UserError
@@ -311,3 +312,21 @@ def test_summary_of_nothing() -> None:
 def test_a_job_of_a_file_that_is_gone(workdir: Path) -> None:
     summary = run_jobs([Job(Path("gone.png"), Path("out.png"))], nearest, settings())
     assert summary.failed == [(Path("gone.png"), "no such file, or a link to none")]
+
+
+def test_flat_transparency_stays_so(tmp_path):
+    """Where alpha is 0 or 255 all around, a network's small errors do not show."""
+    alpha = np.zeros((24, 24), np.uint8)
+    alpha[:, 12:] = 255
+    Image.fromarray(np.dstack([np.full((24, 24, 3), 90, np.uint8), alpha])).save(tmp_path / "a.png")
+
+    def noisy(arrays):
+        large = [array.repeat(2, axis=0).repeat(2, axis=1) for array in arrays]
+        return [np.clip(array.astype(int) + np.where(array > 128, -2, 2), 0, 255).astype(np.uint8) for array in large]
+
+    jobs = find_inputs([str(tmp_path / "a.png")], tmp_path / "out")
+    assert run_jobs(jobs, noisy, Settings(2, show=False)).exit_code == 0
+    with Image.open(jobs[0].target) as result:
+        values = np.asarray(result)[..., 3]
+    assert (values[:, :20] == 0).all()
+    assert (values[:, 28:] == 255).all()

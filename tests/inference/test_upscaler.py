@@ -9,6 +9,7 @@ from PIL import Image
 
 from gramgan_plugin.checkpoints.networks import Network
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.inference.engines import Engine, build_engine
 from gramgan_plugin.inference.upscaler import Upscaler
 from tests.inference.conftest import rrdb_network, srvgg_network
 
@@ -63,7 +64,7 @@ class TestWhole:
 
 class TestTiles:
     @settings(max_examples=25, deadline=None)
-    @given(size=st.tuples(st.integers(1, 130), st.integers(1, 130)), tile=st.integers(75, 140), scale=st.integers(0, 2))
+    @given(size=st.tuples(st.integers(1, 130), st.integers(1, 130)), tile=st.integers(32, 90), scale=st.integers(0, 2))
     def test_any_size_and_tile(self, size, tile, scale):
         (height, width), scale = size, 2**scale
         network = rrdb_network(scale) if scale < 4 else srvgg_network(4)
@@ -79,6 +80,15 @@ class TestTiles:
         assert upscaler.overlap == 32
         image = np.tile(photo, (2, 2, 1))
         assert near(upscaler(image), expected(network, image))
+
+    def test_the_smallest_tiles_end(self, network, photo):
+        """The side of a tile is without its overlap, which may be as large."""
+        upscaler = Upscaler(network, tile=32, engine="torch", precision="fp32")
+        sizes = []
+        run = build_engine(network, torch.device("cpu"), "torch", "fp32").run
+        upscaler.engine = Engine("torch", "fp32", lambda lq: sizes.append(lq.shape) or run(lq))
+        assert near(upscaler(photo), expected(network, photo))
+        assert len(sizes) <= 3 * 4
 
     def test_memory_is_short(self, network, photo, caplog):
         """Tiles are halved until they fit."""
@@ -149,6 +159,14 @@ class TestScale:
 
 
 class TestSeveral:
+    def test_pillows_images(self, network, photo):
+        upscaler = Upscaler(network, engine="torch", precision="fp32")
+        assert np.array_equal(upscaler(Image.fromarray(photo)), upscaler(photo))
+
+    def test_tensors_of_other_channels(self, network):
+        with pytest.raises(ValueError, match=r"lq: expected \(N, 3, H, W\), got \(1, 1, 4, 4\)"):
+            Upscaler(network).upscale_tensor(torch.zeros(1, 1, 4, 4))
+
     def test_in_their_order(self, network, photo):
         images = [photo, photo[:20], photo[::-1], photo[..., 0]]
         upscaler = Upscaler(network, engine="torch", precision="fp32")
@@ -157,7 +175,7 @@ class TestSeveral:
 
     def test_tensors(self, network):
         lq = torch.rand(2, 3, 40, 90)
-        upscaler = Upscaler(network, tile=70, engine="torch", precision="fp32")
+        upscaler = Upscaler(network, tile=32, engine="torch", precision="fp32")
         upscaler.overlap = 20
         assert torch.allclose(upscaler.upscale_tensor(lq), network.net(lq), atol=1e-5)
 

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-from PIL import Image
 from PIL import Image as PillowImage
 
 from gramgan_plugin.errors import UserError
@@ -318,7 +317,7 @@ def test_flat_transparency_stays_so(tmp_path):
     """Where alpha is 0 or 255 all around, a network's small errors do not show."""
     alpha = np.zeros((24, 24), np.uint8)
     alpha[:, 12:] = 255
-    Image.fromarray(np.dstack([np.full((24, 24, 3), 90, np.uint8), alpha])).save(tmp_path / "a.png")
+    PillowImage.fromarray(np.dstack([np.full((24, 24, 3), 90, np.uint8), alpha])).save(tmp_path / "a.png")
 
     def noisy(arrays):
         large = [array.repeat(2, axis=0).repeat(2, axis=1) for array in arrays]
@@ -326,7 +325,7 @@ def test_flat_transparency_stays_so(tmp_path):
 
     jobs = find_inputs([str(tmp_path / "a.png")], tmp_path / "out")
     assert run_jobs(jobs, noisy, Settings(2, show=False)).exit_code == 0
-    with Image.open(jobs[0].target) as result:
+    with PillowImage.open(jobs[0].target) as result:
         values = np.asarray(result)[..., 3]
     assert (values[:, :20] == 0).all()
     assert (values[:, 28:] == 255).all()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, isfinite
+from torch import Tensor, bfloat16, float16, float32, float64, isfinite
 
 from gramgan_plugin.errors import TrainingStopped
 
@@ -35,7 +35,7 @@ def first_non_finite(value: Any, name: str = "") -> str | None:
     'params.b.0'
     """
     if isinstance(value, Tensor):
-        finite = not value.is_floating_point() or bool(isfinite(value).all())
+        finite = value.dtype not in (float16, bfloat16, float32, float64) or bool(isfinite(value).all())
         return None if finite else name
     members: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):

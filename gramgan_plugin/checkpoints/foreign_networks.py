@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
@@ -38,6 +39,8 @@ def load_foreign(state: Mapping[str, Tensor]) -> Any:
     Raises:
         ValueError: if spandrel knows no such network, the tensors do not fit it, or it makes no image of an image.
     """
+    if not _plausible(state):
+        raise ValueError("its tensors are those of no known architecture")
     spandrel = _spandrel()
     try:
         with warnings.catch_warnings():
@@ -51,6 +54,15 @@ def load_foreign(state: Mapping[str, Tensor]) -> Any:
         raise ValueError(f"{descriptor.architecture.name} needs a mask beside the image; that is not supported here")
     descriptor.model.eval().requires_grad_(False)
     return descriptor
+
+
+def _plausible(state: Mapping[str, Tensor]) -> bool:
+    """Return whether no shape or number in a name lets spandrel build far more than the tensors that there are."""
+    numbers = [number for name in state for number in re.findall(r"\d+", name)]
+    most = max(64, len(state))
+    return all(tensor.numel() for tensor in state.values()) and all(
+        len(number) < 9 and int(number) <= most for number in numbers
+    )
 
 
 @lru_cache(maxsize=1)

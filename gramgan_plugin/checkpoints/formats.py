@@ -125,7 +125,9 @@ def match_format(layers: set[str], prefix: str = "") -> tuple[Format, dict[str, 
     for known in FORMATS:
         if known.prefix not in ("", prefix) or blocks > len(layers):
             continue
-        for upsample in range(MOST_UPSAMPLE + 1):
+        in_blocks, others = (15, 4) if known.architecture == "RRDBNet" else (2, 3)
+        upsample = len(layers) - in_blocks * blocks - others
+        if 0 <= upsample <= MOST_UPSAMPLE:
             names = known.names(blocks, upsample)
             if set(names.values()) == layers:
                 return known, names

@@ -144,6 +144,8 @@ def _srvgg(state: Mapping[str, Tensor]) -> Generator | None:
         return None
     last = max(layers)
     first = state["body.0.weight"]
+    if any(tensor.ndim not in (1, 4) for tensor in state.values()):
+        return None
     if first.ndim != 4 or last % 2 or f"body.{last}.weight" not in state:
         return None
     feat, channels = first.shape[:2]

@@ -64,7 +64,11 @@ def read_headers(path: str | Path) -> Any:
             if is_safetensors(head):
                 return read_safetensors_header(path)[0]
             content, length = _read_zip(file, path) if head.startswith(b"PK") else _read_legacy(file, path)
+        most = MOST_INFLATED * path.stat().st_size + MOST_PICKLE
         for where, leaf in _leaves(content, most=2 * length + 1000):
+            most -= leaf.numel() * leaf.element_size() if isinstance(leaf, torch.Tensor) else 0
+            if most < 0:
+                raise Damaged("its tensors share their data and would take many times the size of the file")
             if isinstance(leaf, Unusable):
                 raise UserError(f"{name}: {_name(where)} is {leaf.kind}; save it as an ordinary, dense tensor")
             if not isinstance(leaf, LEAVES):
@@ -93,6 +97,8 @@ def _read_zip(file: IO[bytes], path: Path) -> tuple[Any, int]:
     """Return the content of an archive of torch 1.6 or later, and the length of its pickle."""
     try:
         with zipfile.ZipFile(file) as archive:
+            if _directory_gap(file):  # torch would read another directory than this reader
+                raise Damaged("its directory is not where it says")
             members = {member.filename: member for member in archive.infolist()}
             total, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
             if len({name.lower() for name in members}) != len(archive.infolist()):
@@ -119,6 +125,14 @@ def _read_zip(file: IO[bytes], path: Path) -> tuple[Any, int]:
         return storage
 
     return load_inert(io.BytesIO(data), find), len(data)
+
+
+def _directory_gap(file: IO[bytes]) -> int:
+    """Return the bytes between the end of an archive's directory, as it states it, and the record that follows."""
+    record = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    signature, size, offset, place = record[0], record[5], record[6], record[9]
+    longer = 56 + 20 if signature == b"PK\x06\x06" else 0  # zip64's record and its locator
+    return int(place - longer - size - offset)
 
 
 def _read_legacy(file: IO[bytes], path: Path) -> tuple[Any, int]:

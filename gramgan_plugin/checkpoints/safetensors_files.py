@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from gramgan_plugin.checkpoints.inert_pickle import Damaged
+from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.io import parse_json, replacing
+from gramgan_plugin.utils.text import shown
 
 MOST_HEADER = 2**23  # bytes
 MOST_DIMENSIONS = 16
@@ -100,6 +102,10 @@ def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[
     names = {dtype: name for name, dtype in _DTYPES.items()}
     texts = {"format": "pt"} | ({METADATA: json.dumps(metadata, sort_keys=True)} if metadata else {})
     header: dict[str, Any] = {"__metadata__": texts}
+    other = next((name for name, tensor in state.items() if tensor.dtype not in names), None)
+    if other is not None:
+        kind = str(state[other].dtype).removeprefix("torch.")
+        raise UserError(f"{shown(other)} is {kind}, which is not written to safetensors; save it as float32")
     end = 0
     for name, tensor in state.items():
         begin, end = end, end + tensor.numel() * tensor.element_size()

@@ -17,7 +17,7 @@ from gramgan_plugin.checkpoints.tensor_files import load_tensors
 # Where training code saves the number of iterations, and how file names end in it.
 _ITERATIONS = ("iter", "iteration", "current_iter", "step", "global_step", "n_iter")
 _ITERATION_IN_NAME = re.compile(r"_(\d{1,9})(?:_[A-Za-z]+)?$")
-LONGEST_TEXT = 10_000  # characters of metadata
+LONGEST_TEXT, MOST_VALUES = 10_000, 200  # characters and values of metadata
 
 
 @dataclass(frozen=True)
@@ -77,23 +77,24 @@ def read_weights(path: str | Path, param_key: str | None = None, with_data: bool
     state, key = find_state_dict(content, str(path), param_key or preferred, required=required)
     with path.open("rb") as stream:
         if is_safetensors(stream.read(10)):
-            return WeightsFile(path, "safetensors", None, (), state, plain_metadata(read_safetensors_header(path)[1]))
-    return WeightsFile(path, "torch", key, tuple(held), state, _plain(content, held))
+            metadata = plain_metadata(read_safetensors_header(path)[1])
+            return WeightsFile(path, "safetensors", None, (), state, _plain(metadata, ()))
+    return WeightsFile(path, "torch", key, tuple(held), state, _plain(content, set(held)))
 
 
 def _plain(content: Mapping[Any, Any], keys: Collection[str]) -> dict[str, Any]:
     """Return the plain values beside the weights; long or deep ones are left out."""
-    values = {}
-    for name, value in content.items():
-        if isinstance(name, str) and name not in keys and _is_plain(value) and len(repr(value)) <= LONGEST_TEXT:
-            values[name] = value
-    return values
+    names = [name for name in content if isinstance(name, str) and name not in keys][:MOST_VALUES]
+    return {name: content[name] for name in names if _is_plain(content[name], [MOST_VALUES])}
 
 
-def _is_plain(value: Any, depth: int = 0) -> bool:
-    if isinstance(value, str | int | float | bool | None):
-        return True
-    if depth == 4 or not isinstance(value, list | dict) or len(value) > 100:
+def _is_plain(value: Any, left: list[int], depth: int = 0) -> bool:
+    """Return whether a value is a number, a text, or lists and dicts of few of these; ``left`` counts down."""
+    left[0] -= 1
+    if depth > 4 or left[0] < 0:
         return False
-    members = value.values() if isinstance(value, dict) else value
-    return all(_is_plain(member, depth + 1) for member in members)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(member, left, depth + 1) for key, member in value.items())
+    if isinstance(value, list):
+        return all(_is_plain(member, left, depth + 1) for member in value)
+    return isinstance(value, int | float | bool | None) or (isinstance(value, str) and len(value) <= LONGEST_TEXT)

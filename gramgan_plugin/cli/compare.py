@@ -24,8 +24,9 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Upscale by each model, and write the files."""
     from gramgan_plugin.evaluation.model_comparison import compare_models
+    from gramgan_plugin.utils.text import printable
 
     gt = None if arguments.gt is None else Path(arguments.gt)
     files = compare_models(Path(arguments.image), arguments.models, gt, Path(arguments.out), arguments.scale)
-    print(f"Written to {files[0]} and {files[1]}")
+    print(printable(f"Written to {files[0]} and {files[1]}"))
     return 0

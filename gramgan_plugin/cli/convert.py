@@ -22,6 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gramgan_plugin.checkpoints.convert import SUFFIXES, convert_weights
     from gramgan_plugin.checkpoints.weights_cache import resolve_weights
     from gramgan_plugin.errors import UserError
+    from gramgan_plugin.utils.text import printable
 
     source = resolve_weights(arguments.file)
     to = arguments.to
@@ -29,5 +30,5 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out) if arguments.out else source.with_name(f"{source.stem}_{to}{suffix}")
     if out.exists() and out.samefile(source):
         raise UserError(f"{out}: is the file to convert; name another with -o")
-    print(convert_weights(source, to, out, arguments.param_key))
+    print(printable(convert_weights(source, to, out, arguments.param_key)))
     return 0

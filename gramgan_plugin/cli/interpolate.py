@@ -31,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gramgan_plugin.checkpoints.weights_cache import resolve_weights
     from gramgan_plugin.cli.failures import warn
     from gramgan_plugin.errors import UserError
+    from gramgan_plugin.utils.io import real_path
+    from gramgan_plugin.utils.text import printable
 
     if len(arguments.files) < 2:
         raise UserError("give two or more files")
@@ -42,9 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
         return _sweep(arguments, sources)
     shares = _shares(arguments, len(sources))
     out = Path(arguments.out or "interpolated.pth")
+    if any(real_path(out) == real_path(source.file.path) for source in sources):
+        raise UserError(f"{out}: is one of the files to interpolate; name another with -o")
     save_interpolated(sources, shares, out)
     named = " + ".join(f"{share:g} x {source.name}" for share, source in zip(shares, sources, strict=True))
-    print(f"{out}: {named}")
+    print(printable(f"{out}: {named}"))
     return 0
 
 
@@ -70,13 +74,15 @@ def _shares(arguments: argparse.Namespace, count: int) -> list[float]:
         if count != 2:
             raise UserError("--weights: expected the share of each file, such as 0.2,0.5,0.3")
         alpha = 0.8 if arguments.alpha is None else arguments.alpha
+        if not -1 <= alpha <= 2:
+            raise UserError(f"--alpha: expected a number from 0 to 1 (at most -1 to 2), got {alpha}")
         return [1 - alpha, alpha]
     if arguments.alpha is not None:
         raise UserError("give --alpha or --weights, not both")
     shares = [_number("--weights", part) for part in arguments.weights.split(",")]
     if len(shares) != count:
         raise UserError(f"--weights: expected {count} numbers, got {len(shares)}")
-    if abs(sum(shares) - 1) > 1e-6:
+    if abs(sum(shares) - 1) > 1e-6 or max(map(abs, shares)) > 2:
         raise UserError(f"--weights: expected numbers that add up to 1, got {sum(shares):g}")
     return shares
 

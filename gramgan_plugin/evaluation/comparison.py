@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gramgan_plugin.errors import UserError
 from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled
 from gramgan_plugin.utils.io import replace_file
 from gramgan_plugin.version import __version__
@@ -130,7 +131,7 @@ def write_comparison(
     """
     import jinja2
 
-    stem = out.with_suffix("") if out.suffix.lower() in (".png", ".html") else out
+    stem = without_suffix(out)
     crops = zoomed_crops(images)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(_PAGE).render(
@@ -145,8 +146,19 @@ def write_comparison(
     )
     picture, html = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.html")
     replace_file(picture, _png(crops))
-    replace_file(html, page.encode())
+    replace_file(html, page.encode(errors="backslashreplace"))
     return picture, html
+
+
+def without_suffix(out: Path) -> Path:
+    """Return the path of both files without .png or .html.
+
+    Raises:
+        UserError: if it is a folder.
+    """
+    if out.name in ("", "..") or out.is_dir():
+        raise UserError(f"{out}: a folder; give the name of the files, without suffix")
+    return out.with_suffix("") if out.suffix.lower() in (".png", ".html") else out
 
 
 def _png(image: Image) -> bytes:

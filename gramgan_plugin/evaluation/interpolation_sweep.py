@@ -15,7 +15,7 @@ from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled
 from gramgan_plugin.evaluation.simple_metrics import from_rgb, niqe, psnr_y, same_size
 from gramgan_plugin.inference.picture_files import open_picture
 from gramgan_plugin.inference.upscaler import Upscaler
-from gramgan_plugin.utils.io import replace_file, save_json
+from gramgan_plugin.utils.io import real_path, replace_file, save_json
 from gramgan_plugin.utils.progress import tracked
 
 CROP, ZOOM, COLUMNS = 128, 2, 6
@@ -40,6 +40,8 @@ def draw_sweep(
     Raises:
         UserError: if a file cannot be used or written.
     """
+    if out.suffix.lower() != ".png" or real_path(out) in (real_path(image), gt and real_path(gt)):
+        raise UserError(f"{out}: give the name of a PNG file to write, not that of an input")
     lq = open_picture(image).pixels
     truth = None if gt is None else from_rgb(open_picture(gt).pixels)
     images: dict[str, Image] = {}

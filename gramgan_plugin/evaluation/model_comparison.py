@@ -6,12 +6,13 @@ from pathlib import Path
 from gramgan_plugin.checkpoints.networks import load_network
 from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.evaluation.comparison import write_comparison
+from gramgan_plugin.evaluation.comparison import without_suffix, write_comparison
 from gramgan_plugin.evaluation.pictures import Image
 from gramgan_plugin.evaluation.simple_metrics import from_rgb, niqe, psnr_y, same_size
 from gramgan_plugin.inference.picture_files import Samples, open_picture
 from gramgan_plugin.inference.resize import resized, scaled_size
-from gramgan_plugin.inference.upscaler import Upscaler
+from gramgan_plugin.inference.upscaler import Upscaler, check_scale
+from gramgan_plugin.utils.io import real_path
 from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.text import printable
 
@@ -37,6 +38,9 @@ def compare_models(
     Raises:
         UserError: if a file cannot be used or written.
     """
+    check_scale(scale)
+    if real_path(out.with_name(f"{without_suffix(out).name}.png")) == real_path(image):
+        raise UserError(f"{image}: would be overwritten by the comparison; choose another -o")
     lq = open_picture(image).pixels
     truth = None if gt is None else from_rgb(open_picture(gt).pixels)
     networks = {model: None if model == BICUBIC else load_network(resolve_weights(model)) for model in models}
@@ -69,7 +73,7 @@ def _label(model: str, taken: dict[str, Image]) -> str:
     stem = stem if len(stem) <= LONGEST_LABEL else f"{stem[: LONGEST_LABEL - 11]}...{stem[-8:]}"
     number = 2
     label = stem
-    while label in taken:
+    while label in taken or label == "GT":
         label, number = f"{stem} ({number})", number + 1
     return label
 

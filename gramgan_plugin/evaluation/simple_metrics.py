@@ -17,11 +17,12 @@ def psnr_y(image: Image, truth: Image, crop: int = 0) -> float:
     Args:
         image: (H, W, 3) uint8 BGR.
         truth: the same size.
-        crop: pixels left out at each border.
+        crop: pixels left out at each border; fewer of an image that would have none left.
 
     Returns:
         Infinity for equal images.
     """
+    crop = min(crop, (min(image.shape[:2]) - 1) // 2)
     inside = slice(crop, -crop or None)
     error = float(np.square(_luma(image) - _luma(truth))[inside, inside].mean())
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)

@@ -86,7 +86,7 @@ def _patched(exif: bytes, values: Mapping[int, int]) -> bytes | None:
     Values are overwritten in place: camera makers' notes hold offsets that would be wrong in a block made anew.
     """
     data = bytearray(exif.removeprefix(EXIF_START))
-    mark = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
+    mark = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(data[:4]))
     if mark is None:
         return None
     try:

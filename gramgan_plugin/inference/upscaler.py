@@ -31,7 +31,8 @@ SMALLEST_TILE = 32
 LARGEST_TILE = 1024
 MEMORY_SHARE, MOST_MEMORY = 0.4, 3 * 2**30  # of the available memory, for a tile; on a CPU at most these bytes
 TIMED_SIDE = 64
-MOST_PASSES = 2
+# The network runs twice for scales from so many times its own, if that is at most the second number.
+TWICE_FROM, LARGEST_TWICE = 1.5, 8
 
 
 class Upscaler:
@@ -39,8 +40,8 @@ class Upscaler:
 
     Args:
         model: a file of weights in any format, a name of ``basicsr weights list``, or a `Network`.
-        scale: side of the result divided by side of the image; None for the network's own. Larger scales run the
-            network twice; the result is then resized by Lanczos.
+        scale: side of the result divided by side of the image; None for the network's own. From 1.5 times
+            that on the network runs twice; the result is then resized by Lanczos.
         tile: sides of the tiles in pixels of LQ, without their overlap; 0 for none, "auto" for as large as
             memory allows.
         engine: "auto", "torch", "openvino" or "onnx" (ONNX Runtime).
@@ -71,6 +72,9 @@ class Upscaler:
     ) -> None:
         _check_options(scale, tile, engine, precision)
         self.network = model if isinstance(model, Network) else load_network(resolve_weights(model), param_key)
+        channels = (self.network.in_channels, self.network.out_channels)
+        if channels not in ((1, 1), (3, 3)):
+            raise UserError(f"the network makes {channels[1]} channels of {channels[0]}; pictures have 1 or 3")
         self.device = _device(device)
         self.scale = float(scale if scale is not None else self.network.scale)
         self.tile = tile
@@ -140,10 +144,9 @@ class Upscaler:
         images = stack[..., None] if flat else stack
         height, width = images.shape[1:3]
         size = scaled_size((height, width), self.scale)
-        for _ in range(MOST_PASSES):
+        own = self.network.scale
+        for _ in range(2 if self.scale >= TWICE_FROM * own and 1 < own <= LARGEST_TWICE else 1):
             images = self._one_pass(images)
-            if self.network.scale == 1 or images.shape[1] >= size[0]:
-                break
         results = [resized(image, size[0], size[1]) for image in images]
         return [result[..., 0] for result in results] if flat else results
 
@@ -202,6 +205,8 @@ class Upscaler:
         assert self.engine is not None
         if not self.tta:
             return self._padded_run(lq)
+        height, width = lq.shape[-2:]
+        lq = pad_to_multiple(lq, self.network.side_multiple)  # before it is flipped, so that its grid stays
         total: Tensor | None = None
         for turned in (False, True):
             for flips in ((), (2,), (3,), (2, 3)):
@@ -210,7 +215,7 @@ class Upscaler:
                 sr = sr.transpose(2, 3) if turned else sr
                 total = sr if total is None else total.add_(sr)
         assert total is not None
-        return total.div_(8)
+        return total.div_(8)[..., : self.network.scale * height, : self.network.scale * width]
 
     def _padded_run(self, lq: Tensor) -> Tensor:
         assert self.engine is not None
@@ -271,15 +276,22 @@ def _device(name: str | None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("a device without data")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {name!r} cannot be used here; `basicsr doctor` shows which there are") from error
     return device
 
 
-def _check_options(scale: float | None, tile: int | str, engine: str, precision: str) -> None:
+def check_scale(scale: float | None) -> None:
+    """Raise a `UserError` for a scale that is not from 0.1 to 64; None is the network's own."""
     if scale is not None and not 0.1 <= scale <= 64:
         raise UserError(f"scale: expected a number from 0.1 to 64, got {scale}")
+
+
+def _check_options(scale: float | None, tile: int | str, engine: str, precision: str) -> None:
+    check_scale(scale)
     if tile != "auto" and not (isinstance(tile, int) and (tile == 0 or tile >= SMALLEST_TILE)):
         raise UserError(f"tile: expected auto, 0 or at least {SMALLEST_TILE}, got {tile}")
     for name, value, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):

@@ -158,6 +158,10 @@ class TestInterpolate:
             (["a.pth", "b.pth", "--weights", "0.5,0.6"], "add up to 1, got 1.1"),
             (["a.pth", "b.pth", "--weights", "0.5,0.5", "--alpha", "1"], "not both"),
             (["a.pth", "b.pth", "--alphas", "0:1"], "--alphas: "),
+            (["a.pth", "b.pth", "--alpha", "nan"], "--alpha: expected a number from 0 to 1"),
+            (["a.pth", "b.pth", "--weights", "1e9,-999999999"], "add up to 1"),
+            (["a.pth", "b.pth", "-o", "./a.pth"], "a.pth: is one of the files to interpolate"),
+            (["a.pth", "b.pth", "-o", "."], ".: a folder or a device"),
             (["a.pth", "b.pth", "--alphas", "0:1:0.1"], "--alphas: needs two files and --image"),
         ],
     )
@@ -188,6 +192,29 @@ class TestCompare:
         error = np.square((bicubic - gt) @ luma)[4:-4, 4:-4].mean()
         (row,) = re.findall(r"<td>bicubic</td><td>([\d.]+)</td>", page)
         assert float(row) == pytest.approx(10 * np.log10(255**2 / error), abs=0.02)
+
+    @pytest.mark.parametrize(
+        ("arguments", "problem"),
+        [
+            (["-o", "photos/a"], "photos/a.png: would be overwritten by the comparison"),
+            (["-o", "."], ".: a folder; give the name of the files"),
+            (["--scale", "nan"], "scale: expected a number from 0.1 to 64"),
+        ],
+    )
+    def test_bad_input(self, model, folder, capsys, arguments, problem):
+        before = Path("photos/a.png").read_bytes()
+        assert main(["compare", "photos/a.png", "-m", model, *arguments]) == 2
+        assert problem in capsys.readouterr().err
+        assert Path("photos/a.png").read_bytes() == before
+
+    def test_one_pixel_and_a_model_called_gt(self, workdir, capsys):
+        torch.save(given_as.rrdbnet().state_dict(), "GT.pth")
+        Image.new("RGB", (1, 1), (9, 8, 7)).save("one.png")
+        Image.new("RGB", (4, 4), (9, 8, 7)).save("four.png")
+        assert main(["compare", "one.png", "-m", "GT.pth", "--gt", "four.png", "-o", "shown"]) == 0
+        page = Path("shown.html").read_text()
+        assert "nan" not in page
+        assert "GT (2)" in page
 
     def test_a_gt_that_is_too_small(self, model, folder, capsys):
         assert main(["compare", "photos/a.png", "-m", model, "--gt", "photos/a.png"]) == 2

@@ -157,6 +157,22 @@ class TestScale:
                 results.append(sr[:, ::-1] if flip else sr)
         assert near(upscaler(photo), np.mean(results, axis=0))
 
+    @pytest.mark.parametrize("size", [(61, 43), (105, 60)])
+    def test_flips_of_sides_that_do_not_fit(self, photo, size):
+        """Tiled as whole: the image is padded before it is flipped."""
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        network = rrdb_network(1)
+        whole, tiled = (Upscaler(network, tile=t, tta=True, engine="torch", precision="fp32")(image) for t in (0, 36))
+        assert near(tiled, whole)
+
+    def test_once_and_enlarged(self, photo):
+        """Below 1.5 times its scale a network runs once: twice would take the square of the memory."""
+        network = srvgg_network(4)
+        large = Upscaler(network, scale=5, engine="torch", precision="fp32")(photo)
+        once = Image.fromarray(Upscaler(network, engine="torch", precision="fp32")(photo))
+        expected_large = np.asarray(once.resize((600, 480), Image.Resampling.LANCZOS)).astype(int)
+        assert np.abs(large - expected_large).mean() < 0.5  # Pillow rounds between its two passes
+
 
 class TestSeveral:
     def test_pillows_images(self, network, photo):
@@ -196,7 +212,14 @@ class TestException:
         with pytest.raises(UserError, match=f"^{next(iter(options))}: expected"):
             Upscaler(network, **options)
 
+    @pytest.mark.parametrize("channels", [(3, 1), (12, 12), (1, 3)])
+    def test_channels(self, network, channels):
+        with pytest.raises(UserError, match=rf"makes {channels[1]} channels of {channels[0]}; pictures have 1 or 3"):
+            Upscaler(Network(network.net, "X", 4, *channels))
+
     def test_device(self, network):
+        with pytest.raises(UserError, match="device 'meta' cannot be used here"):
+            Upscaler(network, device="meta")
         with pytest.raises(UserError, match="device 'gpu9' cannot be used here"):
             Upscaler(network, device="gpu9")
 

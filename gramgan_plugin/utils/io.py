@@ -33,7 +33,7 @@ def replacing(path: Path, *, synced: bool, shared: bool = False) -> Iterator[Bin
     Raises:
         UserError: if it cannot be written (a full disk, no permission).
     """
-    if path.name in ("", "..") or (path.exists() and not path.is_file()):
+    if path.name in ("", "..") or (path.exists() and not (path.is_file() or path.is_dir())):
         raise UserError(f"{path}: a folder or a device; give the name of a file")
     temporary = path.with_name(f".{path.name}.tmp" + (f"-{os.getpid()}" if shared else ""))
     with file_errors(path.parent):

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from gramgan_plugin.utils.io import (
     file_sha256,
     lock_holder,
     read_lines,
+    replace_file,
     replacing,
     save_json,
 )
@@ -154,3 +156,11 @@ class TestReadLines:
             _records(tmp_path / "a")
         with pytest.raises(UserError, match="cannot be read: No such file"):
             _records(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", [".", "/", "..", "pipe"])
+def test_what_is_no_ordinary_file_is_not_replaced(workdir, name):
+    os.mkfifo("pipe")
+    with pytest.raises(UserError, match="a folder or a device; give the name of a file"):
+        replace_file(Path(name), b"x")
+    assert Path("pipe").is_fifo()

@@ -178,12 +178,16 @@ def search_path() -> list[Path]:
 
 
 def requirements(distribution: str) -> dict[str, str]:
-    """Return an installed distribution's requirements (``{"torch": ">=2.6,<3"}``), without extras."""
+    """Return an installed distribution's requirements (``{"torch": ">=2.6,<3"}``), without extras.
+
+    Those of some versions of Python alone (``; python_version < "3.13"``) are included.
+    """
     try:
         declared = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
         return {}
-    pairs = (re.fullmatch(r"([\w.-]+)\s*\(?([^;()]*)\)?", entry.strip()) for entry in declared)
+    needed = [entry.partition(";")[0] for entry in declared if "extra" not in entry.partition(";")[2]]
+    pairs = (re.fullmatch(r"([\w.-]+)\s*\(?([^;()]*)\)?", entry.strip()) for entry in needed)
     return {pair[1]: pair[2].strip() for pair in pairs if pair}
 
 

@@ -17,19 +17,18 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.io import file_sha256
 from gramgan_plugin.utils.text import printable
 
-TARGETS = ("basicsr", "original", "old-arch", "mmagic", "safetensors", "onnx")
 SUFFIXES = {"safetensors": ".safetensors", "onnx": ".onnx"}  # of the others: .pth
 
 
 def convert_weights(source: str | Path, to: str, target: Path, param_key: str | None = None) -> str:
-    """Convert a file of weights.
+    """Convert a file of weights to one of ``formats.TARGETS``.
 
     Values and types of numbers stay as they are, but in ONNX, which is float32. safetensors files have BasicSR's
     names, and metadata: those of the source, architecture, scale, iteration, and the SHA-256 of the source.
 
     Args:
         source: the file.
-        to: one of ``TARGETS``. The first four but "basicsr" are for architectures that the format has.
+        to: the target. "original", "old-arch" and "mmagic" are for architectures that the format has.
         target: the file to write.
         param_key: the key of the weights in ``source``; None prefers averaged weights.
 

@@ -19,7 +19,7 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb".{257}ustar", re.DOTALL), "a tar archive; unpack it first"),
     (
         re.compile(rb"\x08[\x03-\x20]\x12.(pytorch|tf2onnx|onnx)", re.DOTALL),
-        "an ONNX file, which is for other programs; give the file of weights that it was made of",
+        "an ONNX file, which is for other programs; give the file of weights that it comes from",
     ),
     (re.compile(rb"\x89HDF"), "an HDF5 file (of Keras?), which is not read"),
     (re.compile(rb"\x93NUMPY"), "a NumPy array, not a checkpoint"),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+TARGETS = ("basicsr", "original", "old-arch", "mmagic", "safetensors", "onnx")  # of `basicsr convert`
 MOST_UPSAMPLE = 5
 # Keys under which training code saves averaged weights, and any weights, in the order in which they are tried.
 AVERAGED_KEYS = ("params_ema", "params-ema", "g_ema", "net_g_ema", "ema")

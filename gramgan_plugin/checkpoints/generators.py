@@ -156,7 +156,7 @@ def _srvgg(state: Mapping[str, Tensor]) -> Generator | None:
         "num_feat": feat,
         "num_conv": last // 2 - 1,
         "upscale": scale,
-        # Without parameters, relu and leakyrelu cannot be told apart; the public models have prelu.
+        # Without parameters, relu and leakyrelu have the same file; the public models have prelu.
         "act_type": "prelu" if "body.1.weight" in state else "relu",
     }
     return _checked(Generator("SRVGGNetCompact", "basicsr", options, scale, channels, channels, dict(state)))

@@ -36,7 +36,7 @@ def save_networks(nets: Mapping[str, nn.Module], path: Path) -> None:
 
 
 def save_for_others(nets: Mapping[str, nn.Module], path: Path, metadata: Mapping[str, Any]) -> None:
-    """Write the averaged weights of a generator, or its weights if there are no averaged ones, as safetensors.
+    """Write the averaged weights of a generator, or its weights without averaging, as safetensors.
 
     Rank 0 writes. ``save_networks`` has checked that they are finite.
 

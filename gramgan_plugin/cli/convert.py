@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-TARGETS = ("basicsr", "original", "old-arch", "mmagic", "safetensors", "onnx")
+from gramgan_plugin.checkpoints.formats import TARGETS
 
 
 def add_parser(subparsers: Any) -> None:

@@ -80,8 +80,8 @@ def candidates(network: Network, device: torch.device, engine: str, precision: s
         precision: of ``PRECISIONS``.
     """
     if device.type != "cpu":
-        low = ["fp16"] if network.half else ["bf16"]
-        return [("torch", one) for one in (low if precision == "auto" else [precision])]
+        low = "fp16" if network.half else "bf16"
+        return [("torch" if engine == "auto" else engine, low if precision == "auto" else precision)]
     precisions = ["fp32", *(["bf16"] if bf16_instructions() else [])] if precision == "auto" else [precision]
     family = network.architecture in ("RRDBNet", "SRVGGNetCompact", "MSRResNet")
     others = [name for name in COMPILED if family and is_installed(name)]

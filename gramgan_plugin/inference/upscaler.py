@@ -96,7 +96,7 @@ class Upscaler:
 
         Raises:
             ValueError: for another type or shape.
-            UserError: if the memory is too small for the smallest tile.
+            UserError: if the memory is too small for the smallest tile, or a result is non-finite.
         """
         (result,) = self.upscale([image])
         return result
@@ -106,6 +106,12 @@ class Upscaler:
 
         Args:
             images: see ``__call__``.
+
+        Returns:
+            A result for each, in their order.
+
+        Raises:
+            ValueError, UserError: see ``__call__``.
         """
         images = [np.asarray(image) for image in images]  # also Pillow's
         for image in images:
@@ -124,12 +130,16 @@ class Upscaler:
     def upscale_tensor(self, lq: Tensor) -> Tensor:
         """Return SR (N, C', s H, s W), float32 on the CPU, of LQ (N, C, H, W) in [0, 1], by the network's own scale.
 
-        Nothing is rounded or clamped. C must be the network's.
+        Nothing is rounded or clamped.
+
+        Raises:
+            ValueError: for another number of channels than the network's.
+            UserError: if the memory is too small for the smallest tile, or a result is non-finite.
         """
-        n, _, height, width = lq.shape
-        sr = torch.empty(n, self.network.out_channels, self.network.scale * height, self.network.scale * width)
         if lq.ndim != 4 or lq.shape[1] != self.network.in_channels:
             raise ValueError(f"lq: expected (N, {self.network.in_channels}, H, W), got {tuple(lq.shape)}")
+        n, _, height, width = lq.shape
+        sr = torch.empty(n, self.network.out_channels, self.network.scale * height, self.network.scale * width)
         self._prepare(lq, height * width)
         channels_last = lq.permute(0, 2, 3, 1)
         self._over_tiles(
@@ -178,7 +188,10 @@ class Upscaler:
                     place[:] = sr[:, top : top + high, left : left + wide]
                 return
             except (MemoryError, RuntimeError) as error:
-                self._take_smaller_tiles(error, max(height, width), n)
+                if not is_out_of_memory(error) or not self.network.may_tile:
+                    raise
+            # Outside of `except`: the error keeps the tensors of the failed call alive.
+            self._take_smaller_tiles(max(height, width), n)
 
     def _integers(self, part: Pixels) -> Pixels:
         """Upscale a part (N, h, w, C) and round the result."""
@@ -236,7 +249,7 @@ class Upscaler:
             return self._smaller
         if self.tile != "auto":
             return int(self.tile) + 2 * self.overlap if self.tile else 0
-        free = available_memory() if self.device.type == "cpu" else torch.cuda.mem_get_info(self.device)[0]
+        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else available_memory()
         budget = MEMORY_SHARE * (free if free is not None else MOST_MEMORY)
         if self.device.type == "cpu":
             budget = min(budget, MOST_MEMORY)
@@ -245,14 +258,12 @@ class Upscaler:
         side = int(math.sqrt(pixels)) // 16 * 16
         return max(SMALLEST_TILE + 2 * self.overlap, min(LARGEST_TILE, side))
 
-    def _take_smaller_tiles(self, error: BaseException, side: int, batch: int) -> None:
-        """Halve the tiles after the memory was short; raise any other error again."""
-        if not is_out_of_memory(error) or not self.network.may_tile:
-            raise error
+    def _take_smaller_tiles(self, side: int, batch: int) -> None:
+        """Halve the tiles after the memory was short for an image of this side."""
         now = self._tile(batch)
         smaller = (side if now == 0 else min(now, side)) // 2
         if smaller < SMALLEST_TILE + 2 * self.overlap:
-            raise UserError("not enough memory for the smallest tile; close other programs, or use the CPU") from error
+            raise UserError("not enough memory for the smallest tile; close other programs, or use the CPU")
         logger.warning(f"not enough memory for tiles of {now or side} pixels: {smaller} are used")
         self._smaller = smaller
         if self.device.type == "cuda":

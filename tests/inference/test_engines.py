@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
+from gramgan_plugin.cli.main import build_parser
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.inference import engines, strips
 from gramgan_plugin.inference.engines import Engine, build_engine, candidates, choose_engine
@@ -71,6 +72,12 @@ class TestStrips:
 
 
 class TestChoice:
+    @pytest.mark.parametrize(("option", "known"), [("--engine", engines.ENGINES), ("--precision", engines.PRECISIONS)])
+    def test_the_command_offers_all(self, option, known):
+        (commands,) = (action for action in build_parser()._actions if action.choices)
+        (choice,) = (action for action in commands.choices["upscale"]._actions if option in action.option_strings)
+        assert choice.choices == known
+
     def test_candidates(self, monkeypatch):
         network = rrdb_network()
         monkeypatch.setattr(engines, "is_installed", lambda name: True)
@@ -81,6 +88,7 @@ class TestChoice:
         ]  # fmt: skip
         assert candidates(network, CPU, "torch", "bf16") == [("torch", "bf16")]
         assert candidates(network, torch.device("cuda"), "auto", "auto") == [("torch", "fp16")]
+        assert candidates(network, torch.device("cuda"), "openvino", "fp32") == [("openvino", "fp32")], "is refused"
         monkeypatch.setattr(engines, "bf16_instructions", list)
         monkeypatch.setattr(engines, "is_installed", lambda name: False)
         assert candidates(network, CPU, "auto", "auto") == [("torch", "fp32")]
@@ -119,6 +127,8 @@ class TestChoice:
         network = rrdb_network()
         with pytest.raises(UserError, match="openvino runs on the CPU, in fp32 or bf16"):
             build_engine(network, CPU, "openvino", "fp16")
+        with pytest.raises(UserError, match="openvino runs on the CPU"):
+            build_engine(network, torch.device("cuda"), "openvino", "fp32")
         monkeypatch.setitem(__import__("sys").modules, "openvino", None)
         with pytest.raises(UserError, match=r"openvino is not installed: pip install gramgan-plugin\[openvino\]"):
             build_engine(network, CPU, "openvino", "fp32")

@@ -157,3 +157,11 @@ class TestMatch:
         with pytest.raises(UserError, match=r"^f\.pth: 0\.bias holds values that are not finite"):
             copy_weights(net, fit)
         assert torch.equal(net[0].weight, before), "nothing is copied"
+
+
+def test_averaged_weights_of_a_file_of_several_networks():
+    """StyleGAN's form: the generator, its average, the discriminator."""
+    averaged = {name: tensor + 1 for name, tensor in STATE.items()}
+    found, key = find_state_dict({"g": STATE, "g_ema": averaged, "d": STATE}, "f.pth", None)
+    assert key == "g_ema"
+    assert torch.equal(found["0.bias"], averaged["0.bias"])

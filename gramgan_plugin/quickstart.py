@@ -286,6 +286,7 @@ def _summary(folder: Path, seconds: float) -> str:
 Next:
   your own photos  basicsr prepare folder PHOTOS --out datasets/mine
                    basicsr train -opt train_gramgan_x4.yml --force_yml datasets:train:dataroot_gt=datasets/mine/GT.lmdb
-                     datasets:train:dataroot_lq=datasets/mine/LQ_x4.lmdb path:pretrain_network_g=ESRGAN_OR_PSNR.pth
+                     datasets:train:dataroot_lq=datasets/mine/LQ_x4.lmdb
+                     path:pretrain_network_g=ESRGAN_PSNR_x4 path:param_key_g=~
   DIV2K            basicsr prepare div2k --hr DIV2K_train_HR --out datasets/DIV2K
                    basicsr train -opt train_rrdb_psnr_x4.yml, then basicsr train -opt train_gramgan_x4.yml"""

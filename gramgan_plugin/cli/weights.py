@@ -47,11 +47,13 @@ def run_list(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps({"folder": str(cache_folder()), "weights": rows}, indent=2))
         return 0
-    print(f"{'name':26}  {'size':>8}  {'licence':12}  here  what it is")
+    print(f"{'name':26}  {'size':>8}  {'licence':12}  {'here':7}  what it is")
     for weights in WEIGHTS.values():
         size = f"<{weights.max_bytes / 1e6:.0f} MB" if weights.size is None else f"{weights.size / 1e6:.1f} MB"
-        there = "no" if here[weights.name] is None else "yes"
-        print(f"{weights.name:26}  {size:>8}  {weights.licence:12}  {there:4}  {weights.about}")
+        path = here[weights.name]
+        whole = path is not None and weights.size in (None, path.stat().st_size)
+        there = "no" if path is None else "yes" if whole else "damaged"
+        print(f"{weights.name:26}  {size:>8}  {weights.licence:12}  {there:7}  {weights.about}")
     print(f"folder: {printable(str(cache_folder()))} ({FOLDER_VARIABLE} sets another one)")
     return 0
 

@@ -124,6 +124,8 @@ def choose_engine(
     Raises:
         UserError: if the only allowed engine cannot run the network.
     """
+    if device.type == "cpu" and (precision == "fp16" or (precision == "bf16" and bf16_instructions() == [])):
+        logger.warning(f"precision {precision}: CPUs without instructions for it are slower than in fp32")
     allowed = candidates(network, device, engine, precision)
     if len(allowed) == 1:
         return build_engine(network, device, *allowed[0])

@@ -15,7 +15,7 @@ from gramgan_plugin.checkpoints.networks import Network, load_network
 from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.errors import UserError, is_out_of_memory
 from gramgan_plugin.functional.padding import pad_to_multiple
-from gramgan_plugin.inference.engines import ENGINES, PRECISIONS, Engine, choose_engine
+from gramgan_plugin.inference.engines import ENGINES, PRECISIONS, Engine, build_engine, choose_engine
 from gramgan_plugin.inference.resize import resized, scaled_size
 from gramgan_plugin.inference.strips import number_of_values, reach
 from gramgan_plugin.inference.tiles import tiles
@@ -237,10 +237,15 @@ class Upscaler:
         if any(short):
             lq = torch.nn.functional.pad(lq, (0, short[1], 0, short[0]), "replicate")
         lq = pad_to_multiple(lq, network.side_multiple)
-        sr = self.engine.run(lq)[..., : network.scale * height, : network.scale * width].cpu()
+        sr = self.engine.run(lq).cpu()
+        if not bool(torch.isfinite(sr).all()) and self.allowed[1] == "auto" and self.engine.precision != "fp32":
+            logger.warning(f"the network's result is not finite in {self.engine.precision}: fp32 is used")
+            self.engine = build_engine(network, self.device, "torch", "fp32")
+            sr = self.engine.run(lq).cpu()
         if not bool(torch.isfinite(sr).all()):
-            raise UserError(f"the network's result is not finite in {self.engine.precision}; use --precision fp32")
-        return sr
+            hint = "; use --precision fp32" if self.engine.precision != "fp32" else ": the weights are damaged"
+            raise UserError(f"the network's result is not finite in {self.engine.precision}{hint}")
+        return sr[..., : network.scale * height, : network.scale * width]
 
     def _tile(self, batch: int) -> int:
         if not self.network.may_tile:

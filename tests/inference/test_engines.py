@@ -110,6 +110,15 @@ class TestChoice:
         assert choose_engine(network, CPU, "auto", "auto", lq, 1e9).name == taken
         assert choose_engine(network, CPU, "auto", "auto", lq, 0).name == "torch"
 
+    @pytest.mark.parametrize(
+        ("precision", "has", "warned"),
+        [("bf16", [], True), ("fp16", ["AMX"], True), ("bf16", ["AMX"], False), ("fp32", [], False)],
+    )
+    def test_a_precision_that_the_processor_lacks(self, monkeypatch, caplog, precision, has, warned):
+        monkeypatch.setattr(engines, "bf16_instructions", lambda: has)
+        choose_engine(rrdb_network(), CPU, "torch", precision, torch.rand(1, 3, 8, 8), 0)
+        assert ("are slower than in fp32" in caplog.text) == warned
+
     def test_an_engine_that_fails_is_left_out(self, monkeypatch, caplog):
         network, lq = rrdb_network(), torch.rand(1, 3, 8, 8)
         built = build_engine(network, CPU, "torch", "fp32")

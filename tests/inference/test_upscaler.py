@@ -9,6 +9,7 @@ from PIL import Image
 
 from gramgan_plugin.checkpoints.networks import Network
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.inference import engines
 from gramgan_plugin.inference.engines import Engine, build_engine
 from gramgan_plugin.inference.upscaler import Upscaler
 from tests.inference.conftest import rrdb_network, srvgg_network
@@ -231,3 +232,19 @@ class TestException:
         net.forward = lambda x: torch.full((1, 3, 2 * x.shape[2], 2 * x.shape[3]), torch.nan)
         with pytest.raises(UserError, match="the network's result is not finite in fp32"):
             Upscaler(Network(net, "X", 2, 3, 3), engine="torch", precision="fp32")(photo)
+
+    def test_a_lower_precision_that_is_not_finite(self, photo, monkeypatch, caplog):
+        """Where the precision was not asked for, the image is upscaled in float32."""
+        net = torch.nn.Upsample(scale_factor=2)
+
+        class Overflows(torch.nn.Module):
+            def forward(self, x):
+                return net(x) if x.dtype == torch.float32 else net(x) * torch.inf
+
+        network = Network(Overflows(), "X", 2, 3, 3)
+        monkeypatch.setattr(engines, "candidates", lambda *_: [("torch", "fp16")])
+        result = Upscaler(network)(photo)
+        assert np.array_equal(result, photo.repeat(2, axis=0).repeat(2, axis=1))
+        assert "the network's result is not finite in fp16: fp32 is used" in caplog.text
+        with pytest.raises(UserError, match="is not finite in fp16; use --precision fp32"):
+            Upscaler(network, precision="fp16")(photo)

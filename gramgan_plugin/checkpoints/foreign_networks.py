@@ -1,7 +1,9 @@
 """Networks of other architectures, recognised and built by spandrel from tensors that were read safely."""
 
 import importlib
+import json
 import logging
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -27,6 +29,9 @@ class ForeignNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return SR of LQ; images of a batch are computed one by one, as spandrel's models expect them."""
+        if len(x) == 1:  # an exporter would write the loop for this one image
+            result: Tensor = self.descriptor(x)
+            return result.clone()  # what is made in inference mode cannot be changed
         return torch.cat([self.descriptor(image[None]) for image in x])
 
 
@@ -56,13 +61,22 @@ def load_foreign(state: Mapping[str, Tensor]) -> Any:
     return descriptor
 
 
+def options_of(model: nn.Module) -> dict[str, Any] | None:
+    """Return the options with which spandrel built a network, as an option file has them; None if it does not say."""
+    options = getattr(model, "hyperparameters", None)
+    try:
+        return None if options is None else dict(json.loads(json.dumps(options, allow_nan=False)))
+    except (TypeError, ValueError):
+        return None
+
+
 def _plausible(state: Mapping[str, Tensor]) -> bool:
     """Return whether no shape or number in a name lets spandrel build far more than the tensors that there are."""
     numbers = [number for name in state for number in re.findall(r"\d+", name)]
     most = max(64, len(state))
-    return all(tensor.numel() for tensor in state.values()) and all(
-        len(number) < 9 and int(number) <= most for number in numbers
-    )
+    there = max(64, sum(tensor.numel() for tensor in state.values()))
+    sizes = (math.prod(max(1, side) for side in tensor.shape) for tensor in state.values())  # also of empty tensors
+    return max(sizes, default=0) <= there and all(len(number) < 9 and int(number) <= most for number in numbers)
 
 
 @lru_cache(maxsize=1)

@@ -34,7 +34,7 @@ MOST_PICKLE = 2**23
 # Weights hardly compress; the moments of the first steps, with some zeros, do a little.
 MOST_INFLATED = 8
 DEEPEST = 64
-LEAVES = (torch.Tensor, torch.dtype, *KEY_TYPES)
+LEAVES = (complex, torch.Tensor, torch.dtype, *KEY_TYPES)
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -229,6 +229,7 @@ def _name(where: Any) -> str:
 
 
 def _foreign(name: str) -> str:
+    name = name.replace("__builtin__.", "builtins.")  # as protocol 2 calls it
     package = name.partition(".")[0]
     what = f"it holds {shown(name)}, and to load that can run code"
     if package not in sys.modules and (not package.isidentifier() or find_spec(package) is None):

@@ -246,6 +246,10 @@ def _dict(*members: Any) -> dict[Any, Any]:
     return result
 
 
+def _bytearray(content: bytes | str = b"", *encoding: str) -> bytes:
+    return content if isinstance(content, bytes) else _encode(content, *encoding)
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Return bytes, which protocol 2 writes as text."""
     if encoding not in ("latin1", "latin-1"):
@@ -297,6 +301,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "collections.Counter": _dict,
     "_codecs.encode": _encode,
     "__builtin__.set": _set,
+    "__builtin__.complex": complex,
+    "__builtin__.bytearray": _bytearray,
     "torch.Size": tuple,
     "torch.device": str,
     "torch.serialization._get_layout": str,

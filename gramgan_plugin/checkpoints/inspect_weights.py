@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from gramgan_plugin.checkpoints.finite import first_non_finite
-from gramgan_plugin.checkpoints.foreign_networks import load_foreign
+from gramgan_plugin.checkpoints.foreign_networks import load_foreign, options_of
 from gramgan_plugin.checkpoints.formats import FORMATS
 from gramgan_plugin.checkpoints.generators import Generator, recognise
 from gramgan_plugin.checkpoints.weights_file import WeightsFile, read_weights
@@ -95,12 +95,15 @@ def _other(file: WeightsFile) -> dict[str, Any]:
         descriptor = load_foreign(file.state)
     except ValueError:
         return facts
+    options = options_of(descriptor.model)
     return facts | {
         "architecture": descriptor.architecture.name,
         "format": "its own",
         "scale": descriptor.scale,
         "in_channels": descriptor.input_channels,
         "out_channels": descriptor.output_channels,
+        "options": options,
+        "network_g": None if options is None else {"type": type(descriptor.model).__name__, **options},
     }
 
 

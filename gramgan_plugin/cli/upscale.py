@@ -4,7 +4,6 @@ Exit code 3: some inputs could not be upscaled; the others are written.
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 
@@ -47,7 +46,9 @@ def _add_speed(group: Any) -> None:
 def _add_files(group: Any) -> None:
     group.add_argument("--suffix", default="", help="put after the names of the results")
     group.add_argument(
-        "--format", metavar="EXT", help="of the results: png, jpg, webp, tiff, bmp, avif (default: the same)"
+        "--format",
+        metavar="EXT",
+        help="png, jpg, webp, tiff, bmp, avif, mp4, mkv or mov (default: the same)",
     )
     group.add_argument("--quality", type=int, metavar="1-100", help="of JPEG, WebP and AVIF")
     group.add_argument("--skip-existing", action="store_true", help="leave out inputs whose result exists")
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gramgan_plugin.utils.text import printable
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    jobs = find_inputs(arguments.inputs, Path(arguments.out), arguments.suffix, arguments.format)
+    jobs = find_inputs(arguments.inputs, arguments.out, arguments.suffix, arguments.format)
 
     from gramgan_plugin.inference.jobs import Settings, run_jobs
     from gramgan_plugin.inference.upscaler import Upscaler

@@ -39,8 +39,10 @@ def compare_models(
         UserError: if a file cannot be used or written.
     """
     check_scale(scale)
-    if real_path(out.with_name(f"{without_suffix(out).name}.png")) == real_path(image):
-        raise UserError(f"{image}: would be overwritten by the comparison; choose another -o")
+    picture = real_path(out.with_name(f"{without_suffix(out).name}.png"))
+    for given in (image, gt):
+        if given is not None and real_path(given) == picture:
+            raise UserError(f"{given}: would be overwritten by the comparison; choose another -o")
     lq = open_picture(image).pixels
     truth = None if gt is None else from_rgb(open_picture(gt).pixels)
     networks = {model: None if model == BICUBIC else load_network(resolve_weights(model)) for model in models}

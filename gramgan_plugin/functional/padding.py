@@ -31,17 +31,19 @@ def side_multiple(net: nn.Module) -> int:
     return multiple
 
 
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Pad an image at its right and lower side by reflection, or by its edge if it is too small for that.
+def pad_to_multiple(image: Tensor, multiple: int, least: int = 1) -> Tensor:
+    """Pad an image at its right and lower side by reflection, as far as it reaches, and then by its edge.
 
     Args:
         image: (N, C, H, W).
         multiple: the sides of the result are multiples of it.
+        least: they are at least this.
 
     Returns:
         (N, C, H', W'), H' and W' the smallest such multiples.
     """
-    height, width = image.shape[-2:]
-    down, right = -height % multiple, -width % multiple
-    small = down >= height or right >= width
-    return F.pad(image, (0, right, 0, down), "replicate" if small else "reflect")
+    sides = image.shape[-2:]
+    missing = [max(side, least) - side + -max(side, least) % multiple for side in sides]
+    down, right = (min(count, side - 1) for count, side in zip(missing, sides, strict=True))
+    image = F.pad(image, (0, right, 0, down), "reflect")
+    return F.pad(image, (0, missing[1] - right, 0, missing[0] - down), "replicate")

@@ -83,6 +83,7 @@ def _onnx(module: nn.Module, example: Tensor) -> Run:
     onnxruntime: Any = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # errors are raised, too
     # Its threads would occupy the processor between two tiles.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content = module_to_onnx(module, example)

@@ -3,6 +3,7 @@
 import copy
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
+from gramgan_plugin.checkpoints.foreign_networks import ForeignNetwork
 from gramgan_plugin.checkpoints.networks import Network
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import UserError, is_out_of_memory
+from gramgan_plugin.functional.padding import pad_to_multiple
 from gramgan_plugin.inference.compiled_engines import compiled, is_installed
 from gramgan_plugin.inference.strips import in_strips
 from gramgan_plugin.utils.system import bf16_instructions
@@ -49,22 +52,26 @@ class Engine:
         return f"{self.name} {self.precision}"
 
 
-def torch_engine(network: Network, device: torch.device, precision: str) -> Engine:
-    """Return an engine of torch, in channels-last layout.
+def torch_engine(
+    network: Network, device: torch.device, precision: str, layout: torch.memory_format = torch.channels_last
+) -> Engine:
+    """Return an engine of torch.
 
     Args:
         network: its weights are copied.
         device: where it runs.
         precision: "fp32", "bf16" or "fp16".
+        layout: of weights and features; channels-last is faster, but not every architecture takes it.
     """
     dtype = DTYPES[precision]
     net = copy.deepcopy(network.net).to(device, dtype)
-    net.to(memory_format=torch.channels_last)
+    net.to(memory_format=layout)
     run = in_strips(net, net.trunk, net.head) if isinstance(net, RRDBNet) else net
 
     def upscale(lq: Tensor) -> Tensor:
         with torch.no_grad():
-            result: Tensor = run(lq.to(device, dtype).contiguous(memory_format=torch.channels_last))
+            # A copy: some networks write into their input.
+            result: Tensor = run(lq.to(device, dtype, copy=True, memory_format=layout))
             return result.float()
 
     return Engine("torch", precision, upscale)
@@ -80,7 +87,7 @@ def candidates(network: Network, device: torch.device, engine: str, precision: s
         precision: of ``PRECISIONS``.
     """
     if device.type != "cpu":
-        low = "fp16" if network.half else "bf16"
+        low = "fp16" if network.half else "fp32"
         return [("torch" if engine == "auto" else engine, low if precision == "auto" else precision)]
     precisions = ["fp32", *(["bf16"] if bf16_instructions() else [])] if precision == "auto" else [precision]
     family = network.architecture in ("RRDBNet", "SRVGGNetCompact", "MSRResNet")
@@ -97,14 +104,39 @@ def candidates(network: Network, device: torch.device, engine: str, precision: s
 def build_engine(network: Network, device: torch.device, name: str, precision: str) -> Engine:
     """Return one engine by its name.
 
+    Args:
+        network: what is run.
+        device: where.
+        name: of ``ENGINES``, but "auto".
+        precision: of ``PRECISIONS``, but "auto".
+
     Raises:
         UserError: if it cannot run the network, or not here.
     """
     if name == "torch":
-        return torch_engine(network, device, precision)
+        return _torch_engine_that_runs(network, device, precision)
     if device.type != "cpu" or precision not in COMPILED[name]:
         raise UserError(f"{name} runs on the CPU, in {' or '.join(COMPILED[name])}")
     return Engine(name, precision, compiled(name, network, precision))
+
+
+def _torch_engine_that_runs(network: Network, device: torch.device, precision: str) -> Engine:
+    """Try a network of spandrel: some take no channels-last layout, or mix float32 with the type of their weights."""
+    if not isinstance(network.net, ForeignNetwork):
+        return torch_engine(network, device, precision)
+    image = pad_to_multiple(torch.zeros(1, network.in_channels, 16, 16), network.side_multiple, network.least_side)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        try:
+            engine = torch_engine(network, device, precision, layout)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about torch's functions; each comes once
+                engine.run(image)
+            return engine
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            reason = first_line(error)
+    raise UserError(f"{network.architecture} does not run in {precision} ({reason})")
 
 
 def choose_engine(
@@ -128,7 +160,13 @@ def choose_engine(
         logger.warning(f"precision {precision}: CPUs without instructions for it are slower than in fp32")
     allowed = candidates(network, device, engine, precision)
     if len(allowed) == 1:
-        return build_engine(network, device, *allowed[0])
+        try:
+            return build_engine(network, device, *allowed[0])
+        except UserError as error:
+            if precision != "auto" or allowed[0][1] == "fp32":
+                raise
+            logger.warning(f"{error}: fp32 is used")
+            return build_engine(network, device, allowed[0][0], "fp32")
     best, least, reference, figures = None, float("inf"), None, []
     for name, kind in allowed:
         try:

@@ -3,6 +3,7 @@
 import glob
 import itertools
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -47,7 +48,7 @@ class _Found:
     problem: str = ""
 
 
-def find_inputs(inputs: Sequence[str], output: Path, suffix: str = "", form: str | None = None) -> list[Job]:
+def find_inputs(inputs: Sequence[str], output: str | Path, suffix: str = "", form: str | None = None) -> list[Job]:
     """Return what to upscale, in a fixed order.
 
     A folder is read with its subfolders; their structure is kept in ``output``, with several inputs in a folder of its
@@ -59,10 +60,11 @@ def find_inputs(inputs: Sequence[str], output: Path, suffix: str = "", form: str
 
     Args:
         inputs: files, folders and globs (``**`` stands for subfolders).
-        output: a folder; for one file it may be the file to write.
+        output: a folder; for one file it may be the file to write. One with a suffix that no format has ends with a
+            slash.
         suffix: put after the names, before the suffix of the format.
-        form: the format of pictures to write, as a suffix without the dot ("png"); if None that of the source, or PNG
-            where it cannot be written. Videos stay MP4, MOV or MKV; others become MKV.
+        form: the format to write, as a suffix without the dot: of pictures ("png"; if None that of the source, or PNG
+            where it cannot be written), or of videos ("mp4"; if None they stay MP4, MOV or MKV; others become MKV).
 
     Raises:
         UserError: if an input is missing, has no pictures, or would be overwritten by its own result, or ``suffix``,
@@ -70,20 +72,19 @@ def find_inputs(inputs: Sequence[str], output: Path, suffix: str = "", form: str
     """
     form = None if form is None else form.removeprefix(".")
     _check_naming(suffix, form)
+    is_folder = str(output).endswith(("/", os.sep))
     output = expanded(output)
     paths = [pair for text in inputs for pair in _paths(text, alone=len(inputs) == 1)]
     if len(paths) == 1 and not paths[0][0].is_dir() and not output.is_dir() and output.suffix.lower() in _WRITTEN:
         return [_to_file(paths[0][0], output, form)]
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: a file; give a folder for the results")
-    if not output.exists() and output.suffix.lower() in PICTURES | VIDEOS:
-        one = len(paths) == 1 and not paths[0][0].is_dir()
-        why = (
-            f"files of this kind are not written; choose one of {', '.join(sorted(_WRITTEN))}"
-            if one
-            else ("a file's name, but there are several inputs; give a folder for the results")
-        )
-        raise UserError(f"{output}: {why}")
+    if not output.exists() and not is_folder and re.fullmatch(r"\.[A-Za-z]\w{2,4}", output.suffix):
+        if len(paths) == 1 and not paths[0][0].is_dir():
+            kinds = _kinds(paths[0][0])
+            raise UserError(f"{output}: choose one of {', '.join(kinds)}, or end the name of a folder with a slash")
+        if output.suffix.lower() in PICTURES | VIDEOS:
+            raise UserError(f"{output}: a file's name, but there are several inputs; give a folder for the results")
     found = [file for path, name in paths for file in _files(path, name, output, suffix)]
     if not found:
         raise UserError(f"{shown(', '.join(inputs))}: no pictures in it ({', '.join(sorted(PICTURES))})")
@@ -94,9 +95,9 @@ def find_inputs(inputs: Sequence[str], output: Path, suffix: str = "", form: str
 def _check_naming(suffix: str, form: str | None) -> None:
     if any(character in suffix for character in "/\\\0"):
         raise UserError(f"--suffix {shown(suffix)!r}: must not contain slashes")
-    if form is not None and f".{form.lower()}" not in FORMATS:
-        raise UserError(f"--format {shown(form)!r}: must be one of {', '.join(name[1:] for name in FORMATS)}")
-    if form is not None:
+    if form is not None and f".{form.lower()}" not in _WRITTEN:
+        raise UserError(f"--format {shown(form)!r}: must be one of {', '.join(sorted(name[1:] for name in _WRITTEN))}")
+    if form is not None and f".{form.lower()}" in FORMATS:
         format_of(Path(f"--format.{form}"))
 
 
@@ -119,12 +120,22 @@ def _paths(text: str, alone: bool) -> Iterator[tuple[Path, PurePath]]:
             yield match, name
 
 
+def _kinds(source: Path) -> tuple[str, ...]:
+    """Return the suffixes of what can be written of a file."""
+    return CONTAINERS if source.suffix.lower() in VIDEOS else tuple(FORMATS)
+
+
+def _format(suffix: str) -> str:
+    """Return the same for suffixes of one format."""
+    return FORMATS.get(suffix.lower(), suffix.lower())
+
+
 def _to_file(source: Path, target: Path, form: str | None) -> Job:
     job = Job(source, target)
-    kinds = CONTAINERS if job.is_video else tuple(FORMATS)
+    kinds = _kinds(source)
     if target.suffix.lower() not in kinds:
         raise UserError(f"{target}: for {source.name} choose one of {', '.join(kinds)}")
-    if form is not None and not job.is_video and format_of(target) != FORMATS[f".{form.lower()}"]:
+    if form is not None and _format(target.suffix) != _format(f".{form}"):
         raise UserError(f"{target}: its suffix is not --format {form}; leave one of the two out")
     if real_path(source) == real_path(target):
         raise UserError(f"{target}: is the input itself; choose another --output")
@@ -215,10 +226,11 @@ def _key(path: PurePath) -> str:
 
 def _target(name: PurePath, suffix: str, form: str | None) -> PurePath:
     ending = name.suffix.lower()
-    if ending in VIDEOS:
+    wanted = None if form is None else f".{form.lower()}"
+    if wanted is not None and wanted in _kinds(Path(name)):
+        ending = wanted
+    elif ending in VIDEOS:
         ending = ending if ending in CONTAINERS else ".mkv"
-    elif form is not None:
-        ending = f".{form.lower()}"
     elif ending not in FORMATS:
         ending = ".jpg" if ending == ".jfif" else ".png"
     return name.with_name(f"{name.stem}{suffix}{ending}")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gramgan_plugin.checkpoints.foreign_networks import ForeignNetwork
 from gramgan_plugin.checkpoints.networks import Network, load_network
 from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.errors import UserError, is_out_of_memory
@@ -21,6 +22,7 @@ from gramgan_plugin.inference.strips import number_of_values, reach
 from gramgan_plugin.inference.tiles import tiles
 from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.system import available_memory
+from gramgan_plugin.utils.text import first_line, shortened
 
 logger = logging.getLogger("gramgan_plugin")
 
@@ -133,11 +135,12 @@ class Upscaler:
         Nothing is rounded or clamped.
 
         Raises:
-            ValueError: for another number of channels than the network's.
+            ValueError: for another number of channels than the network's, or integers.
             UserError: if the memory is too small for the smallest tile, or a result is non-finite.
         """
-        if lq.ndim != 4 or lq.shape[1] != self.network.in_channels:
-            raise ValueError(f"lq: expected (N, {self.network.in_channels}, H, W), got {tuple(lq.shape)}")
+        if lq.ndim != 4 or lq.shape[1] != self.network.in_channels or not lq.is_floating_point():
+            expected = f"floats (N, {self.network.in_channels}, H, W) in [0, 1]"
+            raise ValueError(f"lq: expected {expected}, got {tuple(lq.shape)} {lq.dtype}")
         n, _, height, width = lq.shape
         sr = torch.empty(n, self.network.out_channels, self.network.scale * height, self.network.scale * width)
         self._prepare(lq, height * width)
@@ -231,21 +234,33 @@ class Upscaler:
         return total.div_(8)[..., : self.network.scale * height, : self.network.scale * width]
 
     def _padded_run(self, lq: Tensor) -> Tensor:
-        assert self.engine is not None
         network, (height, width) = self.network, lq.shape[-2:]
-        short = [max(0, network.least_side - side) for side in (height, width)]
-        if any(short):
-            lq = torch.nn.functional.pad(lq, (0, short[1], 0, short[0]), "replicate")
-        lq = pad_to_multiple(lq, network.side_multiple)
-        sr = self.engine.run(lq).cpu()
-        if not bool(torch.isfinite(sr).all()) and self.allowed[1] == "auto" and self.engine.precision != "fp32":
-            logger.warning(f"the network's result is not finite in {self.engine.precision}: fp32 is used")
-            self.engine = build_engine(network, self.device, "torch", "fp32")
-            sr = self.engine.run(lq).cpu()
-        if not bool(torch.isfinite(sr).all()):
-            hint = "; use --precision fp32" if self.engine.precision != "fp32" else ": the weights are damaged"
-            raise UserError(f"the network's result is not finite in {self.engine.precision}{hint}")
+        lq = pad_to_multiple(lq, network.side_multiple, network.least_side)
+        sr = self._engine_run(lq)
         return sr[..., : network.scale * height, : network.scale * width]
+
+    def _engine_run(self, lq: Tensor) -> Tensor:
+        """Run the engine, or float32 where another precision fails that nobody asked for."""
+        assert self.engine is not None
+        try:
+            sr = self.engine.run(lq).cpu()
+            if bool(torch.isfinite(sr).all()):
+                return sr
+            problem = "its result is not finite"
+        except Exception as error:  # of a network of spandrel, or an engine; each has its own kinds
+            ours = self.engine.name == "torch" and not isinstance(self.network.net, ForeignNetwork)
+            if ours or is_out_of_memory(error):
+                raise
+            problem = shortened(first_line(error), 160)
+        height, width = lq.shape[-2:]
+        what = f"{self.network.architecture} fails on {width}x{height} pixels with {self.engine}: {problem}"
+        if self.engine.precision == "fp32":
+            raise UserError(what)
+        if self.allowed[1] != "auto":
+            raise UserError(f"{what}; use --precision fp32")
+        logger.warning(f"{what}; fp32 is used")
+        self.engine = build_engine(self.network, self.device, "torch", "fp32")
+        return self._engine_run(lq)
 
     def _tile(self, batch: int) -> int:
         if not self.network.may_tile:
@@ -302,8 +317,8 @@ def _device(name: str | None) -> torch.device:
 
 def check_scale(scale: float | None) -> None:
     """Raise a `UserError` for a scale that is not from 0.1 to 64; None is the network's own."""
-    if scale is not None and not 0.1 <= scale <= 64:
-        raise UserError(f"scale: expected a number from 0.1 to 64, got {scale}")
+    if scale is not None and not (isinstance(scale, int | float) and 0.1 <= scale <= 64):
+        raise UserError(f"scale: expected a number from 0.1 to 64, got {scale!r}")
 
 
 def _check_options(scale: float | None, tile: int | str, engine: str, precision: str) -> None:

@@ -85,6 +85,12 @@ def test_another_architecture(workdir, capsys):
     assert main(["convert", "span.pth", "--to", "safetensors"]) == 0
     again = load_network("span_safetensors.safetensors")
     assert (again.architecture, again.scale) == ("SPAN", 2)
+    assert main(["convert", "span.pth", "--to", "onnx"]) == 0
+    assert "ONNX, checked by ONNX Runtime" in capsys.readouterr().out
+    session = pytest.importorskip("onnxruntime").InferenceSession("span_onnx.onnx")
+    image = torch.rand(3, 3, 9, 14)
+    (result,) = session.run(["sr"], {"lq": image.numpy()})
+    assert (torch.from_numpy(result) - net(image).clamp(0, 1)).abs().max() < 1e-4
     assert main(["convert", "span.pth", "--to", "old-arch"]) == 2
     assert "span.pth: old-arch has no names for this network; use basicsr, safetensors" in capsys.readouterr().err
 

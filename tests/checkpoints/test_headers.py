@@ -106,6 +106,7 @@ class TestHeaders:
             "parameter": nn.Parameter(torch.ones(2)),
             "view": torch.arange(10.0)[3:7].reshape(2, 2).t(),
             "empty": torch.empty(0, 3),
+            "rare": [1 + 2j, bytearray(b"ab"), bytearray()],
             "plain": (1, -2.5, None, True, 10**30, "ü\n", b"\xff\x00", torch.Size([2, 3]), torch.float16),
         }
         torch.save(content, "x.pth", _use_new_zipfile_serialization=zipped)
@@ -208,6 +209,10 @@ class TestForeignObjects:
         text = _refusal("x.pth")
         assert text.startswith("x.pth: not a checkpoint of plain tensors: it holds numpy.")
         assert text.endswith("where it was made, save the weights alone: torch.save(net.state_dict(), FILE)")
+
+    def test_of_python_itself(self, workdir):
+        torch.save({"params": {}, "kinds": frozenset("ab")}, "x.pth")
+        assert "it holds builtins.frozenset, and to load that can run code" in _refusal("x.pth")
 
     def test_of_a_package_that_is_missing(self, workdir):
         _archive("x.pth", b"\x80\x02cno_such_package.config\nDictConfig\n)\x81.", {})

@@ -59,6 +59,23 @@ def test_another_architecture(workdir, capsys):
     torch.save({"params": net.state_dict()}, "s.pth")
     found = facts(capsys, "s.pth")
     assert (found["architecture"], found["scale"], found["in_channels"]) == ("SPAN", 2, 3)
+    again = getattr(spandrel, found["network_g"].pop("type"))(**found["network_g"])
+    again.load_state_dict(net.state_dict())
+    assert (found["options"]["upscale"], found["options"]["feature_channels"]) == (2, 8)
+
+
+def test_empty_tensors(workdir, capsys):
+    """A narrow network has some; a large size of one that has no data must not let a network be built."""
+    spandrel = pytest.importorskip("spandrel.architectures.DAT")
+    options = {"embed_dim": 8, "depth": [2], "num_heads": [2], "split_size": [8, 8], "upscale": 2}
+    state = spandrel.DAT(**options, upsampler="pixelshuffledirect").state_dict()
+    empty = [name for name, tensor in state.items() if not tensor.numel()]
+    assert empty
+    torch.save(state, "dat.pth")
+    assert facts(capsys, "dat.pth")["architecture"] == "DAT"
+    state[empty[0]] = torch.empty(0, 10**9)
+    torch.save(state, "dat.pth")
+    assert facts(capsys, "dat.pth")["architecture"] is None
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", bytes(100)])

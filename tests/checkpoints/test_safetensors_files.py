@@ -106,3 +106,12 @@ def test_damaged(tmp_path_factory, flips, cut):
         assert isinstance(load_tensors(path), dict)
     except UserError as error:
         assert len(str(error).splitlines()) == 1  # noqa: PT017
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "complex64"])
+def test_rare_types(tmp_path, dtype):
+    state = {"w": torch.arange(4).to(getattr(torch, dtype))}
+    save_file(state, tmp_path / "x.safetensors")
+    loaded = load_tensors(tmp_path / "x.safetensors")["w"]
+    assert loaded.dtype == state["w"].dtype
+    assert torch.equal(loaded.view(torch.uint8), state["w"].view(torch.uint8))

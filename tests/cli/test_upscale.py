@@ -67,7 +67,8 @@ def test_again(model, folder, capsys):
 @pytest.mark.parametrize(
     ("inputs", "output", "problem"),
     [
-        (["photos/a.png"], "out.gif", "out.gif: files of this kind are not written; choose one of .avif"),
+        (["photos/a.png"], "out.gif", "out.gif: choose one of .png, .jpg, "),
+        (["photos/a.png"], "out.pngg", "or end the name of a folder with a slash"),
         (["photos"], "one.png", "one.png: a file's name, but there are several inputs; give a folder"),
         (["photos/a.png", "photos/alpha.png"], "one.png", "one.png: a file's name, but there are several inputs"),
     ],
@@ -187,6 +188,8 @@ class TestCompare:
         assert "<img src=x" not in page
         assert "&lt;img src=x" in page
         assert page.count("data:image/png;base64,") == 5  # four results and the crops
+        assert main(["compare", "lq.png", "-m", "bicubic", "--gt", "gt.png", "-o", "gt"]) == 2
+        assert "gt.png: would be overwritten by the comparison" in capsys.readouterr().err
         assert "http" not in page.replace("http-equiv", "")
         bicubic = np.asarray(Image.open("lq.png").resize((240, 160), Image.Resampling.BICUBIC)).astype(float)
         luma = np.array([65.481, 128.553, 24.966]) / 255

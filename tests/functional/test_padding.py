@@ -40,6 +40,14 @@ class TestPadToMultiple:
         assert padded.shape[-2] - height < 8
         assert torch.equal(padded[..., :height, :width], image)
 
+    @pytest.mark.parametrize(("height", "width"), [(16, 16), (13, 9), (3, 20), (1, 1), (2, 5)])
+    def test_as_spandrel_pads(self, height, width):
+        size_req = pytest.importorskip("spandrel.__helpers.size_req")
+        image = torch.rand(1, 3, height, width)
+        needs = size_req.SizeRequirements(multiple_of=8, minimum=24)
+        _, padded = size_req.pad_tensor(image, needs)
+        assert torch.equal(pad_to_multiple(image, 8, least=24), padded)
+
 
 class TestModels:
     def _model(self, tiny_options, cls, network):

@@ -86,6 +86,9 @@ class TestNames:
         touch("a.png", "clip.mkv")
         assert pairs(find_inputs(["a.png"], Path("big/a.webp"))) == {"a.png": "big/a.webp"}
         assert pairs(find_inputs(["clip.mkv"], Path("big.mp4"))) == {"clip.mkv": "big.mp4"}
+        assert pairs(find_inputs(["a.png"], "v1.two/")) == {"a.png": "v1.two/a.png"}
+        both = find_inputs(["a.png", "clip.mkv"], "out", form="mp4")
+        assert pairs(both) == {"a.png": "out/a.png", "clip.mkv": "out/clip.mp4"}
         assert pairs(find_inputs(["a.png"], Path("v1.5"))) == {"a.png": "v1.5/a.png"}
 
     def test_feature_given_twice(self, workdir: Path) -> None:
@@ -214,7 +217,10 @@ class TestErrors:
         touch("a.png", "b.png", "clip.mp4", "out.txt")
         for inputs, output, options, what in (
             (["a.png"], "out", {"suffix": "/../x"}, "--suffix"),
-            (["a.png"], "out", {"form": "exe"}, "--format 'exe': must be one of png"),
+            (["a.png"], "out", {"form": "exe"}, "--format 'exe': must be one of avif, bmp, .*webp$"),
+            (["a.png"], "new.pngg", {}, "new.pngg: choose one of .png, .*or end the name of a folder with a slash"),
+            (["clip.mp4"], "new.webm", {}, "new.webm: choose one of .mp4, .m4v, .mov, .mkv, or end"),
+            (["clip.mp4"], "new.mp4", {"form": "mkv"}, "is not --format mkv"),
             (["a.png"], "a.mp4", {}, "for a.png choose one of .png"),
             (["clip.mp4"], "a.png", {}, "for clip.mp4 choose one of .mp4"),
             (["a.png"], "b.jpg", {"form": "png"}, "is not --format png"),

@@ -184,8 +184,10 @@ class TestSeveral:
 
     def test_tensors_of_other_channels(self, network):
         for shape in ((1, 1, 4, 4), (3, 4, 4)):
-            with pytest.raises(ValueError, match=r"lq: expected \(N, 3, H, W\), got \("):
+            with pytest.raises(ValueError, match=r"lq: expected floats \(N, 3, H, W\) in \[0, 1\], got \("):
                 Upscaler(network).upscale_tensor(torch.zeros(shape))
+        with pytest.raises(ValueError, match=r"got .* torch\.uint8"):
+            Upscaler(network).upscale_tensor(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
     def test_in_their_order(self, network, photo):
         images = [photo, photo[:20], photo[::-1], photo[..., 0]]
@@ -230,7 +232,7 @@ class TestException:
     def test_results_that_are_not_finite(self, photo):
         net = torch.nn.Upsample(scale_factor=2)
         net.forward = lambda x: torch.full((1, 3, 2 * x.shape[2], 2 * x.shape[3]), torch.nan)
-        with pytest.raises(UserError, match="the network's result is not finite in fp32"):
+        with pytest.raises(UserError, match=r"X fails on 120x96 pixels with torch fp32: its result is not finite$"):
             Upscaler(Network(net, "X", 2, 3, 3), engine="torch", precision="fp32")(photo)
 
     def test_a_lower_precision_that_is_not_finite(self, photo, monkeypatch, caplog):
@@ -245,6 +247,6 @@ class TestException:
         monkeypatch.setattr(engines, "candidates", lambda *_: [("torch", "fp16")])
         result = Upscaler(network)(photo)
         assert np.array_equal(result, photo.repeat(2, axis=0).repeat(2, axis=1))
-        assert "the network's result is not finite in fp16: fp32 is used" in caplog.text
-        with pytest.raises(UserError, match="is not finite in fp16; use --precision fp32"):
+        assert "X fails on 120x96 pixels with torch fp16: its result is not finite; fp32 is used" in caplog.text
+        with pytest.raises(UserError, match="is not finite; use --precision fp32"):
             Upscaler(network, precision="fp16")(photo)

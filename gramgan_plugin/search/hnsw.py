@@ -23,7 +23,7 @@ MOST_EFFORT = 1024
 # Number of held-out rows, and of the nearest rows compared for each.
 QUERIES, NEAREST = 1000, 10
 # Nearest rows that the exact search returns for a held-out row: other held-out rows among them do not count.
-FOUND = 64
+FOUND = 24
 # Distances within this factor count as equal.
 SLACK = 1 + 1e-9
 # Numbers copied at a time.

@@ -75,7 +75,8 @@ def methods(net: nn.Module, network: Network, image: np.ndarray) -> dict[str, Ca
             found[f"OpenVINO {precision}"] = lambda p=precision: build_cached(network, "openvino", p).run(lq)
     if is_installed("onnx"):
         found["ONNX Runtime"] = lambda: build_cached(network, "onnx", "fp32").run(lq)
-    found["ours, torch"] = lambda: build_cached(network, "torch", "fp32").run(lq)
+    by_torch = Upscaler(network, engine="torch", precision="fp32")
+    found["ours, torch"] = lambda: by_torch.upscale_tensor(lq)
     upscaler = Upscaler(network)
     found["ours, Upscaler"] = lambda: torch.from_numpy(upscaler(image)).permute(2, 0, 1)[None] / 255
     return found

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
 
 HEAD_RADIUS = 3  # pixels of features on which one of SR depends, see RRDBNet.head
-# Values of the largest features of a strip: as few as keep the allocator from returning them to the system each time.
-STRIP_VALUES = 2**21
+STRIP_VALUES = 2**24  # of the largest features of a strip
 
 Run = Callable[[Tensor], Tensor]
 

@@ -21,7 +21,7 @@ from gramgan_plugin.inference.resize import resized, scaled_size
 from gramgan_plugin.inference.strips import number_of_values, reach
 from gramgan_plugin.inference.tiles import tiles
 from gramgan_plugin.utils.progress import tracked
-from gramgan_plugin.utils.system import available_memory
+from gramgan_plugin.utils.system import available_memory, memory_kept
 from gramgan_plugin.utils.text import first_line, shortened
 
 logger = logging.getLogger("gramgan_plugin")
@@ -183,12 +183,13 @@ class Upscaler:
         while True:
             try:
                 plan = list(tiles(height, width, self._tile(n), self.overlap, self.network.side_multiple))
-                for rows, columns in tracked(plan, "tile", self.show and len(plan) > 1):
-                    sr = upscale(slice(rows.begin, rows.end), slice(columns.begin, columns.end))
-                    top, left = scale * (rows.first - rows.begin), scale * (columns.first - columns.begin)
-                    high, wide = scale * (rows.last - rows.first), scale * (columns.last - columns.first)
-                    place = result[:, scale * rows.first :, scale * columns.first :][:, :high, :wide]
-                    place[:] = sr[:, top : top + high, left : left + wide]
+                with memory_kept():
+                    for rows, columns in tracked(plan, "tile", self.show and len(plan) > 1):
+                        sr = upscale(slice(rows.begin, rows.end), slice(columns.begin, columns.end))
+                        top, left = scale * (rows.first - rows.begin), scale * (columns.first - columns.begin)
+                        high, wide = scale * (rows.last - rows.first), scale * (columns.last - columns.first)
+                        place = result[:, scale * rows.first :, scale * columns.first :][:, :high, :wide]
+                        place[:] = sr[:, top : top + high, left : left + wide]
                 return
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or not self.network.may_tile:

@@ -13,7 +13,7 @@ from PIL import ImageCms, features
 
 from gramgan_plugin.data.photos import PhotoError
 from gramgan_plugin.inference.picture_files import Picture, read_picture
-from tests.data.test_photos import chunk, handmade_png, neutral_inks, saved
+from tests.data.made_photos import chunk, handmade_png, neutral_inks, saved
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

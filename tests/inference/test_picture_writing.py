@@ -31,7 +31,7 @@ SUFFIXES = [pytest.param(suffix, marks=needs_avif) if suffix == ".avif" else suf
 
 def linear_gray() -> bytes:
     """An ICC profile of gray with gamma 1, made by hand from a profile of LittleCMS with another curve."""
-    from tests.data.test_photos import icc
+    from tests.data.made_photos import icc
 
     curve = b"curv" + bytes(4) + (0).to_bytes(4, "big")  # no entries: the identity
     white = b"XYZ " + bytes(4) + b"".join(round(value * 65536).to_bytes(4, "big") for value in (0.9642, 1, 0.8249))

@@ -1,9 +1,14 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import basicsr  # noqa: F401
 import cv2
 import pytest
 import skimage.data
+
+from gramgan_plugin.training.logs import RunLog
+from tests.training.tiny_runs import train_run
 
 
 @pytest.fixture
@@ -35,3 +40,28 @@ def options_to_log(workdir: Path) -> dict[str, Any]:
         "train": {"total_iter": 100},
         "logger": {},
     }
+
+
+@pytest.fixture
+def run(tiny_options, workdir) -> Path:
+    """A finished run of 4 iterations."""
+    train_run(tiny_options)
+    return workdir / "experiments/tiny"
+
+
+@pytest.fixture
+def after(monkeypatch) -> Callable[..., None]:
+    """Does something when so many iterations of a run are done."""
+
+    def at(count: int, action: Callable[[], object]) -> None:
+        ticks = iter(range(1, 1000))
+        tick = RunLog.tick
+
+        def ticked(self: RunLog) -> None:
+            tick(self)
+            if next(ticks) == count:
+                action()
+
+        monkeypatch.setattr(RunLog, "tick", ticked)
+
+    return at

@@ -1,9 +1,7 @@
 import json
-import resource
 import signal
 from collections.abc import Callable
 from copy import deepcopy
-from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +12,10 @@ import torch
 
 from gramgan_plugin.checkpoints.resume import damage, newest_checkpoint
 from gramgan_plugin.checkpoints.retain import Checkpoints
-from gramgan_plugin.config import resolve_options
-from gramgan_plugin.data.loaders import TrainingData
-from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped, UserError
+from gramgan_plugin.errors import OptionError, Preempted, UserError
 from gramgan_plugin.models.gramgan_model import GramGANModel
 from gramgan_plugin.training import distributed
-from gramgan_plugin.training.logs import RunLog
-from gramgan_plugin.training.loop import train
-
-
-def _train(options: dict[str, Any], **kwargs: Any) -> None:
-    train(resolve_options(deepcopy(options), is_train=True, **kwargs))
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _weights(path: Path, key: str = "params") -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)[key]
-
-
-@pytest.fixture
-def run(tiny_options, workdir) -> Path:
-    """A finished run of 4 iterations."""
-    _train(tiny_options)
-    return workdir / "experiments/tiny"
+from tests.training.tiny_runs import log_lines, same_networks, train_run, weights_of
 
 
 class TestRun:
@@ -57,7 +33,7 @@ class TestRun:
         assert picture.shape == (96, 96, 3)
 
     def test_metrics(self, run):
-        lines = _lines(run / "metrics.jsonl")
+        lines = log_lines(run / "metrics.jsonl")
         training = [line for line in lines if "l_g_pix" in line]
         assert [line["iter"] for line in training] == [1, 2, 3, 4]
         assert [line["lr"] for line in training[:3]] == pytest.approx([5e-5, 1e-4, 1e-4])
@@ -72,21 +48,21 @@ class TestRun:
 
         options = {k: v for k, v in tiny_options["network_g"].items() if k != "type"}
         for key in ("params", "params_ema"):
-            RRDBNet(**options).load_state_dict(_weights(run / "models/net_g_4.pth", key))
+            RRDBNet(**options).load_state_dict(weights_of(run / "models/net_g_4.pth", key))
         assert (run / "models/net_g_latest.pth").read_bytes() == (run / "models/net_g_4.pth").read_bytes()
 
     def test_the_same_seed_gives_the_same_run(self, run, tiny_options):
-        _train(tiny_options | {"name": "again"})
-        _train(tiny_options | {"name": "other", "manual_seed": 1})
+        train_run(tiny_options | {"name": "again"})
+        train_run(tiny_options | {"name": "other", "manual_seed": 1})
         first, again, other = (
-            _weights(run.parent / name / "models/net_g_4.pth") for name in ("tiny", "again", "other")
+            weights_of(run.parent / name / "models/net_g_4.pth") for name in ("tiny", "again", "other")
         )
         assert all(torch.equal(first[k], again[k]) for k in first)
         assert any(not torch.equal(first[k], other[k]) for k in first)
 
     def test_tensorboard(self, tiny_options, workdir):
         tiny_options["logger"]["use_tb_logger"] = True
-        _train(tiny_options)
+        train_run(tiny_options)
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         events = EventAccumulator(str(workdir / "tb_logger/tiny"))
@@ -95,7 +71,7 @@ class TestRun:
 
     def test_last_checkpoint_when_the_end_is_not_a_multiple(self, tiny_options, workdir):
         tiny_options["train"]["total_iter"] = 3
-        _train(tiny_options)
+        train_run(tiny_options)
         assert newest_checkpoint(workdir / "experiments/tiny/training_states").name == "3.state"
 
 
@@ -107,13 +83,13 @@ class TestResume:
             (run / "training_states/4.state").unlink()
         longer = deepcopy(tiny_options)
         longer["train"]["total_iter"] = 7
-        _train(longer | {"name": "straight"})
-        _train(longer, auto_resume=True)
+        train_run(longer | {"name": "straight"})
+        train_run(longer, auto_resume=True)
         for net, key in (("net_g", "params"), ("net_g", "params_ema"), ("net_d", "params")):
-            straight = _weights(workdir / f"experiments/straight/models/{net}_7.pth", key)
-            resumed = _weights(run / f"models/{net}_7.pth", key)
+            straight = weights_of(workdir / f"experiments/straight/models/{net}_7.pth", key)
+            resumed = weights_of(run / f"models/{net}_7.pth", key)
             assert all(torch.equal(straight[k], resumed[k]) for k in straight), (net, key)
-        iterations = [line["iter"] for line in _lines(run / "metrics.jsonl") if "l_g_pix" in line]
+        iterations = [line["iter"] for line in log_lines(run / "metrics.jsonl") if "l_g_pix" in line]
         assert iterations == [1, 2, 3, 4, *range(reached + 1, 8)]
         assert len(list(workdir.glob("experiments/*"))) == 2, "nothing is archived"
 
@@ -126,226 +102,32 @@ class TestResume:
         assert newest_checkpoint(run / "training_states") is None
 
     def test_auto_resume_without_a_checkpoint_starts(self, tiny_options, workdir):
-        _train(tiny_options, auto_resume=True)
+        train_run(tiny_options, auto_resume=True)
         assert (workdir / "experiments/tiny/models/net_g_4.pth").exists()
 
     def test_resume_state_from_another_run(self, run, tiny_options, workdir):
         tiny_options["name"] = "second"
         tiny_options["train"]["total_iter"] = 5
         tiny_options["path"]["resume_state"] = str(run / "training_states/2.state")
-        _train(tiny_options)
-        iterations = [line["iter"] for line in _lines(workdir / "experiments/second/metrics.jsonl") if "lr" in line]
+        train_run(tiny_options)
+        iterations = [line["iter"] for line in log_lines(workdir / "experiments/second/metrics.jsonl") if "lr" in line]
         assert iterations == [3, 4, 5]
 
     def test_exception(self, run, tiny_options):
         tiny_options["path"]["resume_state"] = str(run / "training_states/3.state")
         with pytest.raises(UserError, match=r"path\.resume_state: .*3\.state: no such file"):
-            _train(tiny_options)
+            train_run(tiny_options)
         (run / "models/net_d_4.pth").write_bytes(b"")
         tiny_options["path"]["resume_state"] = str(run / "training_states/4.state")
         with pytest.raises(UserError, match=r"net_d_4.pth is not as it was written"):
-            _train(tiny_options)
+            train_run(tiny_options)
 
     def test_other_optimizers(self, run, tiny_options):
         for block in ("disc_perceptual_opt", "gan_opt", "optim_d"):
             del tiny_options["train"][block]
         del tiny_options["network_d"]
         with pytest.raises(UserError, match=r"does not fit these options' optimizers"):
-            _train(tiny_options, auto_resume=True)
-
-
-@pytest.fixture
-def after(monkeypatch) -> Callable[..., None]:
-    """Does something when so many iterations of a run are done."""
-
-    def at(count: int, action: Callable[[], object]) -> None:
-        ticks = iter(range(1, 1000))
-        tick = RunLog.tick
-
-        def ticked(self: RunLog) -> None:
-            tick(self)
-            if next(ticks) == count:
-                action()
-
-        monkeypatch.setattr(RunLog, "tick", ticked)
-
-    return at
-
-
-def _same(one: Path, other: Path, iteration: int) -> bool:
-    """Whether the networks of two runs are the same in every bit."""
-    for net, key in (("net_g", "params"), ("net_g", "params_ema"), ("net_d", "params")):
-        weights, others = (_weights(run / f"models/{net}_{iteration}.pth", key) for run in (one, other))
-        if not all(torch.equal(weights[k], others[k]) for k in weights):
-            return False
-    return True
-
-
-class TestSignals:
-    def test_the_state_is_saved_and_the_run_goes_on_from_it(self, tiny_options, workdir, after):
-        tiny_options["train"]["total_iter"] = 6
-        _train(tiny_options | {"name": "straight"})
-        after(3, lambda: signal.raise_signal(signal.SIGUSR1))
-        with pytest.raises(Preempted) as caught:
-            _train(tiny_options)
-        assert str(caught.value) == (
-            "stopped by SIGUSR1 after iteration 3, whose state is saved; run the same command again with --auto_resume "
-            "to resume"
-        )
-        assert caught.value.exit_code == 75
-        run = workdir / "experiments/tiny"
-        assert newest_checkpoint(run / "training_states").name == "3.state"
-        _train(tiny_options, auto_resume=True)
-        assert _same(run, workdir / "experiments/straight", 6)
-
-    @pytest.mark.parametrize(("count", "saved"), [(1, [1]), (2, [2]), (4, [2, 4])])
-    def test_saved_once(self, tiny_options, workdir, after, monkeypatch, count, saved):
-        tiny_options["train"]["total_iter"] = 6
-        calls = []
-        monkeypatch.setattr(Checkpoints, "save", lambda self, epoch, iteration, **_: calls.append(iteration))
-        after(count, lambda: signal.raise_signal(signal.SIGTERM))
-        with pytest.raises(Preempted, match=f"after iteration {count}, "):
-            _train(tiny_options)
-        assert calls == saved
-
-    def test_the_processes_that_load_data_end(self, tiny_options, workdir, after):
-        tiny_options["datasets"]["train"]["num_worker_per_gpu"] = 2
-        counts = []
-        after(2, lambda: (counts.append(len(active_children())), signal.raise_signal(signal.SIGTERM)))
-        with pytest.raises(Preempted) as caught:
-            _train(tiny_options)
-        assert counts == [2]
-        assert not active_children(), caught  # whose traceback would keep them
-
-    def test_before_the_first_iteration(self, tiny_options, workdir, monkeypatch):
-        init = GramGANModel.init_training_settings
-
-        def interrupted(self: GramGANModel) -> None:
-            signal.raise_signal(signal.SIGINT)
-            init(self)
-
-        with monkeypatch.context() as patch, pytest.raises(Preempted, match="SIGINT at iteration 0; run"):  # noqa: PT012
-            patch.setattr(GramGANModel, "init_training_settings", interrupted)
-            _train(tiny_options)
-        assert not (workdir / "experiments/tiny/training_states").exists()
-        _train(tiny_options, auto_resume=True)
-
-    def test_a_run_from_elsewhere_saves_before_its_first_iteration(self, run, tiny_options, workdir, monkeypatch):
-        tiny_options["name"] = "second"
-        tiny_options["train"]["total_iter"] = 6
-        tiny_options["path"]["resume_state"] = str(run / "training_states/4.state")
-        monkeypatch.setattr(
-            TrainingData, "batches", lambda *place: ((1, 0, {}) for _ in [signal.raise_signal(signal.SIGTERM)])
-        )
-        with pytest.raises(Preempted, match="after iteration 4"):
-            _train(tiny_options)
-        assert newest_checkpoint(workdir / "experiments/second/training_states").name == "4.state"
-
-    def test_in_the_last_iteration_the_run_ends_but_is_validated_later(self, tiny_options, workdir, after):
-        tiny_options["val"]["val_freq"] = 100
-        after(4, lambda: signal.raise_signal(signal.SIGTERM))
-        with pytest.raises(Preempted, match="after iteration 4"):
-            _train(tiny_options)
-        run = workdir / "experiments/tiny"
-        assert (run / "models/net_g_latest.pth").exists()
-        assert not [line for line in _lines(run / "metrics.jsonl") if "metrics" in line]
-        _train(tiny_options, auto_resume=True)
-        assert [line["iter"] for line in _lines(run / "metrics.jsonl") if "metrics" in line] == [4]
-
-
-class TestStops:
-    """A run that ends itself."""
-
-    def test_data(self, tiny_options, workdir, monkeypatch):
-        batches = TrainingData.batches
-
-        def broken(self: TrainingData, *place: int) -> Any:
-            for number, batch in enumerate(batches(self, *place)):
-                if number == 3:
-                    raise TrainingStopped("too many unreadable images")
-                yield batch
-
-        monkeypatch.setattr(TrainingData, "batches", broken)
-        with pytest.raises(TrainingStopped, match="too many unreadable"):
-            _train(tiny_options)
-        run = workdir / "experiments/tiny"
-        assert newest_checkpoint(run / "training_states").name == "3.state"
-        state = torch.load(run / "training_states/3.state", weights_only=True)
-        assert state["run"]["place"] == {"epoch": 0, "batch": 3}
-
-    def test_losses(self, tiny_options, workdir, monkeypatch):
-        log = GramGANModel.get_current_log
-
-        def give_up(self: GramGANModel) -> dict[str, float]:
-            if log(self)["l_g_pix"] and len(calls) == 2:
-                raise TrainingStopped("no step for too long")
-            calls.append(1)
-            return {}
-
-        calls: list[int] = []
-        monkeypatch.setattr(GramGANModel, "get_current_log", give_up)
-        with pytest.raises(TrainingStopped, match="no step"):
-            _train(tiny_options)
-        assert newest_checkpoint(workdir / "experiments/tiny/training_states").name == "3.state"
-
-    def test_weights_that_are_no_numbers_are_never_saved(self, tiny_options, workdir, after, monkeypatch):
-        models = _models(monkeypatch)
-        after(4, lambda: next(models[-1].net_d.parameters()).data.fill_(torch.nan))
-        with pytest.raises(TrainingStopped, match="not finite"):
-            _train(tiny_options)
-        run = workdir / "experiments/tiny"
-        assert newest_checkpoint(run / "training_states").name == "2.state"
-        assert not list(run.glob("training_states/4.*"))
-        assert json.loads((run / "latest.json").read_text())["iter"] == 2
-        assert (run / "train.log").read_text().count("Saving the checkpoint of iteration 4") == 1
-
-    def test_nor_when_the_run_stops_for_another_reason(self, tiny_options, workdir, after, monkeypatch):
-        models = _models(monkeypatch)
-
-        def spoil() -> None:
-            models[-1].net_g.conv_first.weight.data.fill_(torch.inf)
-            signal.raise_signal(signal.SIGTERM)
-
-        after(3, spoil)
-        with pytest.raises(Preempted):
-            _train(tiny_options)
-        run = workdir / "experiments/tiny"
-        assert newest_checkpoint(run / "training_states").name == "2.state"
-        assert "WARNING: The state of iteration 3 cannot be saved" in (run / "train.log").read_text()
-
-
-def _models(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Will hold the models that are built."""
-    built: list[Any] = []
-    init = GramGANModel.init_training_settings
-
-    def keep(self: GramGANModel) -> None:
-        built.append(self)
-        init(self)
-
-    monkeypatch.setattr(GramGANModel, "init_training_settings", keep)
-    return built
-
-
-class TestFullDisk:
-    def test_the_last_good_checkpoint_stays(self, tiny_options, workdir, after):
-        tiny_options["train"]["total_iter"] = 6
-        _train(tiny_options | {"name": "straight"})
-        # Logs still fit below it, checkpoints do not.
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        after(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1])))
-        try:
-            with pytest.raises(UserError, match=r"net_g_4.pth: .*(larger than|want of space)") as caught:
-                _train(tiny_options)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert caught.value.exit_code == 2
-        run = workdir / "experiments/tiny"
-        assert newest_checkpoint(run / "training_states").name == "2.state"
-        assert json.loads((run / "latest.json").read_text())["state"] == "training_states/2.state"
-        assert not [path for path in run.rglob("*") if "tmp" in path.name]
-        _train(tiny_options, auto_resume=True)
-        assert _same(run, workdir / "experiments/straight", 6)
+            train_run(tiny_options, auto_resume=True)
 
 
 class TestKeeping:
@@ -353,14 +135,15 @@ class TestKeeping:
         tiny_options["train"]["total_iter"] = 6
         tiny_options["logger"] |= {"keep_last": 2, "keep_best": "psnr"}
         tiny_options["val"]["val_freq"] = 1
-        _train(tiny_options)
+        train_run(tiny_options)
         run = workdir / "experiments/tiny"
         states = sorted(path.name for path in (run / "training_states").iterdir())
         assert states == ["4.json", "4.state", "6.json", "6.state"]
         networks = {f"net_{net}_{label}.pth" for net in "gd" for label in (4, 6, "latest", "best")}
         assert {path.name for path in (run / "models").iterdir()} == networks | {"best.json"}
         assert json.loads((run / "latest.json").read_text()) == {"iter": 6, "state": "training_states/6.state"}
-        values = {line["iter"]: line["metrics"]["psnr"] for line in _lines(run / "metrics.jsonl") if "metrics" in line}
+        lines = log_lines(run / "metrics.jsonl")
+        values = {line["iter"]: line["metrics"]["psnr"] for line in lines if "metrics" in line}
         best = json.loads((run / "models/best.json").read_text())
         assert best["iter"] == max(values, key=values.__getitem__)
         assert best["value"] == values[best["iter"]] == best["sets"]["heldout"]
@@ -370,17 +153,17 @@ class TestKeeping:
     def test_a_validation_that_a_kill_has_prevented_is_made_up(self, tiny_options, workdir):
         tiny_options["logger"]["keep_best"] = "psnr"
         tiny_options["val"]["val_freq"] = 2
-        _train(tiny_options)
+        train_run(tiny_options)
         run = workdir / "experiments/tiny"
-        lines = _lines(run / "metrics.jsonl")
+        lines = log_lines(run / "metrics.jsonl")
         cut = [line for line in lines if not ("metrics" in line and line["iter"] == 4)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in cut))
         (run / "models/best.json").unlink()
         for total, validated in ((5, [2, 4, 5]), (5, [2, 4, 5]), (6, [2, 4, 5, 6])):
             tiny_options["train"]["total_iter"] = total
-            _train(tiny_options, auto_resume=True)
-            assert [line["iter"] for line in _lines(run / "metrics.jsonl") if "metrics" in line] == validated
-        values = [line["metrics"]["psnr"] for line in _lines(run / "metrics.jsonl") if "metrics" in line]
+            train_run(tiny_options, auto_resume=True)
+            assert [line["iter"] for line in log_lines(run / "metrics.jsonl") if "metrics" in line] == validated
+        values = [line["metrics"]["psnr"] for line in log_lines(run / "metrics.jsonl") if "metrics" in line]
         assert values[1] == next(line["metrics"]["psnr"] for line in lines if line["iter"] == 4 and "metrics" in line)
         assert json.loads((run / "models/best.json").read_text())["value"] == max(values[1:])
 
@@ -407,18 +190,18 @@ class TestValidation:
         tiny_options["logger"]["save_checkpoint_freq"] = 100
         broken(lambda: KeyError("a fault of the network"))
         with pytest.raises(KeyError):
-            _train(tiny_options)
+            train_run(tiny_options)
         assert newest_checkpoint(workdir / "experiments/tiny/training_states").name == "3.state"
 
     def test_and_removed_when_there_is_a_later_one(self, tiny_options, workdir):
         tiny_options["val"]["val_freq"] = 1
-        _train(tiny_options)
+        train_run(tiny_options)
         states = sorted(path.name for path in (workdir / "experiments/tiny/training_states").iterdir())
         assert states == ["2.json", "2.state", "4.json", "4.state"]
 
     def test_an_image_that_cannot_be_enlarged_ends_nothing(self, tiny_options, workdir, broken):
         broken(lambda: RuntimeError("a size that it cannot take"))
-        _train(tiny_options)
+        train_run(tiny_options)
         log = (workdir / "experiments/tiny/train.log").read_text()
         assert "heldout: astronaut is left out of the mean of psnr" in log
         assert "tiny cannot enlarge it (24x24): a size that it cannot take" in log
@@ -427,7 +210,7 @@ class TestValidation:
         tiny_options["val"]["on_error"] = "stop"
         broken(lambda: RuntimeError("a size that it cannot take"))
         with pytest.raises(UserError, match=r"heldout: astronaut: tiny cannot enlarge it \(24x24\): a size"):
-            _train(tiny_options)
+            train_run(tiny_options)
         assert newest_checkpoint(workdir / "experiments/tiny/training_states").name == "4.state"
 
     def test_a_signal_acts_within_one_image(self, tiny_options, workdir, monkeypatch):
@@ -449,10 +232,10 @@ class TestValidation:
 
         with monkeypatch.context() as patch, pytest.raises(Preempted, match="after iteration 2"):  # noqa: PT012
             patch.setattr(GramGANModel, "test", signalled)
-            _train(tiny_options)
+            train_run(tiny_options)
         assert len(calls) == 2
-        _train(tiny_options, auto_resume=True)
-        lines = [line["iter"] for line in _lines(workdir / "experiments/tiny/metrics.jsonl") if "metrics" in line]
+        train_run(tiny_options, auto_resume=True)
+        lines = [line["iter"] for line in log_lines(workdir / "experiments/tiny/metrics.jsonl") if "metrics" in line]
         assert lines == [2, 4], "what the signal cut short is made up"
 
     def test_a_kill_between_the_results_and_the_best(self, tiny_options, workdir):
@@ -463,18 +246,20 @@ class TestValidation:
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
             patch.setattr(Checkpoints, "validated", killed)
-            _train(tiny_options)
+            train_run(tiny_options)
         best = workdir / "experiments/tiny/models/best.json"
         assert not best.exists()
-        _train(tiny_options, auto_resume=True)
+        train_run(tiny_options, auto_resume=True)
         (value,) = (
-            line["metrics"]["psnr"] for line in _lines(workdir / "experiments/tiny/metrics.jsonl") if "metrics" in line
+            line["metrics"]["psnr"]
+            for line in log_lines(workdir / "experiments/tiny/metrics.jsonl")
+            if "metrics" in line
         )
         assert json.loads(best.read_text())["value"] == value
 
     def test_results_of_weights_left_behind_do_not_count(self, tiny_options, workdir):
         tiny_options["val"]["val_freq"] = tiny_options["train"]["total_iter"] = 3
-        _train(tiny_options)
+        train_run(tiny_options)
         run = workdir / "experiments/tiny"
         for path in [*run.glob("training_states/3.*"), *run.glob("models/net_?_3.pth")]:
             path.unlink()
@@ -485,9 +270,9 @@ class TestValidation:
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
             patch.setattr(GramGANModel, "test", killed)
-            _train(tiny_options, auto_resume=True)
-        _train(tiny_options, auto_resume=True)
-        values = [line["metrics"]["psnr"] for line in _lines(run / "metrics.jsonl") if "metrics" in line]
+            train_run(tiny_options, auto_resume=True)
+        train_run(tiny_options, auto_resume=True)
+        values = [line["metrics"]["psnr"] for line in log_lines(run / "metrics.jsonl") if "metrics" in line]
         assert len(values) == 2, "it is measured again"
 
     def test_a_checkpoint_for_a_validation_goes_after_a_resume_too(self, tiny_options, workdir, after):
@@ -496,23 +281,23 @@ class TestValidation:
         tiny_options["logger"]["keep_last"] = 2
         after(3, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(Preempted):
-            _train(tiny_options)
+            train_run(tiny_options)
         states = workdir / "experiments/tiny/training_states"
         assert (states / "3.json").exists()
-        _train(tiny_options, auto_resume=True)
+        train_run(tiny_options, auto_resume=True)
         assert sorted(path.name for path in states.glob("*.json")) == ["4.json", "6.json"]
 
 
 class TestSpikes:
     def test_the_norms_are_resumed_exactly(self, tiny_options, workdir):
         tiny_options["train"] |= {"max_grad_ratio": 5, "total_iter": 3}
-        _train(tiny_options)
+        train_run(tiny_options)
         states = workdir / "experiments/tiny/training_states"
         norms = torch.load(states / "3.state", weights_only=True)["own"]["grad_norms"]
-        logged = [line["grad_norm_g"] for line in _lines(workdir / "experiments/tiny/metrics.jsonl") if "lr" in line]
+        logged = [line["grad_norm_g"] for line in log_lines(workdir / "experiments/tiny/metrics.jsonl") if "lr" in line]
         assert norms["g"][-3:].tolist() == pytest.approx(logged)
         tiny_options["train"]["total_iter"] = 4
-        _train(tiny_options, auto_resume=True)
+        train_run(tiny_options, auto_resume=True)
         after = torch.load(states / "4.state", weights_only=True)["own"]["grad_norms"]
         assert torch.equal(after["d"][-4:-1], norms["d"][-3:])
 
@@ -521,7 +306,7 @@ class TestReproducible:
     def test_settings_hold_during_the_run_and_are_logged(self, tiny_options, workdir, after):
         found = []
         after(1, lambda: found.append(torch.are_deterministic_algorithms_enabled()))
-        _train(tiny_options | {"deterministic": True})
+        train_run(tiny_options | {"deterministic": True})
         assert found == [True]
         assert not torch.are_deterministic_algorithms_enabled()
         assert "cudnn.benchmark off, deterministic on" in (workdir / "experiments/tiny/train.log").read_text()
@@ -534,7 +319,7 @@ class TestReproducible:
 
         monkeypatch.setattr(distributed, "gather", gathered)
         del tiny_options["manual_seed"]
-        _train(tiny_options)
+        train_run(tiny_options)
         state = torch.load(workdir / "experiments/tiny/training_states/4.state", weights_only=True)
         assert state["run"]["seed"] == 77
 
@@ -548,8 +333,8 @@ class TestReproducible:
         monkeypatch.setattr(GramGANModel, "feed_data", noisy)
         for val_freq in (1, 4):
             tiny_options["val"]["val_freq"] = val_freq
-            _train(tiny_options | {"name": f"every{val_freq}"})
-        assert _same(workdir / "experiments/every1", workdir / "experiments/every4", 4)
+            train_run(tiny_options | {"name": f"every{val_freq}"})
+        assert same_networks(workdir / "experiments/every1", workdir / "experiments/every4", 4)
 
 
 class TestOptions:
@@ -566,10 +351,10 @@ class TestOptions:
     def test_exception(self, tiny_options, workdir, change, message):
         change(tiny_options)
         with pytest.raises(OptionError if "dataroot" not in message else UserError, match=message):
-            _train(tiny_options)
+            train_run(tiny_options)
 
     def test_numbers_that_upstream_writes_as_floats(self, tiny_options, workdir):
         tiny_options["val"]["val_freq"] = 4.0
         tiny_options["logger"]["save_checkpoint_freq"] = 4e0
-        _train(tiny_options)
+        train_run(tiny_options)
         assert (workdir / "experiments/tiny/models/net_g_4.pth").exists()

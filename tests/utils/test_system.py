@@ -1,9 +1,11 @@
+import ctypes
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from gramgan_plugin.utils import system
 
@@ -112,3 +114,30 @@ class TestOpenmp:
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("OMP", "MKL", "GOMP"))}
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ, check=True)
         assert done.stderr.strip().splitlines()[-1] == "1"
+
+
+class TestMemoryKept:
+    @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+    def test_large_tensors_are_not_mapped_anew(self):
+        if not hasattr(ctypes.CDLL(None), "mallopt"):
+            pytest.skip("not glibc")
+        import resource
+
+        def faults() -> int:
+            """Pages that the system gave while large tensors were made."""
+            begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(10):
+                torch.ones(2**25)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begun
+
+        before = faults()
+        with system.memory_kept():
+            faults()
+            within = faults()
+        assert within * 10 < before
+        assert faults() * 2 > before, "and then as before"
+
+    def test_with_another_c_library(self, monkeypatch):
+        monkeypatch.setattr(sys, "platform", "darwin")
+        with system.memory_kept():
+            pass

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet's formula can begin with
+
 
 def printable(text: str) -> str:
     """Escape control and unprintable characters; the result is one line.
@@ -13,6 +15,15 @@ def printable(text: str) -> str:
         'a\\\\x1b[2Jb'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Return the text with an apostrophe before anything that a spreadsheet would run as a formula.
+
+    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("1+1")
+    ("'=1+1", '1+1')
+    """
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def shown(value: object, longest: int = 100) -> str:

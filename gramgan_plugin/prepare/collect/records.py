@@ -10,10 +10,10 @@ from typing import TextIO
 from gramgan_plugin.prepare.collect.criteria import Measured, Verdict
 from gramgan_plugin.prepare.collect.measured_journal import as_numbers
 from gramgan_plugin.utils.io import as_line, replacing
+from gramgan_plugin.utils.text import spreadsheet_cell
 
 COLLECTED, SOURCES = "collected.jsonl", "sources.csv"
 COLUMNS = ("photo", "from", "url", "source", "licence", "sha256")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Result:
@@ -56,7 +56,7 @@ def write_records(folder: Path, results: Iterable[Result]) -> None:
             lines.write(as_line(_as_record(result)) + "\n")
             if result.kept_as is not None and result.photo is not None:
                 cells = (result.kept_as, result.name, result.url, result.source, result.licence, result.photo.sha256)
-                rows.writerow([_cell(text) for text in cells])
+                rows.writerow([spreadsheet_cell(text) for text in cells])
 
 
 def _as_record(result: Result) -> dict[str, object]:
@@ -71,11 +71,6 @@ def _as_record(result: Result) -> dict[str, object]:
         "photo": result.kept_as,
         **({} if result.photo is None else as_numbers(result.photo)),
     }
-
-
-def _cell(text: str) -> str:
-    """Return the text with an apostrophe before anything that a spreadsheet would run as a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 @contextmanager

@@ -12,7 +12,7 @@ def lr_psnr(sr: Tensor, lq: Tensor, crop: int = 0) -> Tensor:
     Protocol: SR, as saved in 8 bits, is reduced by MATLAB's antialiased bicubic ``imresize`` (computed in floating
     point) to the size of LQ and rounded to 8 bits, as LQ was. The mean squared error is that over all pixels and the
     three channels of RGB, and the peak is 255. The scale is that of the two sizes. The border is cut off after the
-    reduction; LR-PSNR is usually stated without a crop.
+    reduction.
 
     Args:
         sr: (N, 3, scale * H, scale * W) uint8 RGB.

@@ -78,7 +78,7 @@ class Lpips(_PerceptualMetric):
     Protocol: RGB in [-1, 1], at full size.
 
     Args:
-        net: ``alex``, as most tables have it, or ``vgg``.
+        net: ``alex`` or ``vgg``.
         weights: a file with torchvision's AlexNet or VGG16; None for the public one, which must be on this machine.
 
     Raises:

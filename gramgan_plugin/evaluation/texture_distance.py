@@ -58,9 +58,9 @@ def patch_swd(sr: Tensor, gt: Tensor, crop: int = 0, seed: int = 0) -> Tensor:
 
     The scales are the three finest bands of a Laplacian pyramid: an image less its bilinear enlargement from means over
     2x2 pixels. Patches of 7x7 pixels in RGB are projected on 64 random directions of length 1. On each, the
-    Wasserstein-1 distance is the mean absolute difference of the sorted projections. A scale's distance is the mean over
-    directions, divided by the mean absolute value of GT's projections + 0.5 levels, and the result is the mean over
-    scales. Low frequencies are left out: a change of brightness or colour of the whole image counts little.
+    Wasserstein-1 distance is the mean absolute difference of the sorted projections. A scale's distance is the mean
+    over directions, divided by the mean absolute value of GT's projections + 0.5 levels, and the result is the mean
+    over scales. Low frequencies are left out: a change of brightness or colour of the whole image counts little.
 
     Up to 2^14 patches on a regular grid are compared. Up to 7 pixels at the lower and right border are cut off, so that
     the sides are multiples of 8.

@@ -58,8 +58,8 @@ def fsim(sr: Tensor, gt: Tensor, crop: int = 0, color: bool = False) -> Tensor:
     """Return the feature similarity FSIM, or FSIMc (Zhang et al., IEEE TIP 2011).
 
     Images are averaged over F x F pixels, with F the shorter side / 256, rounded. The similarities of phase congruency,
-    of Scharr gradient magnitude, and for FSIMc of the I and Q of YIQ, are multiplied, and averaged with the larger phase
-    congruency of the two images as the weight.
+    of Scharr gradient magnitude, and for FSIMc of the I and Q of YIQ, are multiplied, and averaged with the larger
+    phase congruency of the two images as the weight.
 
     Args:
         sr: (N, 3, H, W) uint8 RGB.
@@ -79,8 +79,8 @@ def fsim(sr: Tensor, gt: Tensor, crop: int = 0, color: bool = False) -> Tensor:
     scharr = torch.tensor([3.0, 10.0, 3.0], dtype=torch.float64) / 16
     congruency_a, congruency_b = phase_congruency(a[:, 0]), phase_congruency(b[:, 0])
     similarity = _similarity(congruency_a, congruency_b, PC_CONSTANT)
-    gradients = [_gradient_magnitude(image[:, :1], scharr)[:, 0] for image in (a, b)]
-    similarity = similarity * _similarity(*gradients, GRADIENT_CONSTANT)
+    gradient_a, gradient_b = (_gradient_magnitude(image[:, :1], scharr)[:, 0] for image in (a, b))
+    similarity = similarity * _similarity(gradient_a, gradient_b, GRADIENT_CONSTANT)
     if color:
         chroma = _similarity(a[:, 1:], b[:, 1:], CHROMA_CONSTANT).prod(dim=1)
         similarity = similarity * chroma.abs() ** CHROMA_WEIGHT

@@ -54,6 +54,8 @@ setup(
         "tqdm>=4.65,<5",
         # Writes the scripts of `basicsr completion`; with fish from 1.9 on.
         "shtab>=1.9,<2",
+        # LPIPS and DISTS, which it has from 1.7 on.
+        "torchmetrics>=1.7,<2",
         # Loss curves.
         "matplotlib>=3.7,<4",
     ],

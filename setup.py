@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["gramgan_plugin", "gramgan_plugin.*"]), "gramgan_plugin.options"],
     package_dir={"gramgan_plugin.options": "options"},
-    package_data={"gramgan_plugin.options": ["*.yml"], "gramgan_plugin": ["py.typed"]},
+    package_data={"gramgan_plugin.options": ["*.yml"], "gramgan_plugin": ["py.typed", "evaluation/niqe_pristine.npz"]},
     install_requires=[
         # Its last release cannot be built on Python 3.13 and later; what trains needs it, the rest runs without.
         'basicsr==1.4.2; python_version < "3.13"',

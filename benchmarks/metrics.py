@@ -79,7 +79,8 @@ def batches(images: list[Pair], most: int) -> Iterator[list[Pair]]:
 
 def tensor(images: list[np.ndarray], device: torch.device) -> Tensor:
     """Return (N, 3, H, W) uint8 RGB."""
-    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).flip(1)
+    planes = [image.transpose(2, 0, 1)[::-1] for image in images]
+    return torch.from_numpy(np.stack(planes)).contiguous().to(device)
 
 
 def timed(run: Callable[[], list[float]]) -> tuple[float, list[float]]:

@@ -25,7 +25,7 @@ def luma(images: Tensor) -> Tensor:
     """
     weights = torch.tensor([LUMA], dtype=torch.float64, device=images.device)
     # float32 here and at the end, as in BasicSR: the values are equal to the last bit.
-    shares = images.to(torch.float32).div_(255).flatten(2).to(torch.float64)
+    shares = images.contiguous().to(torch.float32).div_(255).flatten(2).to(torch.float64)
     mixed = (weights @ shares).add_(16).div_(255).to(torch.float32).mul_(255)
     return mixed.unflatten(-1, images.shape[-2:])
 

@@ -1,9 +1,9 @@
 """Time PSNR-Y, SSIM-Y and NIQE of a set of images, in turns with BasicSR's functions, and compare the values.
 
-    python benchmarks/metrics.py [FOLDER] [--rounds 3] [--batch 4] [--device cpu]
+    python benchmarks/metrics.py [FOLDER] [--rounds 3] [--batch 1] [--device cpu]
 
-SR is GT reduced and enlarged by 4, bicubic. Without a folder, photos of scikit-image are measured. Images of one size are
-measured in batches. NIQE leaves out images with fewer than 2x2 blocks of 96 pixels.
+SR is GT reduced and enlarged by 4, bicubic. Without a folder, photos of scikit-image are measured. Images of one size
+are measured in batches. NIQE leaves out images with fewer than 2x2 blocks of 96 pixels.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import gramgan_plugin  # noqa: F401  (before anything of basicsr)
 import cv2
 import numpy as np
 import skimage.data
@@ -21,9 +20,11 @@ import torch
 from basicsr.metrics import calculate_niqe, calculate_psnr, calculate_ssim
 from torch import Tensor
 
+import gramgan_plugin  # noqa: F401  (before anything of basicsr)
 from gramgan_plugin.data.images import list_images, mod_crop, read_image
 from gramgan_plugin.evaluation.fidelity import psnr, ssim
 from gramgan_plugin.evaluation.niqe import LEAST_SIDE, niqe
+from gramgan_plugin.utils.system import memory_kept
 
 SCALE = 4
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "retina", "hubble_deep_field")
@@ -55,13 +56,14 @@ def upstream(metric: str, images: list[Pair]) -> list[float]:
 def ours(metric: str, images: list[Pair], batch: int, device: torch.device) -> list[float]:
     """Return our values; making tensors of the images is part of the time."""
     values: list[float] = []
-    for some in batches(images, batch):
-        sr = tensor([pair[0] for pair in some], device)
-        if metric == "NIQE":
-            found = niqe(sr, SCALE)
-        else:
-            found = (psnr if metric == "PSNR-Y" else ssim)(sr, tensor([pair[1] for pair in some], device), SCALE)
-        values += found.tolist()
+    with memory_kept():
+        for some in batches(images, batch):
+            sr = tensor([pair[0] for pair in some], device)
+            if metric == "NIQE":
+                found = niqe(sr, SCALE)
+            else:
+                found = (psnr if metric == "PSNR-Y" else ssim)(sr, tensor([pair[1] for pair in some], device), SCALE)
+            values += found.tolist()
     return values
 
 
@@ -95,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -5,14 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gramgan_plugin.utils.threads import in_order
-
 
 def gaussian_filter(images: Tensor, radius: int, sigma: float) -> Tensor:
     """Return the means in Gaussian windows that lie within the image, g = exp(-d^2 / (2 sigma^2)) with the sum 1.
 
-    On a CPU OpenCV filters, in as many threads as torch has: there it is 10 times as fast as torch's convolution in
-    float64.
+    On a CPU OpenCV filters: torch's convolution in float64 is slow there.
 
     Args:
         images: (..., H, W); both sides are at least 2 ``radius`` + 1.
@@ -35,12 +32,8 @@ def gaussian_filter(images: Tensor, radius: int, sigma: float) -> Tensor:
         return F.conv2d(rows, window.view(1, 1, 1, -1)).view(*images.shape[:-2], *_inside(images, radius))
     filtered = torch.empty_like(planes, memory_format=torch.contiguous_format)
     sources, results, weights = planes.contiguous().numpy(), filtered.numpy(), window.numpy()
-
-    def filter_one(index: int) -> None:
-        cv2.sepFilter2D(sources[index], -1, weights, weights, dst=results[index])
-
-    for _ in in_order(filter_one, range(len(sources)), torch.get_num_threads()):
-        pass
+    for source, result in zip(sources, results, strict=True):
+        cv2.sepFilter2D(source, -1, weights, weights, dst=result)
     return filtered.view(images.shape)[..., radius : images.shape[-2] - radius, radius : images.shape[-1] - radius]
 
 

@@ -1,7 +1,7 @@
 """NIQE, the naturalness of an image without GT (Mittal, Soundararajan and Bovik 2013), equal to BasicSR's.
 
-``niqe_pristine.npz`` holds the mean (36,) and the covariance (36, 36) of the features of pristine images. The numbers are
-those that the authors of NIQE published with their code, as BasicSR (Apache-2.0) distributes them in
+``niqe_pristine.npz`` holds the mean (36,) and the covariance (36, 36) of the features of pristine images. The numbers
+are those that the authors of NIQE published with their code, as BasicSR (Apache-2.0) distributes them in
 ``basicsr/metrics/niqe_pris_params.npz``.
 """
 
@@ -48,8 +48,8 @@ def niqe(image: Tensor, crop: int = 0) -> Tensor:
 def _halved(levels: Tensor) -> Tensor:
     """Return (N, 1, H, W) levels as MATLAB's bicubic imresize by 1 / 2 has them, (N, 1, H / 2, W / 2).
 
-    Computes in float32 and in the steps of BasicSR's function, since the last bits matter: alpha is found in steps of 0.001,
-    and one step in a few blocks can change NIQE by 5e-4.
+    Computes in float32 and in the steps of BasicSR's function, since the last bits matter: alpha is found in steps of
+    0.001, and one step in a few blocks can change NIQE by 5e-4.
     """
     height, width = levels.shape[-2:]
     weights = torch.tensor(HALVING, dtype=levels.dtype, device=levels.device) / 256

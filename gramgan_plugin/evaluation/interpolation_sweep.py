@@ -35,7 +35,7 @@ def draw_sweep(
 
     Returns:
         For each share ``alpha``, ``psnr_y`` (dB, without a border as wide as the scale; None without GT) and ``niqe``
-        (None without BasicSR or for a small image).
+        (None for a small or flat image).
 
     Raises:
         UserError: if a file cannot be used or written.

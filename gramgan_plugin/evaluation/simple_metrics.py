@@ -1,14 +1,15 @@
-"""PSNR, and NIQE where BasicSR is installed, of two pictures in memory."""
+"""PSNR and NIQE of two pictures in memory."""
 
 import math
-import warnings
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
+from gramgan_plugin.evaluation import fidelity
+from gramgan_plugin.evaluation import niqe as naturalness
 from gramgan_plugin.evaluation.pictures import Image
-
-LEAST_SIDE = 192  # NIQE's blocks of 96 pixels need some of them
 
 
 def psnr_y(image: Image, truth: Image, crop: int = 0) -> float:
@@ -23,22 +24,14 @@ def psnr_y(image: Image, truth: Image, crop: int = 0) -> float:
         Infinity for equal images.
     """
     crop = min(crop, (min(image.shape[:2]) - 1) // 2)
-    inside = slice(crop, -crop or None)
-    error = float(np.square(_luma(image) - _luma(truth))[inside, inside].mean())
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+    return fidelity.psnr(_batch(image), _batch(truth), crop).item()
 
 
 def niqe(image: Image) -> float | None:
-    """Return BasicSR's NIQE of (H, W, 3) uint8 BGR; None if BasicSR is not installed or the image is too small."""
-    if min(image.shape[:2]) < LEAST_SIDE:
+    """Return the NIQE of (H, W, 3) uint8 BGR; None if the image is too small or flat."""
+    if min(image.shape[:2]) < naturalness.LEAST_SIDE:
         return None
-    try:
-        from basicsr.metrics.niqe import calculate_niqe
-    except ImportError:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        value = float(calculate_niqe(image, crop_border=0, input_order="HWC", convert_to="y"))
+    value = naturalness.niqe(_batch(image)).item()
     return value if math.isfinite(value) else None
 
 
@@ -54,7 +47,6 @@ def from_rgb(image: Image) -> Image:
     return cv2.cvtColor(flat, cv2.COLOR_GRAY2BGR if flat.shape[2] == 1 else cv2.COLOR_RGB2BGR)
 
 
-def _luma(image: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    weights = np.array([24.966, 128.553, 65.481]) / 255
-    luma: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = image.astype(np.float64) @ weights + 16
-    return luma
+def _batch(image: Image) -> Tensor:
+    """Return (1, 3, H, W) RGB."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)[::-1]))[None]

@@ -1,0 +1,145 @@
+"""PSNR, SSIM and MSE against GT, equal to BasicSR's functions, on batches and on any device that has float64.
+
+With ``y`` they measure luma: BT.601 in studio range, rounded to float32 where BasicSR rounds it, and not to levels.
+"""
+
+import torch
+from torch import Tensor
+
+from gramgan_plugin.evaluation.gaussian import gaussian_filter
+
+LUMA = (65.481, 128.553, 24.966)  # of R, G and B in [0, 1]
+PEAK = 255.0
+RADIUS, SIGMA = 5, 1.5
+BAND_PIXELS = 2**15
+C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+
+
+def luma(images: Tensor) -> Tensor:
+    """Return luma, BT.601 in studio range, not rounded to levels: 16 + (65.481 R + 128.553 G + 24.966 B) / 255.
+
+    Args:
+        images: (N, 3, H, W) uint8 RGB.
+
+    Returns:
+        (N, 1, H, W) float32 in [16, 235].
+    """
+    weights = torch.tensor([LUMA], dtype=torch.float64, device=images.device)
+    # float32 here and at the end, as in BasicSR: the values are equal to the last bit.
+    shares = images.contiguous().to(torch.float32).div_(255).flatten(2).to(torch.float64)
+    mixed = (weights @ shares).add_(16).div_(255).to(torch.float32).mul_(255)
+    return mixed.unflatten(-1, images.shape[-2:])
+
+
+def mse(sr: Tensor, gt: Tensor, crop: int = 0, y: bool = False) -> Tensor:
+    """Return the mean squared error of each image, of levels in [0, 255].
+
+    Args:
+        sr: (N, 3, H, W) uint8 RGB.
+        gt: the same shape and device.
+        crop: pixels left out at each border.
+        y: whether to measure luma instead of RGB.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        ValueError: for another shape or type, or if ``crop`` is negative or leaves no pixels.
+
+    Example:
+        >>> black = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+        >>> mse(black, black + 3)
+        tensor([9.], dtype=torch.float64)
+    """
+    sr, gt = (plane.to(torch.float64) for plane in _planes(sr, gt, crop, y, least=1))
+    return (sr - gt).square_().mean((1, 2, 3))
+
+
+def psnr(sr: Tensor, gt: Tensor, crop: int = 0, y: bool = True) -> Tensor:
+    """Return the peak signal-to-noise ratio of each image in dB: 10 log10(255^2 / MSE).
+
+    Args:
+        sr: (N, 3, H, W) uint8 RGB.
+        gt: the same shape and device.
+        crop: pixels left out at each border.
+        y: whether to measure luma instead of RGB.
+
+    Returns:
+        (N,) float64; infinite for equal images.
+
+    Raises:
+        ValueError: as ``mse``.
+    """
+    return 10 * torch.log10(PEAK**2 / mse(sr, gt, crop, y))
+
+
+def ssim(sr: Tensor, gt: Tensor, crop: int = 0, y: bool = True) -> Tensor:
+    """Return the structural similarity of each image (Wang et al. 2004): the mean of its map, and of the channels.
+
+    Means, variances and the covariance are taken in Gaussian windows of 11x11 pixels, sigma 1.5, that lie within the
+    image; K1 = 0.01 and K2 = 0.03.
+
+    Args:
+        sr: (N, 3, H, W) uint8 RGB.
+        gt: the same shape and device.
+        crop: pixels left out at each border.
+        y: whether to measure luma instead of RGB.
+
+    Returns:
+        (N,) float64 in [-1, 1].
+
+    Raises:
+        ValueError: for another shape or type, or if ``crop`` is negative or leaves fewer than 11 pixels of a side.
+    """
+    sr, gt = _planes(sr, gt, crop, y, least=2 * RADIUS + 1)
+    count, channels, height, width = sr.shape
+    inside = height - 2 * RADIUS
+    # On a CPU bands of rows that stay in its cache take half of the time.
+    band = inside if sr.is_cuda else max(16, BAND_PIXELS // (count * channels * width))
+    total = torch.zeros(count, dtype=torch.float64, device=sr.device)
+    for top in range(0, inside, band):
+        rows = slice(top, top + band + 2 * RADIUS)
+        total += _ssim_map(sr[..., rows, :].to(torch.float64), gt[..., rows, :].to(torch.float64)).sum((1, 2, 3))
+    return total / (channels * inside * (width - 2 * RADIUS))
+
+
+def _ssim_map(sr: Tensor, gt: Tensor) -> Tensor:
+    """Return the similarity in each window, (N, C, H - 10, W - 10)."""
+    # The two variances are only needed as their sum, so four filters serve for five.
+    maps = gaussian_filter(torch.stack((sr, gt, sr.square().addcmul_(gt, gt), sr * gt)), RADIUS, SIGMA)
+    mean_sr, mean_gt, squares, products = maps
+    product_of_means = mean_sr * mean_gt
+    squares_of_means = mean_sr.square().addcmul_(mean_gt, mean_gt)
+    covariance, variances = products.sub_(product_of_means), squares.sub_(squares_of_means)
+    above = product_of_means.mul_(2).add_(C1).mul_(covariance.mul_(2).add_(C2))
+    below = squares_of_means.add_(C1).mul_(variances.add_(C2))
+    return above.div_(below)
+
+
+def check_images(images: Tensor, crop: int, least: int, name: str) -> None:
+    """Raise a ``ValueError`` unless images are (N, 3, H, W) uint8 with ``least`` pixels a side within the crop."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"{name}: expected uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    if crop < 0:
+        raise ValueError(f"crop must not be negative, got {crop}")
+    height, width = (side - 2 * crop for side in images.shape[-2:])
+    if min(height, width) < least:
+        raise ValueError(
+            f"{name}: {images.shape[3]}x{images.shape[2]} pixels without {crop} at each border leave "
+            f"{max(width, 0)}x{max(height, 0)}; at least {least} a side are needed"
+        )
+
+
+def cropped(images: Tensor, crop: int) -> Tensor:
+    """Return images without ``crop`` pixels at each border."""
+    return images[..., crop : images.shape[-2] - crop, crop : images.shape[-1] - crop]
+
+
+def _planes(sr: Tensor, gt: Tensor, crop: int, y: bool, least: int) -> tuple[Tensor, Tensor]:
+    """Return what is compared, (N, 1 or 3, H, W)."""
+    if sr.shape != gt.shape:
+        raise ValueError(f"sr and gt: expected one shape, got {tuple(sr.shape)} and {tuple(gt.shape)}")
+    for name, images in (("sr", sr), ("gt", gt)):
+        check_images(images, crop, least, name)
+    sr, gt = cropped(sr, crop), cropped(gt, crop)
+    return (luma(sr), luma(gt)) if y else (sr, gt)

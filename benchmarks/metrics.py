@@ -23,7 +23,6 @@ from torch import Tensor
 from gramgan_plugin.data.images import list_images, mod_crop, read_image
 from gramgan_plugin.evaluation.fidelity import psnr, ssim
 from gramgan_plugin.evaluation.niqe import LEAST_SIDE, niqe
-from gramgan_plugin.utils.system import memory_kept
 from gramgan_plugin.utils.threads import in_order, one_thread_each
 
 SCALE = 4
@@ -66,7 +65,7 @@ def ours(metric: str, images: list[Pair], batch: int, device: torch.device) -> l
         return (psnr if metric == "PSNR-Y" else ssim)(sr, gt, SCALE).tolist()
 
     workers = torch.get_num_threads()
-    with memory_kept(), one_thread_each():
+    with one_thread_each():
         return [value for _, values in in_order(measure, batches(images, batch), workers) for value in values]
 
 

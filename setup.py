@@ -70,6 +70,7 @@ setup(
             "pytest>=8",
             "hypothesis>=6.100",
             "jsonschema>=4.18",
+            "piq>=0.8,<0.9",
             "onnx>=1.16",
             "onnxruntime>=1.18",
             "av>=17",

@@ -23,6 +23,7 @@ COMMANDS = (
     "convert",
     "interpolate",
     "compare",
+    "benchmark",
     "plot",
     "check",
     "schema",

@@ -77,7 +77,7 @@ class Upscaler:
         channels = (self.network.in_channels, self.network.out_channels)
         if channels not in ((1, 1), (3, 3)):
             raise UserError(f"the network makes {channels[1]} channels of {channels[0]}; pictures have 1 or 3")
-        self.device = _device(device)
+        self.device = device_of(device)
         self.scale = float(scale if scale is not None else self.network.scale)
         self.tile = tile
         self.tta = tta
@@ -301,7 +301,7 @@ class Upscaler:
         self.engine = choose_engine(self.network, self.device, *self.allowed, part, times)
 
 
-def _device(name: str | None) -> torch.device:
+def device_of(name: str | None) -> torch.device:
     if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")

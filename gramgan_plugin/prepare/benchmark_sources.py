@@ -10,8 +10,15 @@ from gramgan_plugin.utils.io import real_path
 from gramgan_plugin.utils.text import printable
 
 # Number of images, by the name under which papers report the set.
-KNOWN_SETS = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
-_ALIASES = {"b100": "BSD100", "bsds100": "BSD100", **{name.lower(): name for name in KNOWN_SETS}}
+KNOWN_SETS = {
+    "Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109, "PIRM": 100, "DIV2K100": 100,
+}  # fmt: skip
+_ALIASES = {
+    **{name.lower(): name for name in KNOWN_SETS},
+    **dict.fromkeys(("b100", "bsds100"), "BSD100"),
+    **dict.fromkeys(("pirm_val", "pirm_test"), "PIRM"),
+    **dict.fromkeys(("div2k_valid", "div2k_val"), "DIV2K100"),
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _GT_FOLDERS = ("original", "HR", "GT")
 _SELFEXSR = re.compile(r"(?P<stem>.+)_SRF_(?P<scale>\d+)_(?P<kind>HR|LR)")

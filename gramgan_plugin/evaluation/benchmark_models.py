@@ -1,0 +1,161 @@
+"""Models to measure: weights in any format, public ones by name, interpolations, bicubic, and folders of results."""
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gramgan_plugin.checkpoints.finite import first_non_finite
+from gramgan_plugin.checkpoints.generators import recognise
+from gramgan_plugin.checkpoints.interpolate import interpolate, read_sources, strangers_warning
+from gramgan_plugin.checkpoints.networks import Network, build_network
+from gramgan_plugin.checkpoints.weights_cache import resolve_weights
+from gramgan_plugin.checkpoints.weights_file import WeightsFile, read_weights
+from gramgan_plugin.data.images import list_images
+from gramgan_plugin.data.photos import PhotoError, decode_photo, read_bytes
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
+from gramgan_plugin.inference.upscaler import Upscaler
+from gramgan_plugin.utils.io import expanded, file_sha256
+from gramgan_plugin.utils.text import printable, shown
+
+logger = logging.getLogger("gramgan_plugin")
+
+Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+BICUBIC = "bicubic"
+_INTERPOLATION = re.compile(r"(?P<first>.+)@(?P<share>[^@:]+):(?P<second>.+)")
+
+
+@dataclass(frozen=True)
+class BenchmarkModel:
+    """A model to measure.
+
+    Attributes:
+        label: its name in tables.
+        enlarge: takes the names of set and image, and LQ (h, w, 3) uint8 RGB; returns SR of the same type.
+        scale: of a network; None where it follows from the data.
+        about: what it is, in words: architecture, files and their SHA-256, shares.
+    """
+
+    label: str
+    enlarge: Callable[[str, str, Pixels], Pixels]
+    scale: int | None = None
+    about: str = ""
+
+
+def benchmark_models(
+    models: Sequence[str], scale: int | None = None, **options: Any
+) -> tuple[list[BenchmarkModel], int]:
+    """Return the models of a command line, with different labels, and their scale.
+
+    Args:
+        models: "bicubic", files or names of weights, ``A@0.8:B`` (the weights 0.8 A + 0.2 B), or folders of results.
+        scale: of all; None for the networks' own, or 4 if there is no network.
+        options: of `Upscaler`, such as device, tile and precision.
+
+    Raises:
+        UserError: if one cannot be used, or two have different scales.
+    """
+    found = [None if text == BICUBIC else _model(text, options) for text in models]
+    scales = {model.label: model.scale for model in found if model is not None and model.scale is not None}
+    if scale is None:
+        scale = next(iter(scales.values()), 4)
+    for label, own in scales.items():
+        if own != scale:
+            raise UserError(f"{label} has scale {own}, not {scale}; measure models of one scale at a time")
+    wanted = scale
+    baseline = BenchmarkModel(BICUBIC, lambda _set, _name, lq: bicubic(lq, wanted), scale, "MATLAB's bicubic")
+    named: dict[str, BenchmarkModel] = {}
+    for model in (baseline if model is None else model for model in found):
+        label, number = model.label, 2
+        while label in named:
+            label, number = f"{model.label} ({number})", number + 1
+        named[label] = replace(model, label=label)
+    return list(named.values()), scale
+
+
+def bicubic(lq: Pixels, scale: int) -> Pixels:
+    """Enlarge (h, w, 3) uint8 RGB by MATLAB's bicubic, rounded to uint8."""
+    tensor = torch.from_numpy(lq.astype(np.float64)).permute(2, 0, 1)[None]
+    sr = matlab_bicubic(tensor, up=scale).clamp_(0, 255).round_()
+    return np.ascontiguousarray(sr[0].permute(1, 2, 0).numpy().astype(np.uint8))
+
+
+def _model(text: str, options: dict[str, Any]) -> BenchmarkModel:
+    path = expanded(text)
+    if path.is_dir():
+        return _results(path)
+    parts = None if path.exists() else _INTERPOLATION.fullmatch(text)
+    if parts is not None:
+        return _interpolated(parts["first"], parts["share"], parts["second"], options)
+    file = resolve_weights(text)
+    weights = read_weights(file, None)
+    network = build_network(weights, recognise(weights.state))
+    return _of_network(file.stem, network, [weights], options)
+
+
+def _of_network(
+    label: str, network: Network, files: Sequence[WeightsFile], options: dict[str, Any], shares: str = ""
+) -> BenchmarkModel:
+    upscaler = Upscaler(network, **options)
+    sources = [
+        f"{file.path.name}{f' ({file.key})' if file.key else ''} with SHA-256 {file_sha256(file.path)}"
+        for file in files
+    ]
+    about = printable(f"{network.architecture} x{network.scale}{shares}: {', '.join(sources)}")
+    return BenchmarkModel(printable(label), lambda _set, _name, lq: upscaler(lq), network.scale, about)
+
+
+def _interpolated(first: str, share: str, second: str, options: dict[str, Any]) -> BenchmarkModel:
+    try:
+        weight = float(share)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= 1:
+        raise UserError(f"{shown(first)}@{shown(share)}: expected A@SHARE:B with a share from 0 to 1")
+    sources = read_sources([resolve_weights(first), resolve_weights(second)])
+    state = interpolate([source.state for source in sources], [weight, 1 - weight])
+    bad = first_non_finite(state)
+    if bad is not None:
+        raise UserError(f"{shown(bad)} holds values that are not finite in one of the files")
+    names = [source.file.path.stem for source in sources]
+    one = sources[0].file
+    mixed = WeightsFile(one.path, one.kind, one.key, one.keys, state, {})
+    warning = strangers_warning(sources)
+    if warning is not None:
+        logger.warning(warning)
+    network = build_network(mixed, recognise(state))
+    files = [source.file for source in sources]
+    label, shares = f"{names[0]}@{weight:g}:{names[1]}", f", shares {weight:g} and {1 - weight:g}"
+    return _of_network(label, network, files, options, shares)
+
+
+def _results(folder: Path) -> BenchmarkModel:
+    """Return a model that reads results: ``FOLDER/SET/NAME.png`` or ``FOLDER/NAME.png``, with any ending after NAME."""
+
+    def read(dataset: str, name: str, lq: Pixels) -> Pixels:
+        for place in (folder / dataset, folder):
+            names = list_images(place) if place.is_dir() else []
+            exact = [one for one in names if Path(one).stem == name]
+            fitting = exact or [one for one in names if re.match(rf"{re.escape(name)}(?![A-Za-z0-9])", one)]
+            if len(fitting) > 1:
+                raise UserError(f"{printable(str(place))}: {len(fitting)} results of {shown(name)}; keep one of them")
+            if fitting:
+                return _pixels(place / fitting[0])
+        raise UserError(f"{printable(str(folder))}: has no result of {shown(dataset)}'s {shown(name)}")
+
+    return BenchmarkModel(printable(folder.name or "results"), read, None, "results in a folder")
+
+
+def _pixels(path: Path) -> Pixels:
+    try:
+        image: Pixels = decode_photo(read_bytes(path), manage_colours=False)
+    except PhotoError as error:
+        raise UserError(f"{printable(str(path))}: {error}") from error
+    return np.ascontiguousarray(image[..., ::-1])

@@ -1,0 +1,129 @@
+"""Find benchmark sets in a folder, and read their images as papers measure them."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gramgan_plugin.data.benchmark_record import recorded_lq
+from gramgan_plugin.data.images import mod_crop
+from gramgan_plugin.data.photos import PhotoError, decode_photo, read_bytes
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
+from gramgan_plugin.prepare.benchmark_sources import SourceSet, find_sets
+from gramgan_plugin.prepare.shrink import shrink
+from gramgan_plugin.utils.io import file_sha256
+from gramgan_plugin.utils.text import printable, shown
+
+Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+MOD = 12  # GT without LQ is cut to multiples of it, as in BasicSR's sets
+
+
+@dataclass(frozen=True)
+class BenchmarkImage:
+    """The files of one image.
+
+    Attributes:
+        name: without suffix.
+        gt: the file of GT.
+        lq: the file of LQ, or None if it is made.
+    """
+
+    name: str
+    gt: Path
+    lq: Path | None
+
+    def read(self, scale: int) -> tuple[Pixels, Pixels]:
+        """Return LQ (h, w, 3) and GT (scale h, scale w, 3), uint8 RGB; colour profiles are ignored, as papers do.
+
+        Raises:
+            UserError: if a file cannot be read, or the two do not fit.
+        """
+        gt = _pixels(self.gt)
+        if self.lq is None:
+            gt = mod_crop(gt, MOD if MOD % scale == 0 else scale)
+            if not gt.size:
+                raise UserError(f"{printable(str(self.gt))}: smaller than {MOD} pixels; remove it")
+            return _rgb(shrink(gt, scale, MATLAB_BICUBIC)), _rgb(gt)
+        lq = _pixels(self.lq)
+        gt = gt[: scale * lq.shape[0], : scale * lq.shape[1]]
+        if gt.shape[:2] != (scale * lq.shape[0], scale * lq.shape[1]):
+            raise UserError(f"{printable(str(self.lq))}: {scale} times as large as its GT; is it for another scale?")
+        return _rgb(lq), _rgb(gt)
+
+
+@dataclass(frozen=True)
+class BenchmarkSet:
+    """A set of images at one scale.
+
+    Attributes:
+        name: under which papers report it.
+        images: its images, by name.
+        lq: the kind of its LQ, in words.
+        expected: the number of images that the set of this name has, or None.
+    """
+
+    name: str
+    images: tuple[BenchmarkImage, ...]
+    lq: str
+    expected: int | None
+
+    def digest(self) -> str:
+        """Return the SHA-256 over GT's files, equal to ``sha256sum * | sha256sum`` (with ``LC_ALL=C``)."""
+        files = sorted((image.gt for image in self.images), key=lambda path: os.fsencode(path.name))
+        whole = hashlib.sha256()
+        for path in files:
+            whole.update(f"{file_sha256(path)}  ".encode() + os.fsencode(path.name) + b"\n")
+        return whole.hexdigest()
+
+
+def benchmark_sets(data: Path, scale: int, names: Sequence[str] | None = None) -> list[BenchmarkSet]:
+    """Find sets in the usual layouts, see ``prepare.benchmark_sources``.
+
+    Args:
+        data: a folder of sets, or one set.
+        scale: of LQ. Where a set has none, GT is cut to multiples of 12, and LQ made by MATLAB's bicubic.
+        names: the sets to take, ignoring case; None for all. "BSDS100" and "B100" mean "BSD100".
+
+    Raises:
+        UserError: if there is none, or one of ``names`` is not there.
+    """
+    found = {source.name: source for source in find_sets(data, (scale,)) if source.gt}
+    if names is not None:
+        by_name = {name.lower(): source for name, source in found.items()}
+        missing = [name for name in names if name.lower() not in by_name]
+        if missing:
+            there = ", ".join(found) or "none"
+            raise UserError(f"{data}: has no set {shown(missing[0])!r}; there are {printable(there)}")
+        found = {by_name[name.lower()].name: by_name[name.lower()] for name in names}
+    return [_benchmark_set(source, scale) for source in found.values()]
+
+
+def _benchmark_set(source: SourceSet, scale: int) -> BenchmarkSet:
+    lq = source.lq.get(scale, {})
+    odd = sorted(source.gt.keys() ^ lq.keys()) if lq else []
+    if odd:
+        raise UserError(f"{source.root}: {shown(odd[0])} has only one of GT and LQ; complete the set, or remove its LQ")
+    images = tuple(BenchmarkImage(name, path, lq.get(name)) for name, path in sorted(source.gt.items()))
+    if not lq:
+        kind = f"{MATLAB_BICUBIC}, made from GT cut to multiples of {MOD if MOD % scale == 0 else scale}"
+    else:
+        folders = images[0].gt.parent, next(iter(lq.values())).parent
+        kind = recorded_lq(*folders) or f"{source.layout}'s, not recorded"
+    return BenchmarkSet(source.name, images, kind, source.expected)
+
+
+def _pixels(path: Path) -> Pixels:
+    try:
+        image: Pixels = decode_photo(read_bytes(path), manage_colours=False)
+        return image
+    except PhotoError as error:
+        raise UserError(f"{printable(str(path))}: {error}") from error
+
+
+def _rgb(image: Pixels) -> Pixels:
+    return np.ascontiguousarray(image[..., ::-1])

@@ -1,6 +1,7 @@
-"""PSNR, SSIM and MSE against GT, equal to BasicSR's functions, on batches and on any device that has float64.
+"""PSNR, SSIM and MSE against GT, equal to BasicSR's functions to 1e-4, on batches and on any device that has float64.
 
-With ``y`` they measure luma: BT.601 in studio range, rounded to float32 where BasicSR rounds it, and not to levels.
+With ``y`` they measure luma: BT.601 in studio range, not rounded to levels. Images are compared in float32; sums over
+them are in float64.
 """
 
 import torch
@@ -8,10 +9,11 @@ from torch import Tensor
 
 from gramgan_plugin.evaluation.gaussian import gaussian_filter
 
-LUMA = (65.481, 128.553, 24.966)  # of R, G and B in [0, 1]
+LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # of levels of R, G and B
 PEAK = 255.0
 RADIUS, SIGMA = 5, 1.5
 BAND_PIXELS = 2**15
+MIDDLE = 128.0  # subtracted before squares are taken: float32 then has enough digits for the variances
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
 
@@ -24,11 +26,8 @@ def luma(images: Tensor) -> Tensor:
     Returns:
         (N, 1, H, W) float32 in [16, 235].
     """
-    weights = torch.tensor([LUMA], dtype=torch.float64, device=images.device)
-    # float32 here and at the end, as in BasicSR: the values are equal to the last bit.
-    shares = images.contiguous().to(torch.float32).div_(255).flatten(2).to(torch.float64)
-    mixed = (weights @ shares).add_(16).div_(255).to(torch.float32).mul_(255)
-    return mixed.unflatten(-1, images.shape[-2:])
+    red, green, blue = images.to(torch.float32).unbind(dim=1)
+    return red.mul(LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).add_(16)[:, None]
 
 
 def mse(sr: Tensor, gt: Tensor, crop: int = 0, y: bool = False) -> Tensor:
@@ -51,8 +50,8 @@ def mse(sr: Tensor, gt: Tensor, crop: int = 0, y: bool = False) -> Tensor:
         >>> mse(black, black + 3)
         tensor([9.], dtype=torch.float64)
     """
-    sr, gt = (plane.to(torch.float64) for plane in _planes(sr, gt, crop, y, least=1))
-    return (sr - gt).square_().mean((1, 2, 3))
+    sr, gt = _planes(sr, gt, crop, y, least=1)
+    return (sr - gt).square_().sum((1, 2, 3), dtype=torch.float64) / sr[0].numel()
 
 
 def psnr(sr: Tensor, gt: Tensor, crop: int = 0, y: bool = True) -> Tensor:
@@ -99,20 +98,20 @@ def ssim(sr: Tensor, gt: Tensor, crop: int = 0, y: bool = True) -> Tensor:
     total = torch.zeros(count, dtype=torch.float64, device=sr.device)
     for top in range(0, inside, band):
         rows = slice(top, top + band + 2 * RADIUS)
-        total += _ssim_map(sr[..., rows, :].to(torch.float64), gt[..., rows, :].to(torch.float64)).sum((1, 2, 3))
+        total += _ssim_map(sr[..., rows, :] - MIDDLE, gt[..., rows, :] - MIDDLE).sum((1, 2, 3), dtype=torch.float64)
     return total / (channels * inside * (width - 2 * RADIUS))
 
 
 def _ssim_map(sr: Tensor, gt: Tensor) -> Tensor:
-    """Return the similarity in each window, (N, C, H - 10, W - 10)."""
+    """Return the similarity in each window, (N, C, H - 10, W - 10), of images from which ``MIDDLE`` was subtracted."""
     # The two variances are only needed as their sum, so four filters serve for five.
     maps = gaussian_filter(torch.stack((sr, gt, sr.square().addcmul_(gt, gt), sr * gt)), RADIUS, SIGMA)
     mean_sr, mean_gt, squares, products = maps
-    product_of_means = mean_sr * mean_gt
-    squares_of_means = mean_sr.square().addcmul_(mean_gt, mean_gt)
-    covariance, variances = products.sub_(product_of_means), squares.sub_(squares_of_means)
-    above = product_of_means.mul_(2).add_(C1).mul_(covariance.mul_(2).add_(C2))
-    below = squares_of_means.add_(C1).mul_(variances.add_(C2))
+    covariance = products.addcmul_(mean_sr, mean_gt, value=-1)
+    variances = squares.addcmul_(mean_sr, mean_sr, value=-1).addcmul_(mean_gt, mean_gt, value=-1)
+    mean_sr, mean_gt = mean_sr.add_(MIDDLE), mean_gt.add_(MIDDLE)
+    above = (mean_sr * mean_gt).mul_(2).add_(C1).mul_(covariance.mul_(2).add_(C2))
+    below = mean_sr.square_().addcmul_(mean_gt, mean_gt).add_(C1).mul_(variances.add_(C2))
     return above.div_(below)
 
 
@@ -142,4 +141,4 @@ def _planes(sr: Tensor, gt: Tensor, crop: int, y: bool, least: int) -> tuple[Ten
     for name, images in (("sr", sr), ("gt", gt)):
         check_images(images, crop, least, name)
     sr, gt = cropped(sr, crop), cropped(gt, crop)
-    return (luma(sr), luma(gt)) if y else (sr, gt)
+    return (luma(sr), luma(gt)) if y else (sr.to(torch.float32), gt.to(torch.float32))

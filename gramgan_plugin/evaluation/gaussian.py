@@ -1,4 +1,4 @@
-"""Filter images by a Gaussian in float64: what SSIM and NIQE share."""
+"""Filter images by a Gaussian: what SSIM and NIQE share."""
 
 import cv2
 import torch
@@ -9,15 +9,15 @@ from torch import Tensor
 def gaussian_filter(images: Tensor, radius: int, sigma: float) -> Tensor:
     """Return the means in Gaussian windows that lie within the image, g = exp(-d^2 / (2 sigma^2)) with the sum 1.
 
-    On a CPU OpenCV filters: torch's convolution in float64 is slow there.
+    On a CPU OpenCV filters: torch's convolution of single channels is slow there.
 
     Args:
-        images: (..., H, W); both sides are at least 2 ``radius`` + 1.
+        images: (..., H, W) float32 or float64; both sides are at least 2 ``radius`` + 1.
         radius: the window has 2 ``radius`` + 1 pixels a side.
         sigma: standard deviation in pixels.
 
     Returns:
-        (..., H - 2 radius, W - 2 radius), float64.
+        (..., H - 2 radius, W - 2 radius) of the same type.
 
     Example:
         >>> gaussian_filter(torch.full((2, 8, 9), 3.0), 3, 1.5).shape
@@ -26,8 +26,9 @@ def gaussian_filter(images: Tensor, radius: int, sigma: float) -> Tensor:
     distances = torch.arange(-radius, radius + 1, dtype=torch.float64, device=images.device)
     window = torch.exp(-distances.square() / (2 * sigma**2))
     window /= window.sum()
-    planes = images.to(torch.float64).flatten(0, -3)
+    planes = images.flatten(0, -3)
     if planes.device.type != "cpu":
+        window = window.to(images.dtype)
         rows = F.conv2d(planes[:, None], window.view(1, 1, -1, 1))
         return F.conv2d(rows, window.view(1, 1, 1, -1)).view(*images.shape[:-2], *_inside(images, radius))
     filtered = torch.empty_like(planes, memory_format=torch.contiguous_format)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gramgan_plugin.evaluation.fidelity import check_images, cropped, luma
+from gramgan_plugin.evaluation.fidelity import check_images, cropped
 from gramgan_plugin.evaluation.gaussian import gaussian_filter
 from gramgan_plugin.functional.matlab_bicubic import symmetric_index
 
@@ -38,7 +38,7 @@ def niqe(image: Tensor, crop: int = 0) -> Tensor:
         ValueError: for another shape or type, or if ``crop`` is negative or leaves fewer than 2x2 blocks of 96 pixels.
     """
     check_images(image, crop, LEAST_SIDE, "image")
-    levels = luma(cropped(image, crop)).round()
+    levels = _luma(cropped(image, crop)).round()
     levels = levels[..., : levels.shape[-2] // BLOCK * BLOCK, : levels.shape[-1] // BLOCK * BLOCK]
     scales = ((levels, BLOCK), (_halved(levels), BLOCK // 2))
     features = [_features(_normalized(one), side) for one, side in scales]
@@ -69,7 +69,7 @@ def _normalized(levels: Tensor) -> Tensor:
     zeros count as neither positive nor negative below.
     """
     both = F.pad(torch.cat((levels, levels.square()), 1), (RADIUS,) * 4, mode="replicate")
-    mean, square = gaussian_filter(both, RADIUS, SIGMA).to(torch.float32).split(1, 1)
+    mean, square = gaussian_filter(both.to(torch.float64), RADIUS, SIGMA).to(torch.float32).split(1, 1)
     return (levels - mean) / ((square - mean.square()).abs_().sqrt_() + 1)
 
 
@@ -141,3 +141,11 @@ def _distance(features: Tensor) -> Tensor:
     inverse = torch.linalg.pinv((covariance + own) / 2, rtol=1e-15)
     squared = (away @ inverse @ away.mT).flatten()
     return torch.where(count.flatten() < 2, torch.nan, squared.sqrt())
+
+
+def _luma(images: Tensor) -> Tensor:
+    """Return ``fidelity.luma`` in BasicSR's steps: equal to the last bit, since it is rounded to levels."""
+    weights = torch.tensor([[65.481, 128.553, 24.966]], dtype=torch.float64, device=images.device)
+    shares = images.contiguous().to(torch.float32).div_(255).flatten(2).to(torch.float64)
+    mixed = (weights @ shares).add_(16).div_(255).to(torch.float32).mul_(255)
+    return mixed.unflatten(-1, images.shape[-2:])

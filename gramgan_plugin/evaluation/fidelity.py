@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gramgan_plugin.evaluation.gaussian import gaussian_filter
+from gramgan_plugin.evaluation.metric_inputs import cropped_pair
 
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # of levels of R, G and B
 PEAK = 255.0
@@ -115,30 +116,7 @@ def _ssim_map(sr: Tensor, gt: Tensor) -> Tensor:
     return above.div_(below)
 
 
-def check_images(images: Tensor, crop: int, least: int, name: str) -> None:
-    """Raise a ``ValueError`` unless images are (N, 3, H, W) uint8 with ``least`` pixels a side within the crop."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"{name}: expected uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
-    if crop < 0:
-        raise ValueError(f"crop must not be negative, got {crop}")
-    height, width = (side - 2 * crop for side in images.shape[-2:])
-    if min(height, width) < least:
-        raise ValueError(
-            f"{name}: {images.shape[3]}x{images.shape[2]} pixels without {crop} at each border leave "
-            f"{max(width, 0)}x{max(height, 0)}; at least {least} a side are needed"
-        )
-
-
-def cropped(images: Tensor, crop: int) -> Tensor:
-    """Return images without ``crop`` pixels at each border."""
-    return images[..., crop : images.shape[-2] - crop, crop : images.shape[-1] - crop]
-
-
 def _planes(sr: Tensor, gt: Tensor, crop: int, y: bool, least: int) -> tuple[Tensor, Tensor]:
     """Return what is compared, (N, 1 or 3, H, W)."""
-    if sr.shape != gt.shape:
-        raise ValueError(f"sr and gt: expected one shape, got {tuple(sr.shape)} and {tuple(gt.shape)}")
-    for name, images in (("sr", sr), ("gt", gt)):
-        check_images(images, crop, least, name)
-    sr, gt = cropped(sr, crop), cropped(gt, crop)
+    sr, gt = cropped_pair(sr, gt, crop, least)
     return (luma(sr), luma(gt)) if y else (sr.to(torch.float32), gt.to(torch.float32))

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gramgan_plugin.evaluation.fidelity import check_images, cropped
 from gramgan_plugin.evaluation.gaussian import gaussian_filter
+from gramgan_plugin.evaluation.metric_inputs import check_images, without_border
 from gramgan_plugin.functional.matlab_bicubic import symmetric_index
 
 BLOCK = 96  # pixels a side, at full size; half of them at half size
@@ -37,8 +37,8 @@ def niqe(image: Tensor, crop: int = 0) -> Tensor:
     Raises:
         ValueError: for another shape or type, or if ``crop`` is negative or leaves fewer than 2x2 blocks of 96 pixels.
     """
-    check_images(image, crop, LEAST_SIDE, "image")
-    levels = _luma(cropped(image, crop)).round()
+    check_images("image", image)
+    levels = _luma(without_border(image, crop, LEAST_SIDE)).round()
     levels = levels[..., : levels.shape[-2] // BLOCK * BLOCK, : levels.shape[-1] // BLOCK * BLOCK]
     scales = ((levels, BLOCK), (_halved(levels), BLOCK // 2))
     features = [_features(_normalized(one), side) for one, side in scales]

@@ -70,7 +70,7 @@ def test_flat_image_is_nan():
     ("image", "crop", "message"),
     [
         (torch.zeros(1, 3, 191, 400, dtype=torch.uint8), 0, "at least 192"),
-        (torch.zeros(1, 3, 199, 199, dtype=torch.uint8), 4, "191x191"),
+        (torch.zeros(1, 3, 199, 199, dtype=torch.uint8), 4, "199x199 pixels without 4"),
         (torch.zeros(1, 3, 200, 200), 0, "uint8"),
     ],
 )

@@ -20,7 +20,6 @@ from gramgan_plugin.utils.io import file_sha256
 from gramgan_plugin.utils.text import printable, shown
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
-MOD = 12  # GT without LQ is cut to multiples of it, as in BasicSR's sets
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,9 @@ class BenchmarkImage:
         """
         gt = _pixels(self.gt)
         if self.lq is None:
-            gt = mod_crop(gt, MOD if MOD % scale == 0 else scale)
+            gt = mod_crop(gt, scale)
             if not gt.size:
-                raise UserError(f"{printable(str(self.gt))}: smaller than {MOD} pixels; remove it")
+                raise UserError(f"{printable(str(self.gt))}: smaller than {scale} pixels; remove it")
             return _rgb(shrink(gt, scale, MATLAB_BICUBIC)), _rgb(gt)
         lq = _pixels(self.lq)
         gt = gt[: scale * lq.shape[0], : scale * lq.shape[1]]
@@ -86,7 +85,7 @@ def benchmark_sets(data: Path, scale: int, names: Sequence[str] | None = None) -
 
     Args:
         data: a folder of sets, or one set.
-        scale: of LQ. Where a set has none, GT is cut to multiples of 12, and LQ made by MATLAB's bicubic.
+        scale: of LQ. Where a set has none, GT is cut to multiples of it, and LQ made by MATLAB's bicubic.
         names: the sets to take, ignoring case; None for all. "BSDS100" and "B100" mean "BSD100".
 
     Raises:
@@ -110,7 +109,7 @@ def _benchmark_set(source: SourceSet, scale: int) -> BenchmarkSet:
         raise UserError(f"{source.root}: {shown(odd[0])} has only one of GT and LQ; complete the set, or remove its LQ")
     images = tuple(BenchmarkImage(name, path, lq.get(name)) for name, path in sorted(source.gt.items()))
     if not lq:
-        kind = f"{MATLAB_BICUBIC}, made from GT cut to multiples of {MOD if MOD % scale == 0 else scale}"
+        kind = f"{MATLAB_BICUBIC}, made from GT cut to multiples of {scale}"
     else:
         folders = images[0].gt.parent, next(iter(lq.values())).parent
         kind = recorded_lq(*folders) or f"{source.layout}'s, not recorded"

@@ -24,11 +24,11 @@ def sets(workdir) -> Path:
 
     photos = {"astronaut": skimage.data.astronaut(), "coffee": skimage.data.coffee(), "cat": skimage.data.chelsea()}
     for name, image in photos.items():
-        gt = image[40:253, 100:325]  # 213x225: cut to 204x216
+        gt = image[40:253, 100:325]  # 213x225: cut to 212x224
         for place in ("data/Set14/HR", "data/Set5/GTmod12", "data/Set5/LRbicx4"):
             Path(place).mkdir(parents=True, exist_ok=True)
         Image.fromarray(gt).save(f"data/Set14/HR/{name}.png")
-        cut = gt[:204, :216]
+        cut = gt[:212, :224]
         Image.fromarray(cut).save(f"data/Set5/GTmod12/{name}.png")
         lq = imresize(cut / 255, 0.25)
         Image.fromarray((np.clip(lq, 0, 1) * 255).round().astype(np.uint8)).save(f"data/Set5/LRbicx4/{name}.png")
@@ -86,14 +86,15 @@ class TestValues:
 
     @pytest.mark.skipif(not (DATA / "Set5").is_dir(), reason="GRAMGAN_TEST_DATA names no folder of real sets")
     def test_the_published_baseline(self, workdir):
-        """Set5 28.397 / 0.8115, Set14 26.088 / 0.7050: as MATLAB's bicubic gives on the same files."""
+        """As MATLAB's bicubic gives on the same files; of BSD100 there is only GT."""
         data = DATA if DATA.is_absolute() else Path(__file__).parents[2] / DATA
-        options = ("--sets", "Set5,Set14", "--metrics", "psnr_y,ssim_y", "-o", "report")
+        options = ("--sets", "Set5,Set14,BSD100", "--metrics", "psnr_y,ssim_y", "-o", "report")
         assert run("-m", "bicubic", "--data", str(data), *options) == 0
         rows = json.loads(Path("report/results.json").read_text())["rows"]
         means = {(row["set"], row["metric"]): row["mean"] for row in rows}
         expected = {("Set5", "psnr_y"): 28.397, ("Set5", "ssim_y"): 0.8115}
         expected |= {("Set14", "psnr_y"): 26.088, ("Set14", "ssim_y"): 0.7050}
+        expected |= {("BSD100", "psnr_y"): 25.957, ("BSD100", "ssim_y"): 0.6680}
         for key, value in expected.items():
             assert means[key] == pytest.approx(value, abs=6e-4 if key[1] == "psnr_y" else 6e-5)
 
@@ -122,7 +123,7 @@ class TestModels:
         assert run("-m", model, "theirs", "--data", "data/Set5", "--metrics", "psnr_y", "-o", "r") == 3
         output = capsys.readouterr().out
         assert "Set5: astronaut is left out of the mean of psnr_y: theirs: has no result of Set5's astronaut" in output
-        assert "Set5: coffee is left out of the mean of psnr_y: theirs gives 54x51, GT is 216x204" in output
+        assert "Set5: coffee is left out of the mean of psnr_y: theirs gives 56x53, GT is 224x212" in output
         assert "Set5: cat is left out of the mean of psnr_y: SR equals GT" in output
 
 
@@ -175,7 +176,7 @@ def test_the_kind_of_lq(sets):
 
     assert kinds() == {
         "Set5": "matlab-bicubic, compared with GT",
-        "Set14": "matlab-bicubic, made from GT cut to multiples of 12",
+        "Set14": "matlab-bicubic, made from GT cut to multiples of 4",
     }
     cat = np.asarray(Image.open("data/Set5/LRbicx4/cat.png")) // 2
     Image.fromarray(cat).save("data/Set5/LRbicx4/cat.png")

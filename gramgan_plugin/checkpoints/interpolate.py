@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -87,6 +87,25 @@ def interpolate(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
     return result
 
 
+def mixed_weights(sources: Sequence[Source], shares: Sequence[float]) -> tuple[WeightsFile, Generator | None]:
+    """Return the weighted mean of networks, as if it had been read from the first one's file.
+
+    Args:
+        sources: of `read_sources`.
+        shares: the weight of each; they add up to 1.
+
+    Raises:
+        UserError: if a value is non-finite.
+    """
+    state = interpolate([source.state for source in sources], shares)
+    bad = first_non_finite(state)
+    if bad is not None:
+        raise UserError(f"{shown(bad)} holds values that are not finite in one of the files, or after interpolation")
+    first = sources[0]
+    generator = None if first.generator is None else replace(first.generator, state=state)
+    return replace(first.file, state=state), generator
+
+
 def save_interpolated(sources: Sequence[Source], shares: Sequence[float], target: Path) -> None:
     """Write the weighted mean of networks: safetensors by its suffix, otherwise BasicSR's format.
 
@@ -98,10 +117,7 @@ def save_interpolated(sources: Sequence[Source], shares: Sequence[float], target
     Raises:
         UserError: if it cannot be written, or a value is non-finite.
     """
-    state = interpolate([source.state for source in sources], shares)
-    bad = first_non_finite(state)
-    if bad is not None:
-        raise UserError(f"{shown(bad)} holds values that are not finite in one of the files, or after interpolation")
+    state = mixed_weights(sources, shares)[0].state
     if target.suffix == ".safetensors":
         files = [{"file": source.file.path.name, "share": share} for source, share in zip(sources, shares, strict=True)]
         save_safetensors(state, target, {"interpolated": files})

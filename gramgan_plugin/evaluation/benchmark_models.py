@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from gramgan_plugin.checkpoints.finite import first_non_finite
 from gramgan_plugin.checkpoints.generators import recognise
-from gramgan_plugin.checkpoints.interpolate import interpolate, read_sources, strangers_warning
+from gramgan_plugin.checkpoints.interpolate import mixed_weights, read_sources, strangers_warning
 from gramgan_plugin.checkpoints.networks import Network, build_network
 from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.checkpoints.weights_file import WeightsFile, read_weights
 from gramgan_plugin.data.images import list_images
-from gramgan_plugin.data.photos import PhotoError, decode_photo, read_bytes
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.evaluation.benchmark_sets import GT, Pixels, read_pixels
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.inference.upscaler import Upscaler
 from gramgan_plugin.utils.io import expanded, file_sha256
@@ -27,8 +25,8 @@ from gramgan_plugin.utils.text import printable, shown
 
 logger = logging.getLogger("gramgan_plugin")
 
-Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 BICUBIC = "bicubic"
+LARGEST_SCALE = 16
 _INTERPOLATION = re.compile(r"(?P<first>.+)@(?P<share>[^@:]+):(?P<second>.+)")
 
 
@@ -60,8 +58,10 @@ def benchmark_models(
         options: of `Upscaler`, such as device, tile and precision.
 
     Raises:
-        UserError: if one cannot be used, or two have different scales.
+        UserError: if one cannot be used, two have different scales, or ``scale`` is not from 1 to 16.
     """
+    if scale is not None and not 1 <= scale <= LARGEST_SCALE:
+        raise UserError(f"--scale {scale}: must be from 1 to {LARGEST_SCALE}")
     found = [None if text == BICUBIC else _model(text, options) for text in models]
     scales = {model.label: model.scale for model in found if model is not None and model.scale is not None}
     if scale is None:
@@ -71,10 +71,10 @@ def benchmark_models(
             raise UserError(f"{label} has scale {own}, not {scale}; measure models of one scale at a time")
     wanted = scale
     baseline = BenchmarkModel(BICUBIC, lambda _set, _name, lq: bicubic(lq, wanted), scale, "MATLAB's bicubic")
-    named: dict[str, BenchmarkModel] = {}
+    named: dict[str, BenchmarkModel] = {}  # none is called as GT is in pictures
     for model in (baseline if model is None else model for model in found):
         label, number = model.label, 2
-        while label in named:
+        while label in named or label == GT:
             label, number = f"{model.label} ({number})", number + 1
         named[label] = replace(model, label=label)
     return list(named.values()), scale
@@ -120,18 +120,12 @@ def _interpolated(first: str, share: str, second: str, options: dict[str, Any]) 
     if not 0 <= weight <= 1:
         raise UserError(f"{shown(first)}@{shown(share)}: expected A@SHARE:B with a share from 0 to 1")
     sources = read_sources([resolve_weights(first), resolve_weights(second)])
-    state = interpolate([source.state for source in sources], [weight, 1 - weight])
-    bad = first_non_finite(state)
-    if bad is not None:
-        raise UserError(f"{shown(bad)} holds values that are not finite in one of the files")
-    names = [source.file.path.stem for source in sources]
-    one = sources[0].file
-    mixed = WeightsFile(one.path, one.kind, one.key, one.keys, state, {})
+    network = build_network(*mixed_weights(sources, [weight, 1 - weight]))
     warning = strangers_warning(sources)
     if warning is not None:
         logger.warning(warning)
-    network = build_network(mixed, recognise(state))
     files = [source.file for source in sources]
+    names = [file.path.stem for file in files]
     label, shares = f"{names[0]}@{weight:g}:{names[1]}", f", shares {weight:g} and {1 - weight:g}"
     return _of_network(label, network, files, options, shares)
 
@@ -145,17 +139,9 @@ def _results(folder: Path) -> BenchmarkModel:
             exact = [one for one in names if Path(one).stem == name]
             fitting = exact or [one for one in names if re.match(rf"{re.escape(name)}(?![A-Za-z0-9])", one)]
             if len(fitting) > 1:
-                raise UserError(f"{printable(str(place))}: {len(fitting)} results of {shown(name)}; keep one of them")
+                raise UserError(f"{printable(place.name)}: {len(fitting)} results of {shown(name)}; keep one of them")
             if fitting:
-                return _pixels(place / fitting[0])
-        raise UserError(f"{printable(str(folder))}: has no result of {shown(dataset)}'s {shown(name)}")
+                return read_pixels(place / fitting[0])
+        raise UserError(f"{printable(folder.name)}: has no result of {shown(dataset)}'s {shown(name)}")
 
     return BenchmarkModel(printable(folder.name or "results"), read, None, "results in a folder")
-
-
-def _pixels(path: Path) -> Pixels:
-    try:
-        image: Pixels = decode_photo(read_bytes(path), manage_colours=False)
-    except PhotoError as error:
-        raise UserError(f"{printable(str(path))}: {error}") from error
-    return np.ascontiguousarray(image[..., ::-1])

@@ -13,7 +13,6 @@ from gramgan_plugin.evaluation.benchmark_models import BenchmarkModel, benchmark
 from gramgan_plugin.evaluation.benchmark_run import Measurements, measure_models
 from gramgan_plugin.evaluation.benchmark_sets import BenchmarkSet, benchmark_sets
 from gramgan_plugin.evaluation.merged_scores import merge_scores
-from gramgan_plugin.evaluation.metric_labels import MetricLabel
 from gramgan_plugin.evaluation.metrics import DEFAULT, LABELS, choose_metrics
 from gramgan_plugin.evaluation.report_page import write_report
 from gramgan_plugin.evaluation.tables import markdown_table, result_tables
@@ -79,8 +78,8 @@ def benchmark(
         reasons = [line for result in found.results for line in result.problems()]
         raise UserError(reasons[0] if reasons else f"{unavailable}")
     shown_labels = {metric.label.name: metric.label for metric in chosen}
-    for name in merge_scores(found.results, scores) if scores is not None else ():
-        shown_labels[name] = MetricLabel(name, name, "lower", 3)
+    if scores is not None:
+        shown_labels |= {label.name: label for label in merge_scores(found.results, scores)}
     write_report(
         out,
         found.results,

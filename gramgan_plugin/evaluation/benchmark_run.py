@@ -6,19 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.evaluation.benchmark_models import BenchmarkModel
-from gramgan_plugin.evaluation.benchmark_sets import BenchmarkImage, BenchmarkSet
+from gramgan_plugin.evaluation.benchmark_sets import GT, BenchmarkImage, BenchmarkSet, Pixels
 from gramgan_plugin.evaluation.measure import SetResult, write_image
 from gramgan_plugin.evaluation.metrics import Compared, Metric
 from gramgan_plugin.functional.matlab_bicubic import KINDS
 from gramgan_plugin.prepare.shrink import shrink_as
 from gramgan_plugin.utils.progress import tracked
 
-Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
-GT = "GT"
 SHOWN = 4  # images of a set in the report
 
 
@@ -53,7 +50,7 @@ def measure_models(
     Args:
         models: see `benchmark_models`.
         sets: see `benchmark_sets`.
-        metrics: what to measure. One that cannot measure an image leaves it out, with its reason.
+        metrics: what to measure. An image that cannot be read, enlarged or measured is left out, with the reason.
         scale: of the models.
         device: where metrics are computed.
         crop: pixels left out at each border.
@@ -61,7 +58,7 @@ def measure_models(
         show: report the progress on stderr.
 
     Raises:
-        UserError: if an image cannot be read, or SR cannot be written.
+        UserError: if SR cannot be written.
     """
     found = Measurements()
     for one in sets:
@@ -69,7 +66,12 @@ def measure_models(
         pictures: dict[str, dict[str, Pixels]] = {}
         kinds = _Kinds()
         for image in tracked(one.images, f"{one.name} image", show):
-            lq, gt = image.read(scale)
+            try:
+                lq, gt = image.read(scale)
+            except UserError as error:
+                for result in results.values():
+                    _leave_out(result, image.name, metrics, error)
+                continue
             if image.lq is not None:
                 kinds.add(lq, gt, scale)
             versions: dict[str, Pixels] = {}
@@ -78,11 +80,9 @@ def measure_models(
                 if sr is None:
                     continue
                 _measure(Compared.of(sr, gt, lq, crop, device), image.name, metrics, results[model.label])
-                versions[model.label] = sr[..., ::-1]
+                versions[model.label] = np.ascontiguousarray(sr[..., ::-1])
                 if save is not None:
-                    write_image(
-                        np.ascontiguousarray(sr[..., ::-1]), save / one.name / model.label / f"{image.name}.png"
-                    )
+                    write_image(versions[model.label], save / one.name / model.label / f"{image.name}.png")
             if len(pictures) < SHOWN:
                 pictures[image.name] = versions | {GT: np.ascontiguousarray(gt[..., ::-1])}
         found.lq[one.name] = one.lq if not kinds.images else kinds.words(one.lq)
@@ -109,10 +109,14 @@ def _enlarged(
             size, expected = (f"{shape[1]}x{shape[0]}" for shape in (sr.shape, gt.shape))
             raise UserError(f"{model.label} gives {size}, GT is {expected}")
     except UserError as error:
-        for metric in metrics:
-            result.left_out.setdefault(metric.label.name, {})[image.name] = str(error)
+        _leave_out(result, image.name, metrics, error)
         return None
     return sr
+
+
+def _leave_out(result: SetResult, name: str, metrics: Sequence[Metric], error: UserError) -> None:
+    for metric in metrics:
+        result.left_out.setdefault(metric.label.name, {})[name] = str(error)
 
 
 def _measure(images: Compared, name: str, metrics: Sequence[Metric], result: SetResult) -> None:

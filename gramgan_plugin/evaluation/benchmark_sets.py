@@ -20,6 +20,7 @@ from gramgan_plugin.utils.io import file_sha256
 from gramgan_plugin.utils.text import printable, shown
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+GT = "GT"  # its label in pictures
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,18 @@ class BenchmarkImage:
         Raises:
             UserError: if a file cannot be read, or the two do not fit.
         """
-        gt = _pixels(self.gt)
+        gt = read_pixels(self.gt)
         if self.lq is None:
-            gt = mod_crop(gt, scale)
+            gt = np.ascontiguousarray(mod_crop(gt, scale))
             if not gt.size:
-                raise UserError(f"{printable(str(self.gt))}: smaller than {scale} pixels; remove it")
-            return _rgb(shrink(gt, scale, MATLAB_BICUBIC)), _rgb(gt)
-        lq = _pixels(self.lq)
-        gt = gt[: scale * lq.shape[0], : scale * lq.shape[1]]
-        if gt.shape[:2] != (scale * lq.shape[0], scale * lq.shape[1]):
-            raise UserError(f"{printable(str(self.lq))}: {scale} times as large as its GT; is it for another scale?")
-        return _rgb(lq), _rgb(gt)
+                raise UserError(f"{printable(self.gt.name)}: smaller than {scale} pixels; remove it")
+            return shrink(gt, scale, MATLAB_BICUBIC), gt
+        lq = read_pixels(self.lq)
+        height, width = scale * lq.shape[0], scale * lq.shape[1]
+        if not (0 <= gt.shape[0] - height < scale and 0 <= gt.shape[1] - width < scale):
+            sizes = f"LQ of {lq.shape[1]}x{lq.shape[0]} is not 1/{scale} of GT of {gt.shape[1]}x{gt.shape[0]}"
+            raise UserError(f"{printable(self.name)}: {sizes}; is it for another scale?")
+        return lq, np.ascontiguousarray(gt[:height, :width])
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,15 @@ def _benchmark_set(source: SourceSet, scale: int) -> BenchmarkSet:
     return BenchmarkSet(source.name, images, kind, source.expected)
 
 
-def _pixels(path: Path) -> Pixels:
+def read_pixels(path: Path) -> Pixels:
+    """Return a file's pixels as stored, (H, W, 3) uint8 RGB.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     try:
         image: Pixels = decode_photo(read_bytes(path), manage_colours=False)
-        return image
     except PhotoError as error:
-        raise UserError(f"{printable(str(path))}: {error}") from error
-
-
-def _rgb(image: Pixels) -> Pixels:
+        # The message goes into the report, which has no paths of this machine.
+        raise UserError(f"{printable(f'{path.parent.name}/{path.name}')}: {error}") from error
     return np.ascontiguousarray(image[..., ::-1])

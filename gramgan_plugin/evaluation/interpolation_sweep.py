@@ -1,15 +1,12 @@
 """Draw what the interpolations of two networks make of one image, with PSNR and NIQE."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 
-from gramgan_plugin.checkpoints.generators import Generator
-from gramgan_plugin.checkpoints.interpolate import Source, interpolate
+from gramgan_plugin.checkpoints.interpolate import Source, mixed_weights
 from gramgan_plugin.checkpoints.networks import build_network
-from gramgan_plugin.checkpoints.weights_file import WeightsFile
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled
 from gramgan_plugin.evaluation.simple_metrics import from_rgb, niqe, psnr_y, same_size
@@ -48,7 +45,7 @@ def draw_sweep(
     rows: list[dict[str, float | None]] = []
     engine = None
     for alpha in tracked(alphas, "share"):
-        upscaler = Upscaler(build_network(*_interpolated(sources, alpha)), engine="torch")
+        upscaler = Upscaler(build_network(*mixed_weights(sources, [1 - alpha, alpha])), engine="torch")
         result = from_rgb(upscaler(lq))
         if truth is not None and engine is None:
             truth = same_size(result, truth)
@@ -67,13 +64,6 @@ def draw_sweep(
     replace_file(out, bytes(cv2.imencode(".png", strip)[1]))
     save_json({"files": [source.file.path.name for source in sources], "rows": rows}, out.with_suffix(".json"))
     return rows
-
-
-def _interpolated(sources: Sequence[Source], alpha: float) -> tuple[WeightsFile, Generator | None]:
-    state = interpolate([source.state for source in sources], [1 - alpha, alpha])
-    first = sources[0]
-    generator = None if first.generator is None else replace(first.generator, state=state)
-    return replace(first.file, state=state), generator
 
 
 def _label(row: dict[str, float | None]) -> str:

@@ -127,9 +127,32 @@ class TestModels:
         assert "Set5: cat is left out of the mean of psnr_y: SR equals GT" in output
 
 
+def test_a_broken_image(sets, capsys):
+    Path("data/Set5/GTmod12/coffee.png").write_bytes(b"no image")
+    assert run("-m", "bicubic", "--data", "data/Set5", "--metrics", "psnr_y", "-o", "r") == 3
+    assert set(results("r")["bicubic", "Set5", "psnr_y"]) == {"astronaut", "cat"}
+    assert "Set5: coffee is left out of the mean of psnr_y: GTmod12/coffee.png: not an image" in capsys.readouterr().out
+    for path in Path("r").iterdir():
+        assert str(sets.absolute()) not in path.read_text(), "the report has no paths of this machine"
+
+
+def test_lq_of_another_scale(sets, capsys):
+    image = Image.open("data/Set5/LRbicx4/cat.png")
+    image.resize((image.width // 2, image.height // 2)).save("data/Set5/LRbicx4/cat.png")
+    assert run("-m", "bicubic", "--data", "data/Set5", "--metrics", "psnr_y", "-o", "r") == 3
+    assert "cat: LQ of 28x26 is not 1/4 of GT of 224x212; is it for another scale?" in capsys.readouterr().out
+
+
+def test_a_model_that_is_called_gt(sets):
+    torch.save({"params": given_as.rrdbnet(3).state_dict()}, "GT.pth")
+    assert run("-m", "GT.pth", "--data", "data/Set5", "--metrics", "psnr_y", "-o", "r") == 0
+    assert {key[0] for key in results("r")} == {"GT (2)"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
+        (["-m", "bicubic", "--scale", "0", "--data", "data"], "--scale 0: must be from 1 to 16"),
         (["-m", "bicubic", "--data", "nowhere"], "no such folder"),
         (["-m", "bicubic", "--data", "data", "--sets", "Urban100"], "has no set 'Urban100'; there are Set14, Set5"),
         (["-m", "bicubic", "--data", "data", "--metrics", "psnr_x"], "no metric 'psnr_x'; did you mean 'psnr"),
@@ -161,12 +184,17 @@ def test_a_metric_without_its_weights(sets, monkeypatch, tmp_path, capsys):
     assert run("-m", "bicubic", "--data", "data/Set5", "--metrics", "psnr_y,lpips", "-o", "r") == 3
 
 
-def test_scores_from_elsewhere(sets, model):
+def test_scores_from_elsewhere(sets, model, capsys):
     Path("s.csv").write_text("model,set,image,metric,value\nbicubic,Set5,cat,ma,5.5\nbicubic,Set5,coffee,ma,6.5\n")
     options = ("--data", "data/Set5", "--metrics", "psnr_y", "--merge-scores", "s.csv", "-o", "r")
     assert run("-m", "bicubic", model, *options) == 0
     assert results("r")["bicubic", "Set5", "ma"] == {"cat": 5.5, "coffee": 6.5}
-    assert "ma" in Path("r/table.md").read_text()
+    assert "ma ↑" in Path("r/table.md").read_text()
+    for column, problem in (("", "the column better says higher or lower for 'x'"), (",lower", None)):
+        Path("s.csv").write_text(f"model,set,image,metric,value{column and ',better'}\nbicubic,Set5,cat,x,5{column}\n")
+        assert run("-m", "bicubic", *options) == (2 if problem else 0)
+        assert problem is None or problem in capsys.readouterr().err
+    assert "x ↓" in Path("r/table.md").read_text()
 
 
 def test_the_kind_of_lq(sets):

@@ -5,6 +5,7 @@ MODEL is a file of weights in any format, a name of `basicsr weights list`, `bic
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
             "tile": "auto" if arguments.tile is None else arguments.tile,
         },
     )
-    print(text)
+    encoding = sys.stdout.encoding or "utf-8"  # arrows are not in every one
+    print(text.encode(encoding, "replace").decode(encoding))
     for line in problems:
         print(line)
     return 3 if problems else 0

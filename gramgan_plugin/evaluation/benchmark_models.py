@@ -20,7 +20,7 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.evaluation.benchmark_sets import GT, Pixels, read_pixels
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.inference.upscaler import Upscaler
-from gramgan_plugin.utils.io import expanded, file_sha256
+from gramgan_plugin.utils.io import expanded, file_sha256, real_path
 from gramgan_plugin.utils.text import printable, shown
 
 logger = logging.getLogger("gramgan_plugin")
@@ -63,10 +63,10 @@ def benchmark_models(
     if scale is not None and not 1 <= scale <= LARGEST_SCALE:
         raise UserError(f"--scale {scale}: must be from 1 to {LARGEST_SCALE}")
     found = [None if text == BICUBIC else _model(text, options) for text in models]
-    scales = {model.label: model.scale for model in found if model is not None and model.scale is not None}
+    scales = [(model.label, model.scale) for model in found if model is not None and model.scale is not None]
     if scale is None:
-        scale = next(iter(scales.values()), 4)
-    for label, own in scales.items():
+        scale = scales[0][1] if scales else 4
+    for label, own in scales:
         if own != scale:
             raise UserError(f"{label} has scale {own}, not {scale}; measure models of one scale at a time")
     wanted = scale
@@ -131,17 +131,18 @@ def _interpolated(first: str, share: str, second: str, options: dict[str, Any]) 
 
 
 def _results(folder: Path) -> BenchmarkModel:
-    """Return a model that reads results: ``FOLDER/SET/NAME.png`` or ``FOLDER/NAME.png``, with any ending after NAME."""
+    """Return a model that reads ``FOLDER/SET/NAME.png`` or ``FOLDER/NAME.png``; NAME may have an ending such as _x4."""
 
     def read(dataset: str, name: str, lq: Pixels) -> Pixels:
         for place in (folder / dataset, folder):
             names = list_images(place) if place.is_dir() else []
             exact = [one for one in names if Path(one).stem == name]
-            fitting = exact or [one for one in names if re.match(rf"{re.escape(name)}(?![A-Za-z0-9])", one)]
+            # Not img_1.png for img: that is another image of the set.
+            fitting = exact or [one for one in names if re.match(rf"{re.escape(name)}[_. -](?!\d+(?:[_. -]|$))", one)]
             if len(fitting) > 1:
                 raise UserError(f"{printable(place.name)}: {len(fitting)} results of {shown(name)}; keep one of them")
             if fitting:
                 return read_pixels(place / fitting[0])
         raise UserError(f"{printable(folder.name)}: has no result of {shown(dataset)}'s {shown(name)}")
 
-    return BenchmarkModel(printable(folder.name or "results"), read, None, "results in a folder")
+    return BenchmarkModel(printable(real_path(folder).name or "results"), read, None, "results in a folder")

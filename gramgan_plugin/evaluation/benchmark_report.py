@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.evaluation.benchmark_models import BenchmarkModel, benchmark_models
 from gramgan_plugin.evaluation.benchmark_run import Measurements, measure_models
 from gramgan_plugin.evaluation.benchmark_sets import BenchmarkSet, benchmark_sets
-from gramgan_plugin.evaluation.merged_scores import merge_scores
+from gramgan_plugin.evaluation.merged_scores import Scores, read_scores
 from gramgan_plugin.evaluation.metrics import DEFAULT, LABELS, choose_metrics
 from gramgan_plugin.evaluation.report_page import write_report
 from gramgan_plugin.evaluation.tables import markdown_table, result_tables
 from gramgan_plugin.inference.upscaler import device_of
+from gramgan_plugin.utils.io import real_path
 from gramgan_plugin.utils.text import did_you_mean, printable, shown
 from gramgan_plugin.version import __version__
 
@@ -48,7 +49,7 @@ def benchmark(
         scale: of all models; None for the networks' own.
         crop: pixels left out at each border; None for the scale.
         baseline: the model whose differences to the others are shown; None for the first.
-        scores: a CSV file, see `merge_scores`.
+        scores: a CSV file, see `read_scores`.
         options: ``save_images``, ``device`` and ``tile``.
 
     Returns:
@@ -67,19 +68,29 @@ def benchmark(
     )
     labels = [model.label for model in named]
     if baseline is not None and baseline not in labels:
-        raise UserError(f"--baseline: no model {shown(baseline)!r}{did_you_mean(baseline, labels)}")
+        hint = did_you_mean(baseline, labels, f"; there are {printable(', '.join(labels))}")
+        raise UserError(f"--baseline: no model {shown(baseline)!r}{hint}")
     found_sets = benchmark_sets(data, scale, sets)
     crop = scale if crop is None else crop
     if crop < 0:
         raise UserError(f"--crop {crop}: must be at least 0")
+    images = {one.name: [image.name for image in one.images] for one in found_sets}
+    measured = {metric.label.name for metric in chosen}
+    merged = Scores() if scores is None else read_scores(scores, labels, images, measured)
     save = out / IMAGES if options["save_images"] else None
+    for path in (image.gt for one in found_sets for image in one.images):
+        if save is not None and real_path(path).is_relative_to(real_path(save)):
+            raise UserError(f"{save}: GT is in it; choose another -o")
+    with file_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     found = measure_models(named, found_sets, chosen, scale, device=device, crop=crop, save=save)
     if not any(result.per_image for result in found.results):
         reasons = [line for result in found.results for line in result.problems()]
-        raise UserError(reasons[0] if reasons else f"{unavailable}")
+        raise UserError([*reasons, *unavailable.values(), "nothing was measured"][0])
     shown_labels = {metric.label.name: metric.label for metric in chosen}
-    if scores is not None:
-        shown_labels |= {label.name: label for label in merge_scores(found.results, scores)}
+    shown_labels |= {label.name: label for label in merged.labels}
+    for result in found.results:
+        result.per_image |= merged.values.get((result.model, result.dataset), {})
     write_report(
         out,
         found.results,

@@ -1,5 +1,6 @@
 """Measure several models on several benchmark sets."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,7 @@ def measure_models(
                 _measure(Compared.of(sr, gt, lq, crop, device), image.name, metrics, results[model.label])
                 versions[model.label] = np.ascontiguousarray(sr[..., ::-1])
                 if save is not None:
-                    write_image(versions[model.label], save / one.name / model.label / f"{image.name}.png")
+                    write_image(versions[model.label], save / one.name / folder_name(model.label) / f"{image.name}.png")
             if len(pictures) < SHOWN:
                 pictures[image.name] = versions | {GT: np.ascontiguousarray(gt[..., ::-1])}
         found.lq[one.name] = one.lq if not kinds.images else kinds.words(one.lq)
@@ -150,3 +151,12 @@ class _Kinds:
         if apart <= 1:
             return f"{nearest}, compared with GT"
         return f"{recorded}; up to {apart} levels from {nearest} of GT"
+
+
+def folder_name(label: str) -> str:
+    """Return a model's label as the name of a folder on any system.
+
+    >>> folder_name("A@0.5:B")
+    'A@0.5_B'
+    """
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", label)

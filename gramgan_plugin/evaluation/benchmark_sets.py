@@ -93,7 +93,13 @@ def benchmark_sets(data: Path, scale: int, names: Sequence[str] | None = None) -
     Raises:
         UserError: if there is none, or one of ``names`` is not there.
     """
-    found = {source.name: source for source in find_sets(data, (scale,)) if source.gt}
+    found: dict[str, SourceSet] = {}
+    for source in find_sets(data, (scale,)):
+        if source.name in found:
+            folders = f"{found[source.name].root.name} and {source.root.name}"
+            raise UserError(f"{data}: {printable(folders)} are both {source.name}; keep one of them")
+        if source.gt:
+            found[source.name] = source
     if names is not None:
         by_name = {name.lower(): source for name, source in found.items()}
         missing = [name for name in names if name.lower() not in by_name]
@@ -101,6 +107,8 @@ def benchmark_sets(data: Path, scale: int, names: Sequence[str] | None = None) -
             there = ", ".join(found) or "none"
             raise UserError(f"{data}: has no set {shown(missing[0])!r}; there are {printable(there)}")
         found = {by_name[name.lower()].name: by_name[name.lower()] for name in names}
+    if not found:
+        raise UserError(f"{data}: no set of images in it, or none is named")
     return [_benchmark_set(source, scale) for source in found.values()]
 
 

@@ -100,7 +100,7 @@ def ssim(sr: Tensor, gt: Tensor, crop: int = 0, y: bool = True) -> Tensor:
     for top in range(0, inside, band):
         rows = slice(top, top + band + 2 * RADIUS)
         total += _ssim_map(sr[..., rows, :] - MIDDLE, gt[..., rows, :] - MIDDLE).sum((1, 2, 3), dtype=torch.float64)
-    return total / (channels * inside * (width - 2 * RADIUS))
+    return (total / (channels * inside * (width - 2 * RADIUS))).clamp_(-1, 1)
 
 
 def _ssim_map(sr: Tensor, gt: Tensor) -> Tensor:

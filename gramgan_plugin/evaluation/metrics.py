@@ -87,7 +87,7 @@ _PLAIN: dict[str, Callable[[Compared], Tensor]] = {
     "niqe": lambda one: niqe(one.sr, one.crop),
     "gmsd": lambda one: gmsd(one.sr, one.gt, one.crop),
     "fsim": lambda one: fsim(one.sr, one.gt, one.crop),
-    "lr_psnr": lambda one: lr_psnr(one.sr, one.lq),
+    "lr_psnr": lambda one: lr_psnr(one.sr, one.lq, one.crop),
     "texture": lambda one: texture_distance(one.sr, one.gt, one.crop),
     "swd": lambda one: patch_swd(one.sr, one.gt, one.crop),
 }

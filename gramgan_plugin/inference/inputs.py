@@ -210,6 +210,8 @@ def _jobs(found: Sequence[_Found], output: Path, suffix: str, form: str | None) 
             raise UserError(f"{target}: would be overwritten by its own result; choose another --output or a --suffix")
         if overwritten is not None:
             problem = problem or f"its result would overwrite the input {overwritten}; choose another --output"
+        elif not suffix and real.parent == real_path(file.source).parent and target.exists():
+            problem = problem or f"{target} is there beside the input; choose another --output or a --suffix"
         elif not real.is_relative_to(root):
             problem = problem or f"{target.parent}: a link out of the output folder; remove it"
         first = taken.setdefault(_key(name), file.source)

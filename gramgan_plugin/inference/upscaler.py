@@ -241,7 +241,7 @@ class Upscaler:
         return sr[..., : network.scale * height, : network.scale * width]
 
     def _engine_run(self, lq: Tensor) -> Tensor:
-        """Run the engine, or float32 where another precision fails that nobody asked for."""
+        """Run the engine; torch, and float32, where another engine or precision fails that nobody asked for."""
         assert self.engine is not None
         try:
             sr = self.engine.run(lq).cpu()
@@ -255,12 +255,12 @@ class Upscaler:
             problem = shortened(first_line(error), 160)
         height, width = lq.shape[-2:]
         what = f"{self.network.architecture} fails on {width}x{height} pixels with {self.engine}: {problem}"
-        if self.engine.precision == "fp32":
-            raise UserError(what)
-        if self.allowed[1] != "auto":
-            raise UserError(f"{what}; use --precision fp32")
-        logger.warning(f"{what}; fp32 is used")
-        self.engine = build_engine(self.network, self.device, "torch", "fp32")
+        name, precision = ("torch" if self.allowed[0] == "auto" else self.engine.name, self.allowed[1])
+        other = (name, "fp32" if precision == "auto" else precision)
+        if other == (self.engine.name, self.engine.precision):
+            raise UserError(what if precision in ("auto", "fp32") else f"{what}; use --precision fp32")
+        logger.warning(f"{what}; {' '.join(other)} is used")
+        self.engine = build_engine(self.network, self.device, *other)
         return self._engine_run(lq)
 
     def _tile(self, batch: int) -> int:

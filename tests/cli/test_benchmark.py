@@ -136,6 +136,34 @@ def test_a_broken_image(sets, capsys):
         assert str(sets.absolute()) not in path.read_text(), "the report has no paths of this machine"
 
 
+def test_results_of_other_images(sets, capsys):
+    """img_1 is another image, not img with an ending."""
+    for name in ("img", "img_1"):
+        Image.open("data/Set5/GTmod12/cat.png").save(f"data/Set14/HR/{name}.png")
+    Path("theirs").mkdir()
+    for name in ("img_1", "astronaut_x4", "coffee-net", "catx"):
+        Image.new("RGB", (224, 212)).save(f"theirs/{name}.png")
+    assert run("-m", "theirs", "--data", "data/Set14", "--metrics", "psnr_y", "-o", "r") == 3
+    assert set(results("r")["theirs", "Set14", "psnr_y"]) == {"img_1", "astronaut", "coffee"}
+    assert "theirs: has no result of Set14's img" in capsys.readouterr().out
+
+
+def test_two_folders_of_one_set(sets, capsys):
+    for name in ("B100", "BSDS100"):
+        Path("data", name).mkdir()
+        Image.open("data/Set5/GTmod12/cat.png").save(f"data/{name}/cat.png")
+    assert run("-m", "bicubic", "--data", "data", "--metrics", "psnr_y", "-o", "r") == 2
+    assert "B100 and BSDS100 are both BSD100; keep one of them" in capsys.readouterr().err
+
+
+def test_gt_is_not_written_over(sets, capsys):
+    Path("x/images/Set5/HR").mkdir(parents=True)
+    Image.open("data/Set5/GTmod12/cat.png").save("x/images/Set5/HR/cat.png")
+    arguments = ("-m", "bicubic", "--data", "x/images/Set5", "--metrics", "psnr_y", "-o", "x", "--save-images")
+    assert run(*arguments) == 2
+    assert "x/images: GT is in it; choose another -o" in capsys.readouterr().err
+
+
 def test_lq_of_another_scale(sets, capsys):
     image = Image.open("data/Set5/LRbicx4/cat.png")
     image.resize((image.width // 2, image.height // 2)).save("data/Set5/LRbicx4/cat.png")
@@ -154,6 +182,7 @@ def test_a_model_that_is_called_gt(sets):
     [
         (["-m", "bicubic", "--scale", "0", "--data", "data"], "--scale 0: must be from 1 to 16"),
         (["-m", "bicubic", "--data", "nowhere"], "no such folder"),
+        (["-m", "bicubic", "--data", "data", "--sets", ","], "data: no set of images in it, or none is named"),
         (["-m", "bicubic", "--data", "data", "--sets", "Urban100"], "has no set 'Urban100'; there are Set14, Set5"),
         (["-m", "bicubic", "--data", "data", "--metrics", "psnr_x"], "no metric 'psnr_x'; did you mean 'psnr"),
         (["-m", "bicubic", "--data", "data", "--crop", "-1"], "--crop -1: must be at least 0"),
@@ -161,7 +190,7 @@ def test_a_model_that_is_called_gt(sets):
         (["-m", "nothing.pth", "--data", "data"], "neither a file nor a name of public weights"),
         (["-m", "net_g_100.pth@2:net_g_100.pth", "--data", "data"], "expected A@SHARE:B with a share from 0 to 1"),
         (["-m", "net_g_100.pth", "--scale", "2", "--data", "data"], "net_g_100 has scale 4, not 2"),
-        (["-m", "bicubic", "--data", "data", "--merge-scores", "s.csv"], "s.csv, line 2: no model 'x' on 'Set5'"),
+        (["-m", "bicubic", "--data", "data", "--merge-scores", "s.csv"], "s.csv, line 2: no model 'x'"),
     ],
 )
 def test_bad_input(sets, model, capsys, arguments, problem):

@@ -126,6 +126,23 @@ def test_a_size_that_fails_ends_one_picture(workdir, photo, monkeypatch, capsys)
     assert "in/b.png: NotOnePixel fails on 1x1 pixels with torch fp32: " in output
 
 
+def test_another_engine_that_fails_later(photo, network, monkeypatch, caplog):
+    """Where the engine was not asked for, torch goes on."""
+
+    def fails(lq):
+        raise ValueError("no kernel")
+
+    for engine, used in (("auto", True), ("openvino", False)):
+        upscaler = Upscaler(network, engine=engine, precision="fp32")
+        monkeypatch.setattr(upscaler, "engine", engines.Engine("openvino", "fp32", fails))
+        if used:
+            assert np.array_equal(upscaler(photo), Upscaler(network, engine="torch", precision="fp32")(photo))
+            assert "RRDBNet fails on 14x10 pixels with openvino fp32: no kernel; torch fp32 is used" in caplog.text
+        else:
+            with pytest.raises(UserError, match="with openvino fp32: no kernel"):
+                upscaler(photo)
+
+
 def test_our_own_bugs_stay_visible(photo, network, monkeypatch):
     upscaler = Upscaler(network, engine="torch", precision="fp32")
     upscaler(photo)

@@ -213,6 +213,19 @@ class TestErrors:
             with pytest.raises(UserError, match=what):
                 find_inputs([text], Path("out"))
 
+    def test_exception_a_file_beside_the_input(self, workdir: Path) -> None:
+        """It may be somebody's photo; with a suffix, or in another folder, it is an earlier result."""
+        touch("a.png", "a.jpg", "a_x4.jpg", "v.avi", "v.mkv", "out/a.jpg")
+        for source, options, problem in (
+            ("a.png", {"form": "jpg"}, "a.jpg is there beside the input; choose another --output or a --suffix"),
+            ("v.avi", {}, "v.mkv is there beside the input; choose another --output or a --suffix"),
+            ("a.png", {"form": "jpg", "suffix": "_x4"}, ""),
+            ("a.png", {"form": "webp"}, ""),
+        ):
+            (job,) = find_inputs([source], Path(), **options)
+            assert job.problem == problem
+        assert not find_inputs(["a.png"], "out", form="jpg")[0].problem
+
     def test_exception_naming(self, workdir: Path) -> None:
         touch("a.png", "b.png", "clip.mp4", "out.txt")
         for inputs, output, options, what in (

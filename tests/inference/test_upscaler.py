@@ -247,6 +247,6 @@ class TestException:
         monkeypatch.setattr(engines, "candidates", lambda *_: [("torch", "fp16")])
         result = Upscaler(network)(photo)
         assert np.array_equal(result, photo.repeat(2, axis=0).repeat(2, axis=1))
-        assert "X fails on 120x96 pixels with torch fp16: its result is not finite; fp32 is used" in caplog.text
+        assert "X fails on 120x96 pixels with torch fp16: its result is not finite; torch fp32 is used" in caplog.text
         with pytest.raises(UserError, match="is not finite; use --precision fp32"):
             Upscaler(network, precision="fp16")(photo)

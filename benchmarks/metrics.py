@@ -8,6 +8,7 @@ of 96 pixels.
 """
 
 import argparse
+import json
 import statistics
 import time
 import warnings
@@ -101,12 +102,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     images = pairs(arguments.folder)
     large = [pair for pair in images if min(pair[0].shape[:2]) - 2 * SCALE >= LEAST_SIDE]
     print(f"{len(images)} images, torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.device}")
     totals = [0.0, 0.0]
+    rows = []
     for metric in ("PSNR-Y", "SSIM-Y", "NIQE"):
         some = large if metric == "NIQE" else images
         upstream(metric, some[:1])  # imports
@@ -121,11 +124,14 @@ def main() -> None:
         totals = [total + median for total, median in zip(totals, medians, strict=True)]
         difference = max(abs(a - b) for a, b in zip(theirs, own, strict=True) if a != b or np.isfinite(a))
         milliseconds = [1000 * median / len(some) for median in medians]
+        rows.append({"metric": metric, "ratio": medians[0] / medians[1], "ours_ms": milliseconds[1], "off": difference})
         print(
             f"{metric}: BasicSR {milliseconds[0]:.1f} ms an image, ours {milliseconds[1]:.2f}: "
             f"{medians[0] / medians[1]:.1f} times as fast; largest difference {difference:.1e}"
         )
     print(f"all three: {totals[0]:.2f} s and {totals[1]:.2f} s: {totals[0] / totals[1]:.1f} times as fast")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

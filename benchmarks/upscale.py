@@ -1,21 +1,27 @@
-"""Time upscaling on a CPU: BasicSR's float32 call is 1; the others take turns with it in one run.
+"""Time upscaling: BasicSR's float32 call is 1; the others take turns with it in one run.
 
     python benchmarks/upscale.py [--network rrdb|srvgg] [--sides 128 512] [--rounds 3] [--blocks 23]
+    python benchmarks/upscale.py --device cuda --sides 256 512 1024
     python benchmarks/upscale.py --memory 2048 1152
 
 The networks have random weights of a size that makes images of images, so that results can be compared: each method's
-PSNR to BasicSR's result is printed beside its time. The machine's peak is the rate of a large float32 matrix product.
-With --memory, the peak memory of BasicSR's whole-image call and of ours is measured, each in a process of its own, with
-one block (memory does not depend on the number of blocks).
+PSNR to BasicSR's result is printed beside its time. The machine's peak is the rate of a large matrix product, float32
+on a CPU, float16 on a GPU. There each call begins and ends with an image in host memory, and the second row is what
+Real-ESRGAN's upscaler does: half precision, SR moved as numbers and rounded by NumPy. With --memory, the peak memory
+of BasicSR's whole-image call and of ours is measured, each in a process of its own, with one block (memory does not
+depend on the number of blocks).
 """
 
 import argparse
+import copy
+import json
 import resource
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import skimage.data
@@ -57,6 +63,30 @@ def photo(height: int, width: int) -> np.ndarray:
     return np.round(255 * resized).astype(np.uint8)
 
 
+def gpu_methods(net: nn.Module, network: Network, image: np.ndarray) -> dict[str, Callable[[], Tensor]]:
+    """Return what is compared on a GPU: name -> a function that returns SR (1, 3, 4 H, 4 W) on the CPU."""
+    whole, half = copy.deepcopy(net).cuda(), copy.deepcopy(net).cuda().half()
+    upscaler = Upscaler(network, device="cuda")
+    exact = Upscaler(network, device="cuda", precision="fp32")
+
+    def upstream(model: nn.Module, dtype: torch.dtype) -> Tensor:
+        lq = torch.from_numpy(np.transpose(image.astype(np.float32) / 255, (2, 0, 1))).float()[None].cuda().to(dtype)
+        sr = model(lq).data.squeeze().float().cpu().clamp_(0, 1).numpy()
+        return as_sr((np.transpose(sr, (1, 2, 0)) * 255.0).round().astype(np.uint8))
+
+    return {
+        "BasicSR, float32": lambda: upstream(whole, torch.float32),
+        "BasicSR, float16": lambda: upstream(half, torch.float16),
+        "ours, Upscaler fp32": lambda: as_sr(exact(image)),
+        "ours, Upscaler": lambda: as_sr(upscaler(image)),
+    }
+
+
+def as_sr(image: np.ndarray) -> Tensor:
+    """Return (1, 3, H, W) in [0, 1] that shares the memory of (H, W, 3) uint8 until it is compared."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
 def methods(net: nn.Module, network: Network, image: np.ndarray) -> dict[str, Callable[[], Tensor]]:
     """Return what is compared: name -> a function that returns SR (1, 3, 4 H, 4 W)."""
     lq = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None].contiguous()
@@ -93,11 +123,12 @@ def build_cached(network: Network, name: str, precision: str):
     return ENGINES[key]
 
 
-def peak_rate() -> float:
-    """Return the rate of a float32 matrix product in GFLOP/s."""
-    a, b = torch.rand(2, 2048, 2048)
-    seconds = min(timed(lambda: a @ b) for _ in range(5))
-    return 2 * 2048**3 / seconds / 1e9
+def peak_rate(device: str) -> float:
+    """Return the rate of a large matrix product in GFLOP/s: float32, on a GPU float16."""
+    side = 2048 if device == "cpu" else 8192
+    a, b = torch.rand(2, side, side).to(device, torch.float32 if device == "cpu" else torch.float16)
+    seconds = min(timed(lambda: (a @ b)[0, 0].item()) for _ in range(5))
+    return 2 * side**3 / seconds / 1e9
 
 
 def timed(run: Run) -> float:
@@ -122,31 +153,36 @@ def flops(net: nn.Module, lq: Tensor) -> int:
     return total
 
 
-def compare(kind: str, side: int, rounds: int, blocks: int) -> None:
-    """Print a table of one network and size."""
+def compare(kind: str, side: int, rounds: int, blocks: int, device: str) -> list[dict[str, object]]:
+    """Print a table of one network and size, and return its rows."""
     net, network = make_network(kind, blocks)
     image = photo(side, side)
     small = torch.rand(1, 3, 16, 16)
     operations = flops(net, small) * (side / 16) ** 2
-    runs = methods(net, network, image)
+    runs = methods(net, network, image) if device == "cpu" else gpu_methods(net, network, image)
     with torch.no_grad():
         results = {name: run() for name, run in runs.items()}  # compiles, allocates
         seconds: dict[str, list[float]] = {name: [] for name in runs}
-        peak = peak_rate()
+        peak = peak_rate(device)
         for _ in range(rounds):
             for name, run in runs.items():
                 seconds[name].append(timed(run))
+    results = {name: sr / 255 if sr.dtype == torch.uint8 else sr for name, sr in results.items()}
     reference = results["BasicSR, float32"].clamp(0, 1)
     first = min(seconds["BasicSR, float32"])
     print(f"\n{type(net).__name__}, {side}x{side} pixels, {operations / 1e9:,.0f} GFLOP; "
           f"matrix product {peak:,.0f} GFLOP/s")  # fmt: skip
+    rows: list[dict[str, object]] = []
     for name, values in seconds.items():
         error = float((results[name].clamp(0, 1) - reference).double().square().mean())
         near = "equal" if error == 0 else f"{-10 * np.log10(error):.0f} dB"
         best = min(values)
         share = operations / best / 1e9 / peak
         print(f"{name:30} {best:8.3f} s  {first / best:5.2f}x  {100 * share:4.0f} % of the peak  {near}")
+        figures = {"seconds": best, "ratio": first / best, "psnr": near}
+        rows.append({"network": kind, "side": side, "method": name, **figures})
     print(f"Upscaler used: {next(iter(engine_names(runs)), 'torch')}")
+    return rows
 
 
 def engine_names(runs: dict[str, Callable[[], Tensor]]) -> list[str]:
@@ -191,6 +227,8 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[128])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--blocks", type=int, default=23)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--memory", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--one-memory", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -203,9 +241,12 @@ def main() -> None:
         compare_memory(*arguments.memory)
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, bf16 by {bf16_instructions() or 'nothing'}")
+    rows = []
     for kind in arguments.network:
         for side in arguments.sides:
-            compare(kind, side, arguments.rounds, arguments.blocks)
+            rows += compare(kind, side, arguments.rounds, arguments.blocks, arguments.device)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
 
 HEAD_RADIUS = 3  # pixels of features on which one of SR depends, see RRDBNet.head
-STRIP_VALUES = 2**24  # of the largest features of a strip
+STRIP_VALUES, GPU_STRIP_VALUES = 2**24, 2**26  # of the largest features of a strip
 
 Run = Callable[[Tensor], Tensor]
 
@@ -49,7 +49,8 @@ def in_strips(net: RRDBNet, trunk: Run, head: Run) -> Run:
     def run(x: Tensor) -> Tensor:
         features = trunk(x)
         n, _, height, width = features.shape
-        rows = max(4 * HEAD_RADIUS, STRIP_VALUES // (n * net.num_feat * width * factor**2))
+        most = STRIP_VALUES if x.device.type == "cpu" else GPU_STRIP_VALUES
+        rows = max(4 * HEAD_RADIUS, most // (n * net.num_feat * width * factor**2))
         if rows >= height:
             return head(features)
         result: Tensor | None = None

@@ -198,15 +198,16 @@ class Upscaler:
             self._take_smaller_tiles(max(height, width), n)
 
     def _integers(self, part: Pixels) -> Pixels:
-        """Upscale a part (N, h, w, C) and round the result."""
+        """Upscale a part (N, h, w, C) and round the result, on the device, so that integers are moved alone."""
         sr = self._as_image_has(self._run(self._floats(part)), part.shape[0], part.shape[3])
         sr = sr.clamp_(0, 1).mul_(np.iinfo(part.dtype).max).round_()
-        return sr.permute(0, 2, 3, 1).cpu().numpy().astype(part.dtype)
+        levels = sr.to(torch.uint8 if part.dtype == np.uint8 else torch.int32).permute(0, 2, 3, 1)
+        return levels.cpu().numpy().astype(part.dtype, copy=False)
 
     def _floats(self, images: Pixels) -> Tensor:
         """Return (N, H, W, C) integers as the network takes them: gray repeated, or colours one by one in a batch."""
-        whole = torch.from_numpy(np.ascontiguousarray(images).astype(np.float32)).permute(0, 3, 1, 2)
-        lq = whole / np.iinfo(images.dtype).max
+        levels = images.astype(np.int32) if images.dtype == np.uint16 else np.ascontiguousarray(images)
+        lq = torch.from_numpy(levels).to(self.device).permute(0, 3, 1, 2) / np.iinfo(images.dtype).max
         own, given = self.network.in_channels, lq.shape[1]
         if own == given:
             return lq
@@ -218,7 +219,7 @@ class Upscaler:
         return sr.mean(dim=1, keepdim=True).reshape(count, channels, *sr.shape[2:])
 
     def _run(self, lq: Tensor) -> Tensor:
-        """Run the network on one tile, padded to sides that it takes: float32 on the CPU."""
+        """Run the network on one tile, padded to sides that it takes: float32 on the engine's device."""
         assert self.engine is not None
         if not self.tta:
             return self._padded_run(lq)
@@ -244,7 +245,7 @@ class Upscaler:
         """Run the engine; torch, and float32, where another engine or precision fails that nobody asked for."""
         assert self.engine is not None
         try:
-            sr = self.engine.run(lq).cpu()
+            sr = self.engine.run(lq)
             if bool(torch.isfinite(sr).all()):
                 return sr
             problem = "its result is not finite"

@@ -43,7 +43,7 @@ step() {  # NAME SECONDS COMMAND...: its exit code goes into the JSON, its outpu
 # What must not wait for the GPU comes first.
 nothing_waits=tests/models/test_gramgan_model_computing.py
 step waits 90 python3 -m pytest -q -m gpu "$nothing_waits" -k test_nothing_waits_for_the_gpu_but_to_log
-step tests 150 python3 -m pytest -q -m gpu --junitxml "$parts/tests.xml" tests
+step tests 150 python3 -m pytest -q -m gpu --continue-on-collection-errors --junitxml "$parts/tests.xml" tests
 step upscale 90 python3 benchmarks/upscale.py "${upscale[@]}" --json "$parts/upscale.json"
 step metrics 60 python3 benchmarks/metrics.py ${BSD100:+"$BSD100"} "${metrics[@]}" --json "$parts/metrics.json"
 step train_step 180 python3 benchmarks/train_step.py "${train[@]}" --json "$parts/train_step.json"

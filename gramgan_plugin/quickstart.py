@@ -15,8 +15,8 @@ from gramgan_plugin.config.check import check_options
 from gramgan_plugin.config.load import load_options, merge
 from gramgan_plugin.config.resolve import resolve_options
 from gramgan_plugin.errors import Preempted
-from gramgan_plugin.evaluation.benchmark import run_benchmark
 from gramgan_plugin.evaluation.measure import write_image
+from gramgan_plugin.evaluation.option_sets import measure_option_sets
 from gramgan_plugin.evaluation.pictures import side_by_side
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
 from gramgan_plugin.models.build import build_model
@@ -249,7 +249,7 @@ def _test(folder: Path, stage: str, data: Report) -> Scores:
     opt = resolve_options(_options("test_sample", data, weights, "test"), is_train=False, folder=out)
     opt |= {"rank": 0, "world_size": 1}
     with run_logging(out / "test.log"):
-        results = run_benchmark(opt, out)
+        results = measure_option_sets(opt, out)
     keys = {"psnr": "psnr_y", "ssim": "ssim_y", "niqe": "niqe"}
     return {r.model: {keys[metric]: mean for metric, mean in r.means().items()} for r in results}
 

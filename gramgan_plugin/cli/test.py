@@ -20,10 +20,10 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Test the network, and print the table."""
     opt = read_options(arguments, is_train=False)
-    from gramgan_plugin.evaluation.benchmark import markdown_table, run_benchmark
-    from gramgan_plugin.training import distributed
+    from gramgan_plugin.evaluation.option_sets import markdown_table, measure_option_sets
     from gramgan_plugin.training.logs import run_logging
     from gramgan_plugin.training.run_folder import open_run_folder, record_run
+    from gramgan_plugin.utils import distributed
 
     with distributed.joined(opt["launcher"], use_gpus=opt["num_gpu"] > 0) as (opt["rank"], opt["world_size"]):
         if opt["rank"] == 0:
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
                 for line in moved:
                     log.info(line)
                 record_run(folder, opt)
-                results = run_benchmark(opt, folder)
+                results = measure_option_sets(opt, folder)
             print(markdown_table(results), end="")
             print(f"\nWritten to {folder}/results.json and results.md")
             if any(result.left_out for result in results):

@@ -14,7 +14,6 @@ from gramgan_plugin.data.loaders import TrainingData, build_test_loaders
 from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.measured_speed import recorded_speed
-from gramgan_plugin.training import distributed
 from gramgan_plugin.training.logs import RunLog, run_logging
 from gramgan_plugin.training.provenance import place_in_data, recorded_seed, run_facts
 from gramgan_plugin.training.reproducible import seed_everything, torch_settings
@@ -22,6 +21,7 @@ from gramgan_plugin.training.run_folder import open_run_folder, record_data, rec
 from gramgan_plugin.training.signals import StopRequest, stop_signals
 from gramgan_plugin.training.together import together
 from gramgan_plugin.training.validation import validate
+from gramgan_plugin.utils import distributed
 from gramgan_plugin.utils.sections import section
 
 logger = logging.getLogger("basicsr")

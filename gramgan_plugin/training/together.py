@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gramgan_plugin.errors import Preempted, TrainingStopped, UserError
-from gramgan_plugin.training import distributed
+from gramgan_plugin.utils import distributed
 
 # From mild to severe. The most severe counts: what is saved after a signal must not be saved after a failure.
 _SEVERITY: tuple[type[UserError], ...] = (Preempted, TrainingStopped, UserError)

@@ -14,8 +14,8 @@ from gramgan_plugin.evaluation.enlarge import ModelEnlarger
 from gramgan_plugin.evaluation.measure import Measured, SetResult, encode_png, measure_image
 from gramgan_plugin.evaluation.over_time import Crops, cut_crops, update_over_time
 from gramgan_plugin.evaluation.set_images import set_images
-from gramgan_plugin.training import distributed
 from gramgan_plugin.training.logs import RunLog
+from gramgan_plugin.utils import distributed
 from gramgan_plugin.utils.io import replace_file
 
 COMPARED = 4  # images of each set

@@ -264,9 +264,9 @@ class TestMetrics:
         ids=["gray", "another size"],
     )
     def test_a_pair_that_does_not_fit(self, options, write_options, fails, monkeypatch, enlarge, message):
-        from gramgan_plugin.evaluation import benchmark
+        from gramgan_plugin.evaluation import option_sets
 
-        monkeypatch.setattr(benchmark, "ModelEnlarger", lambda model, tile: enlarge)
+        monkeypatch.setattr(option_sets, "ModelEnlarger", lambda model, tile: enlarge)
         line = fails("test", "-opt", write_options(options))
         assert line.startswith(f"heldout: astronaut: tiny {message}")
 

@@ -14,7 +14,7 @@ from gramgan_plugin.checkpoints.resume import damage, newest_checkpoint
 from gramgan_plugin.checkpoints.retain import Checkpoints
 from gramgan_plugin.errors import OptionError, Preempted, UserError
 from gramgan_plugin.models.gramgan_model import GramGANModel
-from gramgan_plugin.training import distributed
+from gramgan_plugin.utils import distributed
 from tests.training.tiny_runs import log_lines, same_networks, train_run, weights_of
 
 

@@ -1,8 +1,8 @@
 import pytest
 
 from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped, UserError
-from gramgan_plugin.training import distributed
 from gramgan_plugin.training.together import together
+from gramgan_plugin.utils import distributed
 
 SEVERITY = {None: 0, Preempted: 1, TrainingStopped: 2, UserError: 3}
 

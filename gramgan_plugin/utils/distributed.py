@@ -156,7 +156,7 @@ def peer_errors() -> Iterator[None]:
         >>> with peer_errors():
         ...     raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:20193")
         Traceback (most recent call last):
-        gramgan_plugin.training.distributed.PeerLost: another process of this run has died; its own message says \
+        gramgan_plugin.utils.distributed.PeerLost: another process of this run has died; its own message says \
 why, or the system's log if it was killed
     """
     try:

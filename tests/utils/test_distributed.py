@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gramgan_plugin.errors import Preempted, UserError
 from gramgan_plugin.losses import MaskedRaGANLoss
-from gramgan_plugin.training import distributed
+from gramgan_plugin.utils import distributed
 from tests.training.two_processes import basicsr as command
 from tests.training.two_processes import together
 

@@ -17,7 +17,7 @@ from gramgan_plugin.utils.io import save_json
 logger = logging.getLogger("basicsr")
 
 
-def run_benchmark(opt: dict[str, Any], folder: Path) -> list[SetResult]:
+def measure_option_sets(opt: dict[str, Any], folder: Path) -> list[SetResult]:
     """Measure the model and the bicubic baseline on each test set, and write the results.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gramgan_plugin.checkpoints.resume import damage
 from gramgan_plugin.utils.io import parse_json, save_json
+from gramgan_plugin.utils.metric_direction import lower_is_better
 from gramgan_plugin.utils.sections import section
 
 logger = logging.getLogger("basicsr")
@@ -50,8 +51,7 @@ class Checkpoints:
         self._clean_up()
         self._temporary = {number for number in self._numbers() if self._is_temporary(number)}
         if self.metric is not None:
-            metrics = (opt.get("val") or {}).get("metrics") or {}
-            self.lower = (metrics.get(self.metric) or {}).get("better", "higher") == "lower"
+            self.lower = lower_is_better(section(opt, "val", "metrics", self.metric))
             self.best = self._read_best()
 
     def save(self, epoch: int, iteration: int, *, temporary: bool = False) -> None:

@@ -2,12 +2,16 @@
 
 MODEL is a file of weights in any format, a name of `basicsr weights list`, `bicubic`, `A@0.8:B` (the weights 0.8 A +
 0.2 B), or a folder of results (SET/IMAGE.png). Exit code 3: some images could not be measured; the rest is written.
+Started by torchrun, several processes share the images: torchrun --nproc-per-node 4 --no-python basicsr benchmark ...
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from gramgan_plugin.cli.options import add_launch_arguments
 
 
 def add_parser(subparsers: Any) -> None:
@@ -25,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--save-images", action="store_true", help="write each SR to DIR/images/SET/MODEL")
     parser.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--tile", type=int, metavar="N", help="side of tiles in pixels of LQ; 0: none (default: auto)")
+    add_launch_arguments(parser, default=None)
     parser.set_defaults(run=run)
 
 
@@ -33,24 +38,31 @@ def run(arguments: argparse.Namespace) -> int:
     import logging
 
     from gramgan_plugin.evaluation.benchmark_report import benchmark
+    from gramgan_plugin.utils import distributed
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    text, problems = benchmark(
-        arguments.models,
-        Path(arguments.data),
-        Path(arguments.out),
-        sets=_names(arguments.sets),
-        metrics=_names(arguments.metrics),
-        scale=arguments.scale,
-        crop=arguments.crop,
-        baseline=arguments.baseline,
-        scores=None if arguments.merge_scores is None else Path(arguments.merge_scores),
-        options={
-            "save_images": arguments.save_images,
-            "device": arguments.device,
-            "tile": "auto" if arguments.tile is None else arguments.tile,
-        },
-    )
+    by_torchrun = "pytorch" if "TORCHELASTIC_RUN_ID" in os.environ else "none"
+    use_gpus = not (arguments.device or "").startswith("cpu")
+    with distributed.joined(arguments.launcher or by_torchrun, use_gpus=use_gpus) as (rank, _):
+        logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, format="%(message)s")
+        written = benchmark(
+            arguments.models,
+            Path(arguments.data),
+            Path(arguments.out),
+            sets=_names(arguments.sets),
+            metrics=_names(arguments.metrics),
+            scale=arguments.scale,
+            crop=arguments.crop,
+            baseline=arguments.baseline,
+            scores=None if arguments.merge_scores is None else Path(arguments.merge_scores),
+            options={
+                "save_images": arguments.save_images,
+                "device": arguments.device,
+                "tile": "auto" if arguments.tile is None else arguments.tile,
+            },
+        )
+    if written is None:
+        return 0
+    text, problems = written
     encoding = sys.stdout.encoding or "utf-8"  # arrows are not in every one
     print(text.encode(encoding, "replace").decode(encoding))
     for line in problems:

@@ -41,9 +41,9 @@ def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+def add_launch_arguments(parser: argparse.ArgumentParser, default: str | None = "none") -> None:
     """Add ``--launcher`` and ``--local_rank``."""
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="job launcher")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default=default, help="job launcher")
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, default=0, help="set by old launchers; torchrun sets LOCAL_RANK"
     )

@@ -65,8 +65,7 @@ SECTIONS_WITHIN = {"GramPatchLoss": ("features", FEATURES), "MaskedRaGANLoss": (
 NOTES = {
     "Schedules": "`train.scheduler` accepts these and any of `torch.optim.lr_scheduler`, with torch's arguments.\n\n"
     "`train.optim_g` and `train.optim_d` accept any of `torch.optim`: `type`, `lr` and torch's other arguments.\n",
-    "Metrics": "Under `val.metrics`, each in a block of any name. `better` (`higher` or `lower`, default `higher`): "
-    f"{BETTER.what}.\n",
+    "Metrics": f"Under `val.metrics`, each in a block of any name. `better` (`higher` or `lower`): {BETTER.what}.\n",
     "Losses": "The blocks of `train` that end in `_opt`, and those in `train.extra_terms`.\n",
     "Networks": "`basicsr list arch` shows all.\n",
 }

@@ -80,7 +80,11 @@ VAL: dict[str, Key] = {
 }
 
 METRIC = Key("component", "a metric", of="metric")
-BETTER = Key("text", "which values of the metric are better", default="higher", choices=("higher", "lower"))
+BETTER = Key(
+    "text",
+    "which values of the metric are better; by default lower for those of which that is known (NIQE, LPIPS, ...)",
+    choices=("higher", "lower"),
+)
 
 LOGGER: dict[str, Key] = {
     "print_freq": Key("whole", "iterations between log lines", default=100, least=1),

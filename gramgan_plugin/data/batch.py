@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gramgan_plugin.functional.constants import unit_range
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, lq_levels
 
 IMAGE_KEYS = ("lq", "gt")
@@ -38,7 +39,7 @@ def to_model_batch(batch: dict[str, Any], device: torch.device) -> dict[str, Any
         _make_lq(result)
     for key in IMAGE_KEYS:
         if isinstance(result.get(key), Tensor) and result[key].dtype == torch.uint8:
-            result[key] = result[key].float().div_(255)
+            result[key] = unit_range(result[key])
     return result
 
 

@@ -10,7 +10,7 @@ import torch
 
 from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.evaluation.benchmark_models import BenchmarkModel, benchmark_models
-from gramgan_plugin.evaluation.benchmark_run import Measurements, measure_models
+from gramgan_plugin.evaluation.benchmark_run import Measurements, Protocol, measure_models
 from gramgan_plugin.evaluation.benchmark_sets import BenchmarkSet, benchmark_sets
 from gramgan_plugin.evaluation.merged_scores import Scores, read_scores
 from gramgan_plugin.evaluation.metrics import DEFAULT, LABELS, choose_metrics
@@ -37,8 +37,8 @@ def benchmark(
     baseline: str | None = None,
     scores: Path | None = None,
     options: Mapping[str, Any],
-) -> tuple[str, list[str]]:
-    """Measure models on sets and write the report.
+) -> tuple[str, list[str]] | None:
+    """Measure models on sets and write the report. Several processes share the images, and the first writes.
 
     Args:
         models: see `benchmark_models`.
@@ -54,7 +54,7 @@ def benchmark(
 
     Returns:
         A table of the means in Markdown, and a line for each image that could not be measured, and for each metric
-        that was asked for and could not.
+        that was asked for and could not; None on all processes but the first.
 
     Raises:
         UserError: if a model, set or file cannot be used, or nothing could be measured.
@@ -83,7 +83,9 @@ def benchmark(
             raise UserError(f"{save}: GT is in it; choose another -o")
     with file_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    found = measure_models(named, found_sets, chosen, scale, device=device, crop=crop, save=save)
+    found = measure_models(named, found_sets, Protocol(chosen, scale, crop, device, save))
+    if found is None:
+        return None
     if not any(result.per_image for result in found.results):
         reasons = [line for result in found.results for line in result.problems()]
         raise UserError([*reasons, *unavailable.values(), "nothing was measured"][0])

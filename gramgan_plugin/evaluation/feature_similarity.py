@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gramgan_plugin.evaluation.metric_inputs import cropped_pair
+from gramgan_plugin.utils.precision import full_float32
 
 # Rows: Y, I, Q of the NTSC.
 YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
@@ -171,7 +172,8 @@ def _gradient_magnitude(image: Tensor, smoothing: Tensor) -> Tensor:
     difference = torch.tensor([-1.0, 0.0, 1.0], dtype=image.dtype)
     horizontal = torch.outer(smoothing, difference)
     kernels = torch.stack([horizontal, horizontal.T])[:, None].to(image.device)
-    return F.conv2d(image, kernels, padding=1).square().sum(dim=1, keepdim=True).sqrt()
+    with full_float32():
+        return F.conv2d(image, kernels, padding=1).square().sum(dim=1, keepdim=True).sqrt()
 
 
 def _similarity(a: Tensor, b: Tensor, constant: float) -> Tensor:

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gramgan_plugin.utils.precision import full_float32
+
 
 def gaussian_filter(images: Tensor, radius: int, sigma: float) -> Tensor:
     """Return the means in Gaussian windows that lie within the image, g = exp(-d^2 / (2 sigma^2)) with the sum 1.
@@ -29,8 +31,10 @@ def gaussian_filter(images: Tensor, radius: int, sigma: float) -> Tensor:
     planes = images.flatten(0, -3)
     if planes.device.type != "cpu":
         window = window.to(images.dtype)
-        rows = F.conv2d(planes[:, None], window.view(1, 1, -1, 1))
-        return F.conv2d(rows, window.view(1, 1, 1, -1)).view(*images.shape[:-2], *_inside(images, radius))
+        with full_float32():
+            rows = F.conv2d(planes[:, None], window.view(1, 1, -1, 1))
+            filtered = F.conv2d(rows, window.view(1, 1, 1, -1))
+        return filtered.view(*images.shape[:-2], *_inside(images, radius))
     filtered = torch.empty_like(planes, memory_format=torch.contiguous_format)
     sources, results, weights = planes.contiguous().numpy(), filtered.numpy(), window.numpy()
     for source, result in zip(sources, results, strict=True):

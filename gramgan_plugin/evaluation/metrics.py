@@ -18,14 +18,16 @@ from gramgan_plugin.evaluation.perceptual import Dists, Lpips
 from gramgan_plugin.evaluation.texture_distance import patch_swd, texture_distance
 from gramgan_plugin.utils.text import did_you_mean, shown
 
+Pixels = NDArray[np.uint8]
+
 
 @dataclass(frozen=True)
 class Compared:
-    """An image to measure.
+    """What several models make of an image, to measure together.
 
     Attributes:
-        sr, gt: (1, 3, H, W) uint8 RGB.
-        lq: (1, 3, h, w) uint8 RGB.
+        sr, gt: (N, 3, H, W) uint8 RGB; all of GT are the same.
+        lq: (N, 3, h, w) uint8 RGB, likewise.
         crop: pixels left out at each border.
     """
 
@@ -35,12 +37,16 @@ class Compared:
     crop: int
 
     @classmethod
-    def of(
-        cls, sr: NDArray[np.uint8], gt: NDArray[np.uint8], lq: NDArray[np.uint8], crop: int, device: torch.device
-    ) -> "Compared":
+    def of(cls, sr: Sequence[Pixels], gt: Pixels, lq: Pixels, crop: int, device: torch.device) -> "Compared":
         """Return the images, given as (H, W, 3) RGB, on a device."""
-        a, b, c = (torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None].to(device) for x in (sr, gt, lq))
-        return cls(a, b, c, crop)
+        n = len(sr)
+        a, b, c = (torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2).to(device) for x in (sr, (gt,), (lq,)))
+        return cls(a, b.expand(n, -1, -1, -1), c.expand(n, -1, -1, -1), crop)
+
+    def one_by_one(self) -> list["Compared"]:
+        """Return the images of each model."""
+        parts = zip(*(images.split(1) for images in (self.sr, self.gt, self.lq)), strict=True)
+        return [Compared(sr, gt, lq, self.crop) for sr, gt, lq in parts]
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Metric:
 
     Attributes:
         label: its name, and how it is shown.
-        compute: images -> (1,).
+        compute: images -> (N,).
     """
 
     label: MetricLabel

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gramgan_plugin.evaluation.gaussian import gaussian_filter
@@ -21,6 +22,7 @@ BLOCK = 96  # pixels a side, at full size; half of them at half size
 LEAST_SIDE = 2 * BLOCK
 RADIUS, SIGMA = 3, 7 / 6
 HALVING = (-3, -9, 29, 111, 111, 29, -9, -3)  # MATLAB's antialiased bicubic weights at 1 / 2, times 256
+NEAR = 4e-6  # more than float32's error of a moment ratio, relative to it
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
@@ -42,24 +44,25 @@ def niqe(image: Tensor, crop: int = 0) -> Tensor:
     levels = levels[..., : levels.shape[-2] // BLOCK * BLOCK, : levels.shape[-1] // BLOCK * BLOCK]
     scales = ((levels, BLOCK), (_halved(levels), BLOCK // 2))
     features = [_features(_normalized(one), side) for one, side in scales]
-    return _distance(torch.cat(features, -1))
+    # On the CPU, which has decomposed a small matrix before a GPU has begun.
+    return _distance(torch.cat(features, -1).cpu()).to(image.device)
 
 
 def _halved(levels: Tensor) -> Tensor:
     """Return (N, 1, H, W) levels as MATLAB's bicubic imresize by 1 / 2 has them, (N, 1, H / 2, W / 2).
 
-    Computes in float32 and in the steps of BasicSR's function, since the last bits matter: alpha is found in steps of
-    0.001, and one step in a few blocks can change NIQE by 5e-4.
+    Computes on the CPU, in float32 and in the steps of BasicSR's function, since the last bits matter, see ``_fit``.
     """
     height, width = levels.shape[-2:]
-    weights = torch.tensor(HALVING, dtype=levels.dtype, device=levels.device) / 256
+    weights = torch.tensor(HALVING, dtype=levels.dtype) / 256
     reach = len(HALVING) // 2 - 1
-    around = symmetric_index(-reach, height + reach, height, levels.device)
-    rows = (levels / 255).index_select(-2, around).unfold(-2, len(HALVING), 2) @ weights
-    around = symmetric_index(-reach, width + reach, width, levels.device)
-    padded = rows.index_select(-1, around).flatten(0, -2)
+    on_cpu = levels.cpu() / 255
+    rows = (
+        on_cpu.index_select(-2, symmetric_index(-reach, height + reach, height)).unfold(-2, len(HALVING), 2) @ weights
+    )
+    padded = rows.index_select(-1, symmetric_index(-reach, width + reach, width)).flatten(0, -2)
     columns = [padded[:, start : start + len(HALVING)].mv(weights) for start in range(0, width, 2)]
-    return torch.stack(columns, -1).view(*rows.shape[:-1], -1) * 255
+    return (torch.stack(columns, -1).view(*rows.shape[:-1], -1) * 255).to(levels.device)
 
 
 def _normalized(levels: Tensor) -> Tensor:
@@ -70,7 +73,9 @@ def _normalized(levels: Tensor) -> Tensor:
     """
     both = F.pad(torch.cat((levels, levels.square()), 1), (RADIUS,) * 4, mode="replicate")
     mean, square = gaussian_filter(both.to(torch.float64), RADIUS, SIGMA).to(torch.float32).split(1, 1)
-    return (levels - mean) / ((square - mean.square()).abs_().sqrt_() + 1)
+    variance = (square - mean.square()).abs_()
+    # torch's root of float32 is not always the nearest number.
+    return (levels - mean) / (variance.to(torch.float64).sqrt_().to(torch.float32) + 1)
 
 
 def _features(normalized: Tensor, side: int) -> Tensor:
@@ -88,6 +93,9 @@ def _features(normalized: Tensor, side: int) -> Tensor:
 def _fit(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Fit an asymmetric generalized Gaussian to each (N, blocks, side, side) block by its moments.
 
+    Alpha is the nearest of a table in steps of 0.001, and one step in one block can change NIQE by 0.003. So where two
+    steps are nearly as near, the moments are computed again with the rounding of BasicSR's function.
+
     Returns:
         The shape alpha, the scales of the negative and the positive side, and Gamma(2 / alpha) / Gamma(1 / alpha), each
         (N, blocks) float64. The scales are NaN, and alpha is the least, where values of one sign are missing.
@@ -101,9 +109,21 @@ def _fit(values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     moments = size.square() / values.shape[-1] / (above + below)
     moments = moments * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
     alphas, middles, scales, means = _shapes(values.device)
+    index = torch.searchsorted(middles, moments).clamp(1, len(middles) - 1)
+    apart = torch.minimum((moments - middles[index - 1]).abs(), (moments - middles[index]).abs())
+    for image, block in (apart <= NEAR * moments).nonzero().tolist():
+        moments[image, block] = _float32_moment_ratio(values[image, block].cpu().numpy())
     index = torch.searchsorted(middles, moments)  # of the nearest moment ratio
     index = torch.where(moments.isnan(), 0, index)
     return alphas[index], left * scales[index], right * scales[index], means[index]
+
+
+def _float32_moment_ratio(values: NDArray[np.float32]) -> float:
+    """Return the moment ratio that ``_fit`` searches in the table, (n,) values summed as NumPy sums float32."""
+    left, right = (np.sqrt(np.mean(part**2)) for part in (values[values < 0], values[values > 0]))
+    ratio = left / right
+    plain = np.mean(np.abs(values)) ** 2 / np.mean(values**2)
+    return float(plain * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2)
 
 
 @cache
@@ -146,6 +166,7 @@ def _distance(features: Tensor) -> Tensor:
 def _luma(images: Tensor) -> Tensor:
     """Return ``fidelity.luma`` in BasicSR's steps: equal to the last bit, since it is rounded to levels."""
     weights = torch.tensor([[65.481, 128.553, 24.966]], dtype=torch.float64, device=images.device)
-    shares = images.contiguous().to(torch.float32).div_(255).flatten(2).to(torch.float64)
-    mixed = (weights @ shares).add_(16).div_(255).to(torch.float32).mul_(255)
+    whole = torch.full((), 255.0, device=images.device)  # CUDA would multiply by the reciprocal of a number
+    shares = (images.contiguous().to(torch.float32) / whole).flatten(2).to(torch.float64)
+    mixed = ((weights @ shares + 16) / whole.double()).to(torch.float32).mul_(255)
     return mixed.unflatten(-1, images.shape[-2:])

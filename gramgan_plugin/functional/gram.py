@@ -6,6 +6,7 @@ correlation of the channels, and not the positions of pixels in the patch.
 
 from torch import Tensor
 
+from gramgan_plugin.functional.constants import constant
 from gramgan_plugin.functional.gram_kernel import GramVectors, channel_pairs
 from gramgan_plugin.functional.patches import check_image, patch_grid, patch_vectors
 from gramgan_plugin.utils.precision import at_least_float32, autocast_off
@@ -128,6 +129,6 @@ def gram_difference(a: Tensor, b: Tensor, channels: int, criterion: str = "l1") 
         total = (a - b).square().sum(dim=-1)
     else:
         # |entry| * 2 = |entry * sqrt 2| * sqrt 2
-        twice = [1.0 if i == j else 2.0**0.5 for i, j in channel_pairs(channels)]
-        total = ((a - b).abs() * a.new_tensor(twice)).sum(dim=-1)
+        twice = tuple(1.0 if i == j else 2.0**0.5 for i, j in channel_pairs(channels))
+        total = ((a - b).abs() * constant(twice, a.dtype, a.device)).sum(dim=-1)
     return total.mean() / channels**2

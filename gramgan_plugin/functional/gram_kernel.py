@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from gramgan_plugin.functional.constants import constant
 from gramgan_plugin.functional.patches import patch_grid
 
 # The most channels that are processed pair by pair; the number of pairs grows with the square.
@@ -27,7 +28,7 @@ def channel_pairs(channels: int) -> list[tuple[int, int]]:
 def upper_triangle(matrices: Tensor) -> Tensor:
     """Return symmetric (..., C, C) as vectors (..., C * (C + 1) / 2), off-diagonal entries times the root of 2."""
     channels = matrices.shape[-1]
-    upper = torch.tensor([i * channels + j for i, j in channel_pairs(channels)], device=matrices.device)
+    upper = constant(tuple(i * channels + j for i, j in channel_pairs(channels)), torch.long, matrices.device)
     return matrices.flatten(-2).index_select(-1, upper) * _scales(channels, 1.0, 1, matrices)
 
 
@@ -145,7 +146,7 @@ def _many_channels(image: Tensor, p: int, stride: int, normalize: bool, center: 
 
 def _many_backward(image: Tensor, grad: Tensor, p: int, stride: int, normalize: bool, center: bool) -> Tensor:
     channels = image.shape[1]
-    place = torch.tensor(_entries(channels), device=image.device)
+    place = constant(_entries(channels), torch.long, image.device)
     scale = _scales(channels, 2.0, p**2 if normalize else 1, image).to(_high_precision(image))
     out = torch.empty_like(image)
     for n, one in enumerate(image.split(1)):
@@ -177,14 +178,15 @@ def _covered(image: Tensor, p: int, stride: int) -> tuple[int, int]:
 
 
 @lru_cache
-def _entries(channels: int) -> list[int]:
+def _entries(channels: int) -> tuple[int, ...]:
     """Return the position in the vector of each of a matrix's C * C entries."""
     place = {pair: m for m, pair in enumerate(channel_pairs(channels))}
-    return [place[min(i, j), max(i, j)] for i in range(channels) for j in range(channels)]
+    return tuple(place[min(i, j), max(i, j)] for i in range(channels) for j in range(channels))
 
 
 def _scales(channels: int, diagonal: float, pixels: int, like: Tensor) -> Tensor:
-    return like.new_tensor([(diagonal if i == j else ROOT) / pixels for i, j in channel_pairs(channels)])
+    scales = tuple((diagonal if i == j else ROOT) / pixels for i, j in channel_pairs(channels))
+    return constant(scales, like.dtype, like.device)
 
 
 def _rows(image: Tensor, start: int, stride: int, count: int) -> Tensor:

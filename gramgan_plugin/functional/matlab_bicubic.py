@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gramgan_plugin.functional.constants import constant
+
 MATLAB_BICUBIC, MATLAB_UINT8 = KINDS = ("matlab-bicubic", "matlab-uint8")
 PAD_IN_SCALES = 4  # the bicubic kernel reaches 2 * scale pixels; more makes the pad a multiple of the scale
 
@@ -142,7 +144,7 @@ def lq_levels(gt: Tensor, scale: int, kind: str = MATLAB_BICUBIC) -> Tensor:
 
 def _rounded_pass(levels: Tensor, scale: int, axis: int) -> Tensor:
     """Return whole levels, downsampled along one axis, halves rounded up, clipped to [0, 255]."""
-    weights = torch.tensor(_whole_weights(scale), dtype=levels.dtype, device=levels.device)
+    weights = constant(_whole_weights(scale), levels.dtype, levels.device)
     length = levels.shape[axis]
     first = -(len(weights) - scale) // 2  # of the input positions that go into the first output position
     last = first + (-(-length // scale) - 1) * scale + len(weights)

@@ -202,7 +202,7 @@ class Upscaler:
         sr = self._as_image_has(self._run(self._floats(part)), part.shape[0], part.shape[3])
         sr = sr.clamp_(0, 1).mul_(np.iinfo(part.dtype).max).round_()
         levels = sr.to(torch.uint8 if part.dtype == np.uint8 else torch.int32).permute(0, 2, 3, 1)
-        return levels.cpu().numpy().astype(part.dtype, copy=False)
+        return levels.contiguous().cpu().numpy().astype(part.dtype, copy=False)
 
     def _floats(self, images: Pixels) -> Tensor:
         """Return (N, H, W, C) integers as the network takes them: gray repeated, or colours one by one in a batch."""

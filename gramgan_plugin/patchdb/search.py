@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.functional.constants import unit_range
 from gramgan_plugin.functional.texture_options import TextureOptions
 from gramgan_plugin.patchdb.store import Store, check_fits, open_store
 from gramgan_plugin.search.exact import ExactSearch
@@ -136,11 +137,11 @@ class PatchSearch:
         """Return patches without margins (..., p, p, C), float32 in [0, 1], of rows ``index`` (...), on its device."""
         if index.device.type != "cuda":
             levels = torch.from_numpy(self.store.inner(index.cpu().numpy()))
-            return levels.to(index.device).float() / 255
+            return unit_range(levels.to(index.device))
         if index.device not in self._patches:
             inner = self.store.definition.inner(self.store.patches)
             self._patches[index.device] = torch.from_numpy(np.array(inner)).to(index.device)
-        return self._patches[index.device][index].float() / 255
+        return unit_range(self._patches[index.device][index])
 
     def _search_on(self, device: torch.device) -> Search:
         if device not in self._searches:

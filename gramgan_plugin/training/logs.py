@@ -13,9 +13,11 @@ from typing import Any
 from gramgan_plugin.errors import OptionError, file_errors
 from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.training.bar import ProgressBar
+from gramgan_plugin.training.best_so_far import BestSoFar
 from gramgan_plugin.training.health import Health
 from gramgan_plugin.training.wandb_log import WandbRun, project_of
 from gramgan_plugin.utils.io import JsonLines
+from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.text import printable
 
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
@@ -112,6 +114,7 @@ class RunLog:
         self.images = images_per_iteration(opt)
         self.writes = opt["rank"] == 0
         self.health = Health()
+        self.best = BestSoFar(section(opt, "val", "metrics"))
         self.reported: set[str] = set()
         self.file: JsonLines | None = None
         self.board: Any = None
@@ -120,7 +123,9 @@ class RunLog:
         if not self.writes:
             return
         self.wandb = WandbRun(opt) if project_of(opt) else None
-        self.file = JsonLines(Path(opt["path"]["experiments_root"]) / "metrics.jsonl")
+        file = Path(opt["path"]["experiments_root"]) / "metrics.jsonl"
+        self.best.read(file, start)
+        self.file = JsonLines(file)
         if opt["logger"].get("use_tb_logger") and not opt["name"].startswith("debug"):
             # The same folder as in upstream.
             self.events = Path(opt["root_path"]) / "tb_logger" / opt["name"]
@@ -171,12 +176,16 @@ class RunLog:
             return
         left_out = {metric: len(images) for metric, images in result.left_out.items() if metric in values}
         shown = []
+        best = self.best.update(dataset, iteration, values)
         for metric, value in values.items():
             count = len(result.per_image[metric])
-            share = f" ({count} of {count + left_out[metric]} images)" if metric in left_out else ""
-            shown.append(f"{metric} {value:.4f}{share}")
+            notes = [f"{count} of {count + left_out[metric]} images"] if metric in left_out else []
+            highest, at = best[metric]
+            notes += [f"best {highest:.4f} at {at:,d}"] if at != iteration else []
+            shown.append(f"{metric} {value:.4f}" + (f" ({', '.join(notes)})" if notes else ""))
         self.logger.info(f"Validation {dataset}, iter {iteration:,d}: {', '.join(shown)}")
-        record = {"iter": iteration, "dataset": dataset, "metrics": values}
+        record: dict[str, Any] = {"iter": iteration, "dataset": dataset, "metrics": values}
+        record["best"] = {metric: {"value": value, "iter": at} for metric, (value, at) in best.items()}
         self._line(record | ({"left_out": left_out} if left_out else {}))
         self._points({f"metrics/{dataset}/{metric}": value for metric, value in values.items()}, iteration)
 

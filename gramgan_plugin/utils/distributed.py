@@ -117,6 +117,11 @@ def stop(clean: bool = False) -> None:
             distributed.destroy_process_group()
 
 
+def place() -> tuple[int, int]:
+    """Return (rank, world size); (0, 1) without a process group."""
+    return (distributed.get_rank(), distributed.get_world_size()) if _is_joined() else (0, 1)
+
+
 def agree(value: int) -> int:
     """Return the largest value of all ranks, or the value itself without a process group. Every rank must call it."""
     if not _is_joined():

@@ -37,18 +37,20 @@ def autocast_off(device: torch.device) -> AbstractContextManager[object]:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Multiply float32 matrices in float32, also where a run has allowed TF32 or bf16 for speed.
+    """Multiply and convolve float32 in float32, also where TF32 or bf16 is allowed (by torch itself for cuDNN).
 
     Where a run has allowed them by torch's newer options (``fp32_precision``), they stay allowed: these have no single
     value that could be restored afterwards.
     """
     try:
-        allowed = torch.get_float32_matmul_precision()
+        allowed, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     except RuntimeError:
         yield
         return
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(allowed)
+        torch.backends.cudnn.allow_tf32 = convolutions

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,8 @@ from PIL import Image
 
 from gramgan_plugin.cli.main import main
 from tests.checkpoints import generators as given_as
+from tests.training.two_processes import basicsr as command
+from tests.training.two_processes import together
 
 DATA = Path(os.environ.get("GRAMGAN_TEST_DATA", "../shared/data"))
 
@@ -84,6 +87,34 @@ class TestValues:
             sr = given_as.rrdbnet(3)(lq).clamp(0, 1).mul(255).round()[0].permute(1, 2, 0).byte().numpy()
         assert np.array_equal(np.asarray(Image.open("report/images/Set5/net_g_100/cat.png")), sr)
 
+    def test_as_basicsr_test(self, sets, model, write_options):
+        """The same numbers as `basicsr test -opt`."""
+        metrics = {
+            "psnr_y": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True},
+            "ssim_y": {"type": "calculate_ssim", "crop_border": 4, "test_y_channel": True},
+            "niqe": {"type": "calculate_niqe", "crop_border": 4},
+            "texture": {"type": "calculate_texture_distance", "crop_border": 4},
+        }
+        block = {"name": "Set5", "type": "PairedSRDataset", "io_backend": {"type": "disk"}}
+        folders = {"dataroot_gt": "data/Set5/GTmod12", "dataroot_lq": "data/Set5/LRbicx4"}
+        network = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 2, "num_grow_ch": 4}
+        options = {
+            "name": "net_g_100",
+            "model_type": "GramGANModel",
+            "scale": 4,
+            "num_gpu": 0,
+            "datasets": {"test_1": block | folders},
+            "network_g": network,
+            "path": {"pretrain_network_g": model},
+            "val": {"metrics": metrics},
+        }
+        assert main(["test", "-opt", write_options(options)]) == 0
+        assert run("-m", "bicubic", model, "--data", "data/Set5", "--metrics", ",".join(metrics), "-o", "r") == 0
+        theirs = results("results/net_g_100")
+        assert len(theirs) == 2 * len(metrics)
+        for key, values in results("r").items():
+            assert values == pytest.approx(theirs[key], abs=1e-4), key
+
     @pytest.mark.skipif(not (DATA / "Set5").is_dir(), reason="GRAMGAN_TEST_DATA names no folder of real sets")
     def test_the_published_baseline(self, workdir):
         """As MATLAB's bicubic gives on the same files; of BSD100 there is only GT."""
@@ -97,6 +128,28 @@ class TestValues:
         expected |= {("BSD100", "psnr_y"): 25.957, ("BSD100", "ssim_y"): 0.6680}
         for key, value in expected.items():
             assert means[key] == pytest.approx(value, abs=6e-4 if key[1] == "psnr_y" else 6e-5)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes(sets, model, count):
+    """They write what one would: also with fewer images than processes, and images that cannot be measured."""
+    Path("data/Set14/HR/coffee.png").write_bytes(b"no image")
+    arguments = ("benchmark", "-m", "bicubic", model, "--data", "data", "--metrics", "psnr_y,niqe", "--device", "cpu")
+    ends = together(count, command, *arguments, "--launcher", "pytorch", "--save-images", "-o", "shared")
+    assert [end.code for end in ends] == [3] + [0] * (count - 1), ends[0].stderr
+    assert "Set14: coffee is left out of the mean of psnr_y" in ends[0].stderr
+    assert [end.stderr for end in ends[1:]] == [""] * (count - 1)
+    assert main([*arguments, "-o", "single"]) == 3
+    shared, single = results("shared"), results("single")
+    assert list(shared) == list(single)
+    for key, values in single.items():
+        assert list(shared[key]) == list(values)
+        assert shared[key] == pytest.approx(values, rel=1e-9)
+    for name in ("table.md", "table.tex"):
+        assert Path("shared", name).read_text() == Path("single", name).read_text()
+    pictures = [re.findall(r"data:image/[^'\"]+", Path(out, "index.html").read_text()) for out in ("shared", "single")]
+    assert pictures[0] == pictures[1]
+    assert len(list(Path("shared/images").rglob("*.png"))) == 10
 
 
 class TestModels:

@@ -101,4 +101,6 @@ class TestToModelBatch:
         batch = {"gt": coffee(320, 560)[None], "scale": scale, "lq_kind": kind}
         result = to_model_batch(batch, torch.device("cuda"))
         assert result["lq"].is_cuda
-        assert torch.equal(result["lq"].cpu(), to_model_batch(batch, CPU)["lq"])
+        expected = to_model_batch(batch, CPU)
+        assert torch.equal(result["lq"].cpu(), expected["lq"])
+        assert torch.equal(result["gt"].cpu(), expected["gt"])

@@ -1,5 +1,6 @@
 """How the model computes: precision, memory layout, compilation, parts of a batch, several processes."""
 
+import warnings
 from typing import Any
 
 import basicsr  # noqa: F401
@@ -40,14 +41,19 @@ class TestComputing:
         tiny_options["train"]["precision"] = precision
         opt = resolved(tiny_options)
         model, data = build_model(opt), TrainingData(opt).batches(0, 0)
+        waits: list[str] = []
         for iteration in (1, 2, 3):
             batch = {key: v.pin_memory() if torch.is_tensor(v) else v for key, v in next(data)[-1].items()}
-            torch.cuda.set_sync_debug_mode("error" if iteration == 3 else "default")
+            torch.cuda.set_sync_debug_mode("warn" if iteration == 3 else "default")
             try:
-                model.feed_data(batch)
-                model.optimize_parameters(iteration)
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    model.feed_data(batch)
+                    model.optimize_parameters(iteration)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
+            waits += [f"{one.filename}:{one.lineno}" for one in caught if "called a synchronizing" in str(one.message)]
+        assert waits == []  # all of them at once
         assert model.get_current_log()["l_g_pix"] > 0
 
     def test_accumulate(self, tiny_options, workdir):

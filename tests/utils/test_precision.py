@@ -1,6 +1,6 @@
 import torch
 
-from gramgan_plugin.utils.precision import at_least_float32, autocast_off
+from gramgan_plugin.utils.precision import at_least_float32, autocast_off, full_float32
 
 
 class TestAtLeastFloat32:
@@ -26,3 +26,19 @@ class TestAutocastOff:
     def test_device_without_autocast(self):
         with autocast_off(torch.device("meta")):
             pass
+
+
+class TestFullFloat32:
+    def test_feature(self, monkeypatch):
+        """TF32 is off in matrix products and convolutions, and afterwards as it was."""
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        allowed = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            with full_float32():
+                assert torch.get_float32_matmul_precision() == "highest"
+                assert not torch.backends.cudnn.allow_tf32
+            assert torch.get_float32_matmul_precision() == "high"
+            assert torch.backends.cudnn.allow_tf32
+        finally:
+            torch.set_float32_matmul_precision(allowed)

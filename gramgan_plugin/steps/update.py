@@ -194,7 +194,7 @@ class Update:
         self.found_inf.copy_(any_bad)
         skipped, row, longest, first_iteration, first = self._counts.unbind()
         new = any_bad * (first_iteration == 0)  # 1 for the first bad iteration since the last report
-        value = self._number(tuple(values))[bad.argmax()]
+        value = self._number(tuple(values)).take(bad.argmax())  # an index in brackets would be read
         row = (row + 1) * any_bad
         self._counts.copy_(
             torch.stack(

@@ -97,11 +97,11 @@ def test_wrong_input(image, crop, message):
 
 
 def test_pristine_numbers_and_table():
-    mean, covariance = _pristine(torch.device("cpu"))
+    mean, covariance = _pristine()
     assert mean.shape == (36,)
     assert torch.equal(covariance, covariance.T)
     assert torch.linalg.eigvalsh(covariance).min() > 0
-    alphas, middles, scales, means = _shapes(torch.device("cpu"))
+    alphas, middles, scales, means = _shapes()
     # A normal distribution: (E|x|)^2 / E x^2 = 2 / pi, scale sqrt(2) of a standard deviation of 1.
     normal = (alphas - 2).abs().argmin()
     assert middles[normal - 1] < 2 / np.pi < middles[normal]

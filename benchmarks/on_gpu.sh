@@ -24,7 +24,7 @@ if $dry; then
   metrics=(--rounds 1)
 else
   python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "torch sees no GPU" >&2; exit 2; }
-  train=(--device cuda --batch 8 --rounds 30 --warmup 5 --flops)
+  train=(--device cuda --batch 8 --rounds 12 --warmup 3 --flops)
   loss=(--device cuda --rounds 30)
   upscale=(--device cuda --sides 128 512 1024 1448)
   metrics=(--device cuda --rounds 2)

@@ -5,6 +5,7 @@ justifies, or read beyond the end of its data.
 """
 
 import io
+import os
 import struct
 import sys
 import zipfile
@@ -97,7 +98,9 @@ def _read_zip(file: IO[bytes], path: Path) -> tuple[Any, int]:
     """Return the content of an archive of torch 1.6 or later, and the length of its pickle."""
     try:
         with zipfile.ZipFile(file) as archive:
-            if _directory_gap(file):  # torch would read another directory than this reader
+            if not _directory_ends_where_it_says(
+                file, archive.comment
+            ):  # torch would read another directory than this reader
                 raise Damaged("its directory is not where it says")
             members = {member.filename: member for member in archive.infolist()}
             total, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
@@ -127,12 +130,18 @@ def _read_zip(file: IO[bytes], path: Path) -> tuple[Any, int]:
     return load_inert(io.BytesIO(data), find), len(data)
 
 
-def _directory_gap(file: IO[bytes]) -> int:
-    """Return the bytes between the end of an archive's directory, as it states it, and the record that follows."""
-    record = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    signature, size, offset, place = record[0], record[5], record[6], record[9]
-    longer = 56 + 20 if signature == b"PK\x06\x06" else 0  # zip64's record and its locator
-    return int(place - longer - size - offset)
+def _directory_ends_where_it_says(file: IO[bytes], comment: bytes) -> bool:
+    """Return whether an archive's directory ends, by the size and place that are stated, at the record that follows."""
+    last = file.seek(0, os.SEEK_END) - 22 - len(comment)
+    file.seek(max(0, last - 20 - 56))
+    before, record = file.read(last - file.tell()), file.read(22)
+    size, offset = struct.unpack("<2L", record[12:20])
+    if before[-20:].startswith(b"PK\x06\x07"):  # zip64's locator, and before it zip64's own record
+        size, offset = struct.unpack("<2Q", before[40:56])
+        last -= 20 + 56
+        if before[-12:-4] != struct.pack("<Q", last):
+            return False
+    return bool(size + offset == last)
 
 
 def _read_legacy(file: IO[bytes], path: Path) -> tuple[Any, int]:

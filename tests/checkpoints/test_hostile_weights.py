@@ -40,6 +40,34 @@ def test_two_directories_in_one_archive(workdir):
     assert offset < len(buffers[0])
 
 
+def with_end(data: bytes, comment: bytes, zip64: bool, shift: int = 0, gap: bytes = b"") -> bytes:
+    """The archive with other end records: zip64's as well, as torch writes them, or only the last one."""
+    last = data[data.rindex(b"PK\x05\x06") :][:20] + struct.pack("<H", len(comment)) + comment
+    entries, size, offset = struct.unpack_from("<H2L", last, 10)
+    end = offset + size
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, entries, entries, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end + len(gap) + shift, 1)
+    return data[:end] + gap + (record + locator if zip64 else b"") + last
+
+
+@pytest.mark.parametrize("comment", [b"", b"by a tool"])
+def test_end_records(workdir, comment):
+    """Of zip64 or not, with and without a comment; versions of Python differ in what they make of zip64's."""
+    torch.save({"w": torch.ones(3)}, "small.pth")
+    data = Path("small.pth").read_bytes()
+    assert b"PK\x06\x06" in data, "torch always writes zip64's"
+    for zip64 in (True, False):
+        Path("x.pth").write_bytes(with_end(data, comment, zip64))
+        assert torch.equal(torch.load("x.pth", weights_only=True)["w"], torch.ones(3))
+        assert list(read_headers("x.pth")) == ["w"]
+        Path("x.pth").write_bytes(with_end(data, comment, zip64, gap=b"gap"))
+        with pytest.raises(UserError, match="a damaged checkpoint"):
+            read_headers("x.pth")
+    Path("x.pth").write_bytes(with_end(data, comment, zip64=True, shift=-1))
+    with pytest.raises(UserError, match="a damaged checkpoint"):
+        read_headers("x.pth")
+
+
 def test_tensors_that_share_their_data(workdir):
     one = torch.zeros(10**6)
     torch.save({f"w{number}": one for number in range(6)}, "few.pth")

@@ -25,7 +25,7 @@ if $dry; then
 else
   python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "torch sees no GPU" >&2; exit 2; }
   train=(--device cuda --batch 8 --rounds 12 --warmup 3 --flops)
-  loss=(--device cuda --rounds 30)
+  loss=(--device cuda --rounds 3)
   upscale=(--device cuda --sides 128 512 1024 1448)
   metrics=(--device cuda --rounds 2)
 fi
@@ -47,7 +47,7 @@ step tests 150 python3 -m pytest -q -m gpu --continue-on-collection-errors --jun
 step upscale 90 python3 benchmarks/upscale.py "${upscale[@]}" --json "$parts/upscale.json"
 step metrics 60 python3 benchmarks/metrics.py ${BSD100:+"$BSD100"} "${metrics[@]}" --json "$parts/metrics.json"
 step train_step 180 python3 benchmarks/train_step.py "${train[@]}" --json "$parts/train_step.json"
-step gram_patch_loss 45 python3 benchmarks/gram_patch_loss.py "${loss[@]}" --json "$parts/gram_patch_loss.json"
+step gram_patch_loss 90 python3 benchmarks/gram_patch_loss.py "${loss[@]}" --json "$parts/gram_patch_loss.json"
 
 python3 - "$parts" "$out" <<'PYTHON'
 import json

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -222,6 +224,21 @@ def test_lq_of_another_scale(sets, capsys):
     image.resize((image.width // 2, image.height // 2)).save("data/Set5/LRbicx4/cat.png")
     assert run("-m", "bicubic", "--data", "data/Set5", "--metrics", "psnr_y", "-o", "r") == 3
     assert "cat: LQ of 28x26 is not 1/4 of GT of 224x212; is it for another scale?" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+def test_latex_compiles(sets):
+    """With names that mean something to LaTeX."""
+    name = "a_b%c&d#e$f^g~h{i}<j>ü"
+    Path(name).mkdir()
+    Image.open("data/Set5/GTmod12/coffee.png").save(f"{name}/cat.png")
+    assert run("-m", "bicubic", name, "--data", "data", "--metrics", "psnr_y,mse,niqe", "-o", "r") == 3
+    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{r/table.tex}\end{document}"
+    Path("x.tex").write_text(document)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_a_model_that_is_called_gt(sets):

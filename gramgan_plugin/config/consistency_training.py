@@ -12,7 +12,7 @@ from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.registries import registered
-from gramgan_plugin.steps.terms import FORMS, form_of, term_mistakes
+from gramgan_plugin.steps.terms import FORMS, PENALTY, PENALTY_FORM, form_of, term_mistakes
 from gramgan_plugin.utils.sections import section
 
 
@@ -64,7 +64,7 @@ def _check_forms(train: Mapping[str, Any], model: Model, found: Findings) -> Non
         name = section(block).get("type")
         classes = {one: cls for one, cls, _ in registered("loss")}
         form = form_of(classes[name]) if isinstance(name, str) and name in classes else None
-        if form is not None and form not in {*FORMS, "other"}:
+        if form is not None and form not in {*FORMS, PENALTY_FORM, "other"}:
             found.error(f"{where}.type", f"{name} has the form {form!r}, which is not one of {', '.join(FORMS)}")
         elif form is not None and form not in model.forms[key]:
             fitting = [one for one, cls in classes.items() if form_of(cls) in model.forms[key]]
@@ -84,6 +84,11 @@ def _check_speed(opt: Mapping[str, Any], found: Findings) -> None:
             found.error(f"train.clip_grad_norm_{letter}", "0 would remove all gradients; null clips nothing")
         if clip is not None and not opt.get(f"network_{letter}"):
             found.warn(f"train.clip_grad_norm_{letter}", f"there is no network_{letter}")
+    if train.get(PENALTY) and train.get("compile") and "d" in train.get("compile_networks", ["d"]):
+        found.error("train.compile_networks", f"leave out d: train.{PENALTY} differentiates D's gradient again")
+    turns = [train.get(key, 1) for key in ("net_d_every", "net_d_iters")]
+    if all(is_whole(every) and every > 1 for every in turns):
+        found.error("train.net_d_every", "cannot be above 1 together with train.net_d_iters; use one of them")
     parts, batch = train.get("accumulate", 1), section(opt, "datasets", "train").get("batch_size_per_gpu", 1)
     if is_whole(parts) and is_whole(batch) and parts >= 1 and batch % parts:
         found.error("train.accumulate", f"a batch_size_per_gpu of {batch} cannot be split into {parts} equal parts")

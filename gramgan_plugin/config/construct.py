@@ -18,6 +18,7 @@ from gramgan_plugin.utils.text import shown_value
 # Their constructors load a network's weights.
 WITH_WEIGHTS = frozenset({"VGGPerceptualLoss", "PerceptualLoss"})
 
+MASKED = ("MaskedRaGANLoss", "StandardGANLoss")  # the losses with a mask
 MASK: dict[str, Key] = {
     "window": Key("whole", "side of the window in pixels", needed="always", least=2),
     "stride": Key("whole", "window: blocks; 1: around each pixel", needed="always", least=1),
@@ -67,7 +68,7 @@ def _check_loss(component: Component, constructor: Any, options: dict[str, Any],
         return
     if not constructor.__module__.startswith(("gramgan_plugin.", "basicsr.")):
         return
-    if name == "MaskedRaGANLoss" and isinstance(options.get("mask"), dict) and not _mask_fits(component, found):
+    if name in MASKED and isinstance(options.get("mask"), dict) and not _mask_fits(component, found):
         return
     if name == "GramPatchLoss":
         if not check_values(component.where, options, found):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gramgan_plugin.config import annotations
-from gramgan_plugin.config.construct import MASK
+from gramgan_plugin.config.construct import MASK, MASKED
 from gramgan_plugin.config.foreign_words import FOR_DISCRIMINATOR, networks
 from gramgan_plugin.config.keys import KINDS, Key
 from gramgan_plugin.config.parameters import Parameter, parameters_of
@@ -157,7 +157,7 @@ def _value(key: Key) -> Schema:
 
 def _parameter(component: str, parameter: Parameter) -> Schema:
     default = parameter.default
-    if (component, parameter.name) == ("MaskedRaGANLoss", "mask"):
+    if component in MASKED and parameter.name == "mask":
         schema: Schema = {"anyOf": [{"type": "string"}, {"type": "null"}, _section(MASK, ())]}
     elif component == "GramPatchLoss" and parameter.name in TEXTURE:
         schema = _value(replace(TEXTURE[parameter.name], default=default))

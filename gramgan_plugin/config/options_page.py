@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gramgan_plugin.config.construct import MASK
+from gramgan_plugin.config.construct import MASK, MASKED
 from gramgan_plugin.config.foreign_words import KEYS, TYPES
 from gramgan_plugin.config.keys import KINDS, Key
 from gramgan_plugin.config.parameters import Parameter, parameters_of
@@ -47,6 +47,10 @@ SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "GramPatchLoss",
             "DiscPerceptualLoss",
             "MaskedRaGANLoss",
+            "StandardGANLoss",
+            "GradientPenalty",
+            "ArtifactMapLoss",
+            "FocalFrequencyLoss",
             "VGGPerceptualLoss",
             "L1Loss",
             "MSELoss",
@@ -60,7 +64,7 @@ SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 # Options that may be sections with their own keys.
-SECTIONS_WITHIN = {"GramPatchLoss": ("features", FEATURES), "MaskedRaGANLoss": ("mask", MASK)}
+SECTIONS_WITHIN = {"GramPatchLoss": ("features", FEATURES), **dict.fromkeys(MASKED, ("mask", MASK))}
 
 NOTES = {
     "Schedules": "`train.scheduler` accepts these and any of `torch.optim.lr_scheduler`, with torch's arguments.\n\n"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gramgan_plugin.config.keys import Key
-from gramgan_plugin.steps.terms import BLOCKS, EXTRA_TERMS
+from gramgan_plugin.steps.terms import BLOCKS, EXTRA_TERMS, PENALTY, PENALTY_FORM
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,30 @@ _GRAMGAN = {
     "gram_patch_opt": _loss("patch-wise texture loss"),
     "disc_perceptual_opt": _loss("discriminator perceptual loss: D's features of SR against those of GT"),
     "back_projection_opt": _loss("back-projection loss: SR, reduced by MATLAB bicubic, against LQ"),
+    "ldl_opt": _loss("loss on pixels that look like artifacts (LDL); needs the averaged weights"),
+    "d_penalty_opt": _loss("penalty on the gradient of the discriminator at images"),
+    "net_d_every": Key("whole", "D is trained in every net_d_every-th iteration", default=1, least=1),
+    "instance_noise": Key(
+        "section",
+        "noise on GT and SR before D sees them, which fades linearly",
+        keys={
+            "sigma": Key("number", "its deviation at the start, for images in [0, 1]", needed="always", least=0),
+            "until": Key("whole", "the iteration in which it has faded", needed="always", least=1),
+        },
+    ),
+    "balance": Key(
+        "section",
+        "weights of the terms that follow from their values",
+        keys={
+            "type": Key(
+                "text", "softmax: the larger a term, the larger its weight", default="softmax", choices=("softmax",)
+            ),
+            "temperature": Key(
+                "number", "divides the values; small ones leave the largest term alone", default=0.1, least=1e-6
+            ),
+            "detach": Key("flag", "the weights are constants", default=True),
+        },
+    ),
     "extra_terms": Key("section", "further losses of SR and GT: a block for each, under any name", open=True),
 }
 
@@ -133,7 +157,8 @@ MODELS: dict[str, Model] = {
     "GramGANModel": Model(
         "any sum of losses, with or without a discriminator",
         _GRAMGAN,
-        {name: frozenset(block.forms) for name, block in {**BLOCKS, "extra_terms": EXTRA_TERMS}.items()},
+        {name: frozenset(block.forms) for name, block in {**BLOCKS, "extra_terms": EXTRA_TERMS}.items()}
+        | {PENALTY: frozenset({PENALTY_FORM})},
         "optional",
     ),
     "SRModel": Model("BasicSR's: a generator alone", _COMMON, _HOST_FORMS, "none"),

@@ -6,6 +6,7 @@ from typing import Any
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES, GramGANDiscriminator
 from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import SMALLEST, GramGANRealPhotoDiscriminator
 from gramgan_plugin.config.consistency_texture import check_texture
+from gramgan_plugin.config.construct import MASKED
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema_datasets import DATASETS
@@ -82,9 +83,9 @@ def _check_windows(opt: Mapping[str, Any], where: str, crop: int, scale: int, fo
 
 def _check_mask(opt: Mapping[str, Any], where: str, crop: int, found: Findings) -> None:
     adversarial = section(opt, "train", "gan_opt")
-    if adversarial.get("type") != "MaskedRaGANLoss":
+    if adversarial.get("type") not in MASKED:
         return
-    mask = adversarial.get("mask", "gramgan")
+    mask = adversarial.get("mask", "gramgan" if adversarial["type"] == "MaskedRaGANLoss" else None)
     if isinstance(mask, str) and mask in MASKS:
         mask = {"window": MASKS[mask].window, "stride": MASKS[mask].stride}
     if not isinstance(mask, Mapping):

@@ -1,8 +1,21 @@
 """Loss modules: thin classes over `gramgan_plugin.functional`, independent of the training step; they open no file."""
 
+from gramgan_plugin.losses.artifact_map_loss import ArtifactMapLoss
 from gramgan_plugin.losses.disc_perceptual_loss import DiscPerceptualLoss
+from gramgan_plugin.losses.focal_frequency_loss import FocalFrequencyLoss
+from gramgan_plugin.losses.gradient_penalty import GradientPenalty
 from gramgan_plugin.losses.gram_patch_loss import GramPatchLoss
 from gramgan_plugin.losses.masked_ragan_loss import MaskedRaGANLoss
+from gramgan_plugin.losses.standard_gan_loss import StandardGANLoss
 from gramgan_plugin.losses.vgg_perceptual_loss import VGGPerceptualLoss
 
-__all__ = ["DiscPerceptualLoss", "GramPatchLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"]
+__all__ = [
+    "ArtifactMapLoss",
+    "DiscPerceptualLoss",
+    "FocalFrequencyLoss",
+    "GradientPenalty",
+    "GramPatchLoss",
+    "MaskedRaGANLoss",
+    "StandardGANLoss",
+    "VGGPerceptualLoss",
+]

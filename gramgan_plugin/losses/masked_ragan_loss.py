@@ -51,7 +51,57 @@ MASKS = {
 }
 
 
-class MaskedRaGANLoss(nn.Module):
+class AdversarialLoss(nn.Module):
+    """Base of losses that G and D train against each other by; they have the methods ``generator``, ``discriminator``.
+
+    Args:
+        loss_weight: multiplies the generator's loss; the discriminator's is not weighted.
+        mask: a name of ``MASKS``, a mapping with ``window``, ``stride``, ``threshold`` and optionally ``source``, or
+            None for no mask.
+
+    Raises:
+        ValueError: for a mask that does not exist.
+    """
+
+    form = "gan"
+
+    def __init__(self, loss_weight: float, mask: str | Mapping[str, object] | None) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.region = _region_mask(mask)
+
+    def mask(self, gt: Tensor, lq: Tensor | None = None) -> Tensor | None:
+        """Return the mask that SR and GT are multiplied with before the discriminator sees them.
+
+        Args:
+            gt: (N, C, H, W) in [0, 1]; for a mask in blocks, H and W are multiples of the window.
+            lq: (N, C, h, w) in [0, 1], needed if the source is ``lq``.
+
+        Returns:
+            (N, 1, H, W) of 0 and 1 in GT's dtype, or None without a mask.
+
+        Raises:
+            ValueError: if LQ is needed and missing, or the sides do not suit the window.
+        """
+        if self.region is None:
+            return None
+        image = gt
+        if self.region.source == "lq":
+            if lq is None:
+                raise ValueError("the mask is computed from LQ (source: lq), but no lq was given")
+            (lq,) = at_least_float32(lq)
+            with autocast_off(lq.device):
+                image = F.interpolate(lq, size=gt.shape[2:], mode="bicubic", align_corners=False)
+        return region_mask(image, self.region.window, self.region.stride, self.region.threshold).to(gt.dtype)
+
+    def forward(self, *args: object, **kwargs: object) -> Tensor:
+        """Raise an error: the two networks have different losses."""
+        raise NotImplementedError(
+            f"{type(self).__name__} is two losses: call .generator(real, fake) or .discriminator(real, fake)"
+        )
+
+
+class MaskedRaGANLoss(AdversarialLoss):
     r"""Relativistic average GAN losses L_G and L_D (Song et al., Gram-GAN, Sensors 2023, 23(4), 2098).
 
     With :math:`D_{Ra}(a, b) = \sigma(C(a) - E[C(b)])`, real = M * GT and fake = M * SR,
@@ -86,8 +136,6 @@ class MaskedRaGANLoss(nn.Module):
         0.6931
     """
 
-    form = "gan"
-
     def __init__(
         self,
         loss_weight: float = 0.005,
@@ -95,35 +143,9 @@ class MaskedRaGANLoss(nn.Module):
         detach_mean: bool = True,
         global_mean: bool = True,
     ) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-        self.region = _region_mask(mask)
+        super().__init__(loss_weight, mask)
         self.detach_mean = detach_mean
         self.means = global_means if global_mean else batch_means
-
-    def mask(self, gt: Tensor, lq: Tensor | None = None) -> Tensor | None:
-        """Return the mask that SR and GT are multiplied with before the discriminator sees them.
-
-        Args:
-            gt: (N, C, H, W) in [0, 1]; for a mask in blocks, H and W are multiples of the window.
-            lq: (N, C, h, w) in [0, 1], needed if the source is ``lq``.
-
-        Returns:
-            (N, 1, H, W) of 0 and 1 in GT's dtype, or None without a mask.
-
-        Raises:
-            ValueError: if LQ is needed and missing, or the sides do not suit the window.
-        """
-        if self.region is None:
-            return None
-        image = gt
-        if self.region.source == "lq":
-            if lq is None:
-                raise ValueError("the mask is computed from LQ (source: lq), but no lq was given")
-            (lq,) = at_least_float32(lq)
-            with autocast_off(lq.device):
-                image = F.interpolate(lq, size=gt.shape[2:], mode="bicubic", align_corners=False)
-        return region_mask(image, self.region.window, self.region.stride, self.region.threshold).to(gt.dtype)
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Return L_G times ``loss_weight``, from logits of any shape; the gradient flows into ``fake`` (SR) only."""
@@ -132,12 +154,6 @@ class MaskedRaGANLoss(nn.Module):
     def discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """Return (l_d_real, l_d_fake), the two terms of L_D, without ``loss_weight``."""
         return relativistic_discriminator_loss(real, fake, self.detach_mean, self.means)
-
-    def forward(self, *args: object, **kwargs: object) -> Tensor:
-        """Raise an error: the two networks have different losses."""
-        raise NotImplementedError(
-            "MaskedRaGANLoss is two losses: call .generator(real, fake) or .discriminator(real, fake)"
-        )
 
 
 def global_means(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

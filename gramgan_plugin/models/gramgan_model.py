@@ -16,7 +16,7 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.losses.vgg_perceptual_loss import VGGPerceptualLoss
 from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.models.compilation import Compilation
-from gramgan_plugin.models.loss_building import build_loss, check_taps
+from gramgan_plugin.models.loss_building import build_extras, build_loss, check_discriminator
 from gramgan_plugin.models.measured_speed import choose_speed
 from gramgan_plugin.models.mixed_precision import Precision
 from gramgan_plugin.steps.gan_step import GANStep
@@ -79,8 +79,11 @@ class GramGANModel(HostFixes, SRModel):
             self.terms,
             self.adversarial,
             self.update,
+            **build_extras(train),
+            net_g_average=self.net_g_ema if self.ema_decay > 0 else None,
             autocast=precision.autocast,
             accumulate=int(train.get("accumulate") or 1),
+            net_d_every=int(train.get("net_d_every", 1)),
             net_d_iters=int(train.get("net_d_iters", 1)),
             net_d_init_iters=int(train.get("net_d_init_iters", 0)),
             diagnose_every=int(section(self.opt, "logger").get("print_freq") or 0),
@@ -190,7 +193,7 @@ class GramGANModel(HostFixes, SRModel):
         self.net_d = self.model_to_device(build_network(self.opt["network_d"]))
         self.print_network(self.net_d)
         self._load_pretrained("d", self.net_d, self.opt["path"].get("param_key_d", "params"))
-        check_taps(self.terms, self.get_bare_model(self.net_d))
+        check_discriminator(self.opt["train"], self.terms, self.get_bare_model(self.net_d))
         self.net_d.train()
 
     def _load_pretrained(self, letter: str, net: nn.Module, param_key: str) -> None:

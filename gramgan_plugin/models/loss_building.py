@@ -8,7 +8,10 @@ from torch import nn
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.resources import open_resources
 from gramgan_plugin.registries import lookup
-from gramgan_plugin.steps.terms import Term
+from gramgan_plugin.steps.balance import build_balance
+from gramgan_plugin.steps.regularization import InstanceNoise
+from gramgan_plugin.steps.terms import PENALTY, PENALTY_FORM, Term, form_of
+from gramgan_plugin.utils.sections import section
 
 # What constructors raise for options that they do not take.
 REFUSALS = (TypeError, ValueError, NotImplementedError, AssertionError)
@@ -36,6 +39,33 @@ def build_loss(key: str, block: Mapping[str, Any]) -> nn.Module:
         raise OptionError(f"{key}: {cls.__name__}: {error}") from error
 
 
+def build_extras(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Build what a ``train`` section gives the step besides terms: the balance, D's penalty, the instance noise.
+
+    Returns:
+        Arguments of ``GANStep``.
+
+    Raises:
+        OptionError: for a value that cannot be used.
+    """
+    extras: dict[str, Any] = {}
+    if train.get(PENALTY):
+        extras["penalty"] = build_loss(f"train.{PENALTY}", train[PENALTY])
+        if form_of(extras["penalty"]) != PENALTY_FORM:
+            name = type(extras["penalty"]).__name__
+            raise OptionError(f"train.{PENALTY}.type: {name} is no penalty on D's gradient; GradientPenalty is")
+    for key, name, build in (
+        ("balance", "balance", build_balance),
+        ("instance_noise", "noise", lambda options: InstanceNoise(**options)),
+    ):
+        if train.get(key):
+            try:
+                extras[name] = build(train[key])
+            except REFUSALS as error:
+                raise OptionError(f"train.{key}: {error}") from error
+    return extras
+
+
 def opened_options(key: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a loss's options with the files that they name opened, see `open_resources`.
 
@@ -53,12 +83,18 @@ def opened_options(key: str, cls: Any, options: Mapping[str, Any]) -> dict[str, 
         raise OptionError(f"{key}: {cls.__name__}: {error}") from error
 
 
-def check_taps(terms: Sequence[Term], net_d: Any) -> None:
-    """Check that D returns the features that terms read.
+def check_discriminator(train: Mapping[str, Any], terms: Sequence[Term], net_d: Any) -> None:
+    """Check that D returns the features that terms read, and suits its penalty.
 
     Raises:
         OptionError: if it does not.
     """
+    batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net_d.modules())
+    if section(train, PENALTY).get("kind") == "wgan_gp" and batchnorm:
+        raise OptionError(
+            f"train.{PENALTY}.kind: wgan_gp is a penalty for each sample, but network_d: {type(net_d).__name__} has "
+            "BatchNorm, which mixes them; take r1, or another network_d"
+        )
     for term in terms:
         if not term.taps:
             continue

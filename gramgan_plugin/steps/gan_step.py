@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gramgan_plugin.losses.gradient_penalty import GradientPenalty
+from gramgan_plugin.steps.balance import SoftmaxBalance
+from gramgan_plugin.steps.regularization import InstanceNoise, penalty_of
 from gramgan_plugin.steps.step_state import Batch, StepState
 from gramgan_plugin.steps.terms import Adversarial, Term
 from gramgan_plugin.steps.update import Update
@@ -29,8 +32,13 @@ class GANStep:
         adversarial: D's loss and the mask; None without a discriminator.
         update: the optimizers' step.
         autocast: makes the context in which forward passes run.
+        balance: weights the terms by their values; None adds them as they are.
+        penalty: a further loss of D, on its gradient.
+        noise: what is added to the images before D sees them.
+        net_g_average: the averaged generator, in eval mode, for the terms that read its SR.
         accumulate: into how many equal parts a batch is split, which are run one after the other.
-        net_d_iters: G is trained on every so many-th iteration, D on all.
+        net_d_every: D is trained on every so many-th iteration.
+        net_d_iters: G is trained on every so many-th iteration.
         net_d_init_iters: D is trained alone in so many iterations at first.
         diagnose_every: on every so many-th iteration the log also has what takes more work; 0 for never.
         share_passes: whether D's loss may use the terms' passes (a compiled backward pass can't leave out D's weights).
@@ -44,15 +52,22 @@ class GANStep:
         adversarial: Adversarial | None,
         update: Update,
         *,
+        balance: SoftmaxBalance | None = None,
+        penalty: GradientPenalty | None = None,
+        noise: InstanceNoise | None = None,
+        net_g_average: nn.Module | None = None,
         autocast: Autocast = nullcontext,
         accumulate: int = 1,
+        net_d_every: int = 1,
         net_d_iters: int = 1,
         net_d_init_iters: int = 0,
         diagnose_every: int = 0,
         share_passes: bool = True,
     ) -> None:
         self.net_g, self.net_d, self.terms, self.adversarial, self.update = net_g, net_d, terms, adversarial, update
-        self.autocast, self.accumulate = autocast, accumulate
+        self.balance, self.penalty, self.noise = balance, penalty, noise
+        self.net_g_average = net_g_average if any(term.reads_average for term in terms) else None
+        self.autocast, self.accumulate, self.net_d_every = autocast, accumulate, net_d_every
         self.net_d_iters, self.net_d_init_iters, self.diagnose_every = net_d_iters, net_d_init_iters, diagnose_every
         self.taps = tuple(tap for term in terms for tap in term.taps)
         self.running = any(term.running_statistics for term in terms)
@@ -66,9 +81,10 @@ class GANStep:
             iteration: 1-based.
 
         Returns:
-            SR, detached, and the log (scalars on the device): each term's weighted value (``l_g_pix``); ``l_d_real``
-            and ``l_d_fake`` (the halves of D's loss), ``out_d_real`` and ``out_d_fake`` (mean logits), ``d_accuracy``
-            (the share of logits on the right side of the other kind's mean); ``grad_norm_g`` and ``grad_norm_d``. Every
+            SR, detached, and the log (scalars on the device): each term's weighted value (``l_g_pix``), and with a
+            balance its weight there (``weight_g_pix``); where D is trained, ``l_d_real`` and ``l_d_fake`` (halves of
+            its loss), ``l_d_penalty``, ``out_d_real`` and ``out_d_fake`` (mean logits), ``d_accuracy`` (the share of
+            logits on the right side of the other kind's mean); ``grad_norm_g`` and ``grad_norm_d``. Every
             ``diagnose_every`` iterations also the L2 norm of each term's gradient at SR (``grad_g_pix``),
             ``sr_contrast``, ``mask_share`` and what the terms report.
         """
@@ -89,47 +105,76 @@ class GANStep:
         alone = self.net_d is None
         return alone or (iteration % self.net_d_iters == 0 and iteration > self.net_d_init_iters)
 
+    def trains_discriminator(self, iteration: int) -> bool:
+        """Return whether D is trained on an iteration (1-based)."""
+        return self.net_d is not None and (iteration % self.net_d_every == 0 or iteration <= self.net_d_init_iters)
+
     def _forward_backward(self, batch: Batch, iteration: int) -> StepState:
         """Leave gradients of G and D; return what was computed on the way."""
-        trains_g, scale = self.trains_generator(iteration), self.update.scale(self.accumulate)
-        mask = None if self.adversarial is None else self.adversarial.mask(batch.gt, batch.lq)  # (N, 1, H, W)
+        trains_g, trains_d = self.trains_generator(iteration), self.trains_discriminator(iteration)
+        shared, scale = self.share_passes and trains_d, self.update.scale(self.accumulate)
         with self.autocast(), torch.set_grad_enabled(trains_g):
             (sr,) = at_least_float32(self.net_g(batch.lq))  # (N, C, h, w) -> (N, C, H, W)
         # The terms' graph begins anew at SR, so that D's part of it can outlive G's backward pass.
-        state = StepState(batch, sr.detach().requires_grad_(trains_g), mask)
+        state = self._begin(batch, sr.detach().requires_grad_(trains_g), iteration)  # mask, noise
         if trains_g:
-            if self.diagnose_every and iteration % self.diagnose_every == 0:
-                state.report = {}
-            with self.autocast(), nullcontext() if self.share_passes else _frozen(self.net_d):
-                self._discriminate(state)
+            with self.autocast(), nullcontext() if shared else _frozen(self.net_d):
+                self._discriminate(state, shared)
                 values = {term.key: _scalar(term.key, term(state)) for term in self.terms}
-            state.log = {key: value.detach() for key, value in values.items()} | _diagnose(state, values, scale)
+            values = self._balanced(values, state)
+            state.log |= {key: value.detach() for key, value in values.items()} | _diagnose(state, values, scale)
             total = torch.stack(list(values.values())).sum() * scale
-            (gradient,) = torch.autograd.grad(total, state.sr, retain_graph=self.share_passes)
+            (gradient,) = torch.autograd.grad(total, state.sr, retain_graph=shared)
             # Free the graphs of all terms but D's, before G's backward pass needs the memory.
             del values, total
             state.features_gt = state.features_sr = {}
             sr.backward(gradient)
-        if self.net_d is not None and self.adversarial is not None:
+        if self.net_d is not None and self.adversarial is not None and trains_d:
+            gt_seen, sr_seen = state.as_d_sees(sr.detach())  # nothing reaches G
             with self.autocast():
-                if not (trains_g and self.share_passes):
-                    state.logits_gt = self.net_d(state.masked(batch.gt))
-                    state.logits_sr = self.net_d(state.masked(sr.detach()))  # nothing reaches G
+                if not (trains_g and shared):
+                    state.logits_gt, state.logits_sr = self.net_d(gt_seen), self.net_d(sr_seen)
                 l_real, l_fake = self.adversarial.discriminator(*state.logits())
-            ((l_real + l_fake) * scale).backward()
-            state.log |= {"l_d_real": l_real.detach(), "l_d_fake": l_fake.detach(), **_accuracy(state)}
+            losses = {"l_d_real": l_real, "l_d_fake": l_fake}
+            if self.penalty is not None and iteration % self.penalty.every == 0:
+                losses["l_d_penalty"] = penalty_of(self.penalty, self.net_d, batch, gt_seen, sr_seen)
+            (torch.stack(list(losses.values())).sum() * scale).backward()
+            state.log |= {key: value.detach() for key, value in losses.items()} | _accuracy(state)
         return StepState(batch, sr.detach(), log=state.log)
 
-    def _discriminate(self, state: StepState) -> None:
+    def _begin(self, batch: Batch, sr: Tensor, iteration: int) -> StepState:
+        """Return what the terms start from: what D is shown, and where they report."""
+        state = StepState(batch, sr)
+        if self.adversarial is not None:
+            state.mask = self.adversarial.mask(batch.gt, batch.lq)  # (N, 1, H, W)
+        if self.noise is not None:
+            state.noise = self.noise.draw(batch)
+        if sr.requires_grad and self.diagnose_every and iteration % self.diagnose_every == 0:
+            state.report = {}
+        if sr.requires_grad and self.net_g_average is not None:
+            with self.autocast(), torch.no_grad():
+                (state.sr_average,) = at_least_float32(self.net_g_average(batch.lq))
+        return state
+
+    def _balanced(self, values: dict[str, Tensor], state: StepState) -> dict[str, Tensor]:
+        """Return the terms' values times their weights, and log these."""
+        if self.balance is None:
+            return values
+        weights = dict(zip(values, self.balance(torch.stack(list(values.values()))), strict=True))
+        state.log |= {key.replace("l_", "weight_", 1): weight.detach() for key, weight in weights.items()}
+        return {key: value * weights[key] for key, value in values.items()}
+
+    def _discriminate(self, state: StepState, shared: bool) -> None:
         """Run D over GT and over SR, with the features that the terms read; GT's pass has no graph unless shared."""
         if self.net_d is None:
             return
+        gt_seen, sr_seen = state.as_d_sees(state.sr)
         # A foreign discriminator has no taps, and needs none where no term reads features.
         taps = {"taps": self.taps} if self.taps else {}
         with _batchnorm_running(self.net_d) if self.running else nullcontext():
-            with torch.set_grad_enabled(self.share_passes):
-                out_gt = self.net_d(state.masked(state.batch.gt), **taps)
-            out_sr = self.net_d(state.masked(state.sr), **taps)
+            with torch.set_grad_enabled(shared):
+                out_gt = self.net_d(gt_seen, **taps)
+            out_sr = self.net_d(sr_seen, **taps)
         state.logits_gt, state.features_gt = out_gt if taps else (out_gt, {})
         state.logits_sr, state.features_sr = out_sr if taps else (out_sr, {})
 

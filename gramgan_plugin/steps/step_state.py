@@ -54,6 +54,8 @@ class StepState:
         batch: the batch.
         sr: (N, C, H, W), in at least float32.
         mask: (N, 1, H, W) of 0 and 1, by which images are multiplied before D sees them, or None.
+        noise: (N, C, H, W) each, added to GT and to SR before D sees them, or None.
+        sr_average: (N, C, H, W), SR of the averaged weights; None where no term reads it.
         logits_gt: D's outputs for (masked) GT; None without a discriminator.
         logits_sr: D's outputs for (masked) SR.
         features_gt: D's features of GT by tap name.
@@ -65,6 +67,8 @@ class StepState:
     batch: Batch
     sr: Tensor
     mask: Tensor | None = None
+    noise: tuple[Tensor, Tensor] | None = None
+    sr_average: Tensor | None = None
     logits_gt: Tensor | None = None
     logits_sr: Tensor | None = None
     features_gt: Mapping[str, Tensor] = field(default_factory=dict)
@@ -82,6 +86,9 @@ class StepState:
             raise ValueError("an adversarial loss needs a discriminator")
         return self.logits_gt, self.logits_sr
 
-    def masked(self, image: Tensor) -> Tensor:
-        """Return an image as D sees it."""
-        return image if self.mask is None else image * self.mask
+    def as_d_sees(self, sr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return GT and SR with their noise, masked."""
+        gt = self.batch.gt
+        if self.noise is not None:
+            gt, sr = gt + self.noise[0], sr + self.noise[1]
+        return (gt, sr) if self.mask is None else (gt * self.mask, sr * self.mask)

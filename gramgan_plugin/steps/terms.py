@@ -59,10 +59,12 @@ class Term(nn.Module):
     Attributes:
         taps: the features of D that it reads.
         running_statistics: whether it reads D with BatchNorm's running statistics.
+        reads_average: whether it reads SR of the averaged weights.
     """
 
     taps: tuple[str | int, ...] = ()
     running_statistics = False
+    reads_average = False
 
     def __init__(self, key: str, loss: Any) -> None:
         super().__init__()
@@ -79,6 +81,22 @@ class ImageTerm(Term):
             return value
         parts = [part for part in value if part is not None]
         return torch.stack([part.reshape(()) for part in parts]).sum()
+
+
+class LqTerm(Term):
+    """``loss(sr, gt, lq)``."""
+
+    def forward(self, state: StepState) -> Tensor:
+        return self.loss(state.sr, state.batch.gt, state.batch.lq)
+
+
+class AverageTerm(Term):
+    """``loss(sr, gt, sr_average)``, with SR of the averaged weights."""
+
+    reads_average = True
+
+    def forward(self, state: StepState) -> Tensor:
+        return self.loss(state.sr, state.batch.gt, state.sr_average)
 
 
 class TextureTerm(Term):
@@ -139,6 +157,8 @@ class BackProjectionTerm(Term):
 FORMS: dict[str, type[Term]] = {
     "image": ImageTerm,  # loss(sr, gt)
     "image_pair": ImageTerm,  # loss(sr, gt) -> (perceptual, style), either of which may be None
+    "image_lq": LqTerm,  # loss(sr, gt, lq)
+    "image_average": AverageTerm,  # loss(sr, gt, sr_average)
     "texture": TextureTerm,
     "features": FeaturesTerm,
     "gan": AdversarialTerm,  # .mask, .generator, .discriminator
@@ -174,8 +194,11 @@ BLOCKS = {
     "disc_perceptual_opt": Block("l_g_dp", ("features",)),
     "gan_opt": Block("l_g_gan", ("gan", "logits")),
     "back_projection_opt": Block("l_g_bp", ("image", "texture"), BackProjectionTerm),
+    "ldl_opt": Block("l_g_ldl", ("image_average",)),
 }
-EXTRA_TERMS = Block("l_g_{}", _IMAGE)
+EXTRA_TERMS = Block("l_g_{}", (*_IMAGE, "image_lq", "image_average"))
+# A loss of D alone, beside those of ``gan_opt``: loss(net_d, gt, sr, share).
+PENALTY, PENALTY_FORM = "d_penalty_opt", "penalty"
 
 
 def form_of(loss: Any) -> str | None:
@@ -220,6 +243,12 @@ def term_mistakes(train: Mapping[str, Any], has_discriminator: bool) -> Iterator
         yield "network_d", f"missing, but {' and '.join(needs)} {'need' if needs[1:] else 'needs'} it"
     if has_discriminator and "train.gan_opt" not in needs:
         yield "train.gan_opt", "missing, so that network_d would not be trained"
+    for name in (PENALTY, "instance_noise"):
+        if train.get(name) and not has_discriminator:
+            yield "network_d", f"missing, but train.{name} needs it"
+    reads_average = [where for where, _, block in blocks if block.forms == ("image_average",)]
+    if reads_average and not train.get("ema_decay"):
+        yield "train.ema_decay", f"missing, but {reads_average[0]} needs the averaged weights; set it, such as 0.999"
 
 
 def build_terms(train: Mapping[str, Any], build_loss: Callable[[str, Mapping[str, Any]], nn.Module]) -> list[Term]:

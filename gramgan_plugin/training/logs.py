@@ -22,7 +22,7 @@ from gramgan_plugin.utils.text import printable
 
 FORMAT = "%(asctime)s %(levelname)s: %(message)s"
 # Left out of the log line, to keep it short; metrics.jsonl and TensorBoard have them.
-DIAGNOSTICS = ("grad_", "gram_", "mask_share", "sr_contrast", "loss_scale", "loss_peak")
+DIAGNOSTICS = ("grad_", "gram_", "weight_", "mask_share", "sr_contrast", "loss_scale", "loss_peak")
 
 
 @contextmanager

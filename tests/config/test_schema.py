@@ -28,7 +28,7 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models import gramgan_model
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.registries import lookup, registered
-from gramgan_plugin.steps.terms import FORMS, form_of
+from gramgan_plugin.steps.terms import FORMS, PENALTY_FORM, form_of
 from gramgan_plugin.utils.yaml_io import parse_yaml
 
 SHIPPED = sorted(str(one) for one in files("gramgan_plugin.options").iterdir() if str(one).endswith(".yml"))
@@ -77,7 +77,7 @@ class TestDeclared:
 
     def test_every_loss_of_basicsr_and_ours_has_a_form(self):
         ours = [cls for _, cls, package in registered("loss") if package in ("basicsr", "gramgan_plugin")]
-        assert all(form_of(cls) in {*FORMS, "other"} for cls in ours)
+        assert all(form_of(cls) in {*FORMS, PENALTY_FORM, "other"} for cls in ours)
         assert form_of(torch.nn.TripletMarginLoss) is None
 
     def test_every_key_is_explained(self):

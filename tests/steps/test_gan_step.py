@@ -4,21 +4,18 @@ from typing import Any
 import basicsr  # noqa: F401
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from basicsr.losses.basic_loss import L1Loss
 from basicsr.losses.gan_loss import GANLoss
 from basicsr.utils.matlab_functions import imresize
 from torch import Tensor, nn
 
-from gramgan_plugin.archs import GramGANDiscriminator
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.functional import choose_targets, extract_patches, gram_matrix, random_theta
 from gramgan_plugin.losses import DiscPerceptualLoss, GramPatchLoss, MaskedRaGANLoss
 from gramgan_plugin.steps.gan_step import GANStep
 from gramgan_plugin.steps.step_state import Batch, StepState
 from gramgan_plugin.steps.terms import (
-    AdversarialTerm,
     BackProjectionTerm,
     Relativistic,
     TextureTerm,
@@ -26,84 +23,7 @@ from gramgan_plugin.steps.terms import (
     term_mistakes,
 )
 from gramgan_plugin.steps.update import Update
-
-TAPS = ("conv1_0", "conv3_0")
-
-
-class Generator(nn.Module):
-    """Enough of a generator: a conv on the enlarged input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 3, 1, 1)
-
-    def forward(self, lq: Tensor) -> Tensor:
-        return self.conv(nn.functional.interpolate(lq, scale_factor=4, mode="bicubic"))
-
-
-class Spy(nn.Module):
-    """Records how a discriminator is called."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.calls: list[dict[str, Any]] = []
-
-    def forward(self, x: Tensor, taps: Any = None) -> Any:
-        call = {"x": x.detach().clone(), "taps": taps, "grad": torch.is_grad_enabled(), "reaches": x.requires_grad}
-        call["trains"] = any(p.requires_grad for p in self.net.parameters())
-        self.calls.append(call)
-        return self.net(x) if taps is None else self.net(x, taps=taps)
-
-
-@pytest.fixture
-def batch() -> Batch:
-    photo = torch.from_numpy(skimage.data.chelsea()[100:164, 100:228].copy()).permute(2, 0, 1).float() / 255
-    gt = torch.stack([photo[..., :64], photo[..., 64:]])
-    gt[1, :, :16] = 0.5  # something flat, for the mask
-    return Batch(nn.functional.avg_pool2d(gt, 4), gt, iteration=7, manual_seed=3)
-
-
-@pytest.fixture
-def nets() -> tuple[Generator, GramGANDiscriminator]:
-    torch.manual_seed(0)
-    return Generator(), GramGANDiscriminator(num_feat=4, input_size=64)
-
-
-@pytest.fixture
-def terms() -> Any:
-    losses = {
-        "train.pixel_opt": L1Loss(),
-        "train.gram_patch_opt": GramPatchLoss(center=True),
-        "train.disc_perceptual_opt": DiscPerceptualLoss(taps=TAPS),
-        "train.gan_opt": MaskedRaGANLoss(),
-    }
-    return build_terms({key.split(".")[1]: {"type": "x"} for key in losses}, lambda key, block: losses[key])
-
-
-def run(
-    net_g: nn.Module,
-    net_d: nn.Module | None,
-    terms: list[Any],
-    batch: Batch,
-    *,
-    diagnose: bool = False,
-    scaler: torch.amp.GradScaler | None = None,
-    adversarial: Any = None,
-    **options: Any,
-) -> StepState:
-    """Run one iteration that leaves gradients in the networks, and their weights as they are."""
-    nets = {"g": net_g} | ({"d": net_d} if net_d is not None else {})
-    optimizers = {name: torch.optim.SGD(net.parameters(), lr=0.0) for name, net in nets.items()}
-    if adversarial is None and net_d is not None:
-        adversarial = next(term.loss for term in terms if isinstance(term, AdversarialTerm))
-    update = Update(optimizers, nets, scaler=scaler)
-    step = GANStep(net_g, net_d, terms, adversarial, update, diagnose_every=int(diagnose), **options)
-    return step(batch, batch.iteration)
-
-
-def grads(*nets: nn.Module) -> list[Tensor]:
-    return [p.grad.clone() for net in nets for p in net.parameters()]
+from tests.steps.small_step import TAPS, Spy, grads, run
 
 
 class TestGeneratorsHalf:

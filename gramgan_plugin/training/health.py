@@ -4,7 +4,9 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
+from typing import Any
 
 from gramgan_plugin.steps.terms import BLOCKS
 
@@ -45,6 +47,9 @@ class Health:
     Absent and non-finite values are skipped, so that any model can be checked: BasicSR's models log only D's losses and
     mean logits, which suffice to see that D has won.
 
+    Args:
+        train: the section ``train`` of the options; advice leaves out what is on already.
+
     Example:
         >>> health, log = Health(), {"l_g_gan": 0.05, "l_d_real": 1e-5, "l_d_fake": 1e-5, "d_accuracy": 1.0}
         >>> lines = [line for iteration in range(100, 5000, 100) for line in health.check(iteration, log)]
@@ -52,11 +57,11 @@ class Health:
         (1, 'D has won: since iteration 100 it sep')
     """
 
-    def __init__(self) -> None:
+    def __init__(self, train: Mapping[str, Any] | None = None) -> None:
         self.last = 0
         self.losses: deque[float] = deque(maxlen=USUAL_LINES)
         self.problems = [
-            _Problem(_won, BALANCE_LINES, BALANCE_ITERATIONS),
+            _Problem(partial(_won, train or {}), BALANCE_LINES, BALANCE_ITERATIONS),
             _Problem(_guessing, BALANCE_LINES, BALANCE_ITERATIONS),
             _Problem(_blind, BLIND_LINES, BLIND_ITERATIONS),
             _Problem(_flat, CONTRAST_LINES, CONTRAST_ITERATIONS),
@@ -118,7 +123,15 @@ class _Problem:
         return [message.format(since=f"{self.since:,d}")]
 
 
-def _won(log: Values) -> str | None:
+# What keeps D from winning: the option, and what to write.
+AGAINST_WINNING = {
+    "d_penalty_opt": "train.d_penalty_opt: {type: GradientPenalty, kind: r1}",
+    "instance_noise": "train.instance_noise",
+    "net_d_every": "train.net_d_every: 2",
+}
+
+
+def _won(train: Mapping[str, Any], log: Values) -> str | None:
     loss = _loss_of_d(log)
     # The loss of a Wasserstein critic is below 0 when it separates SR from GT, and near 0 when it does not.
     if loss is None or not 0 <= loss < WON_LOSS:
@@ -128,10 +141,17 @@ def _won(log: Values) -> str | None:
         return None
     return (
         "D has won: since iteration {since} it separates SR from GT every time, and its loss is "
-        f"{loss:.1e}. It no longer learns, so G no longer improves by it. Lower train.optim_d.lr, leave "
-        "train.net_d_iters at 1, or train the L1 stage for longer; if this comes back, check for a difference that G "
-        "cannot remove, such as LQ and GT that do not match in place or colour"
+        f"{loss:.1e}. It no longer learns, so G no longer improves by it. {_advice(train)}lower train.optim_d.lr, "
+        "leave train.net_d_iters at 1, or train the L1 stage for longer; if this comes back, check for a difference that "
+        "G cannot remove, such as LQ and GT that do not match in place or colour"
     )
+
+
+def _advice(train: Mapping[str, Any]) -> str:
+    """Return the options that are not on, which would help; braces are doubled, since the message is formatted."""
+    off = [text for key, text in AGAINST_WINNING.items() if train.get(key) in (None, 1)]
+    listed = ", ".join(off).replace("{", "{{").replace("}", "}}")
+    return f"Turn on {listed}, " if off else "Strengthen train.d_penalty_opt, "
 
 
 def _guessing(log: Values) -> str | None:

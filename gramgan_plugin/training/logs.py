@@ -113,7 +113,7 @@ class RunLog:
         self.start, self.started = start, time.perf_counter()
         self.images = images_per_iteration(opt)
         self.writes = opt["rank"] == 0
-        self.health = Health()
+        self.health = Health(section(opt, "train"))
         self.best = BestSoFar(section(opt, "val", "metrics"))
         self.reported: set[str] = set()
         self.file: JsonLines | None = None

@@ -38,6 +38,17 @@ class TestWon:
         assert "train.optim_d.lr" in lines[0]
         assert "\n" not in lines[0]
 
+    def test_advice_names_what_is_off(self):
+        """So that it can be copied into the option file."""
+        (line,) = _warnings([HEALTHY | WON] * 30)
+        assert "Turn on train.d_penalty_opt: {type: GradientPenalty, kind: r1}, train.instance_noise, " in line
+        used = {"d_penalty_opt": {"type": "GradientPenalty"}, "net_d_every": 1, "instance_noise": None}
+        (line,) = _warnings([HEALTHY | WON] * 30, health=Health(used))
+        assert "Turn on train.instance_noise, train.net_d_every: 2, lower train.optim_d.lr" in line
+        used |= {"net_d_every": 2, "instance_noise": {"sigma": 0.1, "until": 100}}
+        (line,) = _warnings([HEALTHY | WON] * 30, health=Health(used))
+        assert "Strengthen train.d_penalty_opt, lower" in line
+
     def test_not_before_it_has_lasted(self):
         health = Health()
         at = [n * 100 for n in range(1, 40) if health.check(n * 100, HEALTHY | WON)]

@@ -148,6 +148,9 @@ class TestHealth:
         seen = []
 
         class Sees:
+            def __init__(self, train):
+                assert train is opt["train"] or train == opt["train"]
+
             def check(self, iteration, log):
                 seen.append((iteration, dict(log)))
                 return ["D has won", "and more"]

@@ -142,8 +142,8 @@ def _won(train: Mapping[str, Any], log: Values) -> str | None:
     return (
         "D has won: since iteration {since} it separates SR from GT every time, and its loss is "
         f"{loss:.1e}. It no longer learns, so G no longer improves by it. {_advice(train)}lower train.optim_d.lr, "
-        "leave train.net_d_iters at 1, or train the L1 stage for longer; if this comes back, check for a difference that "
-        "G cannot remove, such as LQ and GT that do not match in place or colour"
+        "leave train.net_d_iters at 1, or train the L1 stage for longer; if this comes back, check for a difference "
+        "that G cannot remove, such as LQ and GT that do not match in place or colour"
     )
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 NAMES = {
-    "arch": ["GramGANDiscriminator", "GramGANRealPhotoDiscriminator"],
+    "arch": ["GramGANDiscriminator", "GramGANRealPhotoDiscriminator", "SRGANDiscriminator", "SRResNetBN"],
     "loss": ["GramPatchLoss", "DiscPerceptualLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"],
     "model": ["GramGANModel"],
     "dataset": ["PairedSRDataset"],

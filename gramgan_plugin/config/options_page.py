@@ -34,8 +34,10 @@ SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "RRDBNet",
             "MSRResNet",
+            "SRResNetBN",
             "GramGANDiscriminator",
             "GramGANRealPhotoDiscriminator",
+            "SRGANDiscriminator",
             "VGGStyleDiscriminator",
             "UNetDiscriminatorSN",
         ),

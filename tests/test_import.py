@@ -7,7 +7,10 @@ import pytest
 
 NAMES = {
     "arch": ["GramGANDiscriminator", "GramGANRealPhotoDiscriminator", "SRGANDiscriminator", "SRResNetBN"],
-    "loss": ["GramPatchLoss", "DiscPerceptualLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"],
+    "loss": [
+        *("GramPatchLoss", "DiscPerceptualLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"),
+        *("JensenShannonLoss", "GromovWassersteinLoss"),
+    ],
     "model": ["GramGANModel"],
     "dataset": ["PairedSRDataset"],
 }

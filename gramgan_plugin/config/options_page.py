@@ -50,6 +50,8 @@ SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "DiscPerceptualLoss",
             "MaskedRaGANLoss",
             "VGGPerceptualLoss",
+            "JensenShannonLoss",
+            "GromovWassersteinLoss",
             "L1Loss",
             "MSELoss",
             "CharbonnierLoss",

@@ -6,8 +6,11 @@ import sys
 import pytest
 
 NAMES = {
-    "arch": ["GramGANDiscriminator", "GramGANRealPhotoDiscriminator"],
-    "loss": ["GramPatchLoss", "DiscPerceptualLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"],
+    "arch": ["GramGANDiscriminator", "GramGANRealPhotoDiscriminator", "SRGANDiscriminator", "SRResNetBN"],
+    "loss": [
+        *("GramPatchLoss", "DiscPerceptualLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"),
+        *("JensenShannonLoss", "GromovWassersteinLoss"),
+    ],
     "model": ["GramGANModel"],
     "dataset": ["PairedSRDataset"],
 }

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from gramgan_plugin.archs.msrresnet_arch import MSRResNet
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
+from gramgan_plugin.archs.srresnet_bn_arch import SRResNetBN
 from gramgan_plugin.archs.srvggnet_arch import SRVGGNetCompact
-from gramgan_plugin.checkpoints.formats import PREFIXES, layer_of, match_format
+from gramgan_plugin.checkpoints.formats import PREFIXES, Format, layer_of, match_format
 
-_NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+_NETWORKS: Mapping[str, type[nn.Module]] = {
     "RRDBNet": RRDBNet,
     "SRVGGNetCompact": SRVGGNetCompact,
     "MSRResNet": MSRResNet,
+    "SRResNetBN": SRResNetBN,
+    "SRResNetBN (tanh)": SRResNetBN,
 }
 _SRVGG_LAYER = re.compile(r"body\.(\d{1,4})\.(weight|bias)")
 
@@ -27,7 +30,8 @@ class Generator:
     """A generator's weights by BasicSR's names, and the options of its network.
 
     Attributes:
-        architecture: "RRDBNet", "SRVGGNetCompact" or "MSRResNet".
+        architecture: "RRDBNet", "SRVGGNetCompact", "MSRResNet", "SRResNetBN", or "SRResNetBN (tanh)" for that with
+            ``output: tanh``, whose weights are of no use to the other.
         format: the name of the format in which the tensors were given, see ``formats.FORMATS``.
         options: the arguments of the architecture's class in ``gramgan_plugin.archs``.
         scale: side of SR divided by side of LQ.
@@ -48,8 +52,9 @@ class Generator:
         """Return the network with these weights in float32, in evaluation mode, without gradients."""
         with torch.device("meta"):
             net = _NETWORKS[self.architecture](**self.options)
-        floats = {name: tensor.detach().float() for name, tensor in self.state.items()}
-        net.load_state_dict(floats, assign=True)
+        tensors = {name: tensor.detach() for name, tensor in self.state.items()}
+        floats = {name: tensor.float() for name, tensor in tensors.items() if tensor.is_floating_point()}
+        net.load_state_dict(tensors | floats, assign=True)
         return net.eval().requires_grad_(False)
 
     def network_g(self) -> dict[str, Any] | None:
@@ -60,7 +65,7 @@ class Generator:
             if upsample != 2 or unshuffle not in (1, 2, 4):
                 return None
             options["scale"] = self.scale
-        return {"type": self.architecture, **options}
+        return {"type": _NETWORKS[self.architecture].__name__, **options}
 
 
 def recognise(state: Mapping[str, Tensor]) -> Generator | None:
@@ -96,6 +101,9 @@ def _renamed(state: Mapping[str, Tensor], prefix: str) -> Generator | None:
     if matched is None:
         return _srvgg(state)
     known, names = matched
+    if known.architecture.startswith("SRResNetBN"):
+        found = _srresnet_bn(state, names, known)
+        return None if found is None else _checked(found)
     kinds = [(layer, kind) for layer in names for kind in ("weight", "bias")]
     if {f"{names[layer]}.{kind}" for layer, kind in kinds} != set(state):
         return None
@@ -138,6 +146,31 @@ def _msrresnet(state: dict[str, Tensor], name: str) -> Generator:
     return Generator("MSRResNet", name, options, factor**upsample, channels, len(state["conv_last.weight"]), state)
 
 
+def _srresnet_bn(state: Mapping[str, Tensor], names: Mapping[str, str], known: Format) -> Generator | None:
+    own = {theirs: layer for layer, theirs in names.items()}
+    named = {f"{own[layer_of(name)]}{name[len(layer_of(name)) :]}": tensor for name, tensor in state.items()}
+    tanh = known.architecture.endswith("(tanh)")
+    first, last = (named.get(f"{layer}.weight") for layer in ("conv_first", "conv_tanh" if tanh else "conv_last"))
+    if first is None or last is None or first.ndim != 4 or last.ndim != 4:
+        return None
+    norms = [layer for layer in names if layer.rpartition(".")[2].startswith("bn")]
+    biases = {f"{layer.replace('bn', 'conv')}.bias": named.get(f"{layer}.bias") for layer in norms}
+    if not named.keys() & biases.keys():  # none has one; a bias of 0 is the same network
+        named |= {name: torch.zeros_like(like) for name, like in biases.items() if like is not None}
+    for layer in norms:  # not in files of torch before 0.4.1
+        named.setdefault(f"{layer}.num_batches_tracked", torch.tensor(0))
+    stages = sum(layer.startswith("upconv") for layer in names)
+    options: dict[str, int | str] = {
+        "num_in_ch": first.shape[1],
+        "num_out_ch": len(last),
+        "num_feat": len(first),
+        "num_block": sum(layer.endswith(".conv1") for layer in names),
+        "upscale": 2**stages,
+        "output": "tanh" if tanh else "linear",
+    }
+    return Generator(known.architecture, known.name, options, 2**stages, first.shape[1], len(last), named)
+
+
 def _srvgg(state: Mapping[str, Tensor]) -> Generator | None:
     layers = [int(found[1]) for found in map(_SRVGG_LAYER.fullmatch, state) if found]
     if len(layers) != len(state) or not layers or "body.0.weight" not in state:
@@ -178,6 +211,6 @@ def _fits(found: Generator) -> bool:
     except (ValueError, TypeError, RuntimeError):
         return False
     return expected.keys() == found.state.keys() and all(
-        tensor.shape == found.state[name].shape and found.state[name].is_floating_point()
+        tensor.shape == found.state[name].shape and tensor.is_floating_point() == found.state[name].is_floating_point()
         for name, tensor in expected.items()
     )

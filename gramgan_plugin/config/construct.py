@@ -32,8 +32,9 @@ ENLARGES_BY = {"RRDBNet": (1, 2, 4), "MSRResNet": (2, 3, 4)}
 def check_construction(component: Component, found: Findings) -> None:
     """Add an error for each value that a constructor refuses.
 
-    Losses of this package and of BasicSR are constructed; optimizers and schedules, too, for a single weight. Networks
-    and VGG losses are not: only their values are checked.
+    Losses of this package and of BasicSR are constructed; optimizers and schedules, too, for a single weight; networks
+    of this package, without memory for their weights. Other networks and VGG losses are not: only their values are
+    checked.
 
     Args:
         component: a block whose keys and types are correct.
@@ -141,10 +142,16 @@ def _check_network(component: Component, constructor: Any, options: dict[str, An
             f"{component.where}.input_size",
             f"{name} takes 128 or 256, not {options['input_size']}; GramGANDiscriminator takes more sizes",
         )
-    if name in ("GramGANDiscriminator", "GramGANRealPhotoDiscriminator"):
-        for key in ("num_in_ch", "num_feat"):
-            if options.get(key, 1) < 1:
-                found.error(f"{component.where}.{key}", f"must be at least 1, not {options[key]}")
+    if constructor.__module__.startswith("gramgan_plugin."):
+        small = [key for key in ("num_in_ch", "num_out_ch", "num_feat") if options.get(key, 1) < 1]
+        for key in small:
+            found.error(f"{component.where}.{key}", f"must be at least 1, not {options[key]}")
+        if not small and name != "GramGANDiscriminator":
+            try:
+                with torch.device("meta"):
+                    constructor(**options)
+            except ValueError as error:
+                _refused(component, error, found)
     if name == "SwinIR":
         sides, window = options.get("img_size", 64), options.get("window_size", 7)
         sides = sides if isinstance(sides, list) else [sides]

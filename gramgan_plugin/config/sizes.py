@@ -5,6 +5,7 @@ from typing import Any
 
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES, GramGANDiscriminator
 from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import SMALLEST, GramGANRealPhotoDiscriminator
+from gramgan_plugin.archs.tapped_discriminator import TappedDiscriminator
 from gramgan_plugin.config.consistency_texture import check_texture
 from gramgan_plugin.config.construct import MASKED
 from gramgan_plugin.config.findings import Findings
@@ -17,7 +18,7 @@ from gramgan_plugin.registries import lookup
 from gramgan_plugin.utils.sections import section
 
 # Discriminators of a fixed input size -> its default.
-FIXED_SIZE = {"GramGANDiscriminator": 192, "VGGStyleDiscriminator": 128}
+FIXED_SIZE = {"GramGANDiscriminator": 192, "VGGStyleDiscriminator": 128, "SRGANDiscriminator": 96}
 
 
 def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
@@ -100,9 +101,11 @@ def _check_mask(opt: Mapping[str, Any], where: str, crop: int, found: Findings) 
 
 
 def _check_scale(opt: Mapping[str, Any], found: Findings) -> None:
-    """Check the enlargement of BasicSR's generators against ``scale``."""
+    """Check the enlargement of BasicSR's generators, and of ours, against ``scale``."""
     scale, block, generator = opt.get("scale"), section(opt, "network_g"), _generator(opt)
-    if not is_whole(scale) or generator is None or not generator["__module__"].startswith("basicsr."):
+    if not is_whole(scale) or generator is None:
+        return
+    if not generator["__module__"].startswith(("basicsr.", "gramgan_plugin.")):
         return
     for key in ("scale", "upscale"):
         own = generator.get(key)
@@ -160,9 +163,9 @@ def _check_taps(opt: Mapping[str, Any], found: Findings) -> None:
     if not isinstance(taps, list | tuple):
         return
     try:
-        if cls is GramGANRealPhotoDiscriminator:
-            cls.resolve_taps(taps)
-        elif cls is GramGANDiscriminator and is_whole(size) and size in STAGES:
+        if cls is GramGANDiscriminator and is_whole(size) and size in STAGES:
             cls(num_in_ch=1, num_feat=1, input_size=int(size)).resolve_taps(taps)
+        elif issubclass(cls, GramGANRealPhotoDiscriminator | TappedDiscriminator):  # of every size the same taps
+            cls.resolve_taps(taps)
     except (ValueError, TypeError) as error:
         found.error("train.disc_perceptual_opt.taps", str(error).removeprefix("taps: "))

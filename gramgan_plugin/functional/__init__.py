@@ -9,6 +9,7 @@ from gramgan_plugin.functional.candidates import (
     random_draw,
     random_theta,
 )
+from gramgan_plugin.functional.divergences import gromov_wasserstein, jensen_shannon
 from gramgan_plugin.functional.gram import describe_patches, gram_difference, gram_matrix, gram_vectors
 from gramgan_plugin.functional.patches import extract_patches, patch_centres, patch_vectors
 from gramgan_plugin.functional.region_mask import luma, region_mask, region_std
@@ -37,6 +38,8 @@ __all__ = [
     "gram_matrix",
     "gram_patch_loss",
     "gram_vectors",
+    "gromov_wasserstein",
+    "jensen_shannon",
     "luma",
     "patch_centres",
     "patch_vectors",

@@ -2,6 +2,7 @@
 
 from gramgan_plugin.losses.artifact_map_loss import ArtifactMapLoss
 from gramgan_plugin.losses.disc_perceptual_loss import DiscPerceptualLoss
+from gramgan_plugin.losses.divergence_losses import GromovWassersteinLoss, JensenShannonLoss
 from gramgan_plugin.losses.focal_frequency_loss import FocalFrequencyLoss
 from gramgan_plugin.losses.gradient_penalty import GradientPenalty
 from gramgan_plugin.losses.gram_patch_loss import GramPatchLoss
@@ -15,6 +16,8 @@ __all__ = [
     "FocalFrequencyLoss",
     "GradientPenalty",
     "GramPatchLoss",
+    "GromovWassersteinLoss",
+    "JensenShannonLoss",
     "MaskedRaGANLoss",
     "StandardGANLoss",
     "VGGPerceptualLoss",

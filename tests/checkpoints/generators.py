@@ -9,6 +9,9 @@ from basicsr.archs.srresnet_arch import MSRResNet
 from basicsr.archs.srvgg_arch import SRVGGNetCompact
 from torch import Tensor, nn
 
+from gramgan_plugin.archs import SRResNetBN
+from tests.checkpoints.public_srgan import used
+
 State = dict[str, Tensor]
 
 
@@ -29,6 +32,14 @@ def srvggnet(seed: int = 0, **options: int) -> SRVGGNetCompact:
     """BasicSR's SRVGGNetCompact: 3 convolutions, 8 features."""
     torch.manual_seed(seed)
     return SRVGGNetCompact(**({"num_feat": 8, "num_conv": 3} | options)).eval()
+
+
+def srresnet_bn(seed: int = 0, **options: int | str) -> SRResNetBN:
+    """SRGAN's generator: 2 blocks, 8 features."""
+    torch.manual_seed(seed)
+    net = SRResNetBN(**({"num_feat": 8, "num_block": 2} | options))
+    used(net, seed)
+    return net
 
 
 def original(state: State, hr: str = "HRconv") -> State:

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import cv2
 import pytest
+import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,9 @@ from gramgan_plugin.checkpoints.convert import named_as
 from gramgan_plugin.checkpoints.formats import FORMATS
 from gramgan_plugin.checkpoints.generators import recognise
 from gramgan_plugin.checkpoints.weights_file import read_weights
+from gramgan_plugin.cli.main import main
 from tests.checkpoints import generators as given_as
+from tests.checkpoints.public_srgan import NamedParts, NumberedBlocks, used
 
 FETCHED = Path(os.environ.get("GRAMGAN_TEST_WEIGHTS", "../shared/weights"))
 FORMS = [
@@ -40,7 +44,11 @@ class TestForms:
 
     @pytest.mark.parametrize("known", FORMATS, ids=lambda known: f"{known.name}-{known.architecture}")
     def test_each_row_of_the_table_goes_there_and_back(self, known):
-        net = given_as.rrdbnet() if known.architecture == "RRDBNet" else given_as.msrresnet()
+        net = getattr(
+            given_as, {"RRDBNet": "rrdbnet", "MSRResNet": "msrresnet"}.get(known.architecture, "srresnet_bn")
+        )()
+        if known.architecture.endswith("(tanh)"):
+            net = given_as.srresnet_bn(output="tanh")
         there = named_as(recognise(net.state_dict()), known)
         back = recognise(there)
         assert back.format == known.name
@@ -49,6 +57,8 @@ class TestForms:
 
     def test_every_row_is_tested_by_hand_written_names(self):
         tested = {(form, {"rrdbnet": "RRDBNet", "msrresnet": "MSRResNet"}.get(network)) for form, network, _ in FORMS}
+        tested |= {("basicsr", "SRResNetBN"), ("basicsr", "SRResNetBN (tanh)")}  # TestSRGAN
+        tested |= {("SRGAN-PyTorch", "SRResNetBN"), ("SRGAN", "SRResNetBN (tanh)")}
         assert {(known.name, known.architecture) for known in FORMATS} <= tested
 
     @pytest.mark.parametrize("prefix", ["netG.", "generator.", "net_g_ema.", "generator_ema."])
@@ -62,6 +72,101 @@ class TestForms:
         both = {f"generator.{name}": tensor for name, tensor in states[0].items()}
         both |= {f"generator_ema.{name}": tensor for name, tensor in states[1].items()}
         assert torch.equal(recognise(both).state["conv_last.bias"], states[1]["conv_last.bias"])
+
+
+class TestSRGAN:
+    """Its generator's public layouts, written as networks of their own in `public_srgan`."""
+
+    @pytest.mark.parametrize("stages", [1, 2, 3])
+    @pytest.mark.parametrize("blocks", [5, 11])
+    def test_numbered_blocks(self, blocks, stages):
+        theirs = used(NumberedBlocks(blocks=blocks, stages=stages))
+        found = recognise(theirs.state_dict())
+        assert (found.architecture, found.format, found.scale) == ("SRResNetBN (tanh)", "SRGAN", 2**stages)
+        assert found.network_g() == {
+            "type": "SRResNetBN", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": blocks,
+            "upscale": 2**stages, "output": "tanh",
+        }  # fmt: skip
+        torch.testing.assert_close(given_as.output(found.build()), given_as.output(theirs), rtol=0, atol=1e-6)
+
+    def test_its_names(self):
+        """As they are in the repository's own files, of five residual blocks."""
+        names = set(NumberedBlocks().state_dict())
+        assert {
+            "block1.0.weight", "block1.1.weight", "block2.conv1.weight", "block6.bn2.running_mean",
+            "block4.prelu.weight", "block7.0.bias", "block7.1.num_batches_tracked", "block8.0.conv.weight",
+            "block8.1.prelu.weight", "block8.2.bias",
+        } <= names  # fmt: skip
+        assert len(names) == 3 + 5 * (4 + 10 + 1) + 2 + 5 + 2 * 3 + 2
+
+    @pytest.mark.parametrize("stages", [1, 2, 3])
+    @pytest.mark.parametrize("blocks", [5, 16])
+    def test_named_parts(self, blocks, stages):
+        theirs = used(NamedParts(blocks=blocks, stages=stages))
+        theirs.conv3.bias.data.fill_(0.5)
+        found = recognise(theirs.state_dict())
+        assert (found.architecture, found.format, found.scale) == ("SRResNetBN", "SRGAN-PyTorch", 2**stages)
+        assert found.options["num_block"] == blocks
+        assert found.options["output"] == "linear"
+        ours = given_as.output(found.build()).clamp(0, 1)
+        assert ((ours > 0) & (ours < 1)).float().mean() > 0.5
+        torch.testing.assert_close(ours, given_as.output(theirs), rtol=0, atol=1e-5)
+
+    def test_its_other_names(self):
+        names = set(NamedParts().state_dict())
+        assert {
+            "conv1.0.weight", "conv1.1.weight", "trunk.0.rcb.0.weight", "trunk.15.rcb.4.running_var",
+            "trunk.9.rcb.2.weight", "conv2.0.weight", "conv2.1.bias", "upsampling.0.upsample_block.0.weight",
+            "upsampling.1.upsample_block.2.weight", "conv3.bias",
+        } <= names  # fmt: skip
+        assert not names & {"trunk.0.rcb.0.bias", "trunk.0.rcb.3.bias", "conv2.0.bias"}
+
+    @pytest.mark.parametrize("output", ["linear", "tanh"])
+    def test_ours(self, output):
+        net = given_as.srresnet_bn(output=output)
+        found = recognise(net.state_dict())
+        assert (found.format, found.options["output"]) == ("basicsr", output)
+        assert found.state.keys() == net.state_dict().keys()
+        assert torch.equal(given_as.output(found.build()), given_as.output(net))
+
+    def test_without_counters(self):
+        """Files of torch before 0.4.1 have no ``num_batches_tracked``."""
+        theirs = used(NumberedBlocks())
+        state = {name: tensor for name, tensor in theirs.state_dict().items() if not name.endswith("tracked")}
+        torch.testing.assert_close(given_as.output(recognise(state).build()), given_as.output(theirs))
+
+    @pytest.mark.parametrize(
+        "drop", ["block3.conv1.bias", "block1.1.weight", "block7.1.running_var", "block8.2.weight"]
+    )
+    def test_incomplete(self, drop):
+        state = NumberedBlocks().state_dict()
+        del state[drop]
+        assert recognise(state) is None
+
+    @pytest.mark.parametrize("factor", [1, 9])
+    def test_other_steps(self, factor):
+        """A single step of 3, which the repository also has, is another network."""
+        state = NamedParts(stages=1).state_dict()
+        name = "upsampling.0.upsample_block.0"
+        state |= {f"{name}.weight": torch.zeros(8 * factor, 8, 3, 3), f"{name}.bias": torch.zeros(8 * factor)}
+        assert recognise(state) is None
+
+    @pytest.mark.parametrize("theirs", [NumberedBlocks, NamedParts])
+    def test_command_lines(self, theirs, workdir, capsys):
+        """Inspected, converted to BasicSR's names and upscaled, also after the conversion, with the same result."""
+        net = used(theirs())
+        torch.save({"state_dict": net.state_dict(), "epoch": 3}, "srgan.pth")
+        cv2.imwrite("lq.png", skimage.data.chelsea()[100:124, 100:132])
+        assert main(["inspect", "srgan.pth"]) == 0
+        assert "SRResNetBN" in capsys.readouterr().out
+        assert main(["convert", "srgan.pth", "--to", "basicsr", "-o", "ours.pth"]) == 0
+        assert main(["convert", "srgan.pth", "--to", "safetensors", "-o", "ours.safetensors"]) == 0
+        x = torch.from_numpy(cv2.imread("lq.png")[..., ::-1].copy()).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            expected = (net(x).clamp(0, 1) * 255).round()[0].permute(1, 2, 0).numpy()
+        for weights in ("srgan.pth", "ours.pth", "ours.safetensors"):
+            assert main(["upscale", "lq.png", "-o", f"{weights}.png", "-m", weights]) == 0
+            assert abs(cv2.imread(f"{weights}.png")[..., ::-1] - expected).max() <= 1
 
 
 class TestOptions:
@@ -159,7 +264,7 @@ class TestMutated:
     SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 4, 8, 12, 16, 48, 999]), max_size=5)
 
     @settings(max_examples=150, deadline=None)
-    @given(data=st.data(), network=st.sampled_from(["rrdbnet", "msrresnet", "srvggnet"]))
+    @given(data=st.data(), network=st.sampled_from(["rrdbnet", "msrresnet", "srvggnet", "srresnet_bn"]))
     def test_any(self, data, network):
         names = {name: tensor.to("meta") for name, tensor in getattr(given_as, network)().state_dict().items()}
         for _ in range(data.draw(st.integers(1, 4))):
@@ -175,7 +280,10 @@ class TestMutated:
         found = recognise(names)
         if found is not None:
             assert found.scale >= 1
-            assert sum(tensor.numel() for tensor in found.state.values()) == sum(t.numel() for t in names.values())
+            added = found.state.keys() - names.keys() if network == "srresnet_bn" else ()
+            assert all(name.endswith("num_batches_tracked") for name in added)
+            there = sum(tensor.numel() for tensor in names.values())
+            assert sum(tensor.numel() for tensor in found.state.values()) == there + len(added)
 
     @pytest.mark.parametrize("count", [10**4, 10**9])
     def test_blocks_by_the_name_alone(self, count):

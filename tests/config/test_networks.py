@@ -1,0 +1,68 @@
+"""The options of this project's networks: values that a constructor refuses, and sizes that do not fit the crop."""
+
+import pytest
+
+from gramgan_plugin.config import check_options
+from gramgan_plugin.errors import OptionError
+
+SRGAN_D = {"type": "SRGANDiscriminator", "num_in_ch": 3, "num_feat": 4, "input_size": 64}
+SRRESNET = {"type": "SRResNetBN", "num_feat": 8, "num_block": 1}
+
+
+def _problems(options):
+    try:
+        check_options(options)
+    except OptionError as error:
+        return str(error).splitlines()
+    return []
+
+
+class TestGenerators:
+    def test_fit(self, tiny_options):
+        tiny_options["network_g"] = SRRESNET | {"output": "tanh"}
+        assert _problems(tiny_options) == []
+
+    @pytest.mark.parametrize(
+        ("given", "problem"),
+        [
+            ({"output": "sigmoid"}, "network_g.output: expected one of linear, tanh, got 'sigmoid'"),
+            ({"upscale": 2}, "network_g.upscale: 2, but scale at the top of the file is 4"),
+            ({"num_feat": 0}, "network_g.num_feat: must be at least 1, not 0"),
+        ],
+    )
+    def test_errors(self, tiny_options, given, problem):
+        tiny_options["network_g"] = SRRESNET | given
+        assert _problems(tiny_options) == [problem]
+
+    def test_another_scale(self, tiny_options):
+        tiny_options["scale"] = 2
+        tiny_options["network_g"] = SRRESNET
+        assert "network_g.upscale: missing; SRResNetBN enlarges by 4, but scale is 2" in _problems(tiny_options)
+
+
+class TestDiscriminators:
+    def test_fit(self, tiny_options):
+        tiny_options["network_d"] = SRGAN_D
+        assert _problems(tiny_options) == []
+
+    @pytest.mark.parametrize(
+        ("given", "problem"),
+        [
+            ({"input_size": 96}, "datasets.train.gt_size: 64, but network_d.input_size is 96; they must be the same"),
+            ({"num_feat": 0}, "network_d.num_feat: must be at least 1, not 0"),
+        ],
+    )
+    def test_errors(self, tiny_options, given, problem):
+        tiny_options["network_d"] = SRGAN_D | given
+        assert _problems(tiny_options) == [problem]
+
+    def test_its_size(self, tiny_options):
+        tiny_options["network_d"] = SRGAN_D | {"input_size": 72}
+        tiny_options["datasets"]["train"]["gt_size"] = 72
+        assert _problems(tiny_options) == ["network_d.input_size: expected a multiple of 16, got 72"]
+
+    def test_taps(self, tiny_options):
+        tiny_options["network_d"] = SRGAN_D
+        tiny_options["train"]["disc_perceptual_opt"]["taps"] = [9]
+        (line,) = _problems(tiny_options)
+        assert line.startswith("train.disc_perceptual_opt.taps: there is no convolution 9, only 1 to 8: conv0_0, ")

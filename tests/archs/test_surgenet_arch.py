@@ -124,7 +124,7 @@ class TestConvexMix:
         mix = ConvexMix(3)
         mix.weights.data = torch.tensor([3.0, -40.0, 1.0])
         low, high = torch.zeros(2, 2), torch.ones(2, 2)
-        assert float(mix(low, high, low).max()) < 1e-6
+        assert mix(low, high, low).max().item() < 1e-6
         torch.testing.assert_close(mix(low, low, high), torch.full((2, 2), 1 / (1 + torch.e**2)))
 
     def test_another_number_of_features(self):

@@ -6,7 +6,10 @@ import sys
 import pytest
 
 NAMES = {
-    "arch": ["GramGANDiscriminator", "GramGANRealPhotoDiscriminator", "SRGANDiscriminator", "SRResNetBN"],
+    "arch": [
+        *("GramGANDiscriminator", "GramGANRealPhotoDiscriminator", "SRGANDiscriminator", "SRResNetBN"),
+        *("SuRGeCritic", "SuRGeNet", "UNetDiscriminatorSNTaps"),
+    ],
     "loss": [
         *("GramPatchLoss", "DiscPerceptualLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"),
         *("JensenShannonLoss", "GromovWassersteinLoss"),

@@ -13,7 +13,8 @@ from gramgan_plugin.archs.msrresnet_arch import MSRResNet
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
 from gramgan_plugin.archs.srresnet_bn_arch import SRResNetBN
 from gramgan_plugin.archs.srvggnet_arch import SRVGGNetCompact
-from gramgan_plugin.checkpoints.formats import PREFIXES, Format, layer_of, match_format
+from gramgan_plugin.archs.surgenet_arch import SuRGeNet
+from gramgan_plugin.checkpoints.formats import MOST_UPSAMPLE, PREFIXES, Format, layer_of, match_format
 
 _NETWORKS: Mapping[str, type[nn.Module]] = {
     "RRDBNet": RRDBNet,
@@ -21,6 +22,7 @@ _NETWORKS: Mapping[str, type[nn.Module]] = {
     "MSRResNet": MSRResNet,
     "SRResNetBN": SRResNetBN,
     "SRResNetBN (tanh)": SRResNetBN,
+    "SuRGeNet": SuRGeNet,
 }
 _SRVGG_LAYER = re.compile(r"body\.(\d{1,4})\.(weight|bias)")
 
@@ -30,8 +32,8 @@ class Generator:
     """A generator's weights by BasicSR's names, and the options of its network.
 
     Attributes:
-        architecture: "RRDBNet", "SRVGGNetCompact", "MSRResNet", "SRResNetBN", or "SRResNetBN (tanh)" for that with
-            ``output: tanh``, whose weights are of no use to the other.
+        architecture: "RRDBNet", "SRVGGNetCompact", "MSRResNet", "SuRGeNet", "SRResNetBN", or "SRResNetBN (tanh)" for
+            that with ``output: tanh``, whose weights are of no use to the other.
         format: the name of the format in which the tensors were given, see ``formats.FORMATS``.
         options: the arguments of the architecture's class in ``gramgan_plugin.archs``.
         scale: side of SR divided by side of LQ.
@@ -99,7 +101,7 @@ def parts_of(state: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tenso
 def _renamed(state: Mapping[str, Tensor], prefix: str) -> Generator | None:
     matched = match_format({layer_of(name) for name in state}, prefix)
     if matched is None:
-        return _srvgg(state)
+        return _srvgg(state) or _surgenet(state)
     known, names = matched
     if known.architecture.startswith("SRResNetBN"):
         found = _srresnet_bn(state, names, known)
@@ -193,6 +195,21 @@ def _srvgg(state: Mapping[str, Tensor]) -> Generator | None:
         "act_type": "prelu" if "body.1.weight" in state else "relu",
     }
     return _checked(Generator("SRVGGNetCompact", "basicsr", options, scale, channels, channels, dict(state)))
+
+
+def _surgenet(state: Mapping[str, Tensor]) -> Generator | None:
+    first, last = state.get("conv_first.weight"), state.get("conv_last.weight")
+    if "mix1.weights" not in state or first is None or last is None or first.ndim != 4 or last.ndim != 4:
+        return None
+    scale = 2 ** min(MOST_UPSAMPLE, sum(name.startswith("upconvs.") and name.endswith(".0.bias") for name in state))
+    options: dict[str, int | str] = {
+        "num_in_ch": first.shape[1],
+        "num_out_ch": len(last),
+        "num_feat": len(first),
+        "num_block": sum(name.startswith("body0.") and name.endswith(".prelu.weight") for name in state),
+        "upscale": scale,
+    }
+    return _checked(Generator("SuRGeNet", "basicsr", options, scale, first.shape[1], len(last), dict(state)))
 
 
 def _checked(found: Generator) -> Generator | None:

@@ -145,4 +145,4 @@ def networks(where: str) -> list[str]:
 
 
 def _is_discriminator(name: str) -> bool:
-    return "Discriminator" in name
+    return "Discriminator" in name or name.endswith("Critic")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gramgan_plugin.archs import surge_critic_arch, unet_discriminator_taps_arch
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES, GramGANDiscriminator
 from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import SMALLEST, GramGANRealPhotoDiscriminator
 from gramgan_plugin.archs.tapped_discriminator import TappedDiscriminator
@@ -19,6 +20,11 @@ from gramgan_plugin.utils.sections import section
 
 # Discriminators of a fixed input size -> its default.
 FIXED_SIZE = {"GramGANDiscriminator": 192, "VGGStyleDiscriminator": 128, "SRGANDiscriminator": 96}
+# Discriminators of this package that take any multiple of a side.
+MULTIPLES = {
+    "SuRGeCritic": surge_critic_arch.REDUCTION,
+    "UNetDiscriminatorSNTaps": unet_discriminator_taps_arch.REDUCTION,
+}
 
 
 def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
@@ -53,6 +59,8 @@ def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
             found.error(where, f"{crop:g}, but network_d.input_size {given} {size:g}; they must be the same")
     if kind == "UNetDiscriminatorSN" and network.get("skip_connection", True) and crop % 8:
         found.error(where, f"UNetDiscriminatorSN takes multiples of 8, not {crop:g}")
+    if isinstance(kind, str) and kind in MULTIPLES and crop % MULTIPLES[kind]:
+        found.error(where, f"{kind} takes multiples of {MULTIPLES[kind]}, not {crop:g}")
     if kind == "GramGANRealPhotoDiscriminator" and crop < SMALLEST:
         found.error(where, f"{crop:g}, but {kind} takes {SMALLEST} pixels or more")
     check_texture(opt, where, int(crop), found)

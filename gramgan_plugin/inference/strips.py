@@ -77,7 +77,7 @@ def reach(net: nn.Module) -> int:
     if isinstance(net, RRDBNet):
         return net.unshuffle * (15 * net.num_block + 2 + HEAD_RADIUS)
     convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
-    known = type(net).__name__ in ("SRVGGNetCompact", "MSRResNet", "SRResNetBN")
+    known = type(net).__name__ in ("SRVGGNetCompact", "MSRResNet", "SRResNetBN", "SuRGeNet")
     return sum(module.kernel_size[0] // 2 for module in convolutions) + 1 if known else 1 << 20
 
 
@@ -87,5 +87,5 @@ def number_of_values(net: nn.Module) -> int:
         return -(-(6 * net.num_feat + 8 * net.num_grow_ch) // net.unshuffle**2)
     convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     widest = max((module.out_channels for module in convolutions), default=64)
-    at_sr = type(net).__name__ in ("MSRResNet", "SRResNetBN")
-    return 3 * widest * (4 if at_sr else 1)
+    at_sr = {"MSRResNet": 4, "SRResNetBN": 4, "SuRGeNet": 16}.get(type(net).__name__, 1)
+    return 3 * widest * at_sr

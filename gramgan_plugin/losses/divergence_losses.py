@@ -6,10 +6,10 @@ from gramgan_plugin.functional.divergences import gromov_wasserstein, jensen_sha
 
 
 class JensenShannonLoss(nn.Module):
-    """Jensen-Shannon divergence of SR and GT (SuRGe, arXiv 2404.06294), each image as a distribution of its values.
+    """Jensen-Shannon divergence between SR and GT (SuRGe, arXiv 2404.06294).
 
-    It is between 0 and log 2, and blind to a factor that all values of an image have in common: see
-    `functional.divergences.jensen_shannon`.
+    Each image is a distribution of its values. The loss is between 0 and log 2, and blind to a factor that all values
+    of an image have in common: see `functional.divergences.jensen_shannon`.
 
     Args:
         loss_weight: multiplies the result.

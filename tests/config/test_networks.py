@@ -61,6 +61,16 @@ class TestDiscriminators:
         tiny_options["datasets"]["train"]["gt_size"] = 72
         assert _problems(tiny_options) == ["network_d.input_size: expected a multiple of 16, got 72"]
 
+    @pytest.mark.parametrize(("kind", "multiple"), [("SuRGeCritic", 16), ("UNetDiscriminatorSNTaps", 8)])
+    def test_any_multiple(self, tiny_options, kind, multiple):
+        tiny_options["network_d"] = {"type": kind, "num_feat": 4}
+        tiny_options["train"]["disc_perceptual_opt"]["taps"] = [2, 7]
+        for size in (64, 64 + multiple):
+            tiny_options["datasets"]["train"]["gt_size"] = size
+            assert _problems(tiny_options) == []
+        tiny_options["datasets"]["train"]["gt_size"] = 68
+        assert _problems(tiny_options) == [f"datasets.train.gt_size: {kind} takes multiples of {multiple}, not 68"]
+
     def test_taps(self, tiny_options):
         tiny_options["network_d"] = SRGAN_D
         tiny_options["train"]["disc_perceptual_opt"]["taps"] = [9]

@@ -32,6 +32,37 @@ def test_spandrels_networks_train_resume_and_upscale(tiny_options, write_options
     assert Upscaler(network, engine="torch", precision="fp32")(image).shape == (48, 80, 3)
 
 
+SRGAN = (
+    {"type": "SRResNetBN", "num_feat": 8, "num_block": 1},
+    {"type": "SRGANDiscriminator", "num_feat": 4, "input_size": 64},
+)
+SURGE = {"type": "SuRGeNet", "num_feat": 4, "num_block": 1}, {"type": "SuRGeCritic", "num_feat": 4}
+UNET = SRGAN[0] | {"output": "tanh"}, {"type": "UNetDiscriminatorSNTaps", "num_feat": 4}
+
+
+@pytest.mark.parametrize(("net_g", "net_d"), [SRGAN, SURGE, UNET], ids=["srgan", "surge", "unet"])
+def test_networks_of_other_methods_train_and_upscale(tiny_options, write_options, capsys, net_g, net_d):
+    """With the discriminator's features in a loss, and the Jensen-Shannon divergence."""
+    tiny_options |= {"network_g": net_g, "network_d": net_d}
+    tiny_options["train"]["disc_perceptual_opt"]["taps"] = [2, 7]
+    tiny_options["train"]["extra_terms"] = {"js": {"type": "JensenShannonLoss"}}
+    file = write_options(tiny_options)
+    assert main(["check", "-opt", file]) == 0
+    assert main(["train", "-opt", file]) == 0
+    run = Path("experiments/tiny")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if "l_g_dp" in row]
+    assert len(rows) == 4
+    assert all(row["grad_g_dp"] > 0 and row["grad_g_js"] > 0 and row["l_d_real"] > 0 for row in rows)
+    for net in ("net_g", "net_d"):
+        before, after = (torch.load(run / f"models/{net}_{k}.pth", weights_only=True)["params"] for k in (2, 4))
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+    network = load_network(run / "models/net_g_4.pth")
+    assert (network.architecture.partition(" ")[0], network.scale) == (net_g["type"], 4)
+    averaged = torch.load(run / "models/net_g_4.pth", weights_only=True)["params_ema"]
+    assert all(torch.equal(tensor, averaged[name]) for name, tensor in network.net.state_dict().items())
+
+
 def test_their_options_are_checked(tiny_options, write_options, capsys):
     pytest.importorskip("spandrel")
     tiny_options["network_g"] = SPAN | {"feature_chanels": 8}

@@ -10,6 +10,7 @@ from gramgan_plugin.config.keys import is_number, is_whole
 from gramgan_plugin.config.schema_datasets import WITHOUT_GT
 from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
+from gramgan_plugin.functional.divergences import LEAST_BATCH
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.registries import registered
 from gramgan_plugin.steps.terms import FORMS, PENALTY, PENALTY_FORM, form_of, term_mistakes
@@ -90,8 +91,18 @@ def _check_speed(opt: Mapping[str, Any], found: Findings) -> None:
     if all(is_whole(every) and every > 1 for every in turns):
         found.error("train.net_d_every", "cannot be above 1 together with train.net_d_iters; use one of them")
     parts, batch = train.get("accumulate", 1), section(opt, "datasets", "train").get("batch_size_per_gpu", 1)
-    if is_whole(parts) and is_whole(batch) and parts >= 1 and batch % parts:
+    if not (is_whole(parts) and is_whole(batch) and parts >= 1):
+        return
+    if batch % parts:
         found.error("train.accumulate", f"a batch_size_per_gpu of {batch} cannot be split into {parts} equal parts")
+    elif batch // parts < LEAST_BATCH:
+        for name, block in section(train, "extra_terms").items():
+            if section(block).get("type") == "GromovWassersteinLoss":
+                whole = "batch_size_per_gpu" + (" / train.accumulate" if parts > 1 else "")
+                found.error(
+                    f"train.extra_terms.{name}",
+                    f"compares the images of a batch, of at least {LEAST_BATCH}; {whole} is {batch // parts}",
+                )
 
 
 # torch's optimizers and schedules whose `step()` needs an argument or special gradients.

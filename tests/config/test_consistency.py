@@ -65,6 +65,39 @@ class TestOurs:
             ),
             (_set("train:accumulate", 0), "train.accumulate: must be at least 1, not 0"),
             (_set("train:accumulate", "two"), "train.accumulate: expected a whole number, not 'two'"),
+            (
+                _set("train:extra_terms", {"gw": {"type": "GromovWassersteinLoss"}}),
+                "train.extra_terms.gw: compares the images of a batch, of at least 4; batch_size_per_gpu is 2",
+            ),
+            (
+                _set("train:d_penalty_opt", {"type": "GradientPenalty", "kind": "r3"}),
+                "train.d_penalty_opt.kind: expected one of wgan_gp",
+            ),
+            (_set("train:d_penalty_opt", {"type": "L1Loss"}), "train.d_penalty_opt.type: L1Loss cannot be used here"),
+            (_set("train:pixel_opt", {"type": "GradientPenalty"}), "train.pixel_opt.type: GradientPenalty cannot be"),
+            (_set("train:gan_opt:gan_type", "wgan"), "train.gan_opt.gan_type: unknown option"),
+            (_set("train:instance_noise", {"sigma": 0.1}), "train.instance_noise.until: missing"),
+            (_set("train:balance", {"type": "mean"}), "train.balance.type: expected one of softmax, not 'mean'"),
+            (_set("train:balance", {"temperature": 0}), "train.balance.temperature: must be at least"),
+            (
+                lambda o: o["train"].update(net_d_every=2, net_d_iters=2),
+                "train.net_d_every: cannot be above 1 together with train.net_d_iters",
+            ),
+            (
+                lambda o: o["train"].update(compile=True, d_penalty_opt={"type": "GradientPenalty"}),
+                "train.compile_networks: leave out d: train.d_penalty_opt differentiates D's gradient again",
+            ),
+            (
+                lambda o: o["train"].update(ema_decay=0, ldl_opt={"type": "ArtifactMapLoss"}),
+                "train.ema_decay: missing, but train.ldl_opt needs the averaged weights",
+            ),
+            (
+                lambda o: (
+                    _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(o),
+                    _set("train:instance_noise", {"sigma": 0.1, "until": 9})(o),
+                ),
+                "network_d: missing, but train.instance_noise needs it",
+            ),
             (_set("train:clip_grad_norm_g", 0), "train.clip_grad_norm_g: 0 would remove all gradients"),
             (
                 _set("datasets:train:dataroot_gt", ["a", "b"]),

@@ -21,6 +21,8 @@ SMALL = {
     "SRResNetBN": {"num_feat": 8, "num_block": 2},
     "GramGANDiscriminator": {"num_feat": 4, "input_size": 96},
     "SRGANDiscriminator": {"num_feat": 4, "input_size": 96},
+    "SuRGeNet": {"num_feat": 4, "num_block": 1},
+    "SuRGeCritic": {"num_feat": 4},
 }
 # System -> the terms of G's loss, and what else is logged of D's.
 SYSTEMS = {
@@ -29,6 +31,7 @@ SYSTEMS = {
     "train_srresnet_mse_x4": (["pix"], []),
     "train_srgan_x4": (["percep", "gan"], []),
     "train_bebygan_x4": (["gram", "bp", "percep", "gan"], []),
+    "train_surge_x4": (["gan", "js", "gw"], ["l_d_penalty"]),
     "train_gramgan_x4": (["gram", "dp", "pix", "percep", "gan"], []),
 }
 
@@ -85,6 +88,7 @@ def test_what_each_loss_trains(name, small, monkeypatch):
     for silent in ("d", "g"):
         model = build_model(resolved(small(name)))
         if silent == "d":
+            model.step.penalty = None
             monkeypatch.setattr(model.adversarial, "discriminator", lambda real, fake: (0 * real.sum(), 0 * fake.sum()))
         else:
             for term in model.terms:

@@ -15,6 +15,7 @@ from basicsr.utils.registry import DATASET_REGISTRY, MODEL_REGISTRY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gramgan_plugin import archs, losses
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import check_options, load_options
 from gramgan_plugin.config.annotations import fits
@@ -85,9 +86,10 @@ class TestDeclared:
         keys += [key for model in MODELS.values() for key in (*model.train.values(), *model.top.values())]
         assert all(key.what for key in keys)
 
-    @pytest.mark.parametrize("name", ["GramPatchLoss", "DiscPerceptualLoss", "MaskedRaGANLoss", "VGGPerceptualLoss"])
-    def test_our_parameters_are_explained(self, name):
-        assert all(one.what for one in parameters_of(Component(("x",), "loss", {"type": name})).values())
+    @pytest.mark.parametrize(("kind", "package"), [("loss", losses), ("arch", archs)])
+    def test_our_parameters_are_explained(self, kind, package):
+        for name in package.__all__:
+            assert all(one.what for one in parameters_of(Component(("x",), kind, {"type": name})).values()), name
 
 
 class TestAnnotations:

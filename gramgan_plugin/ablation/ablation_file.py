@@ -182,7 +182,7 @@ def _check_keys(block: Mapping[str, Any], known: Mapping[str, Key], where: str, 
     for name, value in block.items():
         if name not in known:
             found.unknown(where, name, known)
-        elif (mistake := known[name].mistake(value)) is not None:
+        elif (mistake := known[name].mistake(value)) is not None and not (value is None and known[name].needed):
             found.error(f"{prefix}{name}", mistake)
     for name, key in known.items():
         if key.needed and block.get(name) is None:

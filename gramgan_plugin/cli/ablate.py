@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         warn=lambda line: warn("ablate", line),
     )
     encoding = sys.stdout.encoding or "utf-8"  # arrows are not in every one
-    print(f"\n{text}".encode(encoding, "replace").decode(encoding))
+    print("\n" + text.replace("<br>", "; ").encode(encoding, "replace").decode(encoding))
     for line in problems:
         print(printable(line))
     print(f"The report is {printable(str(out / 'index.html'))}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from gramgan_plugin.ablation.ablation_file import Ablation, AblationRun
 from gramgan_plugin.ablation.run_queue import Outcome
+from gramgan_plugin.errors import UserError
 from gramgan_plugin.evaluation.benchmark_report import benchmark
 from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.evaluation.metric_labels import MetricLabel
@@ -67,9 +68,7 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
     members = {label: (run.variant, run.seed) for label, run in labels.items()}
     summary = over_seeds(results, members)
     compared = differences(averaged_results(results, members), list(metrics), baseline)
-    curves = _draw_curves(labels, out / CURVES)
-    if not curves:
-        problems.append("no curves are drawn: the runs have logged no losses and no validation")
+    curves = _draw_curves(labels, out / CURVES, problems)
     states = [{**_facts(run), **asdict(outcomes[run.name])} for run in ablation.runs]
     data = {
         "rows": [{**row, **_facts(labels[row["model"]])} for row in found["rows"]],
@@ -111,14 +110,25 @@ def _results(rows: Sequence[Mapping[str, Any]]) -> list[SetResult]:
     return list(found.values())
 
 
-def _draw_curves(labels: Mapping[str, AblationRun], out: Path) -> bool:
-    """Draw the losses and validation metrics of all runs; return False if they have logged none."""
+def _draw_curves(labels: Mapping[str, AblationRun], out: Path, problems: list[str]) -> bool:
+    """Draw the losses and validation metrics of all runs; return False if there is nothing to draw.
+
+    Args:
+        labels: label -> run.
+        out: the picture.
+        problems: gets a line for each run whose curves cannot be read.
+    """
     found = {}
     for label, run in labels.items():
-        metrics = read_metrics(run.folder / "metrics.jsonl")
+        try:
+            metrics = read_metrics(run.folder / "metrics.jsonl")
+        except UserError as error:
+            problems.append(f"{run.name} has no curves: {error}")
+            continue
         losses = {key: curve for key, curve in metrics.training.items() if key.startswith("l_")}
         found[label] = Metrics(losses, metrics.validation)
     if not any(metrics.by_name() for metrics in found.values()):
+        problems.append("no curves are drawn: no run has logged losses or validations")
         return False
     plot_runs(found, out)
     return True

@@ -1,18 +1,23 @@
 """Check all runs of an ablation, train those that are not finished, and write the report."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from gramgan_plugin.ablation.ablation_file import Ablation, AblationRun, read_ablation
 from gramgan_plugin.ablation.ablation_report import write_ablation_report
 from gramgan_plugin.ablation.run_queue import Outcome, RunQueue, gpus
 from gramgan_plugin.ablation.run_states import check_unchanged, has_checkpoint, is_finished
+from gramgan_plugin.checkpoints.foreign_networks import load_foreign
+from gramgan_plugin.checkpoints.generators import recognise
 from gramgan_plugin.config.file_checks import check_all
 from gramgan_plugin.config.resolve import resolve_options
 from gramgan_plugin.errors import OptionError, Preempted, UserError
 from gramgan_plugin.evaluation.benchmark_sets import benchmark_sets
 from gramgan_plugin.evaluation.metrics import choose_metrics
+from gramgan_plugin.models.components import Component
 from gramgan_plugin.prepare.failures import TerminatedError
 from gramgan_plugin.prepare.pack import sigterm_raises
 from gramgan_plugin.training.run_folder import open_run_folder
@@ -144,13 +149,38 @@ def _problems(runs: list[AblationRun], done: frozenset[str], warn: Callable[[str
 
 
 def _check_test(ablation: Ablation) -> None:
-    """Check the benchmark sets and metrics.
+    """Check the benchmark sets and metrics, and that the benchmark can measure the networks together.
 
     Raises:
-        UserError: if a set is missing, or a metric cannot be measured here.
+        UserError: if a set is missing, or a metric or network cannot be measured here.
     """
-    with suppress(TypeError, ValueError):  # the networks decide on the scale; a wrong one is reported later
-        benchmark_sets(ablation.data, int(ablation.runs[0].options.get("scale", 4)), ablation.sets)
+    checked: list[Any] = []
+    scale = ablation.runs[0].options.get("scale", 1)
+    for run in ablation.runs:
+        network, own = run.options["network_g"], run.options.get("scale", 1)
+        if own != scale:
+            raise OptionError(
+                f"variants.{run.variant}: scale: {own}, others have {scale}; compare networks of one scale"
+            )
+        if network not in checked:
+            checked.append(network)
+            problem = _unreadable(network)
+            if problem is not None:
+                raise OptionError(f"variants.{run.variant}: network_g: the benchmark cannot read it: {problem}")
+    benchmark_sets(ablation.data, int(scale), ablation.sets)
     unavailable = choose_metrics(ablation.metrics or [])[1]
     if unavailable:
         raise UserError("\n".join(f"test.metrics: {name}: {reason}" for name, reason in unavailable.items()))
+
+
+def _unreadable(network: Mapping[str, Any]) -> str | None:
+    """Return why weights of a network would not be recognised, or None."""
+    options = {key: value for key, value in network.items() if key != "type"}
+    with torch.random.fork_rng(devices=[]):
+        state = Component(("network_g",), "arch", network).constructor()(**options).state_dict()
+    if recognise(state) is None:
+        try:
+            load_foreign(state)
+        except ValueError as error:
+            return str(error)
+    return None

@@ -19,11 +19,14 @@ import skimage.data
 import torch
 import yaml
 
+from gramgan_plugin.ablation import run_ablation
 from gramgan_plugin.cli.main import main
 from tests.conftest import tiny_gramgan, write_photo
 
 # Losses other than the content loss are left out, for speed; what is trained makes no difference here.
 VARIANTS = {"full": None, "mse": {"train": {"pixel_opt": {"type": "MSELoss"}}}}
+MADE = {"dataroot_lq": None, "lq": "bicubic"}
+X2 = {"scale": 2, "network_g": {"scale": 2}, "datasets": {"train": MADE, "val": MADE}}
 BROKEN = """
 import os
 import signal
@@ -202,6 +205,18 @@ class TestAgain:
             ) in err.splitlines()
         assert "full" not in err
 
+    def test_sigterm_during_the_report(self, copied, capsys, monkeypatch):
+        monkeypatch.setattr(run_ablation, "write_ablation_report", lambda *_: signal.raise_signal(signal.SIGTERM))
+        assert _ablate() == 75
+        assert "stopped by SIGTERM; all runs are trained" in capsys.readouterr().err
+
+    def test_a_run_without_curves(self, copied, capsys):
+        Path("experiments/tiny-mse-s0/metrics.jsonl").write_text("no line of metrics\n{}\n")
+        assert _ablate() == 3
+        out = capsys.readouterr().out
+        assert "tiny-mse-s0 has no curves: experiments/tiny-mse-s0/metrics.jsonl, line 1: not a line of" in out
+        assert len(_results("report")["rows"]) == 8
+
 
 class TestFailures:
     def test_the_report_has_the_rest(self, copied, capsys):
@@ -324,6 +339,14 @@ class TestMistakes:
             ({"test": {"data": "nowhere"}}, "nowhere: no such folder"),
             ({"test": {"data": "sets", "metrics": ["lpips"]}}, "test.metrics: lpips: "),
             ({"common": {"num_gpu": 2}}, "all variants: num_gpu: a run has one GPU"),
+            (
+                {"variants": {"full": None, "x2": X2}},
+                "variants.x2: scale: 2, others have 4; compare networks of one scale",
+            ),
+            (
+                {"common": {"network_g": {"type": "EDVR", "num_feat": 8}, "train": {"ema_decay": 0}}},
+                "variants.full: network_g: the benchmark cannot read it: ",
+            ),
         ],
     )
     def test_found_before_anything_begins(self, small, capsys, change, message):

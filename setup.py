@@ -21,6 +21,7 @@ setup(
     package_dir={"gramgan_plugin.options": "options"},
     package_data={
         "gramgan_plugin": ["py.typed"],
+        "gramgan_plugin.ablation": ["*.html"],
         "gramgan_plugin.evaluation": ["*.yml", "*.html", "*.npz"],
         "gramgan_plugin.options": ["*.yml"],
     },

@@ -92,6 +92,11 @@ def sample_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_options(sample_pair: Path) -> dict[str, Any]:
     """A Gram-GAN of a few thousand parameters over ``sample_pair``, as an option file would have it."""
+    return tiny_gramgan(sample_pair)
+
+
+def tiny_gramgan(sample_pair: Path) -> dict[str, Any]:
+    """The options of ``tiny_options``, for fixtures of a wider scope."""
     network = {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}
     optimizer = {"type": "Adam", "lr": 1e-4, "betas": [0.9, 0.999]}
     return {

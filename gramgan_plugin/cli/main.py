@@ -24,6 +24,7 @@ COMMANDS = (
     "interpolate",
     "compare",
     "benchmark",
+    "ablate",
     "plot",
     "check",
     "schema",

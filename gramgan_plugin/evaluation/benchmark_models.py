@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,13 @@ class BenchmarkModel:
 
 
 def benchmark_models(
-    models: Sequence[str], scale: int | None = None, **options: Any
+    models: Sequence[str] | Mapping[str, str], scale: int | None = None, **options: Any
 ) -> tuple[list[BenchmarkModel], int]:
     """Return the models of a command line, with different labels, and their scale.
 
     Args:
         models: "bicubic", files or names of weights, ``A@0.8:B`` (the weights 0.8 A + 0.2 B), or folders of results.
+            A mapping gives their labels: label -> model.
         scale: of all; None for the networks' own, or 4 if there is no network.
         options: of `Upscaler`, such as device, tile and precision.
 
@@ -62,7 +63,8 @@ def benchmark_models(
     """
     if scale is not None and not 1 <= scale <= LARGEST_SCALE:
         raise UserError(f"--scale {scale}: must be from 1 to {LARGEST_SCALE}")
-    found = [None if text == BICUBIC else _model(text, options) for text in models]
+    texts = list(models.values()) if isinstance(models, Mapping) else models
+    found = [None if text == BICUBIC else _model(text, options) for text in texts]
     scales = [(model.label, model.scale) for model in found if model is not None and model.scale is not None]
     if scale is None:
         scale = scales[0][1] if scales else 4
@@ -71,8 +73,11 @@ def benchmark_models(
             raise UserError(f"{label} has scale {own}, not {scale}; measure models of one scale at a time")
     wanted = scale
     baseline = BenchmarkModel(BICUBIC, lambda _set, _name, lq: bicubic(lq, wanted), scale, "MATLAB's bicubic")
+    whole = [baseline if model is None else model for model in found]
+    if isinstance(models, Mapping):
+        whole = [replace(model, label=printable(label)) for label, model in zip(models, whole, strict=True)]
     named: dict[str, BenchmarkModel] = {}  # none is called as GT is in pictures
-    for model in (baseline if model is None else model for model in found):
+    for model in whole:
         label, number = model.label, 2
         while label in named or label == GT:
             label, number = f"{model.label} ({number})", number + 1

@@ -26,7 +26,7 @@ IMAGES = "images"
 
 
 def benchmark(
-    models: Sequence[str],
+    models: Sequence[str] | Mapping[str, str],
     data: Path,
     out: Path,
     *,

@@ -123,14 +123,16 @@ def markdown_table(tables: ResultTables) -> str:
     """
     if not tables.metrics:
         return "no metric was measured\n"
-    headings = [f"{_markdown(metric.heading)} {ARROWS[metric.better]}" for metric in tables.metrics]
+    headings = [f"{escaped_markdown(metric.heading)} {ARROWS[metric.better]}" for metric in tables.metrics]
     lines = [f"| set | n | model | {' | '.join(headings)} |", "|---|---:|---|" + "---:|" * len(headings)]
     for table in tables.sets:
         for model, cells in table.rows:
             texts = [_markdown_cell(cell, table.n) for cell in cells]
-            lines.append(f"| {_markdown(table.name)} | {table.n} | {_markdown(model)} | {' | '.join(texts)} |")
+            lines.append(
+                f"| {escaped_markdown(table.name)} | {table.n} | {escaped_markdown(model)} | {' | '.join(texts)} |"
+            )
     lines += ["", "n: images. **Bold**: best; <u>underlined</u>: second; †: " + LEGEND + ".", ""]
-    lines += [f"- LQ of {_markdown(table.name)}: {_markdown(table.lq)}" for table in tables.sets]
+    lines += [f"- LQ of {escaped_markdown(table.name)}: {escaped_markdown(table.lq)}" for table in tables.sets]
     return "\n".join(lines) + "\n"
 
 
@@ -141,7 +143,7 @@ def _markdown_cell(cell: Cell | None, n: int) -> str:
     return text + "†" * cell.close + (f" (n = {cell.n})" if cell.n != n else "")
 
 
-def _markdown(text: str) -> str:
+def escaped_markdown(text: str) -> str:
     """Escape text; HTML entities also hold in Markdown that allows HTML."""
     text = re.sub(r"([\\`*_\[\]|~])", r"\\\1", printable(text))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

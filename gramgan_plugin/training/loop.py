@@ -78,13 +78,14 @@ class Run:
         self.total = _whole(opt, "train", "total_iter")
         self.print_freq = _whole(opt, "logger", "print_freq", 100)
         self.save_freq = _whole(opt, "logger", "save_checkpoint_freq", 5000)
+        given = dict(opt["path"])  # without the networks of a checkpoint
         content = load_resume_state(state, opt) if state is not None else None
         if content is not None and opt.get("manual_seed_drawn"):
             seed = recorded_seed(content)
             opt["manual_seed"] = opt["manual_seed"] if seed is None else seed
         self.folder = Path(opt["path"]["experiments_root"])
         if opt["rank"] == 0:
-            record_run(self.folder, opt, int(content["iter"]) if content is not None else 0)
+            record_run(self.folder, {**opt, "path": given}, int(content["iter"]) if content is not None else 0)
         seed_everything(opt["manual_seed"] + opt["rank"])
         self.data = TrainingData(opt)
         self.facts = run_facts(opt, self.data.facts())

@@ -14,6 +14,7 @@ from gramgan_plugin.utils.text import printable
 
 FORMATS = (".png", ".svg", ".pdf")
 MOST_PANELS = 100
+STYLES = ("-", "--", ":", "-.")  # after each ten colours the next one
 FEW_POINTS = 30  # at most so many are marked: a single point is not visible as a line
 
 
@@ -147,7 +148,8 @@ def _draw(panels: list[tuple[str, bool, list[Line]]], out: Path, columns: int, w
     for place, (title, logarithmic, lines) in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, place)
         for number, line in enumerate(lines):
-            _draw_line(axes, line, f"C{number % 10}", window if line.smooth else 1)
+            style = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
+            _draw_line(axes, line, style, window if line.smooth else 1)
         values = [value for line in lines for _, value in line.curve if value == value]
         axes.set(title=_escaped(title), xlabel="iteration")
         axes.set_yscale("log" if logarithmic and values and min(values) > 0 else "linear")
@@ -159,15 +161,15 @@ def _draw(panels: list[tuple[str, bool, list[Line]]], out: Path, columns: int, w
     replace_file(out, picture.getvalue())
 
 
-def _draw_line(axes: Any, line: Line, colour: str, window: int) -> None:
+def _draw_line(axes: Any, line: Line, style: Mapping[str, str], window: int) -> None:
     # matplotlib leaves labels that are empty or begin with an underscore out of the legend.
     label = _escaped(f" {line.label}" if line.label[:1] in ("", "_") else line.label)
     marker = "." if len(line.curve) <= FEW_POINTS else None
     if window > 1:
-        axes.plot(*zip(*line.curve, strict=True), color=colour, linewidth=0.8, alpha=0.25)
-        axes.plot(*zip(*smoothed(line.curve, window), strict=True), color=colour, label=label, linewidth=1.4)
+        axes.plot(*zip(*line.curve, strict=True), linewidth=0.8, alpha=0.25, **style)
+        axes.plot(*zip(*smoothed(line.curve, window), strict=True), label=label, linewidth=1.4, **style)
         return
-    axes.plot(*zip(*line.curve, strict=True), color=colour, label=label, linewidth=1.2, marker=marker, markersize=4)
+    axes.plot(*zip(*line.curve, strict=True), label=label, linewidth=1.2, marker=marker, markersize=4, **style)
 
 
 def _escaped(text: str) -> str:

@@ -32,7 +32,8 @@ from gramgan_plugin.registries import lookup, registered
 from gramgan_plugin.steps.terms import FORMS, PENALTY_FORM, form_of
 from gramgan_plugin.utils.yaml_io import parse_yaml
 
-SHIPPED = sorted(str(one) for one in files("gramgan_plugin.options").iterdir() if str(one).endswith(".yml"))
+PREFIXES = ("train_", "test_")
+SHIPPED = sorted(str(one) for one in files("gramgan_plugin.options").iterdir() if one.name.startswith(PREFIXES))
 NAMES = [Path(path).stem for path in SHIPPED]
 
 

@@ -99,11 +99,17 @@ class TestSeveralRuns:
     def test_a_run_has_one_colour(self, tmp_path, monkeypatch):
         colours = []
         monkeypatch.setattr(
-            plots, "_draw_line", lambda axes, line, colour, window: colours.append((line.label, colour))
+            plots,
+            "_draw_line",
+            lambda axes, line, style, window: colours.append((line.label, style["color"], style["linestyle"])),
         )
         both = {"a": Metrics({"l_g_x": CURVE}, {}), "b": Metrics({"l_g_pix": CURVE, "l_g_x": CURVE}, {})}
         plot_runs(both, tmp_path / "a.png")
-        assert set(colours) == {("a", "C0"), ("b", "C1")}
+        assert set(colours) == {("a", "C0", "-"), ("b", "C1", "-")}
+        colours.clear()
+        plot_runs({str(number): SMALL for number in range(24)}, tmp_path / "a.png")
+        looks = {label: (colour, style) for label, colour, style in colours}
+        assert len(set(looks.values())) == 24, "each run is drawn in its own way"
 
 
 class TestPicture:

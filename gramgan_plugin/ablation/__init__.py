@@ -1,0 +1,1 @@
+"""``basicsr ablate``: a grid of short trainings, and one report of them."""

@@ -113,7 +113,7 @@ class GANStep:
         if self.net_d is not None and self.adversarial is not None:
             with self.autocast():
                 if not (trains_g and self.share_passes):
-                    state.logits_gt = self.net_d(state.masked(batch.gt))
+                    state.logits_gt = self.net_d(state.masked(batch.target("l_g_gan")))
                     state.logits_sr = self.net_d(state.masked(sr.detach()))  # nothing reaches G
                 l_real, l_fake = self.adversarial.discriminator(*state.logits())
             ((l_real + l_fake) * scale).backward()
@@ -128,7 +128,7 @@ class GANStep:
         taps = {"taps": self.taps} if self.taps else {}
         with _batchnorm_running(self.net_d) if self.running else nullcontext():
             with torch.set_grad_enabled(self.share_passes):
-                out_gt = self.net_d(state.masked(state.batch.gt), **taps)
+                out_gt = self.net_d(state.masked(state.batch.target("l_g_gan")), **taps)
             out_sr = self.net_d(state.masked(state.sr), **taps)
         state.logits_gt, state.features_gt = out_gt if taps else (out_gt, {})
         state.logits_sr, state.features_sr = out_sr if taps else (out_sr, {})

@@ -102,18 +102,18 @@ class Degradation:
         """
         first, second = self.rounds
         height, width = (side // self.scale for side in gt.shape[-2:])
-        image = filter2D(gt, kernel1)
+        image = _filter(gt, kernel1)
         image = interpolate(image, scale_factor=first.factor(), mode=_mode())
         image = self._compress(first.add_noise(image), first)
         if np.random.uniform() < self.second_blur_prob:
-            image = filter2D(image, kernel2)
+            image = _filter(image, kernel2)
         factor = second.factor()
         image = interpolate(image, size=(int(height * factor), int(width * factor)), mode=_mode())
         image = second.add_noise(image)
         sinc_first = np.random.uniform() < 0.5
         if not sinc_first:
             image = self._compress(image, second)
-        image = filter2D(interpolate(image, size=(height, width), mode=_mode()), sinc_kernel)
+        image = _filter(interpolate(image, size=(height, width), mode=_mode()), sinc_kernel)
         if sinc_first:
             image = self._compress(image, second)
         return unit_range((image * 255).round().clamp(0, 255))
@@ -182,6 +182,12 @@ class DegradedPairs:
         self.batches = batches
         if self.rank < len(queues):
             self.queue.load_state_dict(section(queues[self.rank]), self.device)
+
+
+def _filter(image: Tensor, kernel: Tensor) -> Tensor:
+    # DiffJPEG's images are channels-last, which filter2D refuses with newer releases of torch.
+    filtered: Tensor = filter2D(image.contiguous(), kernel)
+    return filtered
 
 
 def _mode() -> str:

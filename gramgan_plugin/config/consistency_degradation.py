@@ -53,10 +53,8 @@ def _makes_lq(opt: Mapping[str, Any], model: Model, found: Findings) -> bool:
     if model is MODELS["GramGANModel"]:
         given = sorted(key for key in DEGRADATION & set(model.top) if opt.get(key) is not None)
         if given and kind in DATASETS:
-            more = f" (and {len(given) - 1} more keys of the degradation)" if given[1:] else ""
-            found.error(
-                given[0], f"datasets.train of type {kind} has its own LQ; remove this{more}, or use {WITHOUT_LQ}"
-            )
+            more = f" and {len(given) - 1} more keys of the degradation" if given[1:] else ""
+            found.error(given[0], f"{kind} of datasets.train has its own LQ; remove this{more}, or use {WITHOUT_LQ}")
             return False
         return bool(given)
     if not switched_off and kind in DATASETS:

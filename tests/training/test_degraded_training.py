@@ -2,6 +2,7 @@
 
 import signal
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import skimage.data
 import torch
 
 from gramgan_plugin.cli.main import main
+from gramgan_plugin.data.loaders import TrainingData
+from tests.models.model_options import resolved
 from tests.training.tiny_runs import log_lines, same_networks
 from tests.training.two_processes import basicsr as command
 from tests.training.two_processes import together
@@ -69,6 +72,20 @@ def test_a_run_that_is_stopped_and_resumed_is_the_straight_one(request, write_op
     straight, resumed = ([line["l_g_pix"] for line in one if "l_g_pix" in line] for one in lines)
     assert straight == resumed
     assert len(set(straight)) == 5
+
+
+def test_loading_processes_do_not_change_the_batches(degraded_options, workdir):
+    def batches(workers: int, start: int) -> list[Any]:
+        options = deepcopy(degraded_options)
+        options["datasets"]["train"]["num_worker_per_gpu"] = workers
+        return [data for *_, data in islice(TrainingData(resolved(options)).batches(0, start), 6 - start)]
+
+    expected = batches(0, 0)
+    for workers, start in ((2, 0), (0, 4)):
+        for one, other in zip(batches(workers, start), expected[start:], strict=True):
+            assert all(torch.equal(one[key], other[key]) for key in ("gt", "kernel1", "kernel2", "sinc_kernel"))
+    kernels = torch.cat([batch["kernel1"] for batch in expected])
+    assert len(torch.unique(kernels, dim=0)) == 6
 
 
 def test_two_processes_keep_a_queue_each(degraded_options, write_options, workdir):

@@ -167,3 +167,45 @@ def write_options(workdir: Path) -> Any:
         return name
 
     return write
+
+
+@pytest.fixture(scope="session")
+def degradation() -> dict[str, Any]:
+    """The keys of Real-ESRGAN's degradation at the top of an option file, with its own values."""
+    return {
+        "resize_prob": [0.2, 0.7, 0.1],
+        "resize_range": [0.15, 1.5],
+        "gaussian_noise_prob": 0.5,
+        "noise_range": [1, 30],
+        "poisson_scale_range": [0.05, 3],
+        "gray_noise_prob": 0.4,
+        "jpeg_range": [30, 95],
+        "second_blur_prob": 0.8,
+        "resize_prob2": [0.3, 0.4, 0.3],
+        "resize_range2": [0.3, 1.2],
+        "gaussian_noise_prob2": 0.5,
+        "noise_range2": [1, 25],
+        "poisson_scale_range2": [0.05, 2.5],
+        "gray_noise_prob2": 0.4,
+        "jpeg_range2": [30, 95],
+    }
+
+
+@pytest.fixture(scope="session")
+def degraded_data() -> dict[str, Any]:
+    """The keys of BasicSR's RealESRGANDataset but its paths, with Real-ESRGAN's own values."""
+    blur = {
+        f"{key}{suffix}": value
+        for suffix, sigma in (("", 3), ("2", 1.5))
+        for key, value in {
+            "blur_kernel_size": 21,
+            "kernel_list": ["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"],
+            "kernel_prob": [0.45, 0.25, 0.12, 0.03, 0.12, 0.03],
+            "sinc_prob": 0.1,
+            "blur_sigma": [0.2, sigma],
+            "betag_range": [0.5, 4],
+            "betap_range": [1, 2],
+        }.items()
+    }
+    loading = {"io_backend": {"type": "disk"}, "use_hflip": True, "use_rot": False}
+    return {"type": "RealESRGANDataset", "final_sinc_prob": 0.8, **blur, **loading}

@@ -74,7 +74,7 @@ def save_training_state(model: Any, state: Path, epoch: int, iteration: int, net
     """
     optimizers = [optimizer.state_dict() for optimizer in model.optimizers]
     refuse_non_finite({"optimizers": optimizers}, state)
-    rng_states = get_rng_states(model.device)
+    rng_states, own = get_rng_states(model.device), model.own_state()
     if not _is_first():
         return
     content = {
@@ -87,7 +87,7 @@ def save_training_state(model: Any, state: Path, epoch: int, iteration: int, net
             "schedulers": [type(scheduler).__name__ for scheduler in model.schedulers],
         },
         "scaler": model.scaler.state_dict() if model.scaler is not None else None,
-        "own": model.own_state(),
+        "own": own,
         "random": rng_states,
         "run": model.run_facts,
     }

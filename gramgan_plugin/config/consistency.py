@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gramgan_plugin.config.consistency_degradation import WITHOUT_LQ, check_degradation
 from gramgan_plugin.config.consistency_training import check_training, needs_gt
 from gramgan_plugin.config.findings import Findings
-from gramgan_plugin.config.keys import is_number, is_whole
+from gramgan_plugin.config.keys import is_number
 from gramgan_plugin.config.resolve import NAME, NAME_OF_DATASET, NOT_A_NAME
 from gramgan_plugin.config.schema_datasets import SCALED, WITHOUT_GT
-from gramgan_plugin.config.schema_models import DEGRADATION, Model
+from gramgan_plugin.config.schema_models import Model
 from gramgan_plugin.config.sizes import check_sizes
 from gramgan_plugin.data.pairs import pair_mistakes, template_mistake
 from gramgan_plugin.utils.sections import section
@@ -34,8 +35,7 @@ def check_consistency(opt: Mapping[str, Any], model: Model | None, is_train: boo
         network = key.removeprefix("pretrain_")
         if network != key and value is not None and not opt.get(network):
             found.warn(f"path.{key}", f"there is no {network} to load these weights")
-    if model is not None:
-        _check_real_esrgan(opt, model, is_train, found)
+    check_degradation(opt, model, is_train, found)
     if opt.get("model_type") == "SwinIRModel" and "window_size" not in section(opt, "network_g"):
         found.error("network_g.window_size", "missing; SwinIRModel needs it")
     if is_train:
@@ -109,10 +109,10 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
             kernels, odds = options.get(f"kernel_list{suffix}"), options.get(f"kernel_prob{suffix}")
             if isinstance(kernels, list) and isinstance(odds, list) and len(kernels) != len(odds):
                 found.error(f"{where}.kernel_prob{suffix}", f"{len(odds)} values for {len(kernels)} kernels")
-        if kind == "RealESRGANDataset" and options.get("gt_size", opt.get("gt_size")) != opt.get("gt_size"):
+        if kind == WITHOUT_LQ and options.get("gt_size", opt.get("gt_size")) != opt.get("gt_size"):
             found.warn(f"{where}.gt_size", "not used here; the gt_size at the top of the file is")
         on_disk = section(options, "io_backend").get("type") == "disk"
-        if kind == "RealESRGANDataset" and on_disk and options.get("meta_info") is None:
+        if kind == WITHOUT_LQ and on_disk and options.get("meta_info") is None:
             found.error(f"{where}.meta_info", "missing; RealESRGANDataset needs it for folders")
         share = options.get("max_unreadable")
         if is_number(share) and share > 1:
@@ -135,21 +135,3 @@ def _check_metrics(opt: Mapping[str, Any], found: Findings) -> None:
 
 
 MAY_BE_LMDB = frozenset({"PairedImageDataset", "SingleImageDataset", "RealESRGANDataset", "RealESRGANPairedDataset"})
-
-
-def _check_real_esrgan(opt: Mapping[str, Any], model: Model, is_train: bool, found: Findings) -> None:
-    if not is_train or "queue_size" not in model.top or opt.get("high_order_degradation", True) is False:
-        return
-    for key in sorted(DEGRADATION & set(model.top)):
-        if opt.get(key) is None:
-            found.error(key, f"missing; {model.top[key].what}")
-    for key in ("resize_prob", "resize_prob2"):
-        if isinstance(opt.get(key), list) and len(opt[key]) != 3:
-            found.error(key, f"expected 3 probabilities (enlarge, reduce, keep), not {len(opt[key])}")
-    for key in model.top:
-        if "range" in key and isinstance(opt.get(key), list) and len(opt[key]) != 2:
-            found.error(key, f"expected the smallest and the largest value, not {len(opt[key])} values")
-    batch = section(opt, "datasets", "train").get("batch_size_per_gpu", 1)
-    queue = opt.get("queue_size", 180)
-    if is_whole(batch) and batch >= 1 and is_whole(queue) and queue % batch:
-        found.error("queue_size", f"{queue} is not a multiple of batch_size_per_gpu {batch}")

@@ -114,7 +114,7 @@ def _parts() -> Iterator[str]:
         shown.setdefault(name, model.train)
         yield f"`train` as for {same}.\n" if same else _keys(model.train)
         if model.top:
-            yield "At the top of the file (needed in training, unless `high_order_degradation` is false):\n"
+            yield "At the top of the file (the degradation's keys are needed where LQ is made from GT):\n"
             yield _keys(model.top)
     for title, kind, names in SHOWN:
         yield f"## {title}\n\n{NOTES[title]}"

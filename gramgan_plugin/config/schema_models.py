@@ -149,8 +149,8 @@ _REAL = {
 DEGRADATION = (frozenset(_REAL) | {"gt_usm"}) - {"high_order_degradation", "queue_size"}
 
 
-def _usm(what: str) -> Key:
-    return Key("flag", f"{what} sees sharpened GT", needed="train")
+def _usm(what: str, default: bool | None = None) -> Key:
+    return Key("flag", f"{what} sees sharpened GT", default=default, needed="train" if default is None else "")
 
 
 MODELS: dict[str, Model] = {
@@ -160,6 +160,13 @@ MODELS: dict[str, Model] = {
         {name: frozenset(block.forms) for name, block in {**BLOCKS, "extra_terms": EXTRA_TERMS}.items()}
         | {PENALTY: frozenset({PENALTY_FORM})},
         "optional",
+        {
+            "l1_gt_usm": _usm("the content loss", default=False),
+            "percep_gt_usm": _usm("the perceptual loss", default=False),
+            "gram_gt_usm": _usm("the texture loss", default=False),
+            "gan_gt_usm": _usm("the discriminator", default=False),
+            **_REAL,
+        },
     ),
     "SRModel": Model("BasicSR's: a generator alone", _COMMON, _HOST_FORMS, "none"),
     "SwinIRModel": Model("BasicSR's: SRModel for SwinIR", _COMMON, _HOST_FORMS, "none"),

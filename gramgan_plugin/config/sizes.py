@@ -16,8 +16,10 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.losses.masked_ragan_loss import MASKS
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.registries import lookup
+from gramgan_plugin.steps.terms import USM_OPTIONS
 from gramgan_plugin.utils.sections import section
 
+SMALLEST_SHARPENED = 26  # USM sharpening mirrors 25 pixels at each border
 # Discriminators of a fixed input size -> its default.
 FIXED_SIZE = {"GramGANDiscriminator": 192, "VGGStyleDiscriminator": 128, "SRGANDiscriminator": 96}
 # Discriminators of this package that take any multiple of a side.
@@ -63,6 +65,9 @@ def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
         found.error(where, f"{kind} takes multiples of {MULTIPLES[kind]}, not {crop:g}")
     if kind == "GramGANRealPhotoDiscriminator" and crop < SMALLEST:
         found.error(where, f"{crop:g}, but {kind} takes {SMALLEST} pixels or more")
+    sharpened = next((key for key in USM_OPTIONS if opt.get(key) is True), None)
+    if sharpened is not None and crop < SMALLEST_SHARPENED:
+        found.error(where, f"{crop:g}, but {sharpened} sharpens crops of {SMALLEST_SHARPENED} pixels or more")
     check_texture(opt, where, int(crop), found)
     _check_mask(opt, where, int(crop), found)
 

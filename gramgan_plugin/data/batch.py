@@ -10,6 +10,8 @@ from gramgan_plugin.functional.constants import unit_range
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC, lq_levels
 
 IMAGE_KEYS = ("lq", "gt")
+# Of BasicSR's RealESRGANDataset: (N, 21, 21) floats, with which a model makes LQ itself.
+KERNEL_KEYS = ("kernel1", "kernel2", "sinc_kernel")
 
 
 def to_model_batch(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -19,12 +21,13 @@ def to_model_batch(batch: dict[str, Any], device: torch.device) -> dict[str, Any
     ``1 / scale``, rounded to 8 bits. With ``gt_margin``, GT has that many pixels of context on every side; they are
     used for the downsampling and then cut from both. ``lq_kind`` selects another kind of ``lq_levels``;
     ``gt_transposed`` marks the images whose rows and columns were swapped, which matters for some kinds. All four keys
-    are removed after use, so a second call changes nothing.
+    are removed after use, so a second call changes nothing. No LQ is made for a batch with blur kernels.
 
     Args:
         batch: ``lq`` and ``gt``, (N, C, H, W) or (C, H, W), uint8 levels or floats in [0, 1], either may be
-            absent; ``scale`` and ``gt_margin``, an int or a tensor or list of equal ints; ``lq_kind``, a text or a list
-            of equal texts; ``gt_transposed``, a flag or N of them, GT is square then; anything else passes through.
+            absent; ``kernel1``, ``kernel2`` and ``sinc_kernel``; ``scale`` and ``gt_margin``, an int or a tensor or
+            list of equal ints; ``lq_kind``, a text or a list of equal texts; ``gt_transposed``, a flag or N of them, GT
+            is square then; anything else passes through.
         device: the target device.
 
     Returns:
@@ -34,8 +37,9 @@ def to_model_batch(batch: dict[str, Any], device: torch.device) -> dict[str, Any
         ValueError: if LQ has to be made and ``scale`` is absent, GT's sides are not multiples of it, or one of the
             ints or texts differs within the batch.
     """
-    result = {key: _to_device(value, device) if key in IMAGE_KEYS else value for key, value in batch.items()}
-    if "lq" not in result and "gt" in result:
+    tensors = IMAGE_KEYS + KERNEL_KEYS
+    result = {key: _to_device(value, device) if key in tensors else value for key, value in batch.items()}
+    if "lq" not in result and "gt" in result and not any(key in result for key in KERNEL_KEYS):
         _make_lq(result)
     for key in IMAGE_KEYS:
         if isinstance(result.get(key), Tensor) and result[key].dtype == torch.uint8:

@@ -11,8 +11,9 @@ from torch.utils.data import Dataset, Sampler
 
 from gramgan_plugin.checkpoints.rng import preserve_rng
 
-# First element of the spawn key: an epoch's order and a sample's augmentation never share a random stream.
-ORDER_STREAM, SAMPLE_STREAM = 0, 1
+# First element of the spawn key: an epoch's order, a sample's augmentation and a batch's degradation never share a
+# random stream; `unreadable` has 2.
+ORDER_STREAM, SAMPLE_STREAM, DEGRADATION_STREAM = 0, 1, 3
 
 
 class SampleIndex(NamedTuple):
@@ -136,17 +137,26 @@ class SeededDataset(Dataset[Any]):
             raise TypeError(
                 f"SeededDataset is indexed by SampleIndex, got {type(sample).__name__}: give the loader a SeededSampler"
             )
-        with _seeded(self.manual_seed, sample.epoch, sample.position):
+        with seeded(self.manual_seed, (SAMPLE_STREAM, sample.epoch, sample.position)):
             return self.dataset[sample.index]
 
 
 @contextmanager
-def _seeded(manual_seed: int, epoch: int, position: int) -> Iterator[None]:
-    """Seed the three global generators within a block."""
-    words = np.random.SeedSequence(manual_seed, spawn_key=(SAMPLE_STREAM, epoch, position)).generate_state(8)
-    with preserve_rng():
+def seeded(manual_seed: int, key: tuple[int, ...], device: torch.device | None = None) -> Iterator[None]:
+    """Seed the global generators of Python, numpy and torch within a block, and restore their states afterwards.
+
+    Args:
+        manual_seed: the run's seed, at least 0.
+        key: what the random numbers are for: a stream, then numbers of at least 0.
+        device: the current GPU, whose own generator is seeded as well; None, or the CPU, for none.
+    """
+    words = np.random.SeedSequence(manual_seed, spawn_key=key).generate_state(8)
+    seed = int(words[6]) << 31 | int(words[7]) >> 1
+    with preserve_rng(device):
         random.seed(words[:4].tobytes())
         np.random.seed(words[4:6])
         # Not torch.manual_seed, which would also seed the training process's accelerators.
-        torch.default_generator.manual_seed(int(words[6]) << 31 | int(words[7]) >> 1)
+        torch.default_generator.manual_seed(seed)
+        if device is not None and device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         yield

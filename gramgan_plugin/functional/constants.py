@@ -19,7 +19,7 @@ def constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device
 
 
 def unit_range(levels: Tensor) -> Tensor:
-    """Return uint8 levels / 255 in float32, with equal bits on every device.
+    """Return levels / 255 in float32, with equal bits on every device.
 
     The divisor is a tensor: by a number CUDA multiplies with the rounded reciprocal.
 

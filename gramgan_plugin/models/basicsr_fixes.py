@@ -145,7 +145,7 @@ class HostFixes:
         restore_training_state(self, resume_state)
 
     def own_state(self) -> dict[str, Any]:
-        """Return the state of a model class besides networks, optimizers and schedules."""
+        """Return the state of a model class besides networks, optimizers and schedules. Every process calls this."""
         return {}
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from basicsr.archs import build_network
 from basicsr.models.sr_model import SRModel
+from basicsr.utils import USMSharp
 from torch import nn
 
 from gramgan_plugin.data.batch import to_model_batch
@@ -16,12 +17,13 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.losses.vgg_perceptual_loss import VGGPerceptualLoss
 from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.models.compilation import Compilation
+from gramgan_plugin.models.degradation import DegradedPairs
 from gramgan_plugin.models.loss_building import build_extras, build_loss, check_discriminator
 from gramgan_plugin.models.measured_speed import choose_speed
 from gramgan_plugin.models.mixed_precision import Precision
 from gramgan_plugin.steps.gan_step import GANStep
 from gramgan_plugin.steps.step_state import Batch
-from gramgan_plugin.steps.terms import AdversarialTerm, build_terms, term_mistakes
+from gramgan_plugin.steps.terms import BLOCKS, USM_OPTIONS, AdversarialTerm, build_terms, term_mistakes
 from gramgan_plugin.steps.update import Update
 from gramgan_plugin.utils.sections import section
 
@@ -38,6 +40,7 @@ class GramGANModel(HostFixes, SRModel):
     """
 
     net_d: nn.Module | None = None
+    degraded_pairs: DegradedPairs | None = None
 
     def __init__(self, opt: dict[str, Any]) -> None:
         if opt["is_train"]:
@@ -73,6 +76,9 @@ class GramGANModel(HostFixes, SRModel):
             self.compilation.apply(letter, self.get_bare_model(net))
         self.setup_optimizers()
         self.setup_schedulers()
+        self.degraded_pairs = DegradedPairs.from_options(self.opt, self.device)
+        self.sharpened = [BLOCKS[block].key for option, block in USM_OPTIONS.items() if self.opt.get(option)]
+        self.sharpen = USMSharp().to(self.device)
         self.step = GANStep(
             self.net_g,
             self.net_d,
@@ -111,8 +117,14 @@ class GramGANModel(HostFixes, SRModel):
         self.update = Update(optimizers, self.networks(), clip=clip, scaler=self.scaler, max_grad_ratio=ratio)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
-        """Take a batch: uint8 or float images under ``lq`` and ``gt``; a missing LQ is made from GT."""
+        """Take a batch: uint8 or float images under ``lq`` and ``gt``; a missing LQ is made from GT.
+
+        Blur kernels beside ``gt``, as BasicSR's ``RealESRGANDataset`` has them, make it by the options' degradation.
+        """
         batch = to_model_batch(dict(data), self.device)
+        if self.degraded_pairs is not None and "lq" not in batch:
+            self.lq, self.gt = self.degraded_pairs(batch)
+            return
         self.lq = batch["lq"]
         if "gt" in batch:
             self.gt = batch["gt"]
@@ -121,7 +133,9 @@ class GramGANModel(HostFixes, SRModel):
         """Run one iteration (1-based) over the fed batch, then move the average."""
         # Process r of R gets the samples r, r + R, ... of the global batch.
         seed, rank, processes = (int(self.opt.get(key) or 0) for key in ("manual_seed", "rank", "world_size"))
-        state = self.step(Batch(self.lq, self.gt, int(current_iter), seed, rank, processes or 1), int(current_iter))
+        targets = dict.fromkeys(self.sharpened, self.sharpen(self.gt)) if self.sharpened else {}
+        batch = Batch(self.lq, self.gt, int(current_iter), seed, rank, processes or 1, targets)
+        state = self.step(batch, int(current_iter))
         if self.ema_decay > 0:
             self.model_ema(self.ema_decay)
         self.output, self.log_dict = state.sr, state.log  # on the device: reading a value would wait for it
@@ -180,14 +194,20 @@ class GramGANModel(HostFixes, SRModel):
         self.save_training_state(epoch, current_iter)
 
     def own_state(self) -> dict[str, Any]:
-        """Return how the run computes, and the gradient norms that the next ones are compared with."""
-        spikes = self.update.spikes
-        return {"speed": self.speed.facts()} | ({} if spikes is None else {"grad_norms": spikes.state_dict()})
+        """Return how the run computes, the gradient norms that the next are compared with, and the queue of pairs."""
+        own: dict[str, Any] = {"speed": self.speed.facts()}
+        if self.update.spikes is not None:
+            own["grad_norms"] = self.update.spikes.state_dict()
+        if self.degraded_pairs is not None:
+            own["degraded_pairs"] = self.degraded_pairs.state_dict()
+        return own
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Put ``own_state`` back."""
         if self.update.spikes is not None:
             self.update.spikes.load_state_dict(section(state, "grad_norms"))
+        if self.degraded_pairs is not None and "degraded_pairs" in state:
+            self.degraded_pairs.load_state_dict(section(state, "degraded_pairs"))
 
     def _build_discriminator(self) -> None:
         self.net_d = self.model_to_device(build_network(self.opt["network_d"]))

@@ -17,6 +17,7 @@ class Batch:
         manual_seed: the run's seed; with the iteration and a sample's index it determines the random numbers.
         first_index: index of the first sample in the global batch.
         stride: from one sample's index to the next one's; the number of processes, which take the samples in turn.
+        targets: (N, C, H, W) by a term's key (``l_g_pix``), for terms whose target is another image than ``gt``.
     """
 
     lq: Tensor
@@ -25,6 +26,11 @@ class Batch:
     manual_seed: int = 0
     first_index: int = 0
     stride: int = 1
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def target(self, key: str) -> Tensor:
+        """Return the target of the term of that key: GT, or the image that ``targets`` has for it."""
+        return self.targets.get(key, self.gt)
 
     def parts(self, number: int) -> list["Batch"]:
         """Return the batch in ``number`` equal parts, one after the other.
@@ -41,6 +47,7 @@ class Batch:
                 lq=self.lq[start : start + size],
                 gt=self.gt[start : start + size],
                 first_index=self.first_index + self.stride * start,
+                targets={key: image[start : start + size] for key, image in self.targets.items()},
             )
             for start in range(0, len(self.lq), size)
         ]
@@ -87,8 +94,8 @@ class StepState:
         return self.logits_gt, self.logits_sr
 
     def as_d_sees(self, sr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return GT and SR with their noise, masked."""
-        gt = self.batch.gt
+        """Return GT (the target of ``gan_opt``) and SR with their noise, masked."""
+        gt = self.batch.target("l_g_gan")
         if self.noise is not None:
             gt, sr = gt + self.noise[0], sr + self.noise[1]
         return (gt, sr) if self.mask is None else (gt * self.mask, sr * self.mask)

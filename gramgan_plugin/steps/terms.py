@@ -76,7 +76,7 @@ class ImageTerm(Term):
     """``loss(sr, gt)``; BasicSR's ``PerceptualLoss``, which answers (perceptual, style), counts as their sum."""
 
     def forward(self, state: StepState) -> Tensor:
-        value = self.loss(state.sr, state.batch.gt)
+        value = self.loss(state.sr, state.batch.target(self.key))
         if not isinstance(value, tuple):
             return value
         parts = [part for part in value if part is not None]
@@ -87,7 +87,7 @@ class LqTerm(Term):
     """``loss(sr, gt, lq)``."""
 
     def forward(self, state: StepState) -> Tensor:
-        return self.loss(state.sr, state.batch.gt, state.batch.lq)
+        return self.loss(state.sr, state.batch.target(self.key), state.batch.lq)
 
 
 class AverageTerm(Term):
@@ -96,7 +96,7 @@ class AverageTerm(Term):
     reads_average = True
 
     def forward(self, state: StepState) -> Tensor:
-        return self.loss(state.sr, state.batch.gt, state.sr_average)
+        return self.loss(state.sr, state.batch.target(self.key), state.sr_average)
 
 
 class TextureTerm(Term):
@@ -110,9 +110,10 @@ class TextureTerm(Term):
     def forward(self, state: StepState) -> Tensor:
         batch = state.batch
         seed = (batch.manual_seed, batch.iteration)
-        theta, draw = self.loss.random_numbers(batch.gt, seed, batch.first_index, batch.stride)
+        target = batch.target(self.key)
+        theta, draw = self.loss.random_numbers(target, seed, batch.first_index, batch.stride)
         report: dict[str, Tensor] | None = None if state.report is None else {}
-        value: Tensor = self.loss(state.sr, batch.gt, theta, draw=draw, report=report)
+        value: Tensor = self.loss(state.sr, target, theta, draw=draw, report=report)
         if state.report is not None and report is not None:
             name = self.key.removeprefix("l_g_")
             state.report.update({f"{name}_{key}": number for key, number in report.items()})
@@ -199,6 +200,14 @@ BLOCKS = {
 EXTRA_TERMS = Block("l_g_{}", (*_IMAGE, "image_lq", "image_average"))
 # A loss of D alone, beside those of ``gan_opt``: loss(net_d, gt, sr, share).
 PENALTY, PENALTY_FORM = "d_penalty_opt", "penalty"
+# Options of BasicSR's Real-ESRGAN, and one of ours, that make sharpened GT the target of a block's term. D compares SR
+# with the target of gan_opt, and its features are those that disc_perceptual_opt reads.
+USM_OPTIONS = {
+    "l1_gt_usm": "pixel_opt",
+    "percep_gt_usm": "perceptual_opt",
+    "gram_gt_usm": "gram_patch_opt",
+    "gan_gt_usm": "gan_opt",
+}
 
 
 def form_of(loss: Any) -> str | None:

@@ -383,6 +383,94 @@ class TestUpstreams:
         assert any(line.startswith(message) for line in lines), lines
 
 
+def _gramgan() -> dict[str, Any]:
+    """Real-ESRGAN's file for GramGANModel."""
+    return upstream.real_esrgan() | {"model_type": "GramGANModel"}
+
+
+class TestDegradation:
+    @pytest.mark.parametrize("source", [_gramgan, upstream.real_esrgan], ids=["GramGANModel", "RealESRGANModel"])
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (_without("jpeg_range2"), "jpeg_range2: missing; range of JPEG qualities"),
+            (_without("gt_size"), "gt_size: missing; side of the GT crop"),
+            (_set("resize_prob2", [0.5, 0.5]), "resize_prob2: expected 3 probabilities (enlarge, reduce, keep), not 2"),
+            (_set("resize_prob", [0, 0, 0]), "resize_prob: all probabilities are 0"),
+            (_set("resize_range", [0, 1.5]), "resize_range: expected a factor above 0 and at most 1, and one of at"),
+            (_set("resize_range2", [0.3, 0.9]), "resize_range2: expected a factor above 0 and at most 1, and one of"),
+            (_set("noise_range", [30, 1]), "noise_range: the smallest value, 30, is above the largest, 1"),
+            (_set("noise_range", [-1, 30]), "noise_range: must be at least 0, not -1"),
+            (_set("poisson_scale_range2", [1]), "poisson_scale_range2: expected the smallest and the largest value"),
+            (_set("jpeg_range", [0, 95]), "jpeg_range: JPEG qualities are from 1 to 100"),
+            (_set("jpeg_range2", [30, 101]), "jpeg_range2: JPEG qualities are from 1 to 100"),
+            (_set("gray_noise_prob", 40), "gray_noise_prob: must be a probability, at most 1, not 40"),
+            (_set("second_blur_prob", 1.5), "second_blur_prob: must be a probability, at most 1, not 1.5"),
+            (_set("queue_size", 100), "queue_size: 100 is not a multiple of batch_size_per_gpu 12"),
+            (_set("gt_size", 408), "gt_size: 408, but images of RealESRGANDataset have sides of 400"),
+            (_set("scale", 3), "scale: 3 does not divide 400"),
+            (_set("high_order_degradation", False), "high_order_degradation: false, but RealESRGANDataset has no LQ"),
+            (_set("jpeg_rnage", [30, 95]), "jpeg_rnage: unknown option; did you mean 'jpeg_range' or"),
+        ],
+    )
+    def test_errors(self, source, change, message):
+        lines = _error(source(), change)
+        assert any(line.startswith(message) for line in lines), lines
+
+    def test_the_files_pass(self):
+        assert all("nothing is validated" in line for line in check_options(_gramgan()))
+        pairs = upstream.real_esrgan_pairs() | {"model_type": "GramGANModel"}
+        assert all("nothing is validated" in line for line in check_options(pairs))
+
+    def test_a_data_set_with_its_own_lq(self, tiny_options, degradation):
+        lines = _error(tiny_options | degradation, lambda options: None)
+        assert lines == [
+            "gaussian_noise_prob: PairedSRDataset of datasets.train has its own LQ; "
+            "remove this and 14 more keys of the degradation, or use RealESRGANDataset"
+        ]
+
+    @pytest.mark.parametrize("model", ["SRModel", "ESRGANModel", "RealESRNetModel", "RealESRGANModel", "GramGANModel"])
+    def test_a_model_for_the_data_set(self, model):
+        """Of the models, three make LQ; they refuse a data set of pairs, and the others one without LQ."""
+        degraded = upstream.real_esrgan() | {"model_type": model}
+        paired = upstream.esrgan() | {"model_type": model}
+        found = []
+        for options in (degraded, paired):
+            try:
+                check_options(options)
+            except OptionError as error:
+                found += [line for line in str(error).splitlines() if line.startswith("datasets.train.type")]
+        message = {
+            "SRModel": "datasets.train.type: RealESRGANDataset has no LQ, and SRModel does not make it; GramGANModel ",
+            "RealESRNetModel": "datasets.train.type: RealESRNetModel makes LQ from GT, which needs RealESRGANDataset; ",
+        }
+        message |= {other: message[one].replace(one, other) for one, other in _ALIKE}
+        assert [line.startswith(message[model]) for line in found] == ([True] if model in message else [])
+
+    def test_only_for_training(self):
+        options = _gramgan()
+        options["datasets"]["val"] = options["datasets"]["train"] | {"name": "held_out"}
+        lines = _error(options, lambda options: None)
+        assert "datasets.val.type: RealESRGANDataset is only for training: it has no LQ" in lines
+
+    def test_sharpened_targets(self, tiny_options):
+        assert check_options(tiny_options | {"l1_gt_usm": True, "gram_gt_usm": False}) == []
+        (warning,) = check_options(tiny_options | {"percep_gt_usm": True})
+        assert warning == "percep_gt_usm: there is no train.perceptual_opt, whose target it sharpens"
+        (line,) = _error(tiny_options, _set("l1_gt_usm", 1))
+        assert line.startswith("l1_gt_usm: expected true or false, not 1")
+        tiny_options = tiny_options | {"l1_gt_usm": True}
+        tiny_options["train"] = {
+            key: value for key, value in tiny_options["train"].items() if key not in (*LOSSES[1:], "optim_d")
+        }
+        del tiny_options["network_d"]
+        (line,) = _error(tiny_options, _set("datasets:train:gt_size", 24))
+        assert line == "datasets.train.gt_size: 24, but l1_gt_usm sharpens crops of 26 pixels or more"
+
+
+_ALIKE = (("SRModel", "ESRGANModel"), ("RealESRNetModel", "RealESRGANModel"))
+
+
 class TestSchedules:
     @pytest.mark.parametrize(
         ("schedule", "key"),

@@ -30,6 +30,7 @@ def test_they_are_there():
     )
     assert {"test_gramgan_x4", "test_sample"} <= set(_names(FILES))
     assert {"train_gramgan_realphoto_x4", "train_gramgan_realphoto_sample"} <= set(_names(FILES))
+    assert "train_gramgan_realesrgan_x4" in _names(FILES)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=_names(SHIPPED))
@@ -182,6 +183,33 @@ def test_the_small_realphoto_file_trains(sample_pair, workdir):
     row = json.loads(lines[1])
     assert row["gram_database"] == 1, "database_use: only"
     assert min(row["l_g_gram"], row["grad_g_gram"], row["l_g_dp"], row["grad_g_dp"]) > 0
+
+
+def test_the_realesrgan_file_trains(sample_pair, workdir):
+    """An iteration from the file, smaller, and from its L1 stage, over an LMDB of this package."""
+    where = "datasets:{}={}".format
+    overrides = [
+        where("train:dataroot_gt", sample_pair / "GT.lmdb"),
+        where("train:batch_size_per_gpu", 1),
+        where("train:num_worker_per_gpu", 0),
+        where("val:dataroot_gt", sample_pair / "test/GT"),
+        where("val:dataroot_lq", sample_pair / "test/LQ_x4"),
+        *("num_gpu=0", "network_d:num_feat=2", "network_g:num_feat=4"),
+        *("network_g:num_block=1", "train:total_iter=1", "train:perceptual_opt=~", "percep_gt_usm=false"),
+        *("path:pretrain_network_g=~", "logger:print_freq=1", "logger:use_tb_logger=false"),
+    ]
+    file = ["train", "-opt", "train_gramgan_realesrgan_x4", "--force_yml"]
+    commands = [words for _, *words in _commands(_path("train_gramgan_realesrgan_x4")) if "--force_yml" in words]
+    (of_l1,) = (words[words.index("--force_yml") + 1 :] for words in commands)
+    assert main([*file, *of_l1, *(one for one in overrides if not one.startswith("network_d"))]) == 0
+    assert main([*file, *overrides]) == 0
+    rows = [
+        json.loads(Path(f"experiments/{name}/metrics.jsonl").read_text().splitlines()[0])
+        for name in ("RRDBNet_RealESRGAN_x4", "GramGAN_RealESRGAN_x4")
+    ]
+    l1, gan = ({key for key in row if key.startswith("l_")} for row in rows)
+    assert l1 == {"l_g_pix"}
+    assert gan == {"l_g_pix", "l_g_gram", "l_g_dp", "l_g_gan", "l_d_real", "l_d_fake"}
 
 
 def _path(name: str) -> Path:

@@ -28,6 +28,13 @@ class TestToModelBatch:
         expected = torch.from_numpy(levels.numpy().astype("float32") / 255.0)
         assert torch.equal(to_model_batch({"gt": levels, "lq": levels}, CPU)["gt"], expected)
 
+    def test_feature_kernels_are_left_to_the_model(self) -> None:
+        """A batch of BasicSR's RealESRGANDataset: no LQ is made, and what makes it stays."""
+        kernels = {key: torch.rand(1, 21, 21) for key in ("kernel1", "kernel2", "sinc_kernel")}
+        result = to_model_batch({"gt": torch.rand(1, 3, 16, 16), **kernels}, torch.device("meta"))
+        assert "lq" not in result
+        assert {result[key].device.type for key in ("gt", *kernels)} == {"meta"}
+
     def test_feature_floats_are_kept(self) -> None:
         lq, gt = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 16, 16)
         result = to_model_batch({"lq": lq, "gt": gt}, CPU)

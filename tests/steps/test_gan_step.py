@@ -263,6 +263,31 @@ class TestDiscriminatorsHalf:
             assert [call["grad"] for call in g_spy.calls] == [both], "G keeps nothing for a gradient it does not get"
 
 
+class TestTargets:
+    def test_terms_and_d_see_their_own(self, nets, terms, batch):
+        """A target for a term changes its value, and nothing else; D sees that of the adversarial term."""
+        other = batch.gt.flip(-1)
+        plain = run(*nets, terms, batch).log
+        for key in ("l_g_pix", "l_g_gram"):
+            log = run(*nets, terms, replace(batch, targets={key: other})).log
+            assert [name for name in plain if name.startswith("l_") and log[name] != plain[name]] == [key]
+        spy = Spy(nets[1])
+        run(nets[0], spy, terms, replace(batch, targets={"l_g_gan": other}))
+        assert torch.equal(spy.calls[0]["x"], other * MaskedRaGANLoss().mask(batch.gt))
+
+    def test_the_value_is_that_of_the_target(self, nets, terms, batch):
+        other = batch.gt.flip(-1)
+        state = run(*nets, terms, replace(batch, targets={"l_g_pix": other}))
+        assert float(state.log["l_g_pix"]) == pytest.approx(float((state.sr - other).abs().mean()))
+
+    def test_parts_have_their_share(self, batch):
+        other = batch.gt.flip(-1)
+        first, second = replace(batch, targets={"l_g_pix": other}).parts(2)
+        assert torch.equal(first.target("l_g_pix"), other[:1])
+        assert torch.equal(second.target("l_g_pix"), other[1:])
+        assert torch.equal(second.target("l_g_gram"), batch.gt[1:])
+
+
 class TestScale:
     """A gradient scaler's factor is in the passes' gradients, and neither in the log nor in what the optimizers see."""
 

@@ -72,6 +72,7 @@ setup(
             "hypothesis>=6.100",
             "jsonschema>=4.18",
             "piq>=0.8,<0.9",
+            "POT>=0.9.3,<1",
             "onnx>=1.16",
             "onnxruntime>=1.18",
             "av>=17",

@@ -37,7 +37,8 @@ TEST = {
 INTERVALS = {
     ("val",): ("val_freq",),
     ("logger",): ("print_freq", "save_checkpoint_freq"),
-    ("train",): ("warmup_iter",),
+    ("train",): ("warmup_iter", "net_d_init_iters"),
+    ("train", "instance_noise"): ("until",),
     ("train", "scheduler"): (
         *("period", "periods", "milestones", "warmup_iter", "T_max", "T_0", "step_size", "step_size_up"),
         *("step_size_down", "total_iters", "total_steps"),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gramgan_plugin.config.consistency_degradation import WITHOUT_LQ, check_degradation
+from gramgan_plugin.config.consistency_degradation import WITHOUT_LQ, check_degradation, check_kernels
 from gramgan_plugin.config.consistency_training import check_training, needs_gt
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number
@@ -109,6 +109,8 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
             kernels, odds = options.get(f"kernel_list{suffix}"), options.get(f"kernel_prob{suffix}")
             if isinstance(kernels, list) and isinstance(odds, list) and len(kernels) != len(odds):
                 found.error(f"{where}.kernel_prob{suffix}", f"{len(odds)} values for {len(kernels)} kernels")
+        if kind == WITHOUT_LQ:
+            check_kernels(where, options, found)
         if kind == WITHOUT_LQ and options.get("gt_size", opt.get("gt_size")) != opt.get("gt_size"):
             found.warn(f"{where}.gt_size", "not used here; the gt_size at the top of the file is")
         on_disk = section(options, "io_backend").get("type") == "disk"

@@ -5,10 +5,11 @@ from typing import Any
 
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number, is_whole
-from gramgan_plugin.config.schema_datasets import DATASETS
+from gramgan_plugin.config.schema_datasets import DATASETS, KERNELS
 from gramgan_plugin.config.schema_models import DEGRADATION, MODELS, Model
 from gramgan_plugin.steps.terms import USM_OPTIONS
 from gramgan_plugin.utils.sections import section
+from gramgan_plugin.utils.text import did_you_mean, shown
 
 WITHOUT_LQ = "RealESRGANDataset"
 CROP = 400  # it crops or pads each GT image to this side
@@ -89,6 +90,31 @@ def _check_values(opt: Mapping[str, Any], model: Model, found: Findings) -> None
             found.error("scale", f"{scale:g} does not divide {CROP}, the sides of images of {WITHOUT_LQ}")
 
 
+def check_kernels(where: str, block: Mapping[str, Any], found: Findings) -> None:
+    """Add an error for each option of a data set's blur kernels that BasicSR could not draw from.
+
+    Args:
+        where: the data set's key.
+        block: its options, whose types are checked elsewhere.
+        found: gets the errors.
+    """
+    for suffix in ("", "2"):
+        kernels, odds = block.get(f"kernel_list{suffix}"), block.get(f"kernel_prob{suffix}")
+        for name in kernels if isinstance(kernels, list) else ():
+            if name not in KERNELS:
+                hint = did_you_mean(str(name), KERNELS, f"; there are {', '.join(KERNELS)}")
+                found.error(f"{where}.kernel_list{suffix}", f"no kind of kernel {shown(str(name))!r}{hint}")
+        if isinstance(odds, list) and all(map(is_number, odds)) and not sum(odds) > 0:
+            found.error(f"{where}.kernel_prob{suffix}", "all probabilities are 0")
+        for key in (f"blur_sigma{suffix}", f"betag_range{suffix}", f"betap_range{suffix}"):
+            ends = _range(block, key, found, f"{where}.{key}")
+            if ends and not (ends[0] > 0 and (ends[0] < ends[1] or key.startswith("beta"))):
+                found.error(f"{where}.{key}", "expected two different numbers above 0, the smaller one first")
+    for key in ("sinc_prob", "sinc_prob2", "final_sinc_prob"):
+        if is_number(block.get(key)) and block[key] > 1:
+            found.error(f"{where}.{key}", f"must be a probability, at most 1, not {block[key]:g}")
+
+
 def _check_resize(opt: Mapping[str, Any], suffix: str, found: Findings) -> None:
     odds, factors = opt.get(f"resize_prob{suffix}"), _range(opt, f"resize_range{suffix}", found)
     if isinstance(odds, list) and len(odds) != 3:
@@ -99,17 +125,17 @@ def _check_resize(opt: Mapping[str, Any], suffix: str, found: Findings) -> None:
         found.error(f"resize_range{suffix}", "expected a factor above 0 and at most 1, and one of at least 1")
 
 
-def _range(opt: Mapping[str, Any], key: str, found: Findings) -> list[float] | None:
+def _range(opt: Mapping[str, Any], key: str, found: Findings, where: str = "") -> list[float] | None:
     """Return the ends of a range, or None; add an error if a list is not a range."""
     ends = opt.get(key)
     if not isinstance(ends, list):
         return None
     if len(ends) != 2:
-        found.error(key, f"expected the smallest and the largest value, not {len(ends)} values")
+        found.error(where or key, f"expected the smallest and the largest value, not {len(ends)} values")
     elif all(map(is_number, ends)):
         if ends[0] <= ends[1]:
             return ends
-        found.error(key, f"the smallest value, {ends[0]:g}, is above the largest, {ends[1]:g}")
+        found.error(where or key, f"the smallest value, {ends[0]:g}, is above the largest, {ends[1]:g}")
     return None
 
 

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from gramgan_plugin.checkpoints.restore_schedules import OWN_RATES
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number, is_whole
@@ -12,7 +14,8 @@ from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.functional.divergences import LEAST_BATCH
 from gramgan_plugin.models.components import Component
-from gramgan_plugin.registries import registered
+from gramgan_plugin.models.loss_building import check_penalty
+from gramgan_plugin.registries import lookup, registered
 from gramgan_plugin.steps.terms import FORMS, PENALTY, PENALTY_FORM, form_of, term_mistakes
 from gramgan_plugin.utils.sections import section
 
@@ -45,6 +48,8 @@ def _check_model(opt: Mapping[str, Any], model: Model | None, found: Findings) -
         for key, mistake in term_mistakes(train, bool(network_d)):
             found.error(key, mistake)
         _check_speed(opt, found)
+        _check_penalty(opt, found)
+        _check_average(train, found)
         return
     if model.discriminator == "needed" and not network_d:
         found.error("network_d", f"missing; {opt.get('model_type')} needs it")
@@ -85,7 +90,7 @@ def _check_speed(opt: Mapping[str, Any], found: Findings) -> None:
             found.error(f"train.clip_grad_norm_{letter}", "0 would remove all gradients; null clips nothing")
         if clip is not None and not opt.get(f"network_{letter}"):
             found.warn(f"train.clip_grad_norm_{letter}", f"there is no network_{letter}")
-    if train.get(PENALTY) and train.get("compile") and "d" in train.get("compile_networks", ["d"]):
+    if train.get(PENALTY) and train.get("compile") and "d" in _compiled(train):
         found.error("train.compile_networks", f"leave out d: train.{PENALTY} differentiates D's gradient again")
     turns = [train.get(key, 1) for key in ("net_d_every", "net_d_iters")]
     if all(is_whole(every) and every > 1 for every in turns):
@@ -103,6 +108,37 @@ def _check_speed(opt: Mapping[str, Any], found: Findings) -> None:
                     f"train.extra_terms.{name}",
                     f"compares the images of a batch, of at least {LEAST_BATCH}; {whole} is {batch // parts}",
                 )
+
+
+def _compiled(train: Mapping[str, Any]) -> list[Any]:
+    names = train.get("compile_networks")
+    return names if isinstance(names, list) else ["d"]
+
+
+def _check_penalty(opt: Mapping[str, Any], found: Findings) -> None:
+    """Check that D has no BatchNorm where its penalty is of each sample."""
+    block, network = section(opt, "train", PENALTY), section(opt, "network_d")
+    if block.get("kind") != "wgan_gp" or not isinstance(network.get("type"), str):
+        return
+    options = {key: value for key, value in network.items() if key != "type"}
+    try:
+        with torch.device("meta"):
+            net_d = lookup("arch", network["type"], "network_d.type")(**options)
+        check_penalty(block, net_d)
+    except OptionError as error:
+        found.catch(error)
+    except Exception:  # what its constructor refuses is reported elsewhere
+        return
+
+
+def _check_average(train: Mapping[str, Any], found: Findings) -> None:
+    """Check that the averaged weights exist that a further term reads."""
+    classes = {one: cls for one, cls, _ in registered("loss")}
+    for name, block in section(train, "extra_terms").items():
+        cls = classes.get(str(section(block).get("type")))
+        if cls is not None and form_of(cls) == "image_average" and not train.get("ema_decay"):
+            where = f"train.extra_terms.{name}"
+            found.error("train.ema_decay", f"missing, but {where} needs the averaged weights; set it, such as 0.999")
 
 
 # torch's optimizers and schedules whose `step()` needs an argument or special gradients.

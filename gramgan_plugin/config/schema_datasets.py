@@ -53,7 +53,7 @@ _COLOR = Key("text", "y: only the luma channel", choices=("y", "rgb"))
 _MEAN = Key("numbers", "subtracted from each channel")
 _STD = Key("numbers", "each channel is divided by it")
 
-_KERNELS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
+KERNELS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
 
 
 def _degradation(suffix: str, which: str) -> dict[str, Key]:
@@ -62,7 +62,7 @@ def _degradation(suffix: str, which: str) -> dict[str, Key]:
         f"blur_kernel_size{suffix}": Key(
             "whole", f"largest blur kernel of the {which} round", needed="always", least=1
         ),
-        f"kernel_list{suffix}": Key("texts", f"kinds of its kernels: {', '.join(_KERNELS)}", needed="always"),
+        f"kernel_list{suffix}": Key("texts", f"kinds of its kernels: {', '.join(KERNELS)}", needed="always"),
         f"kernel_prob{suffix}": Key("numbers", "probability of each kind", needed="always", least=0),
         f"sinc_prob{suffix}": Key("number", "probability of a sinc filter instead", needed="always", least=0),
         f"blur_sigma{suffix}": Key("numbers", "smallest and largest deviation of the blur", needed="always", least=0),

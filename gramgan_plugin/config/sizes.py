@@ -70,6 +70,7 @@ def check_sizes(opt: Mapping[str, Any], found: Findings) -> None:
         found.error(where, f"{crop:g}, but {sharpened} sharpens crops of {SMALLEST_SHARPENED} pixels or more")
     check_texture(opt, where, int(crop), found)
     _check_mask(opt, where, int(crop), found)
+    _check_artifact_window(opt, where, int(crop), found)
 
 
 def _crop(opt: Mapping[str, Any]) -> tuple[str, Any]:
@@ -93,6 +94,17 @@ def _check_windows(opt: Mapping[str, Any], where: str, crop: int, scale: int, fo
         found.error(where, f"{text}; {advice}")
     else:
         found.warn(where, f"{text}; if the network does not pad it, {advice}")
+
+
+def _check_artifact_window(opt: Mapping[str, Any], where: str, crop: int, found: Findings) -> None:
+    """Check the windows of LDL's losses, whose images are reflected at the border."""
+    train = section(opt, "train")
+    blocks = {"train.ldl_opt": train.get("ldl_opt")}
+    blocks |= {f"train.extra_terms.{name}": block for name, block in section(train, "extra_terms").items()}
+    for key, block in blocks.items():
+        window = section(block).get("window")
+        if section(block).get("type") == "ArtifactMapLoss" and is_whole(window) and window // 2 >= crop:
+            found.error(where, f"{crop} is too small for {key}.window {window:g}")
 
 
 def _check_mask(opt: Mapping[str, Any], where: str, crop: int, found: Findings) -> None:

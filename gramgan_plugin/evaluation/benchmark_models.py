@@ -102,7 +102,19 @@ def _model(text: str, options: dict[str, Any]) -> BenchmarkModel:
     file = resolve_weights(text)
     weights = read_weights(file, None)
     network = build_network(weights, recognise(weights.state))
-    return _of_network(file.stem, network, [weights], options)
+    return _of_network(_label(file), network, [weights], options)
+
+
+def _label(file: Path) -> str:
+    """Return a file's name without suffix; in a run's folder the run's name, and the iteration unless it is the latest.
+
+    >>> _label(Path("experiments/mine/models/net_g_5000.pth")), _label(Path("weights/ESRGAN_x4.pth"))
+    ('mine 5000', 'ESRGAN_x4')
+    """
+    if file.parent.name != "models" or not file.stem.startswith("net_g_"):
+        return file.stem
+    run, which = real_path(file).parent.parent.name, file.stem.removeprefix("net_g_")
+    return run if which == "latest" else f"{run} {which}"
 
 
 def _of_network(
@@ -130,7 +142,7 @@ def _interpolated(first: str, share: str, second: str, options: dict[str, Any]) 
     if warning is not None:
         logger.warning(warning)
     files = [source.file for source in sources]
-    names = [file.path.stem for file in files]
+    names = [_label(file.path) for file in files]
     label, shares = f"{names[0]}@{weight:g}:{names[1]}", f", shares {weight:g} and {1 - weight:g}"
     return _of_network(label, network, files, options, shares)
 

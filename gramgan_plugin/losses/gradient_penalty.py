@@ -12,7 +12,7 @@ KINDS = ("wgan_gp", "r1", "r2", "r1r2")
 
 
 class GradientPenalty(nn.Module):
-    r"""A penalty on D's gradient at images, added to D's loss on every ``every``-th iteration.
+    r"""A penalty on D's gradient at images, added to D's loss on every ``every``-th of its steps.
 
     .. math::
         \text{wgan\_gp}: \lambda E (\|\nabla D(\hat x)\| - 1)^2 \quad
@@ -23,13 +23,14 @@ class GradientPenalty(nn.Module):
     (2018), and ``r1r2`` is the sum of both, as in R3GAN (Huang et al. 2024). It is computed in float32.
 
     Args:
-        loss_weight: lambda. Usual are 10 for wgan_gp; for r1 and r2 it depends on the crop's size (0.1 to 10).
+        loss_weight: lambda. Usual are 10 for wgan_gp. For r1 and r2 it depends on D: begin with what makes
+            ``l_d_penalty`` in the log about 0.1. (Logits of a U-Net are summed over the image.)
         kind: ``wgan_gp``, ``r1``, ``r2`` or ``r1r2``.
-        every: iterations from one penalty to the next; it counts ``every`` times then, as in StyleGAN2. A penalty costs
+        every: D's steps from one penalty to the next; it counts ``every`` times then, as in StyleGAN2. A penalty costs
             about two more passes of D.
 
     Raises:
-        ValueError: for an unknown kind, or ``every`` below 1.
+        ValueError: for an unknown kind, a negative weight, or ``every`` below 1.
     """
 
     form = "penalty"
@@ -38,6 +39,8 @@ class GradientPenalty(nn.Module):
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+        if loss_weight < 0:
+            raise ValueError(f"loss_weight: must not be negative, got {loss_weight}")
         if every < 1:
             raise ValueError(f"every: must be at least 1, got {every}")
         self.loss_weight = loss_weight

@@ -65,6 +65,8 @@ class GramGANModel(HostFixes, SRModel):
             self.net_g_ema = deepcopy(self.get_bare_model(self.net_g)).requires_grad_(False).eval()
             self._load_pretrained("g", self.net_g_ema, "params_ema")
         self.terms = [term.to(self.device) for term in build_terms(train, build_loss)]
+        if self.ema_decay <= 0 and any(term.reads_average for term in self.terms):
+            raise OptionError("train.ema_decay: missing, but a loss needs the averaged weights; set it, such as 0.999")
         for loss in (term.loss for term in self.terms if isinstance(term.loss, VGGPerceptualLoss)):
             if train.get("channels_last", False):
                 loss.to(memory_format=torch.channels_last)

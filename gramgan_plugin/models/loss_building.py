@@ -66,6 +66,20 @@ def build_extras(train: Mapping[str, Any]) -> dict[str, Any]:
     return extras
 
 
+def check_penalty(block: Mapping[str, Any], net_d: Any) -> None:
+    """Check that D suits ``train.d_penalty_opt``.
+
+    Raises:
+        OptionError: if it does not.
+    """
+    batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net_d.modules())
+    if block.get("kind") == "wgan_gp" and batchnorm:
+        raise OptionError(
+            f"train.{PENALTY}.kind: wgan_gp is a penalty for each sample, but network_d: {type(net_d).__name__} has "
+            "BatchNorm, which mixes them; take r1, or another network_d"
+        )
+
+
 def opened_options(key: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a loss's options with the files that they name opened, see `open_resources`.
 
@@ -89,12 +103,7 @@ def check_discriminator(train: Mapping[str, Any], terms: Sequence[Term], net_d: 
     Raises:
         OptionError: if it does not.
     """
-    batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net_d.modules())
-    if section(train, PENALTY).get("kind") == "wgan_gp" and batchnorm:
-        raise OptionError(
-            f"train.{PENALTY}.kind: wgan_gp is a penalty for each sample, but network_d: {type(net_d).__name__} has "
-            "BatchNorm, which mixes them; take r1, or another network_d"
-        )
+    check_penalty(section(train, PENALTY), net_d)
     for term in terms:
         if not term.taps:
             continue

@@ -81,12 +81,12 @@ class GANStep:
             iteration: 1-based.
 
         Returns:
-            SR, detached, and the log (scalars on the device): each term's weighted value (``l_g_pix``), and with a
-            balance its weight there (``weight_g_pix``); where D is trained, ``l_d_real`` and ``l_d_fake`` (halves of
-            its loss), ``l_d_penalty``, ``out_d_real`` and ``out_d_fake`` (mean logits), ``d_accuracy`` (the share of
-            logits on the right side of the other kind's mean); ``grad_norm_g`` and ``grad_norm_d``. Every
-            ``diagnose_every`` iterations also the L2 norm of each term's gradient at SR (``grad_g_pix``),
-            ``sr_contrast``, ``mask_share`` and what the terms report.
+            SR, detached, and the log (scalars on the device): each term's value times its ``loss_weight``
+            (``l_g_pix``), and with a balance its further weight (``weight_g_pix``); where D is trained, ``l_d_real``
+            and ``l_d_fake`` (halves of its loss), ``l_d_penalty``, ``out_d_real`` and ``out_d_fake`` (mean logits),
+            ``d_accuracy`` (the share of logits on the right side of the other kind's mean); ``grad_norm_g`` and
+            ``grad_norm_d``. Every ``diagnose_every`` iterations also the L2 norm of each term's gradient at SR
+            (``grad_g_pix``), ``sr_contrast``, ``mask_share`` and what the terms report.
         """
         self.update.begin()  # zero gradients
         parts = batch.parts(self.accumulate)
@@ -121,8 +121,9 @@ class GANStep:
             with self.autocast(), nullcontext() if shared else _frozen(self.net_d):
                 self._discriminate(state, shared)
                 values = {term.key: _scalar(term.key, term(state)) for term in self.terms}
+            state.log |= {key: value.detach() for key, value in values.items()}
             values = self._balanced(values, state)
-            state.log |= {key: value.detach() for key, value in values.items()} | _diagnose(state, values, scale)
+            state.log |= _diagnose(state, values, scale)
             total = torch.stack(list(values.values())).sum() * scale
             (gradient,) = torch.autograd.grad(total, state.sr, retain_graph=shared)
             # Free the graphs of all terms but D's, before G's backward pass needs the memory.
@@ -136,7 +137,7 @@ class GANStep:
                     state.logits_gt, state.logits_sr = self.net_d(gt_seen), self.net_d(sr_seen)
                 l_real, l_fake = self.adversarial.discriminator(*state.logits())
             losses = {"l_d_real": l_real, "l_d_fake": l_fake}
-            if self.penalty is not None and iteration % self.penalty.every == 0:
+            if self.penalty is not None and (iteration // self.net_d_every) % self.penalty.every == 0:  # D's steps
                 losses["l_d_penalty"] = penalty_of(self.penalty, self.net_d, batch, gt_seen, sr_seen)
             (torch.stack(list(losses.values())).sum() * scale).backward()
             state.log |= {key: value.detach() for key, value in losses.items()} | _accuracy(state)

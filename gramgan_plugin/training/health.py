@@ -228,7 +228,7 @@ def _skipping(log: Values) -> str | None:
 
 def _exploded(log: Values) -> str | None:
     usual, peak = log.get("usual_loss", math.inf), log.get("loss_peak", _content_loss(log) or 0.0)
-    if peak <= EXPLODED_RATIO * usual:
+    if usual <= 0 or peak <= EXPLODED_RATIO * usual:  # a sum with a Wasserstein term can be negative
         return None
     where = f"at iteration {log['loss_peak_iter']:,.0f}" if "loss_peak_iter" in log else "by iteration {since}"
     return (

@@ -92,6 +92,28 @@ class TestOurs:
                 "train.ema_decay: missing, but train.ldl_opt needs the averaged weights",
             ),
             (
+                lambda o: o["train"].update(ema_decay=0, extra_terms={"l": {"type": "ArtifactMapLoss"}}),
+                "train.ema_decay: missing, but train.extra_terms.l needs the averaged weights",
+            ),
+            (
+                _set("train:ldl_opt", {"type": "ArtifactMapLoss", "window": 129}),
+                "datasets.train.gt_size: 64 is too small for train.ldl_opt.window 129",
+            ),
+            (
+                _set("train:d_penalty_opt", {"type": "GradientPenalty", "kind": "wgan_gp"}),
+                "train.d_penalty_opt.kind: wgan_gp is a penalty for each sample, but network_d: GramGAN",
+            ),
+            (
+                _set("train:d_penalty_opt", {"type": "GradientPenalty", "loss_weight": -1}),
+                "train.d_penalty_opt.loss_weight: must not be negative",
+            ),
+            (
+                lambda o: o["train"].update(
+                    compile=True, compile_networks=3, d_penalty_opt={"type": "GradientPenalty"}
+                ),
+                "train.compile_networks: expected",
+            ),
+            (
                 lambda o: (
                     _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(o),
                     _set("train:instance_noise", {"sigma": 0.1, "until": 9})(o),

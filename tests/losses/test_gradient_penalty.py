@@ -83,5 +83,7 @@ def test_flat_critic():
 def test_refused():
     with pytest.raises(ValueError, match="kind: expected one of wgan_gp"):
         GradientPenalty(kind="r3")
+    with pytest.raises(ValueError, match="loss_weight: must not be negative"):
+        GradientPenalty(-1.0)
     with pytest.raises(ValueError, match="every: must be at least 1"):
         GradientPenalty(every=0)

@@ -30,6 +30,13 @@ def _warnings(logs: Iterable[Mapping[str, float]], every: int = 100, health: Hea
     return [line for number, log in enumerate(logs, start=1) for line in health.check(number * every, log)]
 
 
+def test_a_sum_of_terms_may_be_negative():
+    """Wasserstein and hinge terms, and terms that a balance has weighed to nothing, are no explosion."""
+    for usual in (-0.15, 0.0):
+        log = {"l_g_gan": usual, "l_d_real": 0.5, "l_d_fake": 0.5, "loss_peak": 0.0}
+        assert _warnings([log] * 10 + [log | {"l_g_gan": -0.4, "loss_peak": 0.2}] * 3) == []
+
+
 class TestWon:
     def test_reported_once(self):
         lines = _warnings([HEALTHY] * 10 + [HEALTHY | WON] * 100)

@@ -38,7 +38,7 @@ def load_vgg19(path: str | Path | None, layers: Iterable[str]) -> dict[str, Tens
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown or not layers:
         raise ValueError(f"layers: expected layers of VGG19, such as conv2_2, got {unknown or layers}")
-    file = Path(path) if path is not None else _default_weights()
+    file = Path(path) if path is not None else default_weights()
     name = printable(str(file))
     try:
         content = load_tensors(file)
@@ -94,7 +94,7 @@ def find_vgg19_weights() -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def _default_weights() -> Path:
+def default_weights() -> Path:
     """Return the file of `find_vgg19_weights`; in our cache it is checked, and downloaded if it is missing."""
     found = find_vgg19_weights()
     if found is not None and found.parent != cache_folder():
@@ -102,4 +102,7 @@ def _default_weights() -> Path:
     try:
         return ensure(WEIGHTS["vgg19"])
     except UserError as error:
-        raise UserError(f"{error}; {UPSTREAM_WEIGHTS} is another place for it, or set vgg_weights to a file") from error
+        raise UserError(
+            f"{error}; `basicsr weights fetch vgg19` fetches it, {UPSTREAM_WEIGHTS} is another place for it, or set "
+            "vgg_weights to a file"
+        ) from error

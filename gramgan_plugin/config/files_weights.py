@@ -126,9 +126,11 @@ def _vgg_blocks(train: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, An
 def _check_vgg(where: str, block: Mapping[str, Any], found: Findings) -> None:
     named = block.get("vgg_weights")
     file = Path(named) if named else find_vgg19_weights()
-    if file is None:
-        return  # downloaded when the run begins
     key = f"{where}.vgg_weights"
+    if file is None:
+        how = "it is downloaded when the run begins, or by `basicsr weights fetch vgg19`"
+        found.warn(key, f"VGG19 is not on this machine yet; {how}")
+        return
     if not file.is_file():
         found.error(key, f"{file}: no such file")
         return

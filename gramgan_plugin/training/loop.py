@@ -14,6 +14,7 @@ from gramgan_plugin.data.loaders import TrainingData, build_test_loaders
 from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.measured_speed import recorded_speed
+from gramgan_plugin.models.resources import fetch_weights
 from gramgan_plugin.training.logs import RunLog, run_logging
 from gramgan_plugin.training.provenance import place_in_data, recorded_seed, run_facts
 from gramgan_plugin.training.reproducible import seed_everything, torch_settings
@@ -41,6 +42,8 @@ def train(opt: dict[str, Any]) -> None:
     with distributed.joined(opt["launcher"], use_gpus=opt["num_gpu"] > 0) as (opt["rank"], opt["world_size"]):
         # Only rank 0 searches, and draws a seed if none is given, so that all processes have the same.
         first, found = opt["rank"] == 0, list[tuple[int, str]]()
+        if first:  # before an older run of this name is archived: without them this one cannot begin
+            fetch_weights(opt)
 
         def report(level: int, line: str) -> None:  # there is no log yet
             found.append((level, line))

@@ -12,6 +12,8 @@ import torch
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import load_options
 from gramgan_plugin.data.loaders import TrainingData
+from gramgan_plugin.errors import UserError
+from gramgan_plugin.models import resources
 from gramgan_plugin.models.build import build_model
 from tests.models.model_options import resolved
 from tests.vgg_reference import write_weights
@@ -116,3 +118,28 @@ def test_it_starts_from_another_system(name, small, write_options):
     keys = [torch.load(f"experiments/{run}/models/net_g_latest.pth")["params_ema"] for run in ("first", "small")]
     for key, value in keys[0].items():
         torch.testing.assert_close(keys[1][key], value, rtol=1e-5, atol=1e-8)
+
+
+def test_a_start_that_cannot_fetch_its_weights_leaves_older_runs(small, write_options, monkeypatch, capsys):
+    assert main(["train", "-opt", write_options(small("train_rrdb_psnr_x4"))]) == 0
+    before = sorted(path.relative_to("experiments") for path in Path("experiments").rglob("*"))
+    opt = small("train_esrgan_x4")
+    opt["train"]["perceptual_opt"] |= {"vgg_weights": None}
+
+    def fails() -> Path:
+        raise UserError("vgg19: cannot be downloaded")
+
+    monkeypatch.setattr(resources, "default_weights", fails)
+    assert main(["train", "-opt", write_options(opt)]) == 2
+    assert "vgg19: cannot be downloaded" in capsys.readouterr().err
+    assert sorted(path.relative_to("experiments") for path in Path("experiments").rglob("*")) == before
+
+
+def test_check_says_that_vgg_is_missing(small, write_options, monkeypatch, capsys, tmp_path):
+    for name in ("GRAMGAN_WEIGHTS", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    opt = small("train_esrgan_x4")
+    opt["train"]["perceptual_opt"]["vgg_weights"] = None
+    assert main(["check", "-opt", write_options(opt)]) == 0
+    line = "train.perceptual_opt.vgg_weights: VGG19 is not on this machine yet; it is downloaded when the run begins"
+    assert line in capsys.readouterr().err

@@ -74,6 +74,14 @@ def _write(folder: Path, options: dict[str, Any], **ablation: Any) -> None:
         write_photo(folder / f"sets/Small/HR/{name}.png", getattr(skimage.data, name)()[60:124, 100:196])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_many_threads() -> Iterator[None]:
+    """The runs' processes have as many threads as this one, on which the last bits depend."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+        yield
+
+
 @pytest.fixture(scope="module")
 def grid(sample_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished grid of two variants and two seeds."""

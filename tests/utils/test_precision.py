@@ -1,6 +1,9 @@
+import subprocess
+import sys
+
 import torch
 
-from gramgan_plugin.utils.precision import at_least_float32, autocast_off, full_float32
+from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 
 class TestAtLeastFloat32:
@@ -28,17 +31,25 @@ class TestAutocastOff:
             pass
 
 
+IN_A_PROCESS = """
+import torch
+from gramgan_plugin.utils.precision import full_float32
+
+torch.set_float32_matmul_precision("high")
+torch.backends.cudnn.allow_tf32 = True
+with full_float32():
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cudnn.allow_tf32
+assert torch.get_float32_matmul_precision() == "high"
+assert torch.backends.cudnn.allow_tf32
+"""
+
+
 class TestFullFloat32:
-    def test_feature(self, monkeypatch):
-        """TF32 is off in matrix products and convolutions, and afterwards as it was."""
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-        allowed = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high")
-        try:
-            with full_float32():
-                assert torch.get_float32_matmul_precision() == "highest"
-                assert not torch.backends.cudnn.allow_tf32
-            assert torch.get_float32_matmul_precision() == "high"
-            assert torch.backends.cudnn.allow_tf32
-        finally:
-            torch.set_float32_matmul_precision(allowed)
+    def test_feature(self):
+        """TF32 is off in matrix products and convolutions, and afterwards as it was.
+
+        In a process of its own: torch refuses these settings once its newer ones have been used.
+        """
+        done = subprocess.run([sys.executable, "-c", IN_A_PROCESS], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 import gramgan_plugin  # noqa: F401  (sets the hooks that make `import basicsr` work; before anything of basicsr)
+from tests.config.upstream_options import REAL_ESRGAN
 from tests.servers import raw_server, server  # noqa: F401  (fixtures)
 
 if TYPE_CHECKING:
@@ -172,23 +173,7 @@ def write_options(workdir: Path) -> Any:
 @pytest.fixture(scope="session")
 def degradation() -> dict[str, Any]:
     """The keys of Real-ESRGAN's degradation at the top of an option file, with its own values."""
-    return {
-        "resize_prob": [0.2, 0.7, 0.1],
-        "resize_range": [0.15, 1.5],
-        "gaussian_noise_prob": 0.5,
-        "noise_range": [1, 30],
-        "poisson_scale_range": [0.05, 3],
-        "gray_noise_prob": 0.4,
-        "jpeg_range": [30, 95],
-        "second_blur_prob": 0.8,
-        "resize_prob2": [0.3, 0.4, 0.3],
-        "resize_range2": [0.3, 1.2],
-        "gaussian_noise_prob2": 0.5,
-        "noise_range2": [1, 25],
-        "poisson_scale_range2": [0.05, 2.5],
-        "gray_noise_prob2": 0.4,
-        "jpeg_range2": [30, 95],
-    }
+    return dict(REAL_ESRGAN)
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,15 @@
 """The discriminator of GramGAN-RealPhoto's recipe: no BatchNorm, any crop size."""
 
-from collections.abc import Sequence
-from typing import overload
-
 from torch import Tensor, nn
 
-from gramgan_plugin.archs.taps import resolve_taps
+from gramgan_plugin.archs.tapped_discriminator import SLOPE, TappedDiscriminator
 
 # Factors of ``num_feat`` in the five stages, which halve the side; one convolution of the last width follows.
 WIDTHS = (1, 2, 4, 8, 8)
 SMALLEST = 2 ** len(WIDTHS)
-SLOPE = 0.2  # of LeakyReLU below 0
 
 
-class GramGANRealPhotoDiscriminator(nn.Module):
+class GramGANRealPhotoDiscriminator(TappedDiscriminator):
     """Discriminator of 11 convolutions without BatchNorm, for images of at least 32x32 pixels.
 
     Five stages of a 3x3 convolution of stride 1 and a 4x4 one of stride 2, then an eleventh 3x3 convolution, each
@@ -62,49 +58,12 @@ class GramGANRealPhotoDiscriminator(nn.Module):
                 nn.init.kaiming_normal_(module.weight, a=SLOPE)
                 nn.init.zeros_(module.bias)
 
-    @classmethod
-    def resolve_taps(cls, taps: Sequence[str | int]) -> tuple[str, ...]:
-        """Return the canonical names of taps.
-
-        Args:
-            taps: names (``conv2_0``) or numbers of convolutions, counted from 1 (5).
-
-        Returns:
-            Names, in the same order.
-
-        Raises:
-            ValueError: if this network has no such convolution, or a tap is given twice.
-        """
-        return resolve_taps(taps, cls.tap_names)
-
-    @overload
-    def forward(self, x: Tensor, taps: None = None) -> Tensor: ...
-
-    @overload
-    def forward(self, x: Tensor, taps: Sequence[str | int]) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def forward(self, x: Tensor, taps: Sequence[str | int] | None = None) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Return the logits of images and, with ``taps``, features.
-
-        Args:
-            x: (N, num_in_ch, H, W), both sides at least 32.
-            taps: the features to return, by name or number; None for none.
-
-        Returns:
-            Logits (N, 1); with ``taps``, also a dict from each tap's canonical name to its features (N, C, H,
-            W) after the activation, in the order of ``taps``.
-
-        Raises:
-            ValueError: for an input of another shape, or an unknown tap.
-        """
+    def run(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the logits (N, 1) of images (N, num_in_ch, H, W), both sides at least 32, and all features."""
         if x.dim() != 4 or x.shape[1] != self.num_in_ch or min(x.shape[2:]) < SMALLEST:
             raise ValueError(f"expected (N, {self.num_in_ch}, H, W), H and W at least {SMALLEST}, got {tuple(x.shape)}")
-        wanted = () if taps is None else self.resolve_taps(taps)
         features = {}
         for name in self.tap_names:
-            x = self.lrelu(self.get_submodule(name)(x))
-            if name in wanted:
-                features[name] = x
+            x = features[name] = self.lrelu(self.get_submodule(name)(x))
         # The mean equals adaptive pooling to 1x1, and its backward is deterministic on GPUs.
-        logits = self.linear2(self.lrelu(self.linear1(x.mean(dim=(2, 3)))))
-        return logits if taps is None else (logits, {name: features[name] for name in wanted})
+        return self.linear2(self.lrelu(self.linear1(x.mean(dim=(2, 3))))), features

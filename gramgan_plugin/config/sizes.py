@@ -5,7 +5,7 @@ from typing import Any
 
 from gramgan_plugin.archs import surge_critic_arch, unet_discriminator_taps_arch
 from gramgan_plugin.archs.gramgan_discriminator_arch import STAGES, GramGANDiscriminator
-from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import SMALLEST, GramGANRealPhotoDiscriminator
+from gramgan_plugin.archs.gramgan_realphoto_discriminator_arch import SMALLEST
 from gramgan_plugin.archs.tapped_discriminator import TappedDiscriminator
 from gramgan_plugin.config.consistency_texture import check_texture
 from gramgan_plugin.config.construct import MASKED
@@ -190,7 +190,7 @@ def _check_taps(opt: Mapping[str, Any], found: Findings) -> None:
     try:
         if cls is GramGANDiscriminator and is_whole(size) and size in STAGES:
             cls(num_in_ch=1, num_feat=1, input_size=int(size)).resolve_taps(taps)
-        elif issubclass(cls, GramGANRealPhotoDiscriminator | TappedDiscriminator):  # of every size the same taps
+        elif issubclass(cls, TappedDiscriminator):  # of every size the same taps
             cls.resolve_taps(taps)
     except (ValueError, TypeError) as error:
         found.error("train.disc_perceptual_opt.taps", str(error).removeprefix("taps: "))

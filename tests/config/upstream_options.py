@@ -135,26 +135,32 @@ def _blur(suffix: str, sigma: float) -> dict[str, Any]:
     }
 
 
+# The keys of the degradation at the top of Real-ESRGAN's own option files.
+REAL_ESRGAN = {
+    "resize_prob": [0.2, 0.7, 0.1],
+    "resize_range": [0.15, 1.5],
+    "gaussian_noise_prob": 0.5,
+    "noise_range": [1, 30],
+    "poisson_scale_range": [0.05, 3],
+    "gray_noise_prob": 0.4,
+    "jpeg_range": [30, 95],
+    "second_blur_prob": 0.8,
+    "resize_prob2": [0.3, 0.4, 0.3],
+    "resize_range2": [0.3, 1.2],
+    "gaussian_noise_prob2": 0.5,
+    "noise_range2": [1, 25],
+    "poisson_scale_range2": [0.05, 2.5],
+    "gray_noise_prob2": 0.4,
+    "jpeg_range2": [30, 95],
+}
+
+
 def real_esrnet() -> dict[str, Any]:
     """Real-ESRGAN's options/train_realesrnet_x4plus.yml"""
     options = deepcopy(_base("train_RealESRNetx4plus_1000k_B12G4_fromESRGAN", "RealESRNetModel"))
     degradation = {
         "gt_usm": True,
-        "resize_prob": [0.2, 0.7, 0.1],
-        "resize_range": [0.15, 1.5],
-        "gaussian_noise_prob": 0.5,
-        "noise_range": [1, 30],
-        "poisson_scale_range": [0.05, 3],
-        "gray_noise_prob": 0.4,
-        "jpeg_range": [30, 95],
-        "second_blur_prob": 0.8,
-        "resize_prob2": [0.3, 0.4, 0.3],
-        "resize_range2": [0.3, 1.2],
-        "gaussian_noise_prob2": 0.5,
-        "noise_range2": [1, 25],
-        "poisson_scale_range2": [0.05, 2.5],
-        "gray_noise_prob2": 0.4,
-        "jpeg_range2": [30, 95],
+        **REAL_ESRGAN,
         "gt_size": 256,
         "queue_size": 180,
     }

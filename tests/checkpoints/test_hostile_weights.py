@@ -38,6 +38,12 @@ def test_two_directories_in_one_archive(workdir):
     with pytest.raises(UserError, match="its directory is not where it says"):
         read_headers("x.pth")
     assert offset < len(buffers[0])
+    # Also where zip64's locator names the true place of its record.
+    struct.pack_into("<Q", data, end - 12, data.rindex(b"PK\x06\x06"))
+    assert zipfile.ZipFile(io.BytesIO(data)).infolist(), "zipfile reads it"
+    Path("x.pth").write_bytes(bytes(data))
+    with pytest.raises(UserError, match="its directory is not where it says"):
+        read_headers("x.pth")
 
 
 def with_end(data: bytes, comment: bytes, zip64: bool, shift: int = 0, gap: bytes = b"") -> bytes:

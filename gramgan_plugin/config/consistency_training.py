@@ -124,11 +124,12 @@ def _check_penalty(opt: Mapping[str, Any], found: Findings) -> None:
     try:
         with torch.device("meta"):
             net_d = lookup("arch", network["type"], "network_d.type")(**options)
+    except Exception:  # an unknown name, and what its constructor refuses, are reported elsewhere
+        return
+    try:
         check_penalty(block, net_d)
     except OptionError as error:
         found.catch(error)
-    except Exception:  # what its constructor refuses is reported elsewhere
-        return
 
 
 def _check_average(train: Mapping[str, Any], found: Findings) -> None:

@@ -111,9 +111,10 @@ def _label(file: Path) -> str:
     >>> _label(Path("experiments/mine/models/net_g_5000.pth")), _label(Path("weights/ESRGAN_x4.pth"))
     ('mine 5000', 'ESRGAN_x4')
     """
-    if file.parent.name != "models" or not file.stem.startswith("net_g_"):
+    folder, which = real_path(file.parent), file.stem.removeprefix("net_g_")
+    run = folder.parent.name
+    if folder.name != "models" or not run or which in (file.stem, ""):
         return file.stem
-    run, which = real_path(file).parent.parent.name, file.stem.removeprefix("net_g_")
     return run if which == "latest" else f"{run} {which}"
 
 

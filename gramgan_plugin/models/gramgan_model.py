@@ -146,7 +146,8 @@ class GramGANModel(HostFixes, SRModel):
         """Return the last iteration's values as numbers, averaged over the processes; all of them have to call this.
 
         Besides, ``loss_scale`` in fp16; ``loss_peak`` and ``loss_peak_iter``, the largest content loss (without one,
-        sum of G's terms) since the last call on this process; ``skipped_steps`` and ``held_back_steps`` if any were.
+        sum of G's terms but the adversarial one) since the last call on this process; ``skipped_steps`` and
+        ``held_back_steps`` if any were.
 
         Raises:
             TrainingStopped: after ``max_nonfinite`` skipped iterations in a row.

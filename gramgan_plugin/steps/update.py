@@ -162,7 +162,11 @@ class Update:
         if self.scaler is not None and active:
             self.scaler.update()
         self._buffers.restore(self.found_inf)
-        content = [values["l_g_pix"]] if "l_g_pix" in values else [values[key] for key in values if key[:4] == "l_g_"]
+        content = (
+            [values["l_g_pix"]]
+            if "l_g_pix" in values
+            else [values[key] for key in values if key.startswith("l_g_") and key != "l_g_gan"]
+        )
         if content:
             self.peak.note(torch.stack([loss.detach().reshape(()) for loss in content]).sum(), iteration)
         return norms

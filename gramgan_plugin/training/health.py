@@ -240,11 +240,11 @@ def _exploded(log: Values) -> str | None:
 
 
 def _content_loss(log: Values) -> float | None:
-    """Return the content loss, or the sum of G's terms if there is none."""
+    """Return the content loss, or the sum of G's terms without the adversarial one, whose level says nothing."""
     for key in ("l_g_pix", "l_pix"):
         if key in log:
             return log[key]
-    terms = [value for key, value in log.items() if key.startswith("l_g_")]
+    terms = [value for key, value in log.items() if key.startswith("l_g_") and key != "l_g_gan"]
     return math.fsum(terms) if terms else None
 
 

@@ -251,7 +251,9 @@ class TestPeak:
         ("values", "peak"),
         [
             ({"SR": 9.0, "l_g_pix": 1.0, "l_g_gan": 5.0, "l_d_real": 7.0}, 1.0),
-            ({"SR": 9.0, "l_g_dp": 0.5, "l_g_gan": 5.0, "l_d_real": 7.0}, 5.5),
+            # The level of an adversarial term says nothing.
+            ({"SR": 9.0, "l_g_dp": 0.5, "l_g_gram": 0.25, "l_g_gan": 5.0, "l_d_real": 7.0}, 0.75),
+            ({"SR": 9.0, "l_g_gan": 5.0}, None),
             ({"l_d_real": 7.0, "l_d_fake": 7.0}, None),
         ],
     )

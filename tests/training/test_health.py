@@ -32,9 +32,9 @@ def _warnings(logs: Iterable[Mapping[str, float]], every: int = 100, health: Hea
 
 def test_a_sum_of_terms_may_be_negative():
     """Wasserstein and hinge terms, and terms that a balance has weighed to nothing, are no explosion."""
-    for usual in (-0.15, 0.0):
-        log = {"l_g_gan": usual, "l_d_real": 0.5, "l_d_fake": 0.5, "loss_peak": 0.0}
-        assert _warnings([log] * 10 + [log | {"l_g_gan": -0.4, "loss_peak": 0.2}] * 3) == []
+    for usual in (-0.15, 0.0, 0.005):
+        log = {"l_g_gan": usual, "l_d_real": 0.5, "l_d_fake": 0.5, "d_accuracy": 0.8}
+        assert _warnings([log] * 10 + [log | {"l_g_gan": 0.7}] * 3) == []
 
 
 class TestWon:

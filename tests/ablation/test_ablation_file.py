@@ -114,6 +114,11 @@ class TestMeaning:
             steps = changed["scheduler"].get("total_steps", sum(changed["scheduler"].get("periods", [])))
             assert steps >= changed["total_iter"] - 1
 
+    def test_when_d_begins_and_its_noise_ends(self):
+        options = {"total_iter": 100, "net_d_init_iters": 20, "instance_noise": {"sigma": 0.1, "until": 50}}
+        changed = with_iterations({"train": options}, 10)["train"]
+        assert changed == {"total_iter": 10, "net_d_init_iters": 2, "instance_noise": {"sigma": 0.1, "until": 5}}
+
     def test_what_means_none_stays(self):
         options = {"train": {"total_iter": 100, "warmup_iter": -1, "scheduler": {"warmup_iter": 0, "milestones": [50]}}}
         changed = with_iterations(options, 10)["train"]

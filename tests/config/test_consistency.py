@@ -432,12 +432,28 @@ class TestDegradation:
             (_set("gt_size", 408), "gt_size: 408, but images of RealESRGANDataset have sides of 400"),
             (_set("scale", 3), "scale: 3 does not divide 400"),
             (_set("high_order_degradation", False), "high_order_degradation: false, but RealESRGANDataset has no LQ"),
+            (
+                _set("datasets:train:kernel_list", ["isso", "aniso", "plateau_iso", "plateau_aniso", "iso", "iso"]),
+                "datasets.train.kernel_list: no kind of kernel 'isso'; did you mean 'iso'",
+            ),
+            (_set("datasets:train:kernel_prob2", [0] * 6), "datasets.train.kernel_prob2: all probabilities are 0"),
+            (_set("datasets:train:blur_sigma", [3, 0.2]), "datasets.train.blur_sigma: the smallest value, 3, is above"),
+            (_set("datasets:train:blur_sigma2", [1, 1]), "datasets.train.blur_sigma2: expected two different numbers"),
+            (_set("datasets:train:betap_range", [0, 2]), "datasets.train.betap_range: expected two different numbers"),
+            (_set("datasets:train:betag_range", [1]), "datasets.train.betag_range: expected the smallest and the"),
+            (_set("datasets:train:sinc_prob", 2), "datasets.train.sinc_prob: must be a probability, at most 1, not 2"),
+            (_set("datasets:train:final_sinc_prob", 1.1), "datasets.train.final_sinc_prob: must be a probability"),
             (_set("jpeg_rnage", [30, 95]), "jpeg_rnage: unknown option; did you mean 'jpeg_range' or"),
         ],
     )
     def test_errors(self, source, change, message):
         lines = _error(source(), change)
         assert any(line.startswith(message) for line in lines), lines
+
+    def test_shapes_of_kernels_may_be_fixed(self):
+        options = _gramgan()
+        options["datasets"]["train"]["betag_range"] = [2, 2]
+        assert all("nothing is validated" in line for line in check_options(options))
 
     def test_the_files_pass(self):
         assert all("nothing is validated" in line for line in check_options(_gramgan()))

@@ -12,7 +12,7 @@ import torch
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import load_options
 from gramgan_plugin.data.loaders import TrainingData
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.models import resources
 from gramgan_plugin.models.build import build_model
 from tests.models.model_options import resolved
@@ -118,6 +118,16 @@ def test_it_starts_from_another_system(name, small, write_options):
     keys = [torch.load(f"experiments/{run}/models/net_g_latest.pth")["params_ema"] for run in ("first", "small")]
     for key, value in keys[0].items():
         torch.testing.assert_close(keys[1][key], value, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("key", ["ldl_opt", "extra_terms"])
+def test_a_term_without_the_averaged_weights_it_reads(key, small):
+    """Where nothing has checked the options."""
+    opt = small("train_rrdb_psnr_x4")
+    block = {"type": "ArtifactMapLoss"}
+    opt["train"] |= {"ema_decay": 0, key: {"x": block} if key == "extra_terms" else block}
+    with pytest.raises(OptionError, match=r"train\.ema_decay: missing, but"):
+        build_model(resolved(opt))
 
 
 def test_a_start_that_cannot_fetch_its_weights_leaves_older_runs(small, write_options, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from gramgan_plugin.config.keys import Key, is_whole
 from gramgan_plugin.config.load import load_options, merge
 from gramgan_plugin.config.resolve import check_name
 from gramgan_plugin.errors import OptionError
+from gramgan_plugin.evaluation.benchmark_models import BICUBIC
 from gramgan_plugin.evaluation.benchmark_sets import GT
 from gramgan_plugin.evaluation.metrics import LABELS
 from gramgan_plugin.utils.io import expanded
@@ -45,6 +46,8 @@ INTERVALS = {
     ),
 }
 OF_A_RUN = ("name", "manual_seed")
+START = "start"
+TAKEN = {GT: "the originals", BICUBIC: "LQ enlarged by it", START: "the weights that runs start from"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Ablation:
     Attributes:
         name: the beginning of the runs' names.
         runs: all seeds of the first variant, then of the second, ...
+        changes: variant -> what it changes of the base.
         baseline: the variant that the others are compared with.
         data: the folder of sets.
         sets: of these sets alone; None for all.
@@ -89,6 +93,7 @@ class Ablation:
 
     name: str
     runs: tuple[AblationRun, ...]
+    changes: dict[str, dict[str, Any]]
     baseline: str
     data: Path
     sets: list[str] | None
@@ -100,6 +105,15 @@ class Ablation:
         for run in self.runs:
             found.setdefault(run.variant, []).append(run)
         return found
+
+    def starts(self) -> dict[str, str]:
+        """Return label -> weights, of the networks that runs start from."""
+        found: dict[str, str] = {}  # weights -> variant
+        for run in self.runs:
+            weights = section(run.options, "path").get("pretrain_network_g")
+            if weights is not None:
+                found.setdefault(str(weights), run.variant)
+        return {(f"{START} of {variant}" if len(found) > 1 else START): file for file, variant in found.items()}
 
     def label(self, run: AblationRun) -> str:
         """Return a run's name in tables: its variant, with the seed if there are several."""
@@ -140,6 +154,7 @@ def read_ablation(name: str, data: Path | None = None) -> Ablation:
     return Ablation(
         prefix,
         tuple(runs),
+        {variant: changes or {} for variant, changes in content["variants"].items()},
         content.get("baseline") or next(iter(content["variants"])),
         expanded(data or test["data"]),
         test.get("sets"),
@@ -162,8 +177,8 @@ def _check(content: Mapping[str, Any], data: Path | None) -> None:
             check_name(name, "variants")
         except OptionError as error:
             found.catch(error)
-        if name == GT:
-            found.error(f"variants.{name}", "pictures have this label for the originals; choose another name")
+        if name in TAKEN:
+            found.error(f"variants.{name}", f"the report has this label for {TAKEN[name]}; choose another name")
         if changes is not None and not isinstance(changes, Mapping):
             found.error(f"variants.{name}", "expected options as in an option file, or null for none")
         for key in OF_A_RUN:

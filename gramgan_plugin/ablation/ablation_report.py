@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any
 
 from gramgan_plugin.ablation.ablation_file import Ablation, AblationRun
 from gramgan_plugin.ablation.run_queue import Outcome
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.evaluation.benchmark_models import BICUBIC
 from gramgan_plugin.evaluation.benchmark_report import benchmark
 from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.evaluation.metric_labels import MetricLabel
@@ -19,7 +21,7 @@ from gramgan_plugin.evaluation.report_page import ModelDifference, differences
 from gramgan_plugin.evaluation.tables import ARROWS, escaped_markdown
 from gramgan_plugin.training.curves import Metrics, read_metrics
 from gramgan_plugin.training.plots import plot_runs
-from gramgan_plugin.utils.io import replace_file, save_json
+from gramgan_plugin.utils.io import expanded, replace_file, save_json
 from gramgan_plugin.utils.text import printable
 from gramgan_plugin.version import __version__
 
@@ -52,8 +54,9 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
     problems = []
     if baseline != ablation.baseline:
         problems.append(f"the baseline {ablation.baseline} has no finished run; differences are to {baseline}")
+    references = {BICUBIC: BICUBIC} | _starts(ablation, problems)
     measured = benchmark(
-        {label: str(run.weights) for label, run in labels.items()},
+        references | {label: str(run.weights) for label, run in labels.items()},
         ablation.data,
         out / BENCHMARK,
         sets=ablation.sets,
@@ -65,13 +68,16 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
     found = json.loads((out / BENCHMARK / "results.json").read_text(encoding="utf-8"))
     metrics = {metric["name"]: MetricLabel(**metric) for metric in found["metrics"]}
     results = _results(found["rows"])
-    members = {label: (run.variant, run.seed) for label, run in labels.items()}
+    members = {label: (label, 0) for label in references}
+    members |= {label: (run.variant, run.seed) for label, run in labels.items()}
     summary = over_seeds(results, members)
     compared = differences(averaged_results(results, members), list(metrics), baseline)
     curves = _draw_curves(labels, out / CURVES, problems)
+    facts: dict[str, dict[str, Any]] = {label: {"run": None, "variant": label, "seed": None} for label in references}
+    facts |= {label: _facts(run) for label, run in labels.items()}
     states = [{**_facts(run), **asdict(outcomes[run.name])} for run in ablation.runs]
     data = {
-        "rows": [{**row, **_facts(labels[row["model"]])} for row in found["rows"]],
+        "rows": [{**row, **facts[row["model"]]} for row in found["rows"]],
         "over_seeds": [asdict(row) for row in summary],
         "differences": [asdict(one) for one in compared],
         "baseline": baseline,
@@ -80,7 +86,7 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
         "facts": found["facts"],
     }
     save_json(data, out / "results.json")
-    rows = _table(summary, compared, metrics)
+    rows = _table(summary, compared, metrics, references)
     text = _markdown(rows, metrics, baseline)
     replace_file(out / "table.md", text.encode())
     _write_page(
@@ -90,10 +96,38 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
         headings=[f"{metric.heading} {ARROWS[metric.better]}" for metric in metrics.values()],
         rows=rows,
         runs=states,
+        changes={variant: changed_keys(changes) for variant, changes in ablation.changes.items()},
         problems=[*problems, *measured[1]],
         curves=base64.b64encode((out / CURVES).read_bytes()).decode() if curves else "",
     )
     return text, [*problems, *measured[1]]
+
+
+def _starts(ablation: Ablation, problems: list[str]) -> dict[str, str]:
+    """Return label -> weights that runs start from; those that are gone become problems."""
+    found = {}
+    for label, weights in ablation.starts().items():
+        if weights in WEIGHTS or expanded(weights).is_file():
+            found[label] = weights
+        else:
+            problems.append(f"{label} is not measured: {weights} is gone")
+    return found
+
+
+def changed_keys(changes: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return a line for each option that a variant changes.
+
+    >>> changed_keys({"train": {"gan_opt": {"mask": None}, "ema_decay": 0.9}})
+    ['train.gan_opt.mask: null', 'train.ema_decay: 0.9']
+    """
+    lines = []
+    for key, value in changes.items():
+        path = f"{where}.{key}" if where else str(key)
+        if isinstance(value, Mapping) and value:
+            lines += changed_keys(value, path)
+        else:
+            lines.append(f"{path}: {json.dumps(value, ensure_ascii=False)}")
+    return lines
 
 
 def _facts(run: AblationRun) -> dict[str, Any]:
@@ -135,7 +169,10 @@ def _draw_curves(labels: Mapping[str, AblationRun], out: Path, problems: list[st
 
 
 def _table(
-    summary: Sequence[OverSeeds], compared: Sequence[ModelDifference], metrics: Mapping[str, MetricLabel]
+    summary: Sequence[OverSeeds],
+    compared: Sequence[ModelDifference],
+    metrics: Mapping[str, MetricLabel],
+    references: Collection[str],
 ) -> list[dict[str, Any]]:
     """Return a row for each set and variant; its cells are text, the difference to the baseline in the second line."""
     cells: dict[tuple[str, str], dict[str, list[str]]] = {}
@@ -149,9 +186,9 @@ def _table(
     rows = []
     for (dataset, variant), own in cells.items():
         seeds = max(len(row.per_seed) for row in summary if (row.dataset, row.variant) == (dataset, variant))
-        rows.append(
-            {"set": dataset, "variant": variant, "seeds": seeds, "cells": [own.get(name, ["–"]) for name in metrics]}
-        )
+        shown_seeds = "–" if variant in references else str(seeds)
+        cells_of_row = [own.get(name, ["–"]) for name in metrics]
+        rows.append({"set": dataset, "variant": variant, "seeds": shown_seeds, "cells": cells_of_row})
     return rows
 
 
@@ -165,6 +202,8 @@ def _difference(one: ModelDifference, label: MetricLabel) -> str:
     ]
     if len(signed) == 1:
         return f"{signed[0]} (one image: no interval)"
+    if not any(float(value) for value in signed):
+        return "±0"
     verdict = ("better" if label.score(difference.mean) > 0 else "worse") if difference.significant else "unclear"
     return f"{signed[0]} [{signed[1]}, {signed[2]}] {verdict}"
 
@@ -174,7 +213,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, MetricLab
     lines = [f"| set | variant | seeds | {' | '.join(headings)} |", "|---|---|---:|" + "---:|" * len(headings)]
     for row in rows:
         cells = ["<br>".join(cell) for cell in row["cells"]]
-        names = [escaped_markdown(row["set"]), escaped_markdown(row["variant"]), str(row["seeds"])]
+        names = [escaped_markdown(row["set"]), escaped_markdown(row["variant"]), row["seeds"]]
         lines.append(f"| {' | '.join([*names, *cells])} |")
     note = f"Second line: difference to {escaped_markdown(baseline)} with its 95 % bootstrap interval over images"
     return "\n".join([*lines, "", f"±: standard deviation over seeds. {note}.", ""])

@@ -116,12 +116,14 @@ def _check_layers(component: Component, name: str, options: dict[str, Any], foun
     if isinstance(weights, str) and weights not in named:
         found.error(where, f"expected {', '.join(named)} or a section of layers, not {shown_value(weights)}")
     elif isinstance(weights, dict):
-        if not weights and "layer_weights" in options:
+        # In our own loss null removes a layer that an earlier option file named.
+        removed = [layer for layer, weight in weights.items() if weight is None and name == "VGGPerceptualLoss"]
+        if len(removed) == len(weights) and "layer_weights" in options:
             found.error(where, "names no layer")
         for layer, weight in weights.items():
             if layer not in known:
                 found.unknown(where, layer, known)
-            elif not is_number(weight):
+            elif layer not in removed and not is_number(weight):
                 found.error(f"{where}.{layer}", f"expected a number, not {shown_value(weight)}")
     if options.get("criterion", "l1") not in criteria:
         found.error(

@@ -138,7 +138,8 @@ def _check_vgg(where: str, block: Mapping[str, Any], found: Findings) -> None:
     if weights is None:
         return
     layers = LAYER_WEIGHTS.get(weights, {}) if isinstance(weights, str) else weights
-    known = [layer for layer in layers if layer in LAYERS]
+    removed = [layer for layer, weight in layers.items() if weight is None] if isinstance(layers, dict) else []
+    known = [layer for layer in layers if layer in LAYERS and layer not in removed]
     try:
         problem = vgg19_misfit(read_headers(file), known or ["conv1_1"])
     except UserError as error:
@@ -152,7 +153,11 @@ def _check_upstreams_vgg(where: str, kind: str, found: Findings) -> None:
     """Check the file from which BasicSR's PerceptualLoss loads any VGG network, as a whole."""
     from torchvision import models
 
-    if not UPSTREAM_WEIGHTS.is_file() or not hasattr(models, kind):
+    if not hasattr(models, kind):
+        return
+    if not UPSTREAM_WEIGHTS.is_file():
+        if kind == "vgg19" and find_vgg19_weights() is None:
+            found.warn(where, "VGG19 is not on this machine yet; it is downloaded when the run begins")
         return
     try:
         weights, key = find_state_dict(read_headers(UPSTREAM_WEIGHTS), str(UPSTREAM_WEIGHTS), None)

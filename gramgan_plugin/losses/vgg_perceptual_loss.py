@@ -28,7 +28,7 @@ class VGGPerceptualLoss(nn.Module):
         loss_weight: multiplies the result.
         layer_weights: weight of each layer; ``gramgan`` for conv2_2 1.0, conv4_2 0.1, conv4_4 0.01, or
             ``beby`` for conv3_4 0.125, conv4_4 0.25, conv5_4 0.5, or a mapping from layers (``conv5_4``, or
-            ``relu5_4`` for after the activation) to weights.
+            ``relu5_4`` for after the activation) to weights; None removes a layer that an earlier option file named.
         criterion: ``l1`` or ``mse``.
         use_input_norm: normalise by ImageNet's mean and standard deviation.
         range_norm: map images from [-1, 1] to [0, 1] first.
@@ -57,7 +57,7 @@ class VGGPerceptualLoss(nn.Module):
     def __init__(
         self,
         loss_weight: float = 1.0,
-        layer_weights: str | Mapping[str, float] = "gramgan",
+        layer_weights: str | Mapping[str, float | None] = "gramgan",
         criterion: str = "l1",
         use_input_norm: bool = True,
         range_norm: bool = False,
@@ -104,8 +104,8 @@ class VGGPerceptualLoss(nn.Module):
         return self.loss_weight * total
 
 
-def resolve_layer_weights(layer_weights: str | Mapping[str, float]) -> dict[str, float]:
-    """Return the weight of each layer, from a name in ``LAYER_WEIGHTS`` or as given.
+def resolve_layer_weights(layer_weights: str | Mapping[str, float | None]) -> dict[str, float]:
+    """Return the weight of each layer, from a name in ``LAYER_WEIGHTS`` or as given, without layers of None.
 
     Raises:
         ValueError: for an unknown name or layer, or none.
@@ -115,8 +115,9 @@ def resolve_layer_weights(layer_weights: str | Mapping[str, float]) -> dict[str,
             raise ValueError(f"layer_weights: expected {', '.join(LAYER_WEIGHTS)} or a mapping, got {layer_weights!r}")
         return dict(LAYER_WEIGHTS[layer_weights])
     unknown = [str(layer) for layer in layer_weights if layer not in LAYERS]
-    if unknown or not layer_weights:
+    weights = {layer: weight for layer, weight in layer_weights.items() if weight is not None}
+    if unknown or not weights:
         raise ValueError(
             f"layer_weights: expected layers of VGG19, such as conv2_2 or relu5_4, got {', '.join(unknown) or 'none'}"
         )
-    return dict(layer_weights)
+    return weights

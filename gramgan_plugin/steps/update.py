@@ -1,7 +1,7 @@
 """End an iteration: measure and clip the gradients; then all optimizers step, or none does."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ class Skipped:
 
     Attributes:
         count: number of skipped steps.
-        longest: the most skipped in a row, counted also from before the last report.
+        longest: the most skipped in a row of those that train one network, counted also from before the last report.
         iteration: of the first skipped step; 0 if there was none.
         first: the first non-finite value in it, in the order of computation.
         held_back: number of steps whose gradient was scaled down because it was unusually large.
@@ -112,8 +112,10 @@ class Update:
         device = next(p.device for parameters in self.parameters.values() for p in parameters)
         self.found_inf = torch.zeros((), device=device)
         self._buffers = _Buffers([b for net in networks.values() for b in net.buffers()])
-        # Counted on the device: skipped steps, the current number in a row, the most, first iteration, first value.
-        self._counts = torch.zeros(5, dtype=torch.int64, device=device)
+        # Counted on the device: skipped steps, the most in a row, first iteration, first value.
+        self._counts = torch.zeros(4, dtype=torch.int64, device=device)
+        # The current number in a row, of the iterations that train the network of an optimizer.
+        self._rows = {name: torch.zeros((), dtype=torch.int64, device=device) for name in self.optimizers}
         self.spikes = GradientSpikes(self.optimizers, max_grad_ratio, device) if max_grad_ratio else None
         self.peak = LossPeak(device)
         self._one = torch.ones((), device=device)
@@ -148,7 +150,7 @@ class Update:
         """
         active = [name for name, own in self.parameters.items() if any(p.grad is not None for p in own)]
         norms = {f"grad_norm_{name}": self._norm(name) for name in active}
-        self._decide({**values, **norms}, iteration)
+        self._decide({**values, **norms}, iteration, active)
         for name in active:
             norm = norms[f"grad_norm_{name}"]
             if self.spikes is not None:
@@ -173,10 +175,8 @@ class Update:
 
     def report(self) -> Skipped:
         """Return what was skipped since the last report; waits for the device."""
-        count, _, longest, iteration, first = self._counts.tolist()
-        self._counts[0] = 0
-        self._counts[2] = 0  # skipped steps in a row that continue are counted from their start in the next report
-        self._counts[3:] = 0
+        count, longest, iteration, first = self._counts.tolist()
+        self._counts.zero_()  # skipped steps in a row that continue are counted from their start in the next report
         held_back, held_back_from, times = self._held_back.tolist() if self.spikes is not None else (0.0, 0.0, 0.0)
         self._held_back.zero_()
         what = self._names[first] if count else ""
@@ -188,28 +188,22 @@ class Update:
         grads = [p.grad for p in self.parameters[name] if p.grad is not None]
         return nn.utils.get_total_norm(grads)
 
-    def _decide(self, values: Mapping[str, Tensor], iteration: int) -> None:
-        """Set ``found_inf`` to 1 if a value is non-finite on any process, and count."""
+    def _decide(self, values: Mapping[str, Tensor], iteration: int, active: Sequence[str]) -> None:
+        """Set ``found_inf`` to 1 if a value is non-finite on any process, and count for the ``active`` networks."""
         bad = ~torch.isfinite(torch.stack([value.detach().reshape(()).float() for value in values.values()]))
         bad = bad.to(self._counts.dtype)
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(bad, distributed.ReduceOp.MAX)
         any_bad = bad.amax()
         self.found_inf.copy_(any_bad)
-        skipped, row, longest, first_iteration, first = self._counts.unbind()
+        skipped, longest, first_iteration, first = self._counts.unbind()
         new = any_bad * (first_iteration == 0)  # 1 for the first bad iteration since the last report
         value = self._number(tuple(values)).take(bad.argmax())  # an index in brackets would be read
-        row = (row + 1) * any_bad
+        for name in active:  # a network that has a turn now and then must not be hidden by the other's good steps
+            self._rows[name] = (self._rows[name] + 1) * any_bad
+            longest = torch.maximum(longest, self._rows[name])
         self._counts.copy_(
-            torch.stack(
-                [
-                    skipped + any_bad,
-                    row,
-                    torch.maximum(longest, row),
-                    first_iteration + new * iteration,
-                    first + new * value,
-                ]
-            )
+            torch.stack([skipped + any_bad, longest, first_iteration + new * iteration, first + new * value])
         )
 
     def _scale_down(self, name: str, times: Tensor, iteration: int) -> None:

@@ -15,6 +15,7 @@ from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.measured_speed import recorded_speed
 from gramgan_plugin.models.resources import fetch_weights
+from gramgan_plugin.training.first_lines import first_lines
 from gramgan_plugin.training.logs import RunLog, run_logging
 from gramgan_plugin.training.provenance import place_in_data, recorded_seed, run_facts
 from gramgan_plugin.training.reproducible import seed_everything, torch_settings
@@ -119,7 +120,8 @@ class Run:
 
     def train(self) -> None:
         """Train the remaining iterations."""
-        self._announce()
+        for level, line in first_lines(self.data, self.opt["train"], self.iteration):
+            logger.log(level, line)
         try:
             self._iterate()
         except (Preempted, TrainingStopped):
@@ -164,20 +166,6 @@ class Run:
         self.model.save(-1, -1)  # the networks under the name `latest`, where upstream's users look for them
         if self.val_freq and self.validated != self.iteration:
             self._validate()
-
-    def _announce(self) -> None:
-        progress = f"{self.total:,d} iterations"
-        if self.iteration:
-            progress = f"resuming from iteration {self.iteration:,d} of {self.total:,d}"
-        logger.info(
-            f"{self.data.size:,d} training images, batch {self.data.batch_size}, "
-            f"{self.data.batches_per_epoch:,d} iterations an epoch; {progress}"
-        )
-        if self.iteration >= self.total:
-            logger.info(
-                f"This run is finished: it has come to iteration {self.iteration:,d}, and train.total_iter is "
-                f"{self.total:,d}; raise that to train on"
-            )
 
     def _stop_if_asked(self) -> None:
         if self.request.signal is not None:

@@ -52,8 +52,9 @@ class TestShipped:
         assert _changed(load_options(["train_gramgan_sample"]), runs["full"]) == expected
         assert (ablation.baseline, [run.seed for run in ablation.runs[:4]]) == ("full", [0, 1, 2, 0])
 
-    def test_they_pass_the_check(self, workdir):
-        for run in read_ablation(SAMPLE).runs:
+    @pytest.mark.parametrize("name", [SAMPLE, "ablation_starts_lite", "ablation_systems_lite"])
+    def test_they_pass_the_check(self, name, workdir):
+        for run in read_ablation(name).runs:
             assert check_options(run.options, is_train=True) == []
 
     def test_alpha_0_compares_with_gts_own_patch(self):
@@ -83,6 +84,14 @@ class TestMeaning:
         changed = {"name": "other-a-s0", "path.pretrain_network_g": "mine.pth"}
         assert _changed(merged, first.options) == changed
         assert second.options["path"]["pretrain_network_g"] is None
+
+    def test_starts(self, write_options, workdir):
+        variants = {"a": None, "b": {"path": {"pretrain_network_g": None}}}
+        content = PLAIN | {"start_from": "mine.pth", "seeds": [0, 1], "variants": variants}
+        assert read_ablation(write_options(content)).starts() == {"start": "mine.pth"}
+        variants |= {"c": {"path": {"pretrain_network_g": "other.pth"}}, "d": None}
+        found = read_ablation(write_options(content | {"variants": variants})).starts()
+        assert found == {"start of a": "mine.pth", "start of c": "other.pth"}
 
     def test_seeds(self, write_options, workdir):
         write_options({"manual_seed": 7}, "seven.yml")
@@ -136,7 +145,7 @@ class TestMistakes:
         ("change", "message"),
         [
             ({"variants": {"x" * 195: None}}, "cannot be a folder's name; use at most 200"),
-            ({"variants": {"GT": None}}, "variants.GT: pictures have this label"),
+            ({"variants": {"GT": None}}, "variants.GT: the report has this label for the originals"),
             ({"variants": {"a": 5}}, "variants.a: expected options as in an option file, or null"),
             ({"variants": {"a": {"name": "x"}}}, "variants.a.name: each run has its own"),
             ({"variants": {"a": {"manual_seed": 1}}}, "variants.a.manual_seed: each run has its own; use `seeds`"),

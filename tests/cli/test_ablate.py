@@ -146,12 +146,13 @@ class TestGrid:
     def test_numbers_of_the_benchmark(self, grid, workdir):
         """The averaged weights of each run, measured by `basicsr benchmark`."""
         rows = _results(grid / "report")["rows"]
-        for name in RUNS:
-            weights = grid / "experiments" / name / "models/net_g_latest.pth"
+        models = {name: grid / "experiments" / name / "models/net_g_latest.pth" for name in RUNS}
+        for name, weights in {**models, "bicubic": "bicubic"}.items():
             arguments = ("--data", str(grid / "sets"), "--metrics", "psnr_y,ssim_y", "-o", name)
             assert main(["benchmark", "-m", str(weights), *arguments]) == 0
             theirs = {(row["set"], row["metric"]): row["per_image"] for row in _results(name)["rows"]}
-            ours = {(row["set"], row["metric"]): row["per_image"] for row in rows if row["run"] == name}
+            own = [row for row in rows if name in (row["run"], row["variant"])]
+            ours = {(row["set"], row["metric"]): row["per_image"] for row in own}
             assert ours == theirs
             assert len(ours["Small", "psnr_y"]) == 3
 
@@ -163,8 +164,10 @@ class TestGrid:
         assert [mse["per_seed"][seed] for seed in "01"] == pytest.approx(means)
         assert mse["mean"] == pytest.approx(np.mean(means))
         assert mse["std"] == pytest.approx(np.std(means, ddof=1))
-        (difference,) = [one for one in found["differences"] if one["metric"] == "psnr_y"]
-        assert (difference["model"], difference["baseline"]) == ("mse", "full")
+        differences = {one["model"]: one for one in found["differences"] if one["metric"] == "psnr_y"}
+        assert differences.keys() == {"bicubic", "mse"}
+        difference = differences["mse"]
+        assert difference["baseline"] == "full"
         apart = [
             np.mean([values["mse", s][image] for s in (0, 1)]) - np.mean([values["full", s][image] for s in (0, 1)])
             for image in values["mse", 0]
@@ -179,6 +182,7 @@ class TestGrid:
         assert "data:image/png;base64," in page
         assert all(name in page for name in RUNS)
         assert re.search(r"\d+\.\d\d ± \d+\.\d\d", page)
+        assert "<code>train.pixel_opt.type: &#34;MSELoss&#34;</code>" in page
         assert cv2.imread(str(grid / "report/curves.png")).std() > 0
         benchmark = (grid / "report/benchmark/index.html").read_text()
         assert all(f"{variant} s{seed}" in benchmark for variant in VARIANTS for seed in (0, 1))
@@ -223,7 +227,25 @@ class TestAgain:
         assert _ablate() == 3
         out = capsys.readouterr().out
         assert "tiny-mse-s0 has no curves: experiments/tiny-mse-s0/metrics.jsonl, line 1: not a line of" in out
-        assert len(_results("report")["rows"]) == 8
+        assert len(_results("report")["rows"]) == 10
+
+
+class TestStart:
+    def test_its_row(self, copied, capsys):
+        """As the trained weights themselves; what is gone by then is named."""
+        shutil.copy("experiments/tiny-mse-s1/models/net_g_latest.pth", "mine.pth")
+        content = yaml.safe_load(Path("grid.yml").read_text())
+        content |= {"start_from": "mine.pth", "seeds": [0], "name": "second", "variants": {"full": None}}
+        Path("grid.yml").write_text(yaml.safe_dump(content, sort_keys=False))
+        trained = [row for row in _results("report")["rows"] if row["run"] == "tiny-mse-s1"]
+        assert _ablate() == 0
+        rows = {(row["variant"], row["metric"]): row["per_image"] for row in _results("report")["rows"]}
+        assert all(rows["start", row["metric"]] == row["per_image"] for row in trained)
+        assert {variant for variant, _ in rows} == {"bicubic", "start", "full"}
+        Path("mine.pth").unlink()
+        assert _ablate() == 3
+        assert "start is not measured: mine.pth is gone" in capsys.readouterr().out
+        assert {row["variant"] for row in _results("report")["rows"]} == {"bicubic", "full"}
 
 
 class TestFailures:
@@ -239,7 +261,7 @@ class TestFailures:
         assert "the baseline raises has no finished run; differences are to full" in out
         found = _results("report")
         assert [run["state"] for run in found["runs"]] == ["failed", "finished", "finished"]
-        assert {row["model"] for row in found["rows"]} == {"full", "mse"}
+        assert {row["model"] for row in found["rows"]} == {"bicubic", "full", "mse"}
         assert {row["std"] for row in found["over_seeds"]} == {None}
         assert "the experiment" in Path("report/index.html").read_text()
         assert "Traceback" in Path("report/runs/tiny-raises-s0.log").read_text()

@@ -148,6 +148,8 @@ class TestVGG:
         assert problem.startswith("train.perceptual_opt.vgg_weights: vgg.pth: no features.12.weight (conv3_2); give")
         options["train"]["perceptual_opt"]["layer_weights"] = {"conv3_1": 1.0, "relu1_2": 0.5}
         assert problems(options) == []
+        options["train"]["perceptual_opt"]["layer_weights"] = {"conv3_2": None, "relu1_2": 0.5}
+        assert problems(options) == []
 
     def test_features_of_the_texture_loss(self, options):
         block = options["train"]["gram_patch_opt"]

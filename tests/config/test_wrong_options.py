@@ -51,6 +51,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"datasets:train:io_backend": {"typ": "lmdb"}}, "datasets.train.io_backend.typ: unknown option"),
     ({"datasets:train:mean": [0.5]}, "datasets.train.mean: unknown option of PairedSRDataset"),
     ({"train:gan_opt:mask": {**MASK, "treshold": 1}}, "train.gan_opt.mask.treshold: unknown option; did you mean 'th"),
+    ({"train:perceptual_opt": {**VGG, "layer_weights": {"conv5_1": None}}}, "layer_weights: names no layer"),
     ({"train:perceptual_opt": {**VGG, "layer_weights": {"conv6_1": 1}}}, "layer_weights.conv6_1: unknown option"),
     ({"model_type": "SRModel", "network_d": DROP, "train:gan_opt": DROP}, "gram_patch_opt: unknown option of SRModel"),
     # Types that nothing is registered under.

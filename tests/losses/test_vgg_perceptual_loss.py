@@ -74,9 +74,10 @@ class TestVGGPerceptualLoss:
             ("gramgan", {7: 1.0, 21: 0.1, 25: 0.01}),
             ("beby", {16: 1 / 8, 25: 1 / 4, 34: 1 / 2}),
             ({"conv1_1": 2.0}, {0: 2.0}),
+            ({"conv1_1": 2.0, "conv5_4": None}, {0: 2.0}),
             ({"relu5_4": 1.0, "conv1_2": 0.5}, {35: 1.0, 2: 0.5}),
         ],
-        ids=["gramgan", "beby", "conv1_1", "relu5_4"],
+        ids=["gramgan", "beby", "conv1_1", "removed", "relu5_4"],
     )
     def test_feature(self, layer_weights, places, weights, torchvision_features):
         loss = build(0.5, layer_weights, vgg_weights=str(weights / "full.pth"))

@@ -139,6 +139,24 @@ class TestUpdate:
             (14, 1, 1, 12, "c"),
         ]
 
+    @pytest.mark.parametrize("rarely", ["g", "d"])
+    def test_a_row_of_one_network(self, rarely):
+        """A network that has a turn now and then, and fails in each: the other's good steps do not hide it."""
+        nets = {"g": _net(), "d": _net()}
+        update = Update({name: torch.optim.Adam(net.parameters(), **FUSED) for name, net in nets.items()}, nets)
+        for iteration in range(1, 13):
+            update.begin()
+            turns = "gd" if iteration % 3 == 0 else "d" if rarely == "g" else "g"
+            values = {name: _forward_backward(nets[name], iteration) for name in turns}
+            if rarely in turns:
+                values[rarely] = values[rarely] * math.nan
+            update.finish(values, iteration)
+        report = update.report()
+        assert (report.count, report.longest, report.iteration, report.first) == (4, 4, 3, rarely)
+        update.begin()
+        update.finish({name: _forward_backward(net, 13) for name, net in nets.items()}, 13)
+        assert update.report().longest == 0
+
     def test_the_first_of_several_counts(self):
         net = _net()
         update = Update({"g": torch.optim.Adam(net.parameters(), **FUSED)}, {"g": net})

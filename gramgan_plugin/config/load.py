@@ -112,12 +112,15 @@ def apply_override(options: dict[str, Any], override: str) -> None:
     keys = [key.strip() for key in path.split(":")]
     if not equals or not all(keys):
         raise OptionError(f"{given}: expected KEY:SUBKEY=VALUE, such as train:total_iter=1000")
+    if len(keys) == 1 and "." in path and keys[0] not in options:
+        raise OptionError(f"{given}: sections are separated by colons: {path.replace('.', ':')}={value}")
     section: Any = options
     for depth, key in enumerate(keys[:-1]):
         if not isinstance(section, dict) or not isinstance(section.get(key), dict):
             known = section if isinstance(section, dict) else {}
             where = ":".join(keys[: depth + 1])
-            raise OptionError(f"{given}: there is no section '{where}'{did_you_mean(key, known)}")
+            whole = f"; give it whole: --force_yml '{where}={{type: ...}}'" if depth else did_you_mean(key, known)
+            raise OptionError(f"{given}: there is no section '{where}'{did_you_mean(key, known, whole)}")
         section = section[key]
     text = value.strip()
     # A template of file names: the shell has removed the quotes that YAML needs.

@@ -56,6 +56,7 @@ SHOWN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "GradientPenalty",
             "ArtifactMapLoss",
             "FocalFrequencyLoss",
+            "WaveletLoss",
             "VGGPerceptualLoss",
             "JensenShannonLoss",
             "GromovWassersteinLoss",

@@ -9,6 +9,7 @@ from gramgan_plugin.losses.gram_patch_loss import GramPatchLoss
 from gramgan_plugin.losses.masked_ragan_loss import MaskedRaGANLoss
 from gramgan_plugin.losses.standard_gan_loss import StandardGANLoss
 from gramgan_plugin.losses.vgg_perceptual_loss import VGGPerceptualLoss
+from gramgan_plugin.losses.wavelet_loss import WaveletLoss
 
 __all__ = [
     "ArtifactMapLoss",
@@ -21,4 +22,5 @@ __all__ = [
     "MaskedRaGANLoss",
     "StandardGANLoss",
     "VGGPerceptualLoss",
+    "WaveletLoss",
 ]

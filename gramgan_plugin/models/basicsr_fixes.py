@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -165,7 +166,9 @@ class HostFixes:
             for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
                 group["lr"] = rate
             try:
-                scheduler.step()
+                with warnings.catch_warnings():  # the optimizer may have had no turn yet
+                    warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler\.step", UserWarning)
+                    scheduler.step()
             except (ValueError, ArithmeticError) as error:
                 raise TrainingStopped(
                     f"train.scheduler: {type(scheduler).__name__} has ended ({error}); make it as long as "

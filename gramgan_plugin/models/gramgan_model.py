@@ -156,8 +156,12 @@ class GramGANModel(HostFixes, SRModel):
             return {}
         values = torch.stack([value.detach().float().reshape(()) for value in self.log_dict.values()])
         if self.opt["dist"]:
+            # A term's gradient at SR has a part on each process; what remains is the same on all, or a mean.
+            of_terms = [key.startswith("grad_") and not key.startswith("grad_norm_") for key in self.log_dict]
+            parts = torch.tensor(of_terms, device=values.device)
+            values = torch.where(parts, values.square(), values)
             torch.distributed.all_reduce(values)
-            values /= torch.distributed.get_world_size()
+            values = torch.where(parts, values.sqrt(), values) / torch.distributed.get_world_size()
         log = dict(zip(self.log_dict, values.tolist(), strict=True))
         if self.scaler is not None:
             log["loss_scale"] = self.scaler.get_scale()

@@ -46,6 +46,10 @@ class TestShipped:
             "one_to_one": {f"{texture}.alpha": 0},
             "pixel_loss": {f"{texture}.loss_on": "pixel"},
             "pixel_pixel": {f"{texture}.loss_on": "pixel", f"{texture}.select_by": "pixel"},
+            "database": {
+                f"{texture}.database": "datasets/sample/textures.patchdb",
+                f"{texture}.database_use": "also",
+            },
         }
         expected = {"name": "GramGAN_sample-full-s1", "manual_seed": 1}
         expected |= {"train.precision": "fp32", "train.channels_last": False}

@@ -106,6 +106,10 @@ class TestOverride:
     def test_exception(self):
         with pytest.raises(OptionError, match=r"no section 'trian'; did you mean 'train'"):
             apply_override({"train": {}}, "trian:lr=1")
+        with pytest.raises(OptionError, match=r"sections are separated by colons: train:total_iter=5$"):
+            apply_override({"train": {}}, "train.total_iter=5")
+        with pytest.raises(OptionError, match=r"give it whole: --force_yml 'train:d_penalty_opt=\{type: \.\.\.\}'$"):
+            apply_override({"train": {}}, "train:d_penalty_opt:kind=r1")
         with pytest.raises(OptionError, match=r"no section 'train:lr'"):
             apply_override({"train": {"lr": 1}}, "train:lr:x=1")
         with pytest.raises(OptionError, match=r"expected KEY:SUBKEY=VALUE"):

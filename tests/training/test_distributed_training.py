@@ -72,9 +72,14 @@ def run_files(folder: str) -> set[str]:
     return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def validations(folder: str) -> list[dict[str, Any]]:
+def records(folder: str, key: str) -> list[dict[str, Any]]:
+    """The records of the only run in a folder that have a key."""
     (path,) = Path(folder, "experiments").glob("*/metrics.jsonl")
-    return [record for line in path.read_text().splitlines() if "metrics" in (record := json.loads(line))]
+    return [record for line in path.read_text().splitlines() if key in (record := json.loads(line))]
+
+
+def validations(folder: str) -> list[dict[str, Any]]:
+    return records(folder, "metrics")
 
 
 @pytest.fixture
@@ -144,6 +149,10 @@ class TestTraining:
 
         assert run_files("experiments/one") == run_files("process0/experiments/two")
         assert sorted(path.name for path in Path("process1").iterdir()) == ["options.yml", "watched", "watched.py"]
+        logged, of_two = (records(folder, "l_g_gram")[0] for folder in (".", "process0"))
+        assert {"l_g_gram", "grad_g_gram", "grad_g_gan", "grad_norm_g", "l_d_real"} <= logged.keys()
+        for key in (key for key in logged if key.startswith(("l_", "grad_"))):
+            assert of_two[key] == pytest.approx(logged[key], rel=1e-3), key
         for a, b in zip(validations("."), validations("process0"), strict=True):
             assert a["metrics"] == pytest.approx(b["metrics"], rel=1e-4)
         assert len(validations("process0")) == 2

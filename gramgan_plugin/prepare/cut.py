@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gramgan_plugin.data.images import Image, decode, encode_png, mod_crop
 from gramgan_plugin.data.photos import PhotoError, read_bytes, read_photo
-from gramgan_plugin.prepare.plan import Entry, Settings, check_lq_size, lq_errors
+from gramgan_plugin.prepare.detail import Selection, detail
+from gramgan_plugin.prepare.plan import Entry, Settings, check_lq_size, key_of, lq_errors
 from gramgan_plugin.prepare.shrink import shrink
 from gramgan_plugin.prepare.subimages import Window
 from gramgan_plugin.utils.threads import in_order, one_thread_each
@@ -41,11 +42,15 @@ class Cutter:
     Args:
         settings: how photos become sub-images.
         workers: number of threads.
+
+    Attributes:
+        selection: which sub-images stay; None for all.
     """
 
     def __init__(self, settings: Settings, workers: int) -> None:
         self.settings = settings
         self.workers = workers
+        self.selection: Selection | None = None
         self._only_check = threading.Event()
 
     def only_check(self) -> None:
@@ -58,6 +63,34 @@ class Cutter:
             for _, cuts in done:
                 yield cuts
 
+    def details(self, entries: Sequence[Entry]) -> Generator[dict[str, float], None, None]:
+        """Yield the detail of each photo's sub-images, by key, in order; none of photos that cannot be used."""
+        with one_thread_each(), closing(in_order(self._details, entries, self.workers)) as done:
+            for _, found in done:
+                yield found
+
+    def sub_image(self, entry: Entry, key: str) -> Image:
+        """Read one GT sub-image.
+
+        Raises:
+            PhotoError: if the photo cannot be used any more.
+        """
+        gt = mod_crop(self._read(entry.path), self.settings.scale)
+        return _cut(gt, *dict(self._windows(entry, gt))[key])
+
+    def _details(self, entry: Entry) -> dict[str, float]:
+        if entry.held:
+            return {}
+        try:
+            gt = mod_crop(self._read(entry.path), self.settings.scale)
+        except PhotoError:  # which is reported when it is cut
+            return {}
+        return {key: detail(_cut(gt, *place)) for key, place in self._windows(entry, gt)}
+
+    def _windows(self, entry: Entry, gt: Image) -> list[tuple[str, Window]]:
+        places = self.settings.windows(gt.shape[1], gt.shape[0])
+        return [(key_of(entry, count), place) for count, place in enumerate(places, start=1)]
+
     def _cuts(self, entry: Entry) -> Cuts:
         try:
             gt, lq = self._pair(entry)
@@ -69,8 +102,9 @@ class Cutter:
             return Cuts(entry, gt={"": encode_png(gt, HELD_OUT_LEVEL)}, lq={"": encode_png(lq, HELD_OUT_LEVEL)})
         scale, encode = self.settings.scale, self.settings.encoding.encode
         found = Cuts(entry)
-        for count, place in enumerate(self.settings.windows(gt.shape[1], gt.shape[0]), start=1):
-            key = f"{entry.number:06d}_s{count:03d}"
+        for key, place in self._windows(entry, gt):
+            if self.selection is not None and key not in self.selection.kept:
+                continue
             found.windows.append((key, place))
             found.gt[key] = encode(_cut(gt, *place))
             found.lq[key] = encode(_cut(lq, *(value // scale for value in place)))

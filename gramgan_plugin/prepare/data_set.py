@@ -151,7 +151,7 @@ class DataSet:
     def _count(self, cut: list[Cuts]) -> None:
         counts = self.counts
         counts.done += len(self._waiting)
-        counts.photos += len(cut)
+        counts.photos += sum(bool(cuts.windows) for cuts in cut)
         counts.sub_images += sum(len(cuts.windows) for cuts in cut)
         counts.held_out += sum(cuts.entry.held and cuts.problem is None for cuts in self._waiting)
         counts.skipped += [(cuts.entry.name, cuts.problem) for cuts in self._waiting if cuts.problem is not None]

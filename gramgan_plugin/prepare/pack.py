@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -14,9 +14,10 @@ from typing import Any
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare.cut import Cutter
 from gramgan_plugin.prepare.data_set import GT, DataSet
+from gramgan_plugin.prepare.detail import MEASURE, Selection, save_selection, select
 from gramgan_plugin.prepare.failures import TerminatedError
 from gramgan_plugin.prepare.folders import Photo
-from gramgan_plugin.prepare.plan import Entry, FindLq, Plan, Settings, check_usable, make_plan, refusal
+from gramgan_plugin.prepare.plan import Entry, FindLq, Plan, Settings, check_usable, key_of, make_plan, refusal
 from gramgan_plugin.prepare.presets import expected_sub_images, preset_of
 from gramgan_plugin.prepare.staging import Staging, check_free, staging
 from gramgan_plugin.utils.io import real_path
@@ -25,6 +26,7 @@ from gramgan_plugin.utils.threads import threads_for
 from gramgan_plugin.version import __version__
 
 FACTS = "dataset.json"
+SELECTION = "detail.png"
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Report:
     size_in_bytes: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
     expected: int | None = None  # sub-images of a known set
+    selection: Selection | None = None  # by detail
 
     @property
     def gt(self) -> Path:
@@ -97,12 +100,12 @@ def prepare_photos(
     plan = make_plan(photos, settings, hold_out, find_lq)
     check_usable(plan, len(photos), on_error)
     report = Report(out, settings.scale, settings.grid.crop_size, skipped=list(plan.refused))
-    report.expected = expected_sub_images(form, settings.grid)
+    report.expected = expected_sub_images(form, settings.grid) if settings.keep_detailed is None else None
     with staging(out, overwrite, plan.job) as stage:
         data_set = DataSet(stage.path, settings)
         try:
             with sigterm_raises():
-                _pack(plan, data_set, stage, _Run(len(photos), threads, on_error, progress, out))
+                report.selection = _pack(plan, data_set, stage, _Run(len(photos), threads, on_error, progress, out))
             _finish(data_set, stage, report, form, find_lq is not None)
         except BaseException:
             data_set.discard()
@@ -120,13 +123,18 @@ class _Run:
     out: Path
 
 
-def _pack(plan: Plan, data_set: DataSet, stage: Staging, run: _Run) -> None:
-    """Pack the remaining photos; problems with photos are reported together at the end."""
+def _pack(plan: Plan, data_set: DataSet, stage: Staging, run: _Run) -> Selection | None:
+    """Pack the remaining photos; problems with photos are reported together at the end.
+
+    Returns:
+        What was chosen by detail, which has its picture then; None for all.
+    """
     counts, total = data_set.counts, len(plan.entries)
     stage.work_done = lambda: f"{counts.done} of {total} photos are packed" if counts.done else ""
     if data_set.resumed:
         print(f"{run.out}: resuming {stage.path.name}, {stage.work_done()}", file=sys.stderr)
     cutter = Cutter(plan.settings, run.workers)
+    cutter.selection = _selection(plan, cutter, run.progress)
     results = cutter.results(plan.entries[counts.done :])
     problems: list[tuple[str, str]] = []
     try:
@@ -143,6 +151,22 @@ def _pack(plan: Plan, data_set: DataSet, stage: Staging, run: _Run) -> None:
     data_set.commit()
     if not counts.sub_images:
         raise UserError(f"none of the {run.total} photos can be used, first: {counts.skipped[0][1]}")
+    if cutter.selection is not None:
+        entries = {key_of(entry, 0)[:-3]: entry for entry in plan.entries if not entry.held}
+        images = {key: cutter.sub_image(entries[key[:-3]], key) for key in cutter.selection.examples()}
+        save_selection(cutter.selection, images, stage.path / SELECTION)
+    return cutter.selection
+
+
+def _selection(plan: Plan, cutter: Cutter, progress: bool) -> Selection | None:
+    """Measure all sub-images, and choose; the same again where an interrupted packing is resumed."""
+    share, found = plan.settings.keep_detailed, dict[str, float]()
+    if share is None:
+        return None
+    with closing(cutter.details(plan.entries)) as measured:
+        for own in _tracked(measured, plan.entries, 0, progress):
+            found |= own
+    return select(found, share) if found else None
 
 
 def _tracked(results: Iterator[Any], entries: Sequence[Entry], done: int, show: bool) -> Iterator[Any]:
@@ -164,6 +188,8 @@ def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_giv
         **settings.grid._asdict(),
         "preset": preset_of(settings.grid),
         "max_per_photo": settings.most,
+        "keep_detailed": settings.keep_detailed,
+        **({} if report.selection is None else _selection_facts(report.selection)),
         "encoding": settings.encoding.name,
         "colours": "as stored" if settings.as_stored else "sRGB",
         "photos": counts.photos,
@@ -174,6 +200,11 @@ def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_giv
         "skipped": report.skipped,
     }
     (stage.path / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="ascii")
+
+
+def _selection_facts(selection: Selection) -> dict[str, Any]:
+    detail = {"measure": MEASURE, "least": selection.least, "sub_images_measured": len(selection.details)}
+    return {"detail": detail}
 
 
 @contextmanager

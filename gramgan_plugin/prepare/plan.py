@@ -33,6 +33,7 @@ class Settings:
         scale: factor between GT and LQ.
         grid: grid of the sub-images.
         most: maximum number of sub-images of one photo; None for all.
+        keep_detailed: share of the sub-images of all photos that stay, the most detailed; None for all.
         encoding: encoding of the sub-images.
         as_stored: use colours as stored, ignoring profiles, as BasicSR does; otherwise they are converted to sRGB.
         lq_kind: kind of the LQ that is made, see ``lq_levels``.
@@ -41,6 +42,7 @@ class Settings:
     scale: int
     grid: Preset
     most: int | None = None
+    keep_detailed: float | None = None
     encoding: Encoding = field(default_factory=Encoding)
     as_stored: bool = False
     lq_kind: str = MATLAB_BICUBIC
@@ -54,6 +56,8 @@ class Settings:
         check_grid(*self.grid, self.scale)
         if self.most is not None and self.most < 1:
             raise UserError(f"max per photo {self.most}: must be at least 1")
+        if self.keep_detailed is not None and not 0 < self.keep_detailed <= 1:
+            raise UserError(f"keep detailed {self.keep_detailed:g}: must be above 0, and at most 1 for all")
 
     def windows(self, width: int, height: int) -> list[Window]:
         """Return the sub-images of a photo of that size."""
@@ -73,6 +77,11 @@ class Entry:
     height: int
 
 
+def key_of(entry: Entry, count: int) -> str:
+    """Return the key of a photo's sub-image, numbered from 1; the same whatever is chosen."""
+    return f"{entry.number:06d}_s{count:03d}"
+
+
 @dataclass
 class Plan:
     """All photos of a data set.
@@ -90,7 +99,7 @@ class Plan:
     job: str
 
     def sub_images(self) -> int:
-        """Return the number of sub-images, from the photos' headers."""
+        """Return the number of sub-images before any are chosen by detail, from the photos' headers."""
         sizes = ((entry.width, entry.height) for entry in self.entries if not entry.held)
         return sum(len(self.settings.windows(*size)) for size in sizes)
 

@@ -91,6 +91,13 @@ def _add_options(parser: argparse.ArgumentParser, default: str = "preset paper")
         metavar="N",
         help="maximum number of sub-images of one photo, spread evenly over it",
     )
+    grid.add_argument(
+        "--keep-detailed",
+        type=float,
+        metavar="SHARE",
+        help="keep the most detailed sub-images of all photos, such as 0.33 of them (default: all); photos are read "
+        "twice, and DIR/detail.png shows what stays and what goes",
+    )
     parser.add_argument(
         "--encoding",
         choices=("png", "fast"),
@@ -177,6 +184,8 @@ def _settings(args: argparse.Namespace) -> "Settings":
     settings = replace(base, scale=args.scale, grid=grid, lq_kind=_lq_kind(args) or LQ_KINDS[0])
     if args.max_per_photo is not None:
         settings = replace(settings, most=args.max_per_photo)
+    if args.keep_detailed is not None:
+        settings = replace(settings, keep_detailed=args.keep_detailed)
     if args.encoding is not None or args.compression_level is not None:
         settings = replace(settings, encoding=Encoding(args.encoding or "png", args.compression_level))
     return settings
@@ -188,8 +197,11 @@ def _print_plan(plan: "Plan", form: str, photos: int) -> None:
     _print_skipped(plan.refused)
     held_out = sum(entry.held for entry in plan.entries)
     count = plan.sub_images()
+    share = plan.settings.keep_detailed
+    stay = "" if share is None else f", of which {max(1, round(share * count))} would stay,"
     print(
-        f"{count} sub-images of {len(plan.entries) - held_out} photos, {held_out} photos held out; nothing was written"
+        f"{count} sub-images{stay} of {len(plan.entries) - held_out} photos, {held_out} photos held out; nothing was "
+        "written"
     )
     _print_expected(form, photos, count, expected_sub_images(form, plan.settings.grid))
 
@@ -225,6 +237,9 @@ def _print_report(report: "Report", form: str, photos: int) -> None:
         f"GT {report.crop_size}x{report.crop_size}, LQ {lq_size}x{lq_size}, "
         f"{report.held_out} photos held out, {report.size_in_bytes / 1e6:.1f} MB"
     )
+    if report.selection is not None:
+        measured, least = len(report.selection.details), report.selection.least
+        print(f"  the most detailed of {measured}, with detail of at least {least:.2f}: {report.out / 'detail.png'}")
     _print_expected(form, photos, report.sub_images, report.expected)
     print(f"  datasets.train.dataroot_gt: {report.gt}")
     print(f"  datasets.train.dataroot_lq: {report.lq}")

@@ -375,6 +375,7 @@ class TestPreparePhotos:
             "thresh_size": 0,
             "preset": None,
             "max_per_photo": None,
+            "keep_detailed": None,
             "encoding": "png",
             "colours": "sRGB",
             "photos": 2,

@@ -31,6 +31,7 @@ COMMANDS = (
     "prepare",
     "patchdb",
     "weights",
+    "card",
     "list",
     "doctor",
     "completion",

@@ -20,7 +20,7 @@ class PublicWeights:
     Attributes:
         name: the word that stands for it in options and commands.
         file: the name of its file.
-        url: where it is downloaded from.
+        url: where it is downloaded from; empty for those that come with this package.
         licence: SPDX identifier of the licence under which it is published.
         about: what it is.
         sha256: SHA-256 of the file in hex, or the first digits of it if no more is published.
@@ -39,6 +39,11 @@ class PublicWeights:
     def max_bytes(self) -> int:
         """The bytes at which a download is refused if it has more."""
         return LARGEST_OF_UNKNOWN_SIZE if self.size is None else self.size
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it comes with this package."""
+        return not self.url
 
     @property
     def whole_sha256(self) -> bool:

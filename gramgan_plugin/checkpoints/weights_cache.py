@@ -23,6 +23,8 @@ from gramgan_plugin.utils.text import did_you_mean, printable, shown
 
 FOLDER_VARIABLE = "GRAMGAN_WEIGHTS"
 INCOMING = "incoming"  # subfolder of the cache for what is not complete or not checked
+SHIPPED = Path(__file__).parent / "shipped"  # what comes with this package
+_REINSTALL = "it comes with this package: install gramgan-plugin again"
 MOST_NEIGHBOURS = 1000  # files with which a wrong name is compared
 
 
@@ -40,8 +42,11 @@ def hub_folder() -> Path:
 
 
 def find(weights: PublicWeights) -> Path | None:
-    """Return the file of weights on this machine, unchecked: in the cache, else in torch.hub's; None without one."""
-    return next((path for path in (folder / weights.file for folder in _folders()) if path.is_file()), None)
+    """Return the file of weights on this machine, unchecked; None without one.
+
+    It is in this package if it comes with it, else in the cache, or in torch.hub's.
+    """
+    return next((path for path in _places(weights) if path.is_file()), None)
 
 
 def verify(weights: PublicWeights, path: Path) -> str | None:
@@ -102,9 +107,8 @@ def ensure(weights: PublicWeights) -> Path:
         return fetch(weights)
     problem = verify(weights, path)
     if problem is not None:
-        raise UserError(
-            f"{weights.name}: {printable(str(path))}: {problem}; `basicsr weights fetch {weights.name}` replaces it"
-        )
+        cure = _REINSTALL if weights.shipped else f"`basicsr weights fetch {weights.name}` replaces it"
+        raise UserError(f"{weights.name}: {printable(str(path))}: {problem}; {cure}")
     return path
 
 
@@ -123,6 +127,8 @@ def fetch(weights: PublicWeights, progress: bool = True) -> Path:
     path = _undamaged(weights)
     if path is not None:
         return path
+    if weights.shipped:
+        raise UserError(f"{weights.name}: {printable(str(SHIPPED / weights.file))}: missing or damaged; {_REINSTALL}")
     folder = cache_folder()
     arrived = folder / INCOMING / weights.file
     with file_errors(arrived.parent):
@@ -169,15 +175,17 @@ def _by_hand(weights: PublicWeights) -> str:
     return f"try again later, or get {weights.file} elsewhere and put it into {printable(str(cache_folder()))}"
 
 
-def _folders() -> Iterator[Path]:
-    yield cache_folder()
-    yield hub_folder()
+def _places(weights: PublicWeights) -> Iterator[Path]:
+    if weights.shipped:
+        yield SHIPPED / weights.file
+        return
+    yield cache_folder() / weights.file
+    yield hub_folder() / weights.file
 
 
 def _undamaged(weights: PublicWeights) -> Path | None:
     """Return the first file on this machine that is the published one."""
-    paths = (folder / weights.file for folder in _folders())
-    return next((path for path in paths if path.is_file() and verify(weights, path) is None), None)
+    return next((path for path in _places(weights) if path.is_file() and verify(weights, path) is None), None)
 
 
 @contextmanager

@@ -107,6 +107,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         except UserError as error:
             problem = str(error)
         failed = failed or problem is not None
-        what = "fine" if problem is None else f"{problem}; `basicsr weights fetch {weights.name}` gets it"
+        cure = "install gramgan-plugin again" if weights.shipped else f"`basicsr weights fetch {weights.name}` gets it"
+        what = "fine" if problem is None else f"{problem}; {cure}"
         print(printable(f"{weights.name}: {what}" if path is None else f"{weights.name}: {path}: {what}"), flush=True)
     return SOME_FAILED if failed else 0

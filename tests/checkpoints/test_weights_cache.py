@@ -80,6 +80,29 @@ class TestFolder:
         assert cache_folder() == Path.home() / "w"
 
 
+class TestShipped:
+    @pytest.fixture
+    def shipped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(weights_cache, "SHIPPED", tmp_path / "package")
+        monkeypatch.setitem(WEIGHTS, "tiny", described(CONTENT, ""))
+        return tmp_path / "package/tiny.pth"
+
+    def test_there(self, shipped: Path, folder: Path) -> None:
+        place(shipped, CONTENT)
+        place(folder / "tiny.pth", OTHER)
+        assert resolve_weights("tiny") == fetch(WEIGHTS["tiny"]) == find(WEIGHTS["tiny"]) == shipped
+
+    def test_damaged(self, shipped: Path) -> None:
+        place(shipped, OTHER)
+        for use in (resolve_weights, lambda name: fetch(WEIGHTS[name])):
+            with pytest.raises(UserError, match=r"tiny: .*; it comes with this package: install gramgan-plugin again"):
+                use("tiny")
+        shipped.unlink()
+        with pytest.raises(UserError, match="missing or damaged; it comes with this package"):
+            resolve_weights("tiny")
+        assert find(WEIGHTS["tiny"]) is None
+
+
 class TestResolve:
     def test_a_path_is_returned_as_it_is(self, tiny: PublicWeights, server: Any, tmp_path: Path) -> None:
         file = place(tmp_path / "mine.pth", b"anything")

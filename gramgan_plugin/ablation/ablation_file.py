@@ -14,7 +14,7 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.evaluation.benchmark_models import BICUBIC
 from gramgan_plugin.evaluation.benchmark_sets import GT
 from gramgan_plugin.evaluation.metrics import LABELS
-from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.io import expanded, real_path
 from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.text import did_you_mean, shown_value
 
@@ -106,14 +106,15 @@ class Ablation:
             found.setdefault(run.variant, []).append(run)
         return found
 
-    def starts(self) -> dict[str, str]:
-        """Return label -> weights, of the networks that runs start from."""
-        found: dict[str, str] = {}  # weights -> variant
+    def starts(self) -> dict[str, AblationRun]:
+        """Return label -> the first run that starts from them, for each of the weights that runs start from."""
+        found: dict[tuple[Path, Any], AblationRun] = {}
         for run in self.runs:
-            weights = section(run.options, "path").get("pretrain_network_g")
-            if weights is not None:
-                found.setdefault(str(weights), run.variant)
-        return {(f"{START} of {variant}" if len(found) > 1 else START): file for file, variant in found.items()}
+            paths = section(run.options, "path")
+            if paths.get("pretrain_network_g") is not None:
+                weights = real_path(expanded(str(paths["pretrain_network_g"])))
+                found.setdefault((weights, paths.get("param_key_g") or "params"), run)
+        return {(f"{START} of {run.variant}" if len(found) > 1 else START): run for run in found.values()}
 
     def label(self, run: AblationRun) -> str:
         """Return a run's name in tables: its variant, with the seed if there are several."""

@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gramgan_plugin.ablation.ablation_file import Ablation, AblationRun
 from gramgan_plugin.ablation.run_queue import Outcome
-from gramgan_plugin.checkpoints.public_weights import WEIGHTS
+from gramgan_plugin.ablation.start_weights import start_weights
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.evaluation.benchmark_models import BICUBIC
 from gramgan_plugin.evaluation.benchmark_report import benchmark
@@ -21,7 +22,7 @@ from gramgan_plugin.evaluation.report_page import ModelDifference, differences
 from gramgan_plugin.evaluation.tables import ARROWS, escaped_markdown
 from gramgan_plugin.training.curves import Metrics, read_metrics
 from gramgan_plugin.training.plots import plot_runs
-from gramgan_plugin.utils.io import expanded, replace_file, save_json
+from gramgan_plugin.utils.io import replace_file, save_json
 from gramgan_plugin.utils.text import printable
 from gramgan_plugin.version import __version__
 
@@ -54,16 +55,9 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
     problems = []
     if baseline != ablation.baseline:
         problems.append(f"the baseline {ablation.baseline} has no finished run; differences are to {baseline}")
-    references = {BICUBIC: BICUBIC} | _starts(ablation, problems)
-    measured = benchmark(
-        references | {label: str(run.weights) for label, run in labels.items()},
-        ablation.data,
-        out / BENCHMARK,
-        sets=ablation.sets,
-        metrics=ablation.metrics,
-        baseline=next(label for label, run in labels.items() if run.variant == baseline),
-        options={"save_images": False, "device": None, "tile": "auto"},
-    )
+    with TemporaryDirectory() as folder:
+        references = {BICUBIC: BICUBIC} | start_weights(ablation, Path(folder), problems)
+        measured = _measured(references, labels, baseline, ablation, out)
     assert measured is not None  # there is one process
     found = json.loads((out / BENCHMARK / "results.json").read_text(encoding="utf-8"))
     metrics = {metric["name"]: MetricLabel(**metric) for metric in found["metrics"]}
@@ -103,15 +97,18 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
     return text, [*problems, *measured[1]]
 
 
-def _starts(ablation: Ablation, problems: list[str]) -> dict[str, str]:
-    """Return label -> weights that runs start from; those that are gone become problems."""
-    found = {}
-    for label, weights in ablation.starts().items():
-        if weights in WEIGHTS or expanded(weights).is_file():
-            found[label] = weights
-        else:
-            problems.append(f"{label} is not measured: {weights} is gone")
-    return found
+def _measured(
+    references: Mapping[str, str], labels: Mapping[str, AblationRun], baseline: str, ablation: Ablation, out: Path
+) -> tuple[str, list[str]] | None:
+    return benchmark(
+        {**references, **{label: str(run.weights) for label, run in labels.items()}},
+        ablation.data,
+        out / BENCHMARK,
+        sets=ablation.sets,
+        metrics=ablation.metrics,
+        baseline=next(label for label, run in labels.items() if run.variant == baseline),
+        options={"save_images": False, "device": None, "tile": "auto"},
+    )
 
 
 def changed_keys(changes: Mapping[str, Any], where: str = "") -> list[str]:

@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--licence", metavar="SPDX", help="of the weights, such as CC-BY-SA-4.0")
     parser.add_argument("--run", dest="training", type=Path, metavar="DIR", help="the run's folder in experiments")
     parser.add_argument("--results", type=Path, metavar="JSON", help="results.json of `basicsr benchmark`")
-    parser.add_argument("--sources", type=Path, metavar="CSV", help="a table of the training photos with `licence`")
+    parser.add_argument("--sources", type=Path, metavar="CSV", help="a table of the training photos: author, licence")
     parser.add_argument("--url", action="append", default=[], metavar="URL", help="where the file can be downloaded")
     parser.add_argument("--date", metavar="YYYY-MM-DD", help="of publication (default: today)")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of NAME.md and NAME.json")
@@ -32,10 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
     from gramgan_plugin.training.model_card import (
         Card,
         Statement,
+        check_belongs,
         model_card,
         openmodeldb,
+        photos_file,
         read_results,
         read_sources,
+        read_text,
         read_training,
     )
     from gramgan_plugin.utils.io import replace_file
@@ -44,10 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     weights = describe_weights(resolve_weights(arguments.weights))
     if weights["scale"] is None:
         raise UserError(f"{arguments.weights}: not the weights of a network that upscales")
-    limits = None
-    if arguments.limits is not None:
-        with file_errors(arguments.limits):
-            limits = arguments.limits.read_text(encoding="utf-8")
+    limits = None if arguments.limits is None else read_text(arguments.limits)
     statement = Statement(
         arguments.name, arguments.author, arguments.licence, arguments.about, limits, _date(arguments), arguments.url
     )
@@ -58,11 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
         None if arguments.results is None else read_results(arguments.results),
         () if arguments.sources is None else read_sources(arguments.sources),
     )
+    check_belongs(card, arguments.weights)
     entry = openmodeldb(card)  # first, since it may refuse the name
     with file_errors(arguments.out):
         arguments.out.mkdir(parents=True, exist_ok=True)
     replace_file(arguments.out / f"{arguments.name}.md", model_card(card).encode())
     replace_file(arguments.out / f"{arguments.name}.json", (json.dumps(entry, indent=4) + "\n").encode())
+    if arguments.sources is not None:
+        replace_file(arguments.out / photos_file(card), arguments.sources.read_bytes())
     print(printable(f"{arguments.out / arguments.name}.md and .json"))
     return 0
 

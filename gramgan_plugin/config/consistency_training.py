@@ -13,6 +13,7 @@ from gramgan_plugin.config.schema_datasets import WITHOUT_GT
 from gramgan_plugin.config.schema_models import MODELS, Model
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.functional.divergences import LEAST_BATCH
+from gramgan_plugin.losses.wavelet_loss import MOST_LEVELS
 from gramgan_plugin.models.components import Component
 from gramgan_plugin.models.loss_building import check_penalty
 from gramgan_plugin.registries import lookup, registered
@@ -95,6 +96,14 @@ def _check_speed(opt: Mapping[str, Any], found: Findings) -> None:
     turns = [train.get(key, 1) for key in ("net_d_every", "net_d_iters")]
     if all(is_whole(every) and every > 1 for every in turns):
         found.error("train.net_d_every", "cannot be above 1 together with train.net_d_iters; use one of them")
+    crop = section(opt, "datasets", "train").get("gt_size")
+    for name, block in section(train, "extra_terms").items():
+        levels = section(block).get("levels", 2)
+        if section(block).get("type") != "WaveletLoss" or not is_whole(crop) or not is_whole(levels):
+            continue
+        if 1 <= levels <= MOST_LEVELS and 2**levels > crop:  # other numbers are refused by the class
+            sides = f"{levels} need sides of {2**levels} pixels, and datasets.train.gt_size is {crop}"
+            found.error(f"train.extra_terms.{name}.levels", f"too many: {sides}")
     parts, batch = train.get("accumulate", 1), section(opt, "datasets", "train").get("batch_size_per_gpu", 1)
     if not (is_whole(parts) and is_whole(batch) and parts >= 1):
         return

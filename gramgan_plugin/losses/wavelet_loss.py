@@ -8,6 +8,7 @@ from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 # Haar's filters of 2x2 pixels: the mean, and the differences across columns, across rows and across diagonals.
 FILTERS = ((1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
+MOST_LEVELS = 10
 
 
 class WaveletLoss(nn.Module):
@@ -19,10 +20,10 @@ class WaveletLoss(nn.Module):
 
     Args:
         loss_weight: multiplies the result.
-        levels: how many; an image needs more than 2^levels - 1 pixels a side.
+        levels: how many, from 1 to 10; an image needs sides of at least 2^levels pixels.
 
     Raises:
-        ValueError: if ``levels`` is less than 1.
+        ValueError: for another number of levels.
 
     Example:
         >>> sr, gt = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
@@ -36,8 +37,8 @@ class WaveletLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.0, levels: int = 2) -> None:
         super().__init__()
-        if levels < 1:
-            raise ValueError(f"levels: must be at least 1, got {levels}")
+        if not 1 <= levels <= MOST_LEVELS:
+            raise ValueError(f"levels: must be from 1 to {MOST_LEVELS}, got {levels:g}")
         self.loss_weight = loss_weight
         self.levels = levels
         filters = torch.tensor(FILTERS, dtype=torch.float64).view(4, 1, 2, 2) / 4

@@ -82,7 +82,7 @@ class Cutter:
         if entry.held:
             return {}
         try:
-            gt = mod_crop(self._read(entry.path), self.settings.scale)
+            gt, _ = self._photos(entry)
         except PhotoError:  # which is reported when it is cut
             return {}
         return {key: detail(_cut(gt, *place)) for key, place in self._windows(entry, gt)}
@@ -112,19 +112,24 @@ class Cutter:
 
     def _pair(self, entry: Entry) -> tuple[Image, Image] | tuple[None, None]:
         """Return mod-cropped GT and LQ; (None, None) while photos are only checked."""
+        gt, lq = self._photos(entry)
+        if self._only_check.is_set():
+            return None, None
+        return gt, lq if lq is not None else shrink(gt, self.settings.scale, self.settings.lq_kind)
+
+    def _photos(self, entry: Entry) -> tuple[Image, Image | None]:
+        """Return mod-cropped GT, and LQ if it is given; all that a photo is refused for is found here."""
         scale = self.settings.scale
         image = self._read(entry.path)
         if image.shape[:2] != (entry.height, entry.width):
             raise PhotoError(f"{image.shape[1]}x{image.shape[0]}, not {entry.width}x{entry.height} as its header says")
         gt = mod_crop(image, scale)
-        if entry.lq is not None:
-            with lq_errors(entry.lq):
-                lq = self._read(entry.lq)
-            check_lq_size(entry.lq, (lq.shape[1], lq.shape[0]), (image.shape[1], image.shape[0]), scale)
-            lq = lq[: gt.shape[0] // scale, : gt.shape[1] // scale]
-        if self._only_check.is_set():
-            return None, None
-        return gt, lq if entry.lq is not None else shrink(gt, scale, self.settings.lq_kind)
+        if entry.lq is None:
+            return gt, None
+        with lq_errors(entry.lq):
+            lq = self._read(entry.lq)
+        check_lq_size(entry.lq, (lq.shape[1], lq.shape[0]), (image.shape[1], image.shape[0]), scale)
+        return gt, lq[: gt.shape[0] // scale, : gt.shape[1] // scale]
 
     def _read(self, path: Path) -> Image:
         if not self.settings.as_stored:

@@ -5,12 +5,13 @@ import signal
 import sys
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from gramgan_plugin.data.photos import PhotoError
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare.cut import Cutter
 from gramgan_plugin.prepare.data_set import GT, DataSet
@@ -152,10 +153,17 @@ def _pack(plan: Plan, data_set: DataSet, stage: Staging, run: _Run) -> Selection
     if not counts.sub_images:
         raise UserError(f"none of the {run.total} photos can be used, first: {counts.skipped[0][1]}")
     if cutter.selection is not None:
-        entries = {key_of(entry, 0)[:-3]: entry for entry in plan.entries if not entry.held}
-        images = {key: cutter.sub_image(entries[key[:-3]], key) for key in cutter.selection.examples()}
-        save_selection(cutter.selection, images, stage.path / SELECTION)
+        _picture(plan, cutter, cutter.selection, stage.path / SELECTION)
     return cutter.selection
+
+
+def _picture(plan: Plan, cutter: Cutter, selection: Selection, path: Path) -> None:
+    entries = {key_of(entry, 0).rpartition("_")[0]: entry for entry in plan.entries if not entry.held}
+    images = {}
+    for key in selection.examples():
+        with suppress(PhotoError):  # the photo has gone in the meantime; the set is whole without its picture
+            images[key] = cutter.sub_image(entries[key.rpartition("_")[0]], key)
+    save_selection(selection, images, path)
 
 
 def _selection(plan: Plan, cutter: Cutter, progress: bool) -> Selection | None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,16 +54,31 @@ class TrainingRecord:
     """What a run's folder says of its training.
 
     Attributes:
-        options: the run's resolved options.
+        folder: the run's.
+        options: its resolved options.
         images: number of training images; None if it is not recorded.
-        hours: time of all iterations; None if it is not recorded.
+        batch: images of an iteration on all processes; None if it is not recorded.
         devices: what it ran on.
     """
 
+    folder: Path
     options: Mapping[str, Any]
     images: int | None = None
-    hours: float | None = None
+    batch: int | None = None
     devices: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """The means of a benchmark.
+
+    Attributes:
+        labels: metric -> how it is shown.
+        means: set, model -> metric -> mean over the set's images.
+    """
+
+    labels: Mapping[str, MetricLabel]
+    means: Mapping[tuple[str, str], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -73,14 +89,14 @@ class Card:
         weights: of `describe_weights`.
         statement: what its maker says.
         training: its run's record; None without a run.
-        results: the content of a benchmark's results.json; None without one.
-        sources: the rows of a table of photos, with a column ``licence`` or ``license``.
+        results: of a benchmark; None without one.
+        sources: the rows of a table of photos, with the columns ``author`` and ``licence``.
     """
 
     weights: Mapping[str, Any]
     statement: Statement
     training: TrainingRecord | None = None
-    results: Mapping[str, Any] | None = None
+    results: Results | None = None
     sources: Sequence[Mapping[str, str]] = field(default=())
 
 
@@ -90,42 +106,75 @@ def read_training(folder: Path) -> TrainingRecord:
     Raises:
         UserError: if the folder has no options.yml, or a record is damaged.
     """
-    options = parse_yaml(_text(folder / "options.yml"), str(folder / "options.yml"))
+    options = parse_yaml(read_text(folder / "options.yml"), str(folder / "options.yml"))
     if not isinstance(options, dict):
         raise UserError(f"{folder / 'options.yml'}: not the options of a run")
     data = _json(folder / "data.json") if (folder / "data.json").is_file() else {}
     facts = _json(folder / "environment.json") if (folder / "environment.json").is_file() else {}
-    images, devices = data.get("images"), facts.get("devices")
+    batch, processes, devices = _whole(data.get("batch")), _whole(data.get("world_size", 1)), facts.get("devices")
     return TrainingRecord(
+        folder,
         options,
-        images if isinstance(images, int) else None,
-        _hours(folder / "metrics.jsonl"),
+        _whole(data.get("images")),
+        batch * processes if batch and processes else None,
         [str(device) for device in devices] if isinstance(devices, list) else (),
     )
 
 
-def read_results(path: Path) -> dict[str, Any]:
+def read_results(path: Path) -> Results:
     """Read a benchmark's results.json.
 
     Raises:
         UserError: if it is something else.
     """
-    found = _json(path)
-    if not isinstance(found.get("rows"), list) or not isinstance(found.get("metrics"), list):
-        raise UserError(f"{path}: not the results.json of `basicsr benchmark`")
-    return found
+    content, means = _json(path), dict[tuple[str, str], dict[str, float]]()
+    try:
+        labels = {str(metric["name"]): MetricLabel(**metric) for metric in content["metrics"]}
+        for label in labels.values():
+            f"{ARROWS[label.better]} {label.heading} {label.text(0.0)}"
+        for row in content["rows"]:
+            if row["mean"] is not None and row["metric"] in labels:
+                means.setdefault((str(row["set"]), str(row["model"])), {})[row["metric"]] = float(row["mean"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not the results.json of `basicsr benchmark`") from error
+    if not means:
+        raise UserError(f"{path}: has no means; give the results.json of `basicsr benchmark`")
+    return Results(labels, means)
 
 
 def read_sources(path: Path) -> list[dict[str, str]]:
     """Read a CSV table of photos.
 
     Raises:
-        UserError: if it has no column ``licence`` or ``license``, or no rows.
+        UserError: if it has no columns ``author`` and ``licence``, or no rows.
     """
-    rows = list(csv.DictReader(io.StringIO(_text(path))))
-    if not rows or not {"licence", "license"} & rows[0].keys():
-        raise UserError(f"{path}: expected a CSV table of photos with a column `licence`")
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path))))
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV table: {error}") from error
+    if not rows or not {"author", "licence"} <= rows[0].keys():
+        raise UserError(f"{path}: expected a CSV table of photos with the columns `author` and `licence`")
     return rows
+
+
+def check_belongs(card: Card, name: str) -> None:
+    """Refuse weights of another network than the run's.
+
+    Args:
+        card: the card.
+        name: of the weights, for the message.
+
+    Raises:
+        UserError: naming the first option that differs.
+    """
+    own = card.weights["network_g"]
+    if card.training is None or not isinstance(own, Mapping):
+        return
+    trained = section(card.training.options, "network_g")
+    for key, value in own.items():
+        if key in trained and trained[key] != value:
+            differs = f"network_g.{key} was {trained[key]!r}, and is {value!r} in {name}"
+            raise UserError(f"--run: {card.training.folder} did not train these weights: {differs}")
 
 
 def model_card(card: Card) -> str:
@@ -172,10 +221,10 @@ def openmodeldb(card: Card) -> dict[str, Any]:
         data = section(card.training.options, "datasets", "train")
         more = {
             "trainingIterations": _iterations(card),
-            "trainingBatchSize": data.get("batch_size_per_gpu"),
-            "trainingHRSize": data.get("gt_size"),
+            "trainingBatchSize": card.training.batch or _whole(data.get("batch_size_per_gpu")),
+            "trainingHRSize": _whole(data.get("gt_size")),
             "trainingOTF": data.get("type") == "RealESRGANDataset",
-            "dataset": data.get("name"),
+            "dataset": data.get("name") if isinstance(data.get("name"), str) else None,
             "datasetSize": card.training.images,
         }
         entry |= {key: value for key, value in more.items() if value is not None}
@@ -188,7 +237,7 @@ def _blocks(card: Card) -> Iterator[str]:
     file = Path(str(weights["file"])).name
     yield f"# {escaped_markdown(said.name)}\n"
     yield said.about.strip() + "\n"
-    rows = {
+    rows: dict[str, str | None] = {
         "network": f"{weights['architecture']} x{weights['scale']}" + (f" ({options})" if options else ""),
         "parameters": f"{weights['parameters']:,d}",
         "file": f"{file}, {weights['size'] / 1e6:.1f} MB",
@@ -205,7 +254,7 @@ def _blocks(card: Card) -> Iterator[str]:
         yield _table(_training_rows(card))
     if card.sources:
         yield "## Photos\n"
-        yield from _source_lines(card.sources)
+        yield from _source_lines(card)
     if card.results is not None:
         yield "## Results\n"
         yield _results_table(card.results)
@@ -213,83 +262,104 @@ def _blocks(card: Card) -> Iterator[str]:
     yield (said.limits or "Not stated.").strip() + "\n"
 
 
-def _training_rows(card: Card) -> dict[str, str]:
+def _training_rows(card: Card) -> dict[str, str | None]:
     assert card.training is not None
     options, train = card.training.options, section(card.training.options, "train")
-    data, blocks = section(options, "datasets", "train"), {}
-    for key, block in train.items():
-        if key.endswith("_opt") and isinstance(block, Mapping):
-            blocks[key] = block
-    for key, block in section(train, "extra_terms").items():
-        if isinstance(block, Mapping):
-            blocks[str(key)] = block
-    rates = [f"{name} {section(train, name).get('lr')}" for name in ("optim_g", "optim_d") if train.get(name)]
-    schedule = section(train, "scheduler")
-    start = section(options, "path").get("pretrain_network_g")
-    images = card.training.images or "unknown"
-    rows = {
-        "data": f"{data.get('name')}: {images} images, crops of {data.get('gt_size')} pixels",
-        "iterations": f"{_iterations(card) or 'unknown'}, batch {data.get('batch_size_per_gpu')}",
+    data, start = section(options, "datasets", "train"), section(options, "path").get("pretrain_network_g")
+    blocks = [train[key] for key in train if str(key).endswith("_opt")] + [*section(train, "extra_terms").values()]
+    rates = [f"{name} {section(train, name).get('lr')}" for name in ("optim_g", "optim_d") if section(train, name)]
+    hours = _hours(card.training.folder / "metrics.jsonl", _iterations(card))
+    facts = {
+        "data": data.get("name"),
+        "images": card.training.images,
+        "crops": f"{data['gt_size']} pixels" if "gt_size" in data else None,
+        "iterations": _iterations(card),
+        "batch": card.training.batch or data.get("batch_size_per_gpu"),
         "start": Path(str(start)).name if start else "random weights",
-        "losses": ", ".join(f"{block.get('type')} x {block.get('loss_weight', 1)}" for block in blocks.values()),
-        "learning rate": f"{', '.join(rates)}; {schedule.get('type')}",
-        "average": f"decay {train.get('ema_decay')}" if train.get("ema_decay") else "none",
-        "seed": str(options.get("manual_seed")),
-        "device": ", ".join(card.training.devices) or "not recorded",
+        "losses": ", ".join(filter(None, map(_loss, blocks))),
+        "learning rate": ", ".join(rates),
+        "schedule": section(train, "scheduler").get("type"),
+        "decay of the average": train.get("ema_decay"),
+        "seed": options.get("manual_seed"),
+        "devices": ", ".join(card.training.devices),
+        "time": None if hours is None else f"{hours:.1f} hours",
     }
-    if card.training.hours is not None:
-        rows["time"] = f"{card.training.hours:.1f} hours"
-    return {name: escaped_markdown(value) for name, value in rows.items()}
+    return {name: None if value in (None, "") else str(value) for name, value in facts.items()}
 
 
-def _source_lines(sources: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    counts = Counter(str(row.get("licence") or row.get("license") or "not stated") for row in sources)
-    yield f"{len(sources)} photos; the table beside this card has the author and the licence of each.\n"
+def _loss(block: Any) -> str | None:
+    """Return the name and weight of a loss; None if it is off."""
+    if not isinstance(block, Mapping):
+        return None
+    weights = [block.get("perceptual_weight", 1), block.get("style_weight", 0)]  # of BasicSR's PerceptualLoss
+    if "loss_weight" in block or block.get("type") != "PerceptualLoss":
+        weights = [block.get("loss_weight", 1)]
+    shown = " and ".join(f"{weight}" for weight in weights if weight)
+    return f"{block.get('type')} x {shown}" if shown else None
+
+
+def _source_lines(card: Card) -> Iterator[str]:
+    counts = Counter(row["licence"] or "not stated" for row in card.sources)
+    yield f"{len(card.sources)} photos; {photos_file(card)} has the author and the licence of each.\n"
     yield "| licence | photos |\n|---|---:|"
     yield from (f"| {escaped_markdown(name)} | {count} |" for name, count in counts.most_common())
     yield ""
 
 
-def _results_table(results: Mapping[str, Any]) -> str:
-    labels = {metric["name"]: MetricLabel(**metric) for metric in results["metrics"]}
-    cells: dict[tuple[str, str], dict[str, float]] = {}
-    for row in results["rows"]:
-        if row.get("mean") is not None and row["metric"] in labels:
-            cells.setdefault((row["set"], row["model"]), {})[row["metric"]] = row["mean"]
-    heads = [f"{escaped_markdown(label.heading)} {ARROWS[label.better]}" for label in labels.values()]
+def photos_file(card: Card) -> str:
+    """Return the name under which the table of photos lies beside the card."""
+    return f"{card.statement.name}-photos.csv"
+
+
+def _results_table(results: Results) -> str:
+    heads = [f"{escaped_markdown(label.heading)} {ARROWS[label.better]}" for label in results.labels.values()]
     lines = [f"| set | model | {' | '.join(heads)} |", "|---|---|" + "---:|" * len(heads)]
-    for (dataset, model), own in cells.items():
-        values = [labels[name].text(own[name]) if name in own else "" for name in labels]
+    for (dataset, model), own in results.means.items():
+        values = [label.text(own[name]) if name in own else "" for name, label in results.labels.items()]
         lines.append(f"| {escaped_markdown(dataset)} | {escaped_markdown(model)} | {' | '.join(values)} |")
     return "\n".join([*lines, ""])
 
 
-def _table(rows: Mapping[str, str]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items()), ""])
+def _table(rows: Mapping[str, str | None]) -> str:
+    cells = [f"| {name} | {escaped_markdown(value)} |" for name, value in rows.items() if value is not None]
+    return "\n".join(["| | |", "|---|---|", *cells, ""])
 
 
 def _iterations(card: Card) -> int | None:
-    own = card.weights["iteration"]
+    own = _whole(card.weights["iteration"])
     total = section(card.training.options, "train").get("total_iter") if card.training is not None else None
-    return own if isinstance(own, int) else total if isinstance(total, int) else None
+    return own if own is not None else _whole(total)
 
 
-def _hours(path: Path) -> float | None:
-    """Return the time of all iterations of metrics.jsonl, of which each line has the seconds of one."""
+def _hours(path: Path, until: int | None) -> float | None:
+    """Return the time of the iterations of metrics.jsonl, of which each line has the seconds of one."""
     seconds, last = 0.0, 0
-    for line in _text(path).splitlines() if path.is_file() else []:
+    for line in read_text(path).splitlines() if path.is_file() else []:
         try:
             record = parse_json(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and isinstance(record.get("time"), float) and isinstance(record.get("iter"), int):
-            seconds += record["time"] * max(0, record["iter"] - last)
-            last = max(last, record["iter"])
-    return seconds / 3600 if last else None
+        end, each = (_whole(record.get("iter")), record.get("time")) if isinstance(record, dict) else (None, None)
+        if end is not None and isinstance(each, float):
+            end = end if until is None else min(end, until)
+            seconds += each * max(0, end - last)
+            last = max(last, end)
+    return seconds / 3600 if last and 0 <= seconds < math.inf else None
 
 
-def _text(path: Path) -> str:
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def read_text(path: Path) -> str:
+    """Read a text in UTF-8 of a regular file.
+
+    Raises:
+        UserError: if it is something else, or larger than ``LARGEST_FILE``.
+    """
     with file_errors(path):
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a file")
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path}: larger than {LARGEST_FILE >> 20} MB, which no such file is")
         try:
@@ -300,7 +370,7 @@ def _text(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = parse_json(_text(path))
+        found = parse_json(read_text(path))
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from error
     if not isinstance(found, dict):

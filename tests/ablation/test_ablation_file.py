@@ -90,12 +90,17 @@ class TestMeaning:
         assert second.options["path"]["pretrain_network_g"] is None
 
     def test_starts(self, write_options, workdir):
-        variants = {"a": None, "b": {"path": {"pretrain_network_g": None}}}
-        content = PLAIN | {"start_from": "mine.pth", "seeds": [0, 1], "variants": variants}
-        assert read_ablation(write_options(content)).starts() == {"start": "mine.pth"}
-        variants |= {"c": {"path": {"pretrain_network_g": "other.pth"}}, "d": None}
-        found = read_ablation(write_options(content | {"variants": variants})).starts()
-        assert found == {"start of a": "mine.pth", "start of c": "other.pth"}
+        variants: dict[str, Any] = {"a": None, "b": {"path": {"pretrain_network_g": None}}}
+
+        def starts() -> dict[str, str]:
+            content = PLAIN | {"start_from": "mine.pth", "seeds": [0, 1], "variants": variants}
+            return {label: run.name[-4:] for label, run in read_ablation(write_options(content)).starts().items()}
+
+        assert starts() == {"start": "a-s0"}
+        variants |= {"c": {"path": {"pretrain_network_g": "./mine.pth"}}}
+        assert starts() == {"start": "a-s0"}, "the same file"
+        variants |= {"d": {"path": {"pretrain_network_g": "other.pth"}}, "e": {"path": {"param_key_g": "params"}}}
+        assert starts() == {"start of a": "a-s0", "start of d": "d-s0", "start of e": "e-s0"}
 
     def test_seeds(self, write_options, workdir):
         write_options({"manual_seed": 7}, "seven.yml")

@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from gramgan_plugin.ablation import run_ablation
+from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
 from gramgan_plugin.cli.main import main
 from tests.conftest import tiny_gramgan, write_photo
 
@@ -231,21 +232,52 @@ class TestAgain:
 
 
 class TestStart:
-    def test_its_row(self, copied, capsys):
-        """As the trained weights themselves; what is gone by then is named."""
-        shutil.copy("experiments/tiny-mse-s1/models/net_g_latest.pth", "mine.pth")
-        content = yaml.safe_load(Path("grid.yml").read_text())
-        content |= {"start_from": "mine.pth", "seeds": [0], "name": "second", "variants": {"full": None}}
-        Path("grid.yml").write_text(yaml.safe_dump(content, sort_keys=False))
-        trained = [row for row in _results("report")["rows"] if row["run"] == "tiny-mse-s1"]
-        assert _ablate() == 0
-        rows = {(row["variant"], row["metric"]): row["per_image"] for row in _results("report")["rows"]}
-        assert all(rows["start", row["metric"]] == row["per_image"] for row in trained)
-        assert {variant for variant, _ in rows} == {"bicubic", "start", "full"}
-        Path("mine.pth").unlink()
+    @pytest.fixture
+    def from_trained(self, copied) -> Callable[..., dict[str, Any]]:
+        """Runs an ablation from other weights, and returns metric -> values of the row `start`, if there is one."""
+
+        def run(code: int, content: dict[str, Any] | bytes, **path: Any) -> dict[str, Any]:
+            torch.save(content, "mine.pth") if isinstance(content, dict) else Path("mine.pth").write_bytes(content)
+            grid = yaml.safe_load(Path("grid.yml").read_text())
+            grid |= {"start_from": "mine.pth", "seeds": [0], "name": "second", "common": {"path": path}}
+            grid["variants"] = {"full": None}
+            Path("grid.yml").write_text(yaml.safe_dump(grid, sort_keys=False))
+            assert _ablate() == code
+            rows = _results("report")["rows"]
+            return {row["metric"]: row["per_image"] for row in rows if row["variant"] == "start"}
+
+        return run
+
+    @pytest.mark.parametrize(("key", "run"), [({}, "s0"), ({"param_key_g": "params_ema"}, "s1")])
+    def test_its_row(self, copied, from_trained, key, run):
+        """Of the weights that training takes: `params` unless a key is named."""
+        weights = {name: self._averaged(f"tiny-mse-{name}") for name in ("s0", "s1")}
+        rows = [row for row in _results("report")["rows"] if row["run"] == f"tiny-mse-{run}"]
+        measured = {row["metric"]: row["per_image"] for row in rows}
+        assert from_trained(0, {"params": weights["s0"], "params_ema": weights["s1"]}, **key) == measured
+
+    @pytest.mark.parametrize("what", ["gone", "damaged"])
+    def test_it_cannot_be_measured(self, copied, from_trained, what, capsys):
+        """After the runs have ended the report names it, and has the rest."""
+        assert from_trained(0, {"params": self._averaged("tiny-mse-s0")}).keys() == {"psnr_y", "ssim_y"}
+        if what == "gone":
+            Path("mine.pth").unlink()
+        else:
+            Path("mine.pth").write_bytes(b"damaged")
         assert _ablate() == 3
-        assert "start is not measured: mine.pth is gone" in capsys.readouterr().out
+        assert "start is not measured: mine.pth" in capsys.readouterr().out
         assert {row["variant"] for row in _results("report")["rows"]} == {"bicubic", "full"}
+
+    def test_another_scale(self, copied, from_trained, capsys):
+        network = RRDBNet(num_in_ch=3, num_out_ch=3, num_feat=8, num_block=1, num_grow_ch=4, num_upsample=1)
+        assert from_trained(3, {"params": network.state_dict()}, strict_load_g=False) == {}
+        assert "start is not measured: mine.pth: has scale 2" in capsys.readouterr().out
+
+    @staticmethod
+    def _averaged(name: str) -> dict[str, torch.Tensor]:
+        found = torch.load(f"experiments/{name}/models/net_g_latest.pth", weights_only=True)
+        averaged: dict[str, torch.Tensor] = found["params_ema"]
+        return averaged
 
 
 class TestFailures:

@@ -199,6 +199,7 @@ class TestNoSpace:
     pytestmark = needs_full
 
     def _on_full(self, path: Path) -> None:
+        path = path.with_name(path.name.replace("PID", str(os.getpid())))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.symlink_to(FULL)
@@ -209,8 +210,8 @@ class TestNoSpace:
             (".options.yml.tmp", "options.yml"),
             ("train.log", "train.log"),
             ("metrics.jsonl", "metrics.jsonl"),
-            (f"models/.net_g_6.pth.tmp-{os.getpid()}", "models/net_g_6.pth"),
-            (f"training_states/.6.state.tmp-{os.getpid()}", "training_states/6.state"),
+            ("models/.net_g_6.pth.tmp-PID", "models/net_g_6.pth"),
+            ("training_states/.6.state.tmp-PID", "training_states/6.state"),
             ("visualization/heldout/astronaut/.astronaut_6.png.tmp", "visualization/heldout/astronaut/astronaut_6.png"),
         ],
     )
@@ -231,7 +232,7 @@ class TestNoSpace:
         line = fails("train", "-opt", write_options(tiny_options))
         assert line == f"{workdir / 'tb_logger/tiny'}: no space left on the disk; free some"
 
-    @pytest.mark.parametrize("file", [f".results.json.tmp-{os.getpid()}", "results.md"])
+    @pytest.mark.parametrize("file", [".results.json.tmp-PID", "results.md"])
     def test_test(self, tiny_options, write_options, fails, monkeypatch, workdir, file):
         from gramgan_plugin.training import run_folder
 

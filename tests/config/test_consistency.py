@@ -66,6 +66,14 @@ class TestOurs:
             (_set("train:accumulate", 0), "train.accumulate: must be at least 1, not 0"),
             (_set("train:accumulate", "two"), "train.accumulate: expected a whole number, not 'two'"),
             (
+                _set("train:extra_terms", {"w": {"type": "WaveletLoss", "levels": 7}}),
+                "train.extra_terms.w.levels: too many: 7 need sides of 128 pixels, and datasets.train.gt_size is 64",
+            ),
+            (
+                _set("train:extra_terms", {"w": {"type": "WaveletLoss", "levels": 100_000_000}}),
+                "train.extra_terms.w.levels: must be from 1 to 10, got 1e+08",
+            ),
+            (
                 _set("train:extra_terms", {"gw": {"type": "GromovWassersteinLoss"}}),
                 "train.extra_terms.gw: compares the images of a batch, of at least 4; batch_size_per_gpu is 2",
             ),

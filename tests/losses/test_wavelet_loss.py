@@ -60,7 +60,7 @@ def test_autocast():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match="levels: must be at least 1"):
+    with pytest.raises(ValueError, match="levels: must be from 1 to 10"):
         WaveletLoss(levels=0)
     with pytest.raises(ValueError, match="sides of at least 4"):
         WaveletLoss()(torch.zeros(1, 1, 3, 8), torch.zeros(1, 1, 3, 8))

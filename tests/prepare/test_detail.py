@@ -1,6 +1,7 @@
 """Sub-images chosen by detail, against gradients written out and against the set without a choice."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from gramgan_plugin.cli.main import main
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare import data_set
 from gramgan_plugin.prepare.detail import COLUMNS, ROWS, detail, draw_selection, select
-from gramgan_plugin.prepare.folders import folder_photos
+from gramgan_plugin.prepare.folders import Partners, folder_photos
 from gramgan_plugin.prepare.pack import prepare_photos
 from tests.prepare.test_pack import SETTINGS, read_all
 
@@ -92,6 +93,54 @@ def test_interrupted(photo_folder, tmp_path, monkeypatch):
     assert all(np.array_equal(one[key], other[key]) for key in one)
     for name in ("detail.png", "names.jsonl", "dataset.json"):
         assert (straight.out / name).read_bytes() == (resumed.out / name).read_bytes()
+
+
+def test_many_sub_images_of_one_photo(photo_folder, tmp_path):
+    """The numbers in keys grow beyond three digits."""
+    grid = SETTINGS.grid._replace(crop_size=16, step=4)
+    report = prepare_photos(
+        folder_photos(photo_folder), tmp_path / "set", replace(CHOSEN, grid=grid, keep_detailed=0.02), progress=False
+    )
+    assert any(len(key.split("_s")[1]) == 4 for key in read_all(report.gt))
+    assert (report.out / "detail.png").is_file()
+
+
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+def test_a_photo_goes_before_the_picture(photo_folder, tmp_path, monkeypatch, on_error):
+    """The set is whole by then."""
+    photos = shutil.copytree(photo_folder, tmp_path / "photos")
+    commit = data_set.DataSet.commit
+
+    def and_remove(self):
+        commit(self)
+        for path in photos.iterdir():
+            path.unlink()
+
+    monkeypatch.setattr(data_set.DataSet, "commit", and_remove)
+    report = prepare_photos(folder_photos(photos), tmp_path / "set", CHOSEN, on_error=on_error, progress=False)
+    monkeypatch.undo()
+    whole = prepare_photos(folder_photos(photo_folder), tmp_path / "whole", CHOSEN, progress=False)
+    assert read_all(report.gt).keys() == read_all(whole.gt).keys()
+    assert (report.out / "detail.png").is_file()
+
+
+def test_photos_that_are_skipped_do_not_count(photo_folder, tmp_path):
+    """The share is of what can be used: a photo whose LQ is damaged is not measured."""
+    photos, lq = shutil.copytree(photo_folder, tmp_path / "photos"), tmp_path / "lq"
+    lq.mkdir()
+    for path in sorted(photos.iterdir()):
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        data = bytearray(cv2.imencode(".png", image[::4, ::4])[1].tobytes())
+        if path.stem == "chelsea":
+            data[-20] ^= 0xFF  # within the pixels, behind the header
+        (lq / f"{path.stem}.png").write_bytes(data)
+    find_lq = Partners([photos], [lq], 4, False)
+    report = prepare_photos(
+        folder_photos(photos), tmp_path / "set", CHOSEN, find_lq=find_lq, on_error="skip", progress=False
+    )
+    facts = json.loads((report.out / "dataset.json").read_text())
+    assert [name for name, _ in facts["skipped"]] == ["chelsea.png"]
+    assert facts["sub_images"] == round(0.4 * facts["detail"]["sub_images_measured"])
 
 
 class TestPicture:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,15 @@ def run(workdir: Path, tiny_options) -> dict[str, Any]:
     network = {key: value for key, value in tiny_options["network_g"].items() if key not in ("type", "scale")}
     state = RRDBNet(**network).state_dict()
     torch.save({"params": state, "params_ema": state}, workdir / "net_g.pth")
+    tiny_options["train"]["total_iter"] = 300
     tiny_options["datasets"]["train"]["name"] = "photos|*x*"
     (folder / "options.yml").write_text(yaml.safe_dump(tiny_options, sort_keys=False))
-    (folder / "data.json").write_text(json.dumps({"images": 77}))
+    (folder / "data.json").write_text(json.dumps({"images": 77, "batch": 2, "world_size": 4}))
     (folder / "environment.json").write_text(json.dumps({"devices": ["cpu"]}))
     lines = [{"iter": 100, "time": 18.0}, {"iter": 300, "time": 9.0}, {"iter": 300, "metrics": {}}]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + "torn")
     (workdir / "results.json").write_text(json.dumps({"rows": ROWS, "metrics": METRICS}))
-    (workdir / "sources.csv").write_text("file,licence\na.jpg,CC0-1.0\nb.jpg,CC-BY-4.0\nc.jpg,CC0-1.0\n")
+    (workdir / "sources.csv").write_text("author,licence\na,CC0-1.0\nb,CC-BY-4.0\nc,CC0-1.0\n")
     (workdir / "limits.md").write_text("Small text.\n")
     return tiny_options
 
@@ -48,6 +50,7 @@ def _card(*more: str, name: str = "4x-Tiny") -> int:
     return main(["card", "net_g.pth", "--name", name, "--author", "a", "--about", "For tests.", "-o", "out", *more])
 
 
+OUT = ("--run", "experiments/tiny", "-o", "out")
 ALL = ("--run", "experiments/tiny", "--results", "results.json", "--sources", "sources.csv", "--limits", "limits.md")
 
 
@@ -63,8 +66,11 @@ def test_card(run, capsys):
         "| weights | averaged over training (EMA) |",
         "| licence | CC-BY-SA-4.0 |",
         "| date | 2026-01-31 |",
-        "| data | photos\\|\\*x\\*: 77 images, crops of 64 pixels |",
-        "| iterations | 4, batch 2 |",
+        "| data | photos\\|\\*x\\* |",
+        "| images | 77 |",
+        "| crops | 64 pixels |",
+        "| iterations | 300 |",
+        "| batch | 8 |",
         "| start | random weights |",
         "| losses | L1Loss x 1.0, GramPatchLoss x 1.0, DiscPerceptualLoss x 1, MaskedRaGANLoss x 0.005 |",
         "| time | 1.0 hours |",  # 100 x 18 s and 200 x 9 s
@@ -72,8 +78,10 @@ def test_card(run, capsys):
         "| CC-BY-4.0 | 1 |",
         "| Set5 | mine | 31.40 |  |",
         "Small text.",
+        "3 photos; 4x-Tiny-photos.csv has the author and the licence of each.",
     ):
         assert line in text.splitlines(), line
+    assert Path("out/4x-Tiny-photos.csv").read_bytes() == Path("sources.csv").read_bytes()
 
 
 def test_openmodeldb(run):
@@ -95,7 +103,7 @@ def test_openmodeldb(run):
         "urls": ["https://example.org/a.pth"],
     }
     numbers = ("trainingIterations", "trainingBatchSize", "trainingHRSize", "datasetSize")
-    assert [entry[key] for key in numbers] == [4, 2, 64, 77]
+    assert [entry[key] for key in numbers] == [300, 8, 64, 77]
     assert (entry["trainingOTF"], entry["dataset"]) == (False, "photos|*x*")
 
 
@@ -116,17 +124,56 @@ def test_with_nothing_but_weights(run):
         (("--run", "."), "options.yml: no such file"),
         (("--results", "sources.csv"), "sources.csv: not JSON"),
         (("--results", "experiments/tiny/data.json"), "data.json: not the results.json of `basicsr benchmark`"),
-        (("--sources", "results.json"), "results.json: expected a CSV table of photos with a column `licence`"),
+        (("--results", "rows.json"), "rows.json: not the results.json of `basicsr benchmark`"),
+        (("--results", "better.json"), "better.json: not the results.json of `basicsr benchmark`"),
+        (("--results", "empty.json"), "empty.json: has no means; give the results.json of `basicsr benchmark`"),
+        (("--results", os.devnull), f"{os.devnull}: not a file"),
+        (("--sources", "results.json"), "results.json: expected a CSV table of photos with the columns `author` and"),
+        (("--sources", "long.csv"), "long.csv: not a CSV table: field larger than field limit"),
+        (("--limits", "net_g.pth"), "net_g.pth: not a text in UTF-8"),
+        (("--limits", "."), ".: not a file"),
+        (
+            ("--run", "other"),
+            "other did not train these weights: network_g.num_feat was 9, and is 8 in net_g.pth",
+        ),
         (("--sources", "net_g.pth"), "net_g.pth: not a text in UTF-8"),
         (("--limits", "nothing.md"), "nothing.md: no such file"),
         (("--date", "31.1.2026"), "--date: expected YYYY-MM-DD, not '31.1.2026'"),
     ],
 )
 def test_refused(run, arguments, message, capsys):
+    for name, content in {
+        "rows": {"rows": [{"metric": "psnr_y"}], "metrics": METRICS},
+        "better": {"rows": ROWS, "metrics": [{**METRICS[0], "better": "larger"}]},
+        "empty": {"rows": [], "metrics": METRICS},
+    }.items():
+        Path(f"{name}.json").write_text(json.dumps(content))
+    Path("long.csv").write_text("author,licence\n" + "a" * 200_000 + ",b\n")
+    Path("other").mkdir()
+    run["network_g"]["num_feat"] = 9
+    Path("other/options.yml").write_text(yaml.safe_dump(run))
     assert _card(*arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not Path("out").exists()
+
+
+def test_of_an_earlier_iteration(run):
+    """Its own iterations, and the time until then; upstream's loss under its own key of the weight."""
+    run["train"] |= {
+        1: 2,
+        "pixel_opt": {"type": "L1Loss", "loss_weight": 0},
+        "perceptual_opt": {"type": "PerceptualLoss", "perceptual_weight": 0.01, "style_weight": 0},
+        "extra_terms": {"w": {"type": "WaveletLoss", "loss_weight": 2}},
+    }
+    Path("experiments/tiny/options.yml").write_text(yaml.safe_dump(run, sort_keys=False))
+    Path("net_g.pth").rename("net_g_200.pth")
+    assert main(["card", "net_g_200.pth", "--name", "4x-Tiny", "--author", "a|<b>\n# c", "--about", "A.", *OUT]) == 0
+    lines = Path("out/4x-Tiny.md").read_text().splitlines()
+    assert {"| iterations | 200 |", "| time | 0.8 hours |"} <= {*lines}  # 100 x 18 s and 100 x 9 s
+    others = "GramPatchLoss x 1.0, DiscPerceptualLoss x 1, MaskedRaGANLoss x 0.005"
+    assert f"| losses | {others}, PerceptualLoss x 0.01, WaveletLoss x 2 |" in lines
+    assert r"| by | a\|&lt;b&gt;\n# c |" in [line.replace("\\\\n", "\\n") for line in lines]
 
 
 @pytest.mark.parametrize("name", ["Tiny", "2x-Tiny", "4x-Tiny_2", "4x-a/b", "4x"])

@@ -16,7 +16,8 @@ def generator_loss(real: Tensor, fake: Tensor, gan_type: str = "vanilla") -> Ten
     ``vanilla``         E softplus(-f) = -E log D(SR), which does not saturate (Goodfellow et al. 2014)
     ``lsgan``           E (f - 1)^2 (Mao et al. 2017)
     ``hinge``, ``wgan``  -E f (Lim and Ye 2017; Arjovsky et al. 2017)
-    ``wgan_softplus``   E softplus(-f): wgan's, bounded below (a decision of this project)
+    ``wgan_softplus``   E softplus(E r - f): wgan's, bounded below (a decision of this project). A critic's level is
+                        arbitrary, and drifts: softplus(-f) would vanish or grow with it
     ``paired``          E softplus(r - f) of pairs of GT and SR (RpGAN, as in R3GAN, Huang et al. 2024)
     ==================  =====================================================================
 
@@ -36,8 +37,10 @@ def generator_loss(real: Tensor, fake: Tensor, gan_type: str = "vanilla") -> Ten
         0.6931
     """
     real, fake = at_least_float32(real.detach(), fake)
-    if gan_type in ("vanilla", "wgan_softplus"):
+    if gan_type == "vanilla":
         return F.softplus(-fake).mean()
+    if gan_type == "wgan_softplus":
+        return F.softplus(real.mean() - fake).mean()
     if gan_type == "lsgan":
         return (fake - 1).square().mean()
     if gan_type in ("hinge", "wgan"):

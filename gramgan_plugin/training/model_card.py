@@ -83,7 +83,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Card:
-    """All that a model card is made of.
+    """What a model card says.
 
     Attributes:
         weights: of `describe_weights`.

@@ -21,7 +21,7 @@ GENERATOR = {
     "lsgan": [(f - 1) ** 2 for f in FAKE],
     "hinge": [-f for f in FAKE],
     "wgan": [-f for f in FAKE],
-    "wgan_softplus": [math.log(1 + math.exp(-f)) for f in FAKE],
+    "wgan_softplus": [math.log(1 + math.exp(sum(REAL) / 3 - f)) for f in FAKE],
     "paired": [-math.log(sigmoid(f - r)) for r, f in PAIRS],
 }
 DISCRIMINATOR = {
@@ -72,6 +72,15 @@ class TestTypes:
         loss = StandardGANLoss(1.0, gan_type)
         assert loss.generator(real, fake).isfinite()
         assert all(part.isfinite() for part in loss.discriminator(real.half(), fake.half()))
+
+
+@pytest.mark.parametrize("gan_type", ["wgan_softplus", "paired"])
+def test_a_level_that_all_logits_share_does_not_count(gan_type):
+    """As for Wasserstein's distance, which is of differences alone: the critic's level drifts."""
+    real, fake = logits()
+    loss = StandardGANLoss(1.0, gan_type)
+    for level in (-90.0, 90.0):
+        assert loss.generator(real + level, fake + level).item() == pytest.approx(loss.generator(real, fake).item())
 
 
 @pytest.mark.parametrize(("gan_type", "theirs"), [("vanilla", "vanilla"), ("lsgan", "lsgan"), ("hinge", "hinge")])

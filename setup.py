@@ -22,6 +22,7 @@ setup(
     package_data={
         "gramgan_plugin": ["py.typed"],
         "gramgan_plugin.ablation": ["*.html"],
+        "gramgan_plugin.checkpoints": ["shipped/*"],
         "gramgan_plugin.evaluation": ["*.yml", "*.html", "*.npz"],
         "gramgan_plugin.options": ["*.yml"],
     },

@@ -55,6 +55,16 @@ _REAL_ESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 _TORCHVISION = "https://download.pytorch.org/models"
 
 _ALL = (
+    # What this package trained on freely licensed photos; the card beside the file says how.
+    PublicWeights(
+        "4x-RRDB-Lite",
+        "4x-RRDB-Lite.safetensors",
+        "",
+        "CC-BY-SA-4.0",
+        "small RRDBNet trained with L1, x4",
+        "fbf639a50c48964d09a9b2fbbbabe3703542723d8ac608447204c441b93e4a9f",
+        5_146_844,
+    ),
     # The two of ESRGAN's authors, with BasicSR's key names. BasicSR's own script gets the second from Google Drive.
     PublicWeights(
         "ESRGAN_x4",

@@ -12,10 +12,19 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("upscale", help="upscale pictures, folders and videos", description=__doc__)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="pictures, videos, folders, globs")
     parser.add_argument(
-        "-o", "--output", dest="out", required=True, metavar="OUT", help="folder of the results; for one input, a file"
+        "-o",
+        "--output",
+        dest="out",
+        default="upscaled",
+        metavar="OUT",
+        help="folder of the results; for one input, a file (default: %(default)s)",
     )
     parser.add_argument(
-        "-m", "--model", required=True, metavar="WEIGHTS", help="weights: a file, or a name of the list"
+        "-m",
+        "--model",
+        default="4x-RRDB-Lite",
+        metavar="WEIGHTS",
+        help="weights: a file, or a name of `basicsr weights list` (default: %(default)s, in this package)",
     )
     parser.add_argument("-s", "--scale", type=float, metavar="S", help="scale of the results (default: the network's)")
     _add_speed(parser.add_argument_group("speed and memory"))

@@ -14,23 +14,28 @@ class TestTable:
     def test_the_name_of_the_file_has_the_first_digits(self, weights: PublicWeights) -> None:
         """torch.hub's convention, which BasicSR's official files follow, too."""
         named = re.search(r"-([0-9a-f]{8})\.pth$", weights.file)
-        assert (named is None) == weights.name.lower().startswith("realesr")
+        assert (named is None) == (weights.name.lower().startswith("realesr") or weights.shipped)
         if named is not None:
             assert weights.sha256.startswith(named[1])
 
     def test_facts(self, weights: PublicWeights) -> None:
         assert re.fullmatch(r"[0-9a-f]{8}|[0-9a-f]{64}", weights.sha256)
         assert weights.whole_sha256 == (len(weights.sha256) == 64)
-        assert weights.url.startswith("https://")
-        assert weights.url.endswith(f"/{weights.file}") or weights.url.startswith("https://drive.google.com/uc?")
-        assert re.fullmatch(r"[\w.-]+\.pth", weights.file)
+        if weights.shipped:
+            assert weights.url == ""
+            assert weights.file == f"{weights.name}.safetensors"
+        else:
+            assert weights.url.startswith("https://")
+            assert weights.url.endswith(f"/{weights.file}") or weights.url.startswith("https://drive.google.com/uc?")
+            assert re.fullmatch(r"[\w.-]+\.pth", weights.file)
         assert re.fullmatch(r"[\w.-]+", weights.name)
-        assert weights.licence in ("Apache-2.0", "BSD-3-Clause")
+        assert weights.licence in ("Apache-2.0", "BSD-3-Clause", "CC-BY-SA-4.0")
+        assert (weights.licence == "CC-BY-SA-4.0") == weights.shipped
         assert weights.size == weights.max_bytes or (weights.size is None and weights.max_bytes == 10**8)
 
 
 def test_no_two_share_a_file() -> None:
-    assert len({weights.file for weights in WEIGHTS.values()}) == len(WEIGHTS) == 11
+    assert len({weights.file for weights in WEIGHTS.values()}) == len(WEIGHTS) == 12
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,6 @@ setup(
         "heic": ["pillow-heif>=0.16"],
         "test": [
             "pytest>=8",
-            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "jsonschema>=4.18",
             "piq>=0.8,<0.9",

@@ -124,7 +124,9 @@ class _Scale:
     """Maps values to pixels, with round numbers as ticks."""
 
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
-        span = max(values) - min(values) or abs(values[0]) or 1.0
+        span, largest = max(values) - min(values), max(map(abs, values))
+        if span <= 1e-9 * max(largest, 1.0):  # equal but for rounding
+            span = largest if largest > 1e-9 else 1.0
         power = 10.0 ** math.floor(math.log10(span / 4))
         self.step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= span / 4 * (1 - 1e-9))
         self.first = math.floor(min(values) / self.step - 0.25)

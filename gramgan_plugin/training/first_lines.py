@@ -25,11 +25,11 @@ def first_lines(data: TrainingData, train: Mapping[str, Any], iteration: int) ->
     images = f"{data.size:,d} training image{'s' if data.size != 1 else ''}"
     epoch = f"{data.batches_per_epoch:,d} iterations an epoch"
     yield logging.INFO, f"{images}, batch {data.batch_size}, {epoch}; {progress}"
-    if data.size < FEW:
+    if iteration == 0 and data.size < FEW:  # a resumed run has warned before
         learnt = "G learns them by heart, and becomes no better for others"
         yield logging.WARNING, f"so few training images that {learnt}; add photos, or take care to stop early"
     late = _late_fall(train)
-    if late is not None and iteration < total:
+    if iteration == 0 and late is not None:
         yield logging.WARNING, late
     if iteration >= total:
         finished = f"it has come to iteration {iteration:,d}, and train.total_iter is {total:,d}"

@@ -13,7 +13,7 @@ from typing import Any
 from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.evaluation.metric_labels import MetricLabel
 from gramgan_plugin.evaluation.tables import ARROWS, escaped_markdown
-from gramgan_plugin.utils.io import parse_json
+from gramgan_plugin.utils.io import parse_json, read_lines
 from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.yaml_io import parse_yaml
 
@@ -334,12 +334,8 @@ def _iterations(card: Card) -> int | None:
 def _hours(path: Path, until: int | None) -> float | None:
     """Return the time of the iterations of metrics.jsonl, of which each line has the seconds of one."""
     seconds, last = 0.0, 0
-    for line in read_text(path).splitlines() if path.is_file() else []:
-        try:
-            record = parse_json(line)
-        except ValueError:
-            continue
-        end, each = (_whole(record.get("iter")), record.get("time")) if isinstance(record, dict) else (None, None)
+    for _, record in read_lines(path) if path.is_file() else ():
+        end, each = _whole(record.get("iter")), record.get("time")
         if end is not None and isinstance(each, float):
             end = end if until is None else min(end, until)
             seconds += each * max(0, end - last)

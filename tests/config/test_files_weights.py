@@ -8,6 +8,7 @@ import torch
 from basicsr.archs import build_network
 
 from gramgan_plugin.cli.main import main
+from gramgan_plugin.config import check_options
 from gramgan_plugin.config.files_weights import check_weights
 from gramgan_plugin.config.findings import Findings
 from tests.config.problems import problems
@@ -150,6 +151,7 @@ class TestVGG:
         assert problems(options) == []
         options["train"]["perceptual_opt"]["layer_weights"] = {"conv3_2": None, "relu1_2": 0.5}
         assert problems(options) == []
+        assert check_options(options) == []
 
     def test_features_of_the_texture_loss(self, options):
         block = options["train"]["gram_patch_opt"]

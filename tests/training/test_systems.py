@@ -153,3 +153,6 @@ def test_check_says_that_vgg_is_missing(small, write_options, monkeypatch, capsy
     assert main(["check", "-opt", write_options(opt)]) == 0
     line = "train.perceptual_opt.vgg_weights: VGG19 is not on this machine yet; it is downloaded when the run begins"
     assert line in capsys.readouterr().err
+    opt["train"]["perceptual_opt"] = {"type": "PerceptualLoss", "layer_weights": {"conv1_2": 1}}  # BasicSR's
+    assert main(["check", "-opt", write_options(opt)]) == 0
+    assert line.replace(".vgg_weights", "") in capsys.readouterr().err

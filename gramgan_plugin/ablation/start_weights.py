@@ -9,7 +9,7 @@ from gramgan_plugin.checkpoints.generators import recognise
 from gramgan_plugin.checkpoints.networks import build_network
 from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.checkpoints.weights_file import WeightsFile, read_weights
-from gramgan_plugin.errors import UserError
+from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.utils.sections import section
 
 
@@ -28,12 +28,12 @@ def start_weights(ablation: Ablation, folder: Path, problems: list[str]) -> dict
             network = build_network(file, recognise(file.state))
             if network.scale != run.options.get("scale"):
                 raise UserError(f"{file.path}: has scale {network.scale}")
+            with file_errors(folder):
+                torch.save({"params": file.state}, folder / f"{number}.pth")
         except UserError as error:
             problems.append(f"{label} is not measured: {error}")
             continue
-        path = folder / f"{number}_{file.path.stem}.pth"
-        torch.save({"params": file.state}, path)
-        found[label] = str(path)
+        found[label] = str(folder / f"{number}.pth")
     return found
 
 

@@ -32,7 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
     from gramgan_plugin.training.model_card import (
         Card,
         Statement,
-        check_belongs,
         model_card,
         openmodeldb,
         photos_file,
@@ -40,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         read_sources,
         read_text,
         read_training,
+        trained_by,
     )
     from gramgan_plugin.utils.io import replace_file
     from gramgan_plugin.utils.text import printable
@@ -47,22 +47,25 @@ def run(arguments: argparse.Namespace) -> int:
     weights = describe_weights(resolve_weights(arguments.weights))
     if weights["scale"] is None:
         raise UserError(f"{arguments.weights}: not the weights of a network that upscales")
+    if weights["non_finite"] is not None:
+        raise UserError(f"{arguments.weights}: {weights['non_finite']} holds values that are not finite")
     limits = None if arguments.limits is None else read_text(arguments.limits)
     statement = Statement(
         arguments.name, arguments.author, arguments.licence, arguments.about, limits, _date(arguments), arguments.url
     )
+    training = None if arguments.training is None else read_training(arguments.training)
     card = Card(
         weights,
         statement,
-        None if arguments.training is None else read_training(arguments.training),
+        training,
+        None if training is None else trained_by(weights, training),
         None if arguments.results is None else read_results(arguments.results),
         () if arguments.sources is None else read_sources(arguments.sources),
     )
-    check_belongs(card, arguments.weights)
     entry = openmodeldb(card)  # first, since it may refuse the name
     with file_errors(arguments.out):
         arguments.out.mkdir(parents=True, exist_ok=True)
-    replace_file(arguments.out / f"{arguments.name}.md", model_card(card).encode())
+    replace_file(arguments.out / f"{arguments.name}.md", model_card(card).encode(errors="backslashreplace"))
     replace_file(arguments.out / f"{arguments.name}.json", (json.dumps(entry, indent=4) + "\n").encode())
     if arguments.sources is not None:
         replace_file(arguments.out / photos_file(card), arguments.sources.read_bytes())

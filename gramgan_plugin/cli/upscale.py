@@ -6,6 +6,8 @@ Exit code 3: some inputs could not be upscaled; the others are written.
 import argparse
 from typing import Any
 
+DEFAULT = "4x-RRDB-Lite"
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand."""
@@ -22,9 +24,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "-m",
         "--model",
-        default="4x-RRDB-Lite",
         metavar="WEIGHTS",
-        help="weights: a file, or a name of `basicsr weights list` (default: %(default)s, in this package)",
+        help=f"weights: a file, or a name of `basicsr weights list` (default: {DEFAULT}, in this package)",
     )
     parser.add_argument("-s", "--scale", type=float, metavar="S", help="scale of the results (default: the network's)")
     _add_speed(parser.add_argument_group("speed and memory"))
@@ -82,12 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     jobs = find_inputs(arguments.inputs, arguments.out, arguments.suffix, arguments.format)
 
+    from gramgan_plugin.checkpoints.public_weights import WEIGHTS
+    from gramgan_plugin.checkpoints.weights_cache import ensure
     from gramgan_plugin.inference.jobs import Settings, run_jobs
     from gramgan_plugin.inference.upscaler import Upscaler
     from gramgan_plugin.inference.video import VideoSettings, run_videos
 
     upscaler = Upscaler(
-        arguments.model,
+        ensure(WEIGHTS[DEFAULT]) if arguments.model is None else arguments.model,
         scale=arguments.scale,
         tile=_tile(arguments.tile),
         engine=arguments.engine,

@@ -17,7 +17,8 @@ def generator_loss(real: Tensor, fake: Tensor, gan_type: str = "vanilla") -> Ten
     ``lsgan``           E (f - 1)^2 (Mao et al. 2017)
     ``hinge``, ``wgan``  -E f (Lim and Ye 2017; Arjovsky et al. 2017)
     ``wgan_softplus``   E softplus(E r - f): wgan's, bounded below (a decision of this project). A critic's level is
-                        arbitrary, and drifts: softplus(-f) would vanish or grow with it
+                        arbitrary, and drifts: softplus(-f) would vanish or grow with it. E r is of the logits that
+                        are given: of each process's own GT, and of each part of an accumulated batch
     ``paired``          E softplus(r - f) of pairs of GT and SR (RpGAN, as in R3GAN, Huang et al. 2024)
     ==================  =====================================================================
 

@@ -13,7 +13,7 @@ from typing import Any
 from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.evaluation.metric_labels import MetricLabel
 from gramgan_plugin.evaluation.tables import ARROWS, escaped_markdown
-from gramgan_plugin.utils.io import parse_json, read_lines
+from gramgan_plugin.utils.io import file_sha256, parse_json, read_lines
 from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.yaml_io import parse_yaml
 
@@ -89,6 +89,7 @@ class Card:
         weights: of `describe_weights`.
         statement: what its maker says.
         training: its run's record; None without a run.
+        iterations: after how many it was saved; None if that is not known.
         results: of a benchmark; None without one.
         sources: the rows of a table of photos, with the columns ``author`` and ``licence``.
     """
@@ -96,6 +97,7 @@ class Card:
     weights: Mapping[str, Any]
     statement: Statement
     training: TrainingRecord | None = None
+    iterations: int | None = None
     results: Results | None = None
     sources: Sequence[Mapping[str, str]] = field(default=())
 
@@ -157,24 +159,25 @@ def read_sources(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def check_belongs(card: Card, name: str) -> None:
-    """Refuse weights of another network than the run's.
+def trained_by(weights: Mapping[str, Any], training: TrainingRecord) -> int | None:
+    """Return after how many iterations a run saved weights; None if it is not known.
 
     Args:
-        card: the card.
-        name: of the weights, for the message.
+        weights: of `describe_weights`: a file of the run's folder ``models``, a copy, or what `convert` made of one.
+        training: the run's record.
 
     Raises:
-        UserError: naming the first option that differs.
+        UserError: if the run has no such file.
     """
-    own = card.weights["network_g"]
-    if card.training is None or not isinstance(own, Mapping):
-        return
-    trained = section(card.training.options, "network_g")
-    for key, value in own.items():
-        if key in trained and trained[key] != value:
-            differs = f"network_g.{key} was {trained[key]!r}, and is {value!r} in {name}"
-            raise UserError(f"--run: {card.training.folder} did not train these weights: {differs}")
+    source = weights["metadata"].get("source_sha256")  # of `convert`
+    files = [path for path in sorted((training.folder / "models").glob("*")) if path.is_file()]
+    if source is None:
+        files = [path for path in files if path.stat().st_size == weights["size"]]
+    found = [path for path in files if file_sha256(path) in (weights["sha256"], source)]
+    if not found:
+        raise UserError(f"--run: {training.folder / 'models'} does not have these weights; was it another run?")
+    numbers = [int(saved[1]) for path in found if (saved := re.search(r"_(\d{1,9})$", path.stem))]
+    return numbers[0] if numbers else _whole(section(training.options, "train").get("total_iter"))
 
 
 def model_card(card: Card) -> str:
@@ -220,7 +223,7 @@ def openmodeldb(card: Card) -> dict[str, Any]:
     if card.training is not None:
         data = section(card.training.options, "datasets", "train")
         more = {
-            "trainingIterations": _iterations(card),
+            "trainingIterations": card.iterations,
             "trainingBatchSize": card.training.batch or _whole(data.get("batch_size_per_gpu")),
             "trainingHRSize": _whole(data.get("gt_size")),
             "trainingOTF": data.get("type") == "RealESRGANDataset",
@@ -268,12 +271,12 @@ def _training_rows(card: Card) -> dict[str, str | None]:
     data, start = section(options, "datasets", "train"), section(options, "path").get("pretrain_network_g")
     blocks = [train[key] for key in train if str(key).endswith("_opt")] + [*section(train, "extra_terms").values()]
     rates = [f"{name} {section(train, name).get('lr')}" for name in ("optim_g", "optim_d") if section(train, name)]
-    hours = _hours(card.training.folder / "metrics.jsonl", _iterations(card))
+    hours = _hours(card.training.folder / "metrics.jsonl", card.iterations)
     facts = {
         "data": data.get("name"),
         "images": card.training.images,
         "crops": f"{data['gt_size']} pixels" if "gt_size" in data else None,
-        "iterations": _iterations(card),
+        "iterations": card.iterations,
         "batch": card.training.batch or data.get("batch_size_per_gpu"),
         "start": Path(str(start)).name if start else "random weights",
         "losses": ", ".join(filter(None, map(_loss, blocks))),
@@ -325,22 +328,16 @@ def _table(rows: Mapping[str, str | None]) -> str:
     return "\n".join(["| | |", "|---|---|", *cells, ""])
 
 
-def _iterations(card: Card) -> int | None:
-    own = _whole(card.weights["iteration"])
-    total = section(card.training.options, "train").get("total_iter") if card.training is not None else None
-    return own if own is not None else _whole(total)
-
-
 def _hours(path: Path, until: int | None) -> float | None:
     """Return the time of the iterations of metrics.jsonl, of which each line has the seconds of one."""
     seconds, last = 0.0, 0
     for _, record in read_lines(path) if path.is_file() else ():
         end, each = _whole(record.get("iter")), record.get("time")
-        if end is not None and isinstance(each, float):
+        if end is not None and isinstance(each, int | float) and 0 <= each < math.inf:
             end = end if until is None else min(end, until)
             seconds += each * max(0, end - last)
             last = max(last, end)
-    return seconds / 3600 if last and 0 <= seconds < math.inf else None
+    return seconds / 3600 if last else None
 
 
 def _whole(value: Any) -> int | None:

@@ -256,6 +256,12 @@ class TestStart:
         measured = {row["metric"]: row["per_image"] for row in rows}
         assert from_trained(0, {"params": weights["s0"], "params_ema": weights["s1"]}, **key) == measured
 
+    def test_a_long_name(self, copied, from_trained):
+        Path("w").mkdir()
+        long = f"w/{'x' * 250}.pth"
+        torch.save({"params": self._averaged("tiny-mse-s0")}, long)
+        assert from_trained(0, b"", pretrain_network_g=long).keys() == {"psnr_y", "ssim_y"}
+
     @pytest.mark.parametrize("what", ["gone", "damaged"])
     def test_it_cannot_be_measured(self, copied, from_trained, what, capsys):
         """After the runs have ended the report names it, and has the rest."""

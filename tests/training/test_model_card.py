@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ def run(workdir: Path, tiny_options) -> dict[str, Any]:
     folder.mkdir(parents=True)
     network = {key: value for key, value in tiny_options["network_g"].items() if key not in ("type", "scale")}
     state = RRDBNet(**network).state_dict()
-    torch.save({"params": state, "params_ema": state}, workdir / "net_g.pth")
+    (folder / "models").mkdir()
+    for name, factor in (("200", 0.5), ("latest", 1.0)):
+        saved = {key: factor * value for key, value in state.items()}
+        torch.save({"params": saved, "params_ema": saved}, folder / f"models/net_g_{name}.pth")
+    shutil.copy(folder / "models/net_g_latest.pth", workdir / "net_g.pth")
     tiny_options["train"]["total_iter"] = 300
     tiny_options["datasets"]["train"]["name"] = "photos|*x*"
     (folder / "options.yml").write_text(yaml.safe_dump(tiny_options, sort_keys=False))
@@ -107,6 +112,14 @@ def test_openmodeldb(run):
     assert (entry["trainingOTF"], entry["dataset"]) == (False, "photos|*x*")
 
 
+def test_not_finite(run, capsys):
+    content = torch.load("net_g.pth", weights_only=True)
+    content["params_ema"]["conv_first.bias"][0] = float("nan")
+    torch.save(content, "net_g.pth")
+    assert _card() == 2
+    assert "net_g.pth: conv_first.bias holds values that are not finite" in capsys.readouterr().err
+
+
 def test_with_nothing_but_weights(run):
     assert _card() == 0
     text = Path("out/4x-Tiny.md").read_text()
@@ -134,7 +147,7 @@ def test_with_nothing_but_weights(run):
         (("--limits", "."), ".: not a file"),
         (
             ("--run", "other"),
-            "other did not train these weights: network_g.num_feat was 9, and is 8 in net_g.pth",
+            "--run: other/models does not have these weights; was it another run?",
         ),
         (("--sources", "net_g.pth"), "net_g.pth: not a text in UTF-8"),
         (("--limits", "nothing.md"), "nothing.md: no such file"),
@@ -149,16 +162,17 @@ def test_refused(run, arguments, message, capsys):
     }.items():
         Path(f"{name}.json").write_text(json.dumps(content))
     Path("long.csv").write_text("author,licence\n" + "a" * 200_000 + ",b\n")
-    Path("other").mkdir()
-    run["network_g"]["num_feat"] = 9
+    Path("other/models").mkdir(parents=True)
     Path("other/options.yml").write_text(yaml.safe_dump(run))
+    shutil.copy("experiments/tiny/models/net_g_200.pth", "other/models")
     assert _card(*arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert not Path("out").exists()
 
 
-def test_of_an_earlier_iteration(run):
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_of_an_earlier_iteration(run, suffix):
     """Its own iterations, and the time until then; upstream's loss under its own key of the weight."""
     run["train"] |= {
         1: 2,
@@ -167,8 +181,10 @@ def test_of_an_earlier_iteration(run):
         "extra_terms": {"w": {"type": "WaveletLoss", "loss_weight": 2}},
     }
     Path("experiments/tiny/options.yml").write_text(yaml.safe_dump(run, sort_keys=False))
-    Path("net_g.pth").rename("net_g_200.pth")
-    assert main(["card", "net_g_200.pth", "--name", "4x-Tiny", "--author", "a|<b>\n# c", "--about", "A.", *OUT]) == 0
+    shutil.copy("experiments/tiny/models/net_g_200.pth", "mine.pth")  # its name says nothing any more
+    assert main(["convert", "mine.pth", "--to", "safetensors", "-o", "mine.safetensors"]) == 0
+    file = f"mine.{suffix}"
+    assert main(["card", file, "--name", "4x-Tiny", "--author", "a|<b>\n# c", "--about", "A.\udcff", *OUT]) == 0
     lines = Path("out/4x-Tiny.md").read_text().splitlines()
     assert {"| iterations | 200 |", "| time | 0.8 hours |"} <= {*lines}  # 100 x 18 s and 100 x 9 s
     others = "GramPatchLoss x 1.0, DiscPerceptualLoss x 1, MaskedRaGANLoss x 0.005"

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import torch
 
 import gramgan_plugin.quickstart as module
 from gramgan_plugin.cli.main import main
+from gramgan_plugin.config import load_options
 from gramgan_plugin.errors import Preempted
-from gramgan_plugin.quickstart import gramgan_changes, l1_changes, plan, run_quickstart, smaller_batches
+from gramgan_plugin.quickstart import changes, run_quickstart
 from gramgan_plugin.utils.yaml_io import parse_yaml
 
 
@@ -22,27 +24,20 @@ def no_weights(workdir, monkeypatch):
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A quickstart of two iterations a stage."""
+    """A quickstart of two iterations."""
     folder, said = tmp_path_factory.mktemp("quickstart") / "experiments/quickstart", []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parents[1])
         patch.setattr(torch.hub, "get_dir", lambda: str(folder.parent / "hub"))
-        result = run_quickstart(folder, said.append, l1_iterations=2, gramgan_iterations=2)
+        result = run_quickstart(folder, said.append, iterations=2)
     return folder, said, result
 
 
 class TestQuickstart:
     def test_what_it_leaves(self, done):
         folder, _, _ = done
-        for stage in ("l1", "gramgan"):
-            for name in (
-                "models/net_g_latest.pth",
-                "training_states/2.json",
-                "train.log",
-                "metrics.jsonl",
-                "options.yml",
-            ):
-                assert (folder / stage / name).is_file(), f"{stage}/{name}"
+        for name in ("models/net_g_latest.pth", "training_states/2.json", "train.log", "metrics.jsonl", "options.yml"):
+            assert (folder / "gramgan" / name).is_file(), name
         comparison = cv2.imread(str(folder / "comparison.png"))
         assert comparison.shape[1] > 4 * 250, "four versions side by side"
         assert cv2.imread(str(folder / "losses.png")).std() > 0
@@ -65,17 +60,19 @@ class TestQuickstart:
         assert "l_g_percep" not in (folder / "gramgan/metrics.jsonl").read_text()
 
     def test_it_is_the_shipped_option_files(self, done):
-        from gramgan_plugin.config import load_options
+        used = parse_yaml((done[0] / "gramgan/options.yml").read_text(), "options.yml")
+        shipped = load_options(["train_gramgan_sample"])
+        for key in ("network_g", "network_d"):
+            assert used[key].items() >= shipped[key].items()
+        for block, options in shipped["train"].items():
+            if block.endswith("_opt"):
+                assert used["train"][block].items() >= options.items()
 
-        folder, _, _ = done
-        for stage, name in (("l1", "train_rrdb_psnr_sample"), ("gramgan", "train_gramgan_sample")):
-            used = parse_yaml((folder / stage / "options.yml").read_text(), "options.yml")
-            shipped = load_options([name])
-            for key in ("network_g", "network_d"):
-                assert used.get(key, {}).items() >= shipped.get(key, {}).items()
-            for block, options in shipped["train"].items():
-                if block.endswith("_opt"):
-                    assert used["train"][block].items() >= options.items()
+    def test_it_starts_from_the_weights_of_this_package(self, done):
+        folder, _, result = done
+        log = (folder / "gramgan/train.log").read_text()
+        assert re.search(r"(\d+) of \1 tensors fit those of \S+4x-RRDB-Lite\.safetensors", log)
+        assert result["l1"]["psnr_y"] > result["bicubic"]["psnr_y"] + 1
 
     def test_an_older_one_is_archived(self, done, monkeypatch):
         folder, _, _ = done
@@ -94,19 +91,19 @@ class TestQuickstart:
 
 class TestChanges:
     def test_the_vgg_term_where_there_are_weights(self, no_weights):
-        assert "perceptual_opt" not in gramgan_changes()["train"]
+        assert "perceptual_opt" not in changes()["train"]
         place = Path("experiments/pretrained_models/vgg19-dcbb9e9d.pth")
         for path in (place, no_weights / "hub/checkpoints" / place.name):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-            block = gramgan_changes()["train"]["perceptual_opt"]
+            block = changes()["train"]["perceptual_opt"]
             assert block["vgg_weights"] == str(path)
             assert block["layer_weights"] == {"conv2_2": 1.0, "conv4_2": 0.1, "conv4_4": 0.01}
             path.unlink()
 
     def test_the_length(self, no_weights):
-        assert l1_changes() == {}
-        assert l1_changes(7)["train"] == {"total_iter": 7, "scheduler": {"total_steps": 8}}
+        schedule = {"period": 7, "warmup_iter": 3}
+        assert changes(7)["train"] == {"total_iter": 7, "scheduler": schedule}
 
     def test_a_signal(self, workdir, monkeypatch):
         """A quickstart has no checkpoint to resume from."""
@@ -127,33 +124,10 @@ def test_as_a_command(workdir, monkeypatch):
     logging.getLogger("basicsr").handlers.clear()
 
 
-class TestPlan:
-    @pytest.mark.parametrize("fits", [100, 340, 679, 959, 960, 1200])
-    def test_smaller_batches_take_no_longer(self, fits):
-        iterations, batch = smaller_batches(fits)
-        assert batch in (4, 8)
-        assert iterations * batch <= fits * 8
-        assert iterations >= fits
-        assert (batch == 8) is (fits >= 960)
-        block = l1_changes(iterations, batch)
-        assert block.get("datasets", {"train": {"batch_size_per_gpu": 8}})["train"]["batch_size_per_gpu"] == batch
-
-    @pytest.mark.parametrize(("l1", "gramgan"), [(0.01, 0.02), (0.05, 0.13), (0.2, 0.45), (0.5, 2.0), (9.0, 9.0)])
-    def test_it_fits_or_is_as_short_as_can_be(self, l1, gramgan):
-        first, second = plan(250, l1, gramgan)
-        assert first <= 1200
-        assert second <= 500
-        assert first * l1 + second * gramgan <= 250 or first == 400 or second == 100
-        assert first >= 400
-        # As much as fits: with some more it would not.
-        assert (first, second) == (1200, 500) or first * l1 + (second + 2) * gramgan > 250
-        assert second >= 100
-
-    def test_what_the_machine_does_is_measured(self, done):
-        folder, said, _ = done
-        (line,) = [line for line in said if "an iteration takes" in line]
-        assert "fp32" in line or "bf16" in line
-        for stage in ("l1", "gramgan"):
-            used = parse_yaml((folder / stage / "options.yml").read_text(), "options.yml")["train"]
-            assert used["precision"] in ("fp32", "bf16")
-            assert isinstance(used["channels_last"], bool)
+def test_what_the_machine_does_is_measured(done):
+    folder, said, _ = done
+    (line,) = [line for line in said if "an iteration takes" in line]
+    assert "fp32" in line or "bf16" in line
+    used = parse_yaml((folder / "gramgan/options.yml").read_text(), "options.yml")["train"]
+    assert used["precision"] in ("fp32", "bf16")
+    assert isinstance(used["channels_last"], bool)

@@ -24,6 +24,7 @@ KEYS = {
     "common": Key("section", "overrides of all variants"),
     "variants": Key("section", "name -> what it changes of the base", needed="always"),
     "seeds": Key("wholes", "manual_seed of the runs; the base's if left out", least=0, below=2**32),
+    "one_seed": Key("texts", "of these variants one run each, with the first seed"),
     "iterations": Key("whole", "train.total_iter; intervals and schedule are changed in proportion", least=1),
     "start_from": Key("path", "path.pretrain_network_g of all runs"),
     "test": Key("section", "what the trained networks are measured on"),
@@ -146,7 +147,7 @@ def read_ablation(name: str, data: Path | None = None) -> Ablation:
     seeds = [int(seed) for seed in content.get("seeds") or [own if is_whole(own) else 0]]
     runs = []
     for variant, changes in content["variants"].items():
-        for seed in seeds:
+        for seed in seeds[:1] if variant in (content.get("one_seed") or []) else seeds:
             run = f"{prefix}-{variant}-s{seed}"
             check_name(run, f"variants.{variant}")
             options = merge(base, changes or {}) | {"name": run, "manual_seed": seed}
@@ -189,6 +190,9 @@ def _check(content: Mapping[str, Any], data: Path | None) -> None:
     seeds, baseline = content.get("seeds") or [], content.get("baseline")
     if len(seeds) != len(set(seeds)):
         found.error("seeds", "one of them is given twice")
+    for name in content.get("one_seed") or []:
+        if name not in variants:
+            found.error("one_seed", f"{shown_value(name)} is not a variant{did_you_mean(name, variants, '')}")
     if baseline is not None and baseline not in variants:
         found.error("baseline", f"{shown_value(baseline)} is not a variant{did_you_mean(baseline, variants, '')}")
     found.raise_errors()

@@ -124,6 +124,19 @@ def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[
             stream.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
+def saved_key(path: str | Path) -> str | None:
+    """Return the key under which a safetensors file's weights stood before `basicsr convert` wrote it; None otherwise.
+
+    Raises:
+        Damaged, OSError: if it cannot be read.
+    """
+    with Path(path).open("rb") as stream:
+        if not is_safetensors(stream.read(10)):
+            return None
+    key = plain_metadata(read_safetensors_header(Path(path))[1]).get("key")
+    return key if isinstance(key, str) else None
+
+
 def plain_metadata(texts: Mapping[str, str]) -> dict[str, Any]:
     """Return a file's metadata as plain values: the JSON object under ``metadata``, if any, and the other texts.
 

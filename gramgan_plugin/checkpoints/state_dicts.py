@@ -86,7 +86,13 @@ class Fit:
 
 
 def find_state_dict(
-    loaded: Any, source: str, param_key: str | None, *, required: str | None = None, also: str | None = None
+    loaded: Any,
+    source: str,
+    param_key: str | None,
+    *,
+    required: str | None = None,
+    also: str | None = None,
+    bare: str | None = None,
 ) -> tuple[dict[str, Tensor], str | None]:
     """The state dict in what a checkpoint file held, and the key under which it stood.
 
@@ -99,6 +105,7 @@ def find_state_dict(
         param_key: the requested key, or None for no preference.
         required: the option that requests it: the file must have the key then. None takes what the file has.
         also: a key that is tried next.
+        bare: the key that a bare state dict counts as: of `saved_key`.
 
     Returns:
         The state dict, and the key or None for a bare one.
@@ -110,7 +117,7 @@ def find_state_dict(
     if not isinstance(loaded, Mapping):
         raise UserError(f"{source}: holds a {type(loaded).__name__}, not a state dict; {_GIVE_WEIGHTS}")
     keys = keys_of_weights(loaded)
-    if required is not None and param_key not in keys:
+    if required is not None and param_key not in (*keys, bare):
         has = (
             f"it has {_listed(keys)}" if keys else "its weights are under no key: leave that option out, or set it to ~"
         )

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from gramgan_plugin.checkpoints.formats import AVERAGED, AVERAGED_KEYS, GENERATOR_KEYS, WRAPPERS
 from gramgan_plugin.checkpoints.headers import read_headers
-from gramgan_plugin.checkpoints.safetensors_files import is_safetensors, plain_metadata, read_safetensors_header
+from gramgan_plugin.checkpoints.safetensors_files import (
+    is_safetensors,
+    plain_metadata,
+    read_safetensors_header,
+    saved_key,
+)
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, keys_of_weights
 from gramgan_plugin.checkpoints.tensor_files import load_tensors
 
@@ -74,7 +79,7 @@ def read_weights(path: str | Path, param_key: str | None = None, with_data: bool
     required = f"the key {param_key!r}" if param_key is not None else None
     held = keys_of_weights(content) if isinstance(content, Mapping) else []
     preferred = next((key for key in (*AVERAGED_KEYS, *WRAPPERS, *GENERATOR_KEYS) if key in held), None)
-    state, key = find_state_dict(content, str(path), param_key or preferred, required=required)
+    state, key = find_state_dict(content, str(path), param_key or preferred, required=required, bare=saved_key(path))
     with path.open("rb") as stream:
         if is_safetensors(stream.read(10)):
             metadata = plain_metadata(read_safetensors_header(path)[1])

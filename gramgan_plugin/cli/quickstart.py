@@ -9,8 +9,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "quickstart",
         help="train and test a small Gram-GAN on sample photos, in a few minutes",
-        description="Pack sample photos, train a small L1 stage and a small Gram-GAN, test both, and write the results "
-        "to experiments/quickstart. Nothing is downloaded.",
+        description="Pack sample photos, train a small Gram-GAN from 4x-RRDB-Lite, which comes with this package, test "
+        "both, and write the results to experiments/quickstart. Nothing is downloaded.",
     )
     parser.set_defaults(run=run)
 

@@ -11,6 +11,7 @@ from torch import nn
 from gramgan_plugin.archs.vgg19_arch import LAYERS
 from gramgan_plugin.checkpoints.headers import read_headers
 from gramgan_plugin.checkpoints.public_weights import WEIGHTS
+from gramgan_plugin.checkpoints.safetensors_files import saved_key
 from gramgan_plugin.checkpoints.state_dicts import find_state_dict, match_weights
 from gramgan_plugin.checkpoints.vgg19 import UPSTREAM_WEIGHTS, find_vgg19_weights, vgg19_misfit
 from gramgan_plugin.checkpoints.weights_cache import find
@@ -75,7 +76,9 @@ def _check_network(network: str, file: Path, opt: Mapping[str, Any], found: Find
     key = paths.get(f"param_key_{letter}")
     required = f"path.param_key_{letter}" if key is not None else None
     try:
-        weights, key = find_state_dict(read_headers(file), str(file), key or "params", required=required)
+        weights, key = find_state_dict(
+            read_headers(file), str(file), key or "params", required=required, bare=saved_key(file)
+        )
     except UserError as error:
         if required is not None and str(error).startswith(required):
             found.catch(error)

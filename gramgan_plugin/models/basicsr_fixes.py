@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.resume import restore_training_state
+from gramgan_plugin.checkpoints.safetensors_files import saved_key
 from gramgan_plugin.checkpoints.save import save_for_others, save_networks, save_training_state
 from gramgan_plugin.checkpoints.state_dicts import copy_weights, find_state_dict, match_weights
 from gramgan_plugin.checkpoints.tensor_files import load_tensors
@@ -87,7 +88,8 @@ class HostFixes:
         if load_path in WEIGHTS and not Path(load_path).is_file():
             load_path = str(resolve_weights(load_path))
         content = load_tensors(load_path)
-        weights, key = find_state_dict(content, load_path, param_key, required=required, also=asked)
+        bare = saved_key(load_path)
+        weights, key = find_state_dict(content, load_path, param_key, required=required, also=asked, bare=bare)
         adapts = (self.opt.get("train") or {}).get("adapt_channels", False)
         fit = match_weights(_bare(net), weights, load_path, key, adapts)
         refusal = fit.refusal(strict, f"strict_load_{letter}")

@@ -102,6 +102,11 @@ class TestMeaning:
         variants |= {"d": {"path": {"pretrain_network_g": "other.pth"}}, "e": {"path": {"param_key_g": "params"}}}
         assert starts() == {"start of a": "a-s0", "start of d": "d-s0", "start of e": "e-s0"}
 
+    def test_one_seed(self, write_options, workdir):
+        content = PLAIN | {"seeds": [5, 1], "variants": {"a": None, "b": None, "c": None}, "one_seed": ["c", "a"]}
+        runs = read_ablation(write_options(content)).runs
+        assert [(run.variant, run.seed) for run in runs] == [("a", 5), ("b", 5), ("b", 1), ("c", 5)]
+
     def test_seeds(self, write_options, workdir):
         write_options({"manual_seed": 7}, "seven.yml")
         content = PLAIN | {"base": ["train_gramgan_sample.yml", "seven.yml"]}
@@ -164,6 +169,7 @@ class TestMistakes:
             ({"base": None}, "base: missing; an option file"),
             ({"seeds": 3}, "seeds: expected a list of whole numbers, not 3"),
             ({"seeds": [1, 1]}, "seeds: one of them is given twice"),
+            ({"one_seed": ["b"]}, "one_seed: 'b' is not a variant"),
             ({"seeds": [-1]}, "seeds: must be at least 0"),
             ({"iterations": 0}, "iterations: must be at least 1"),
             ({"baseline": "ful"}, "baseline: 'ful' is not a variant; did you mean 'full'?"),

@@ -235,7 +235,7 @@ class TestPrepareSample:
     def test_smoke(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.chdir(tmp_path)
         assert prepare("sample", "--step", 192, "--crop-size", 192) == 0
-        assert capsys.readouterr().out.splitlines()[-1].endswith("train_rrdb_psnr_sample.yml")
+        assert capsys.readouterr().out.splitlines()[-1].endswith("train_gramgan_sample.yml")
         out = tmp_path / "datasets" / "sample"
         names = {json.loads(line)["photo"] for line in (out / "names.jsonl").read_text().splitlines()}
         assert names == {

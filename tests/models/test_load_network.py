@@ -13,6 +13,7 @@ from basicsr.models.base_model import BaseModel
 from safetensors.torch import save_file
 from torch import nn
 
+from gramgan_plugin.cli.main import main
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.models.basicsr_fixes import HostFixes
 from tests.checkpoints import generators as given_as
@@ -75,6 +76,17 @@ class TestParamKey:
         with caplog.at_level(logging.WARNING, logger="basicsr"):
             assert _same(_load_as_upstream_does({"pretrain_network_g": "ema.pth"}), _net(2))
         assert [record.message for record in caplog.records] == ["ema.pth has no params; params_ema is loaded instead"]
+
+    @pytest.mark.parametrize(("key", "fits"), [("params_ema", True), ("params", False)])
+    def test_what_convert_made_of_it(self, both, key, fits, capsys):
+        """The weights of a safetensors file are under no key; its metadata say under which they were."""
+        assert main(["convert", both, "--to", "safetensors", "-o", "mine.safetensors"]) == 0
+        path = {"pretrain_network_g": "mine.safetensors", "param_key_g": key}
+        if fits:
+            assert _same(_load_as_upstream_does(path), _net(2))
+        else:
+            with pytest.raises(UserError, match=r"param_key_g: mine\.safetensors has no weights under 'params'"):
+                _load_as_upstream_does(path)
 
     @pytest.mark.parametrize(("options", "seed"), [({}, 0), ({"param_key_g": "mine"}, 2)])
     def test_the_average_starts_from_what_the_file_has(self, workdir, caplog, options, seed):

@@ -247,6 +247,6 @@ def _print_report(report: "Report", form: str, photos: int) -> None:
         print(f"  datasets.val.dataroot_gt: {report.out / 'test' / 'GT'}")
         print(f"  datasets.val.dataroot_lq: {report.out / 'test' / f'LQ_x{report.scale}'}")
     if (report.out, report.scale) == (SAMPLE_OUT, 4):  # the paths in the option files for the sample
-        print("next: basicsr train -opt train_rrdb_psnr_sample.yml")
+        print("next: basicsr train -opt train_gramgan_sample.yml")
     else:
         print("next, with these paths in a copy of the option file: basicsr train -opt train_rrdb_psnr_x4.yml")

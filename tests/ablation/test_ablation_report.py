@@ -2,7 +2,7 @@
 
 import pytest
 
-from gramgan_plugin.ablation.ablation_report import _difference
+from gramgan_plugin.ablation.ablation_report import _difference, _markdown
 from gramgan_plugin.evaluation.metric_labels import MetricLabel
 from gramgan_plugin.evaluation.report_page import ModelDifference
 from gramgan_plugin.evaluation.statistics import Difference
@@ -26,3 +26,9 @@ PSNR, NIQE = MetricLabel("psnr_y", "PSNR-Y", "higher", 2, "dB"), MetricLabel("ni
 def test_words(label, values, text):
     difference = Difference(*values, n=5, method="BCa" if values[1] is not None else "none")
     assert _difference(ModelDifference("a", "Set5", label.name, "b", difference), label) == text
+
+
+@pytest.mark.parametrize(("seeds", "warned"), [(["3", "–"], False), (["3", "1"], True)])
+def test_one_seed_beside_several(seeds, warned):
+    rows = [{"set": "Set5", "variant": str(place), "seeds": n, "cells": [["1"]]} for place, n in enumerate(seeds)]
+    assert ("the seed's" in _markdown(rows, {"psnr_y": PSNR}, "0")) is warned

@@ -62,8 +62,8 @@ _ALL = (
         "",
         "CC-BY-SA-4.0",
         "small RRDBNet trained with L1, x4",
-        "fbf639a50c48964d09a9b2fbbbabe3703542723d8ac608447204c441b93e4a9f",
-        5_146_844,
+        "57a751d7d37393aaa99120b76ced651aac86510b0121c07b147755156697f15f",
+        5_146_828,
     ),
     # The two of ESRGAN's authors, with BasicSR's key names. BasicSR's own script gets the second from Google Drive.
     PublicWeights(

@@ -57,6 +57,15 @@ _TORCHVISION = "https://download.pytorch.org/models"
 _ALL = (
     # What this package trained on freely licensed photos; the card beside the file says how.
     PublicWeights(
+        "4x-GramGAN-Lite",
+        "4x-GramGAN-Lite.safetensors",
+        "",
+        "CC-BY-SA-4.0",
+        "small RRDBNet trained as Gram-GAN, x4",
+        "569b64fe748735aa678224f2d22f9e56d2c5f980568db5b2a5ae2c333922acfc",
+        5_146_844,
+    ),
+    PublicWeights(
         "4x-RRDB-Lite",
         "4x-RRDB-Lite.safetensors",
         "",

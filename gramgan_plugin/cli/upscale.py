@@ -6,7 +6,7 @@ Exit code 3: some inputs could not be upscaled; the others are written.
 import argparse
 from typing import Any
 
-DEFAULT = "4x-RRDB-Lite"
+SMOOTH, DEFAULT = "4x-RRDB-Lite", "4x-GramGAN-Lite"  # strength 0 and 1; the second was trained from the first
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,6 +26,12 @@ def add_parser(subparsers: Any) -> None:
         "--model",
         metavar="WEIGHTS",
         help=f"weights: a file, or a name of `basicsr weights list` (default: {DEFAULT}, in this package)",
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        metavar="0..1",
+        help=f"of textures, without -m: 0 is {SMOOTH}, 1 (default) {DEFAULT}, between them a mean of their weights",
     )
     parser.add_argument("-s", "--scale", type=float, metavar="S", help="scale of the results (default: the network's)")
     _add_speed(parser.add_argument_group("speed and memory"))
@@ -83,14 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     jobs = find_inputs(arguments.inputs, arguments.out, arguments.suffix, arguments.format)
 
-    from gramgan_plugin.checkpoints.public_weights import WEIGHTS
-    from gramgan_plugin.checkpoints.weights_cache import ensure
     from gramgan_plugin.inference.jobs import Settings, run_jobs
     from gramgan_plugin.inference.upscaler import Upscaler
     from gramgan_plugin.inference.video import VideoSettings, run_videos
 
     upscaler = Upscaler(
-        ensure(WEIGHTS[DEFAULT]) if arguments.model is None else arguments.model,
+        _model(arguments.model, arguments.strength),
         scale=arguments.scale,
         tile=_tile(arguments.tile),
         engine=arguments.engine,
@@ -122,6 +126,28 @@ def run(arguments: argparse.Namespace) -> int:
     for line in failures:
         print(line)
     return summary.exit_code
+
+
+def _model(named: str | None, strength: float | None) -> Any:
+    """Return the named weights, or those of this package: not a file of their name in the working directory."""
+    from gramgan_plugin.checkpoints.interpolate import mixed_weights, read_sources
+    from gramgan_plugin.checkpoints.networks import build_network
+    from gramgan_plugin.checkpoints.public_weights import WEIGHTS
+    from gramgan_plugin.checkpoints.weights_cache import ensure
+    from gramgan_plugin.errors import UserError
+
+    if named is not None:
+        if strength is not None:
+            raise UserError("--strength: is for the networks of this package; `basicsr interpolate` mixes others")
+        return named
+    strength = 1.0 if strength is None else strength
+    if not 0 <= strength <= 1:
+        raise UserError(f"--strength: expected a number from 0 to 1, got {strength}")
+    if strength in (0, 1):
+        return ensure(WEIGHTS[DEFAULT if strength else SMOOTH])
+    return build_network(
+        *mixed_weights(read_sources([ensure(WEIGHTS[name]) for name in (SMOOTH, DEFAULT)]), [1 - strength, strength])
+    )
 
 
 def _tile(text: str) -> int | str:

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from basicsr.archs.rrdbnet_arch import RRDBNet
+from safetensors.numpy import load_file
 
 from gramgan_plugin.checkpoints.inspect_weights import describe_weights
 from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.weights_cache import SHIPPED, find, verify
+from gramgan_plugin.cli.main import main
 from gramgan_plugin.functional.matlab_bicubic import lq_levels, matlab_bicubic
 from gramgan_plugin.inference.upscaler import Upscaler
 
@@ -51,6 +54,32 @@ def test_a_photo(name):
     bicubic = bicubic.clamp(0, 255).round()[0].permute(1, 2, 0).numpy()
     if "RRDB" in name:
         assert _psnr(sr, GT) > _psnr(bicubic, GT) + 1
+
+
+@pytest.mark.parametrize(("strength", "share"), [(None, 1), (0, 0), (0.25, 0.25), (1, 1)])
+def test_strength(strength, share, workdir):
+    """The mean of both networks' weights, here by numpy; a file of a network's name is not taken for it."""
+    for name in NAMES:
+        Path(name).write_bytes(b"another")
+    cv2.imwrite("lq.png", _lq()[..., ::-1])
+    more = () if strength is None else ("--strength", str(strength))
+    assert main(["upscale", "lq.png", "--engine", "torch", "--precision", "fp32", *more]) == 0
+    l1, gan = (load_file(SHIPPED / f"{name}.safetensors") for name in ("4x-RRDB-Lite", "4x-GramGAN-Lite"))
+    net = RRDBNet(3, 3, 4, num_feat=32, num_block=3, num_grow_ch=32)
+    net.load_state_dict({key: torch.from_numpy((1 - share) * l1[key] + share * gan[key]) for key in l1})
+    lq = torch.from_numpy(_lq()).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        expected = (net(lq)[0].clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+    sr = cv2.imread("upscaled/lq.png")[..., ::-1]
+    assert np.abs(sr - expected).max() <= 1
+
+
+@pytest.mark.parametrize("wrong", [("--strength", "1.5"), ("--strength", "nan"), ("-m", "bicubic", "--strength", "1")])
+def test_wrong_strength(wrong, workdir, capsys):
+    cv2.imwrite("lq.png", _lq())
+    assert main(["upscale", "lq.png", *wrong]) == 2
+    assert "--strength: " in capsys.readouterr().err
+    assert not Path("upscaled").exists()
 
 
 def test_sizes_and_sources():

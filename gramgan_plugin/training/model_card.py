@@ -163,7 +163,7 @@ def trained_by(weights: Mapping[str, Any], training: TrainingRecord) -> int | No
     """Return after how many iterations a run saved weights; None if it is not known.
 
     Args:
-        weights: of `describe_weights`: a file of the run's folder ``models``, a copy, or one that `convert` wrote from it.
+        weights: of `describe_weights`: a file of the run's ``models``, a copy, or what `convert` wrote from one.
         training: the run's record.
 
     Raises:

@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import torch
 
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.vgg19 import find_vgg19_weights
+from gramgan_plugin.checkpoints.weights_cache import ensure
 from gramgan_plugin.config.check import check_options
 from gramgan_plugin.config.load import load_options, merge
 from gramgan_plugin.config.resolve import resolve_options
@@ -60,9 +62,10 @@ def run_quickstart(folder: Path = FOLDER, log: Callable[[str], None] = print, it
     """
     started = time.perf_counter()
     with open_run_folder(folder, keep=False, report=lambda _, line: log(line)):
+        start = str(ensure(WEIGHTS[START]))  # not a file of that name in the working directory
         log(f"1/4  Packing sample photos into {folder}/data")
         data = prepare_sample(folder / "data")
-        timing = time_training(_options("train_gramgan_sample", data, changes(), "val"), folder / "gramgan")
+        timing = time_training(_options("train_gramgan_sample", data, changes(start), "val"), folder / "gramgan")
         log(f"     an iteration takes {timing.seconds:.2f} s ({timing})")
         left = SECONDS - TEST_SECONDS - (time.perf_counter() - started)
         iterations = fitting(left, timing.seconds) if iterations is None else iterations
@@ -70,10 +73,10 @@ def run_quickstart(folder: Path = FOLDER, log: Callable[[str], None] = print, it
             f"2/4  Training Gram-GAN from {START} on {data.sub_images} sub-images, "
             f"{iterations:,} iterations{_about_vgg()}"
         )
-        options = _options("train_gramgan_sample", data, merge(changes(iterations), timing.options()), "val")
+        options = _options("train_gramgan_sample", data, merge(changes(start, iterations), timing.options()), "val")
         _train(options, folder / "gramgan")
         log("3/4  Testing both on the held-out photos")
-        starts = {"l1": START, "gramgan": str(folder / "gramgan/models/net_g_latest.pth")}
+        starts = {"l1": start, "gramgan": str(folder / "gramgan/models/net_g_latest.pth")}
         scores = {stage: _test(folder, stage, weights, data) for stage, weights in starts.items()}
         result = {"bicubic": scores["l1"]["bicubic"], **{stage: scores[stage][stage] for stage in scores}}
         log("4/4  Drawing")
@@ -139,8 +142,8 @@ def fitting(seconds: float, each: float) -> int:
     return min(MOST_ITERATIONS, max(LEAST_ITERATIONS, int(seconds / each)))
 
 
-def changes(iterations: int = MOST_ITERATIONS) -> dict[str, Any]:
-    """Return the changes to the option file: its length, and the VGG term if this machine has its weights."""
+def changes(start: str, iterations: int = MOST_ITERATIONS) -> dict[str, Any]:
+    """Return the changes to the option file: the start's file, the length, the VGG term if there are weights for it."""
     weights = find_vgg19_weights()
     train: dict[str, Any] = {
         "total_iter": iterations,
@@ -152,7 +155,7 @@ def changes(iterations: int = MOST_ITERATIONS) -> dict[str, Any]:
             "layer_weights": dict(LAYER_WEIGHTS["gramgan"]),
             "vgg_weights": str(weights),
         }
-    return {"train": train}
+    return {"train": train, "path": {"pretrain_network_g": start}}
 
 
 def table(result: Scores) -> str:

@@ -28,6 +28,7 @@ def done(tmp_path_factory):
     folder, said = tmp_path_factory.mktemp("quickstart") / "experiments/quickstart", []
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parents[1])
+        Path("4x-RRDB-Lite").write_bytes(b"another")  # is not taken for the package's
         patch.setattr(torch.hub, "get_dir", lambda: str(folder.parent / "hub"))
         result = run_quickstart(folder, said.append, iterations=2)
     return folder, said, result
@@ -91,19 +92,19 @@ class TestQuickstart:
 
 class TestChanges:
     def test_the_vgg_term_where_there_are_weights(self, no_weights):
-        assert "perceptual_opt" not in changes()["train"]
+        assert "perceptual_opt" not in changes("a.pth")["train"]
         place = Path("experiments/pretrained_models/vgg19-dcbb9e9d.pth")
         for path in (place, no_weights / "hub/checkpoints" / place.name):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-            block = changes()["train"]["perceptual_opt"]
+            block = changes("a.pth")["train"]["perceptual_opt"]
             assert block["vgg_weights"] == str(path)
             assert block["layer_weights"] == {"conv2_2": 1.0, "conv4_2": 0.1, "conv4_4": 0.01}
             path.unlink()
 
     def test_the_length(self, no_weights):
         schedule = {"period": 7, "warmup_iter": 3}
-        assert changes(7)["train"] == {"total_iter": 7, "scheduler": schedule}
+        assert changes("a.pth", 7)["train"] == {"total_iter": 7, "scheduler": schedule}
 
     def test_a_signal(self, workdir, monkeypatch):
         """A quickstart has no checkpoint to resume from."""

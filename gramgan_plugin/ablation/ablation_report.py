@@ -213,7 +213,11 @@ def _markdown(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, MetricLab
         names = [escaped_markdown(row["set"]), escaped_markdown(row["variant"]), row["seeds"]]
         lines.append(f"| {' | '.join([*names, *cells])} |")
     note = f"Second line: difference to {escaped_markdown(baseline)} with its 95 % bootstrap interval over images"
-    one = " A row of one seed: its difference may be the seed's." if any(row["seeds"] == "1" for row in rows) else ""
+    one = (
+        " Where a row or its baseline has one seed, the difference may be the seed's."
+        if any(row["seeds"] == "1" for row in rows)
+        else ""
+    )
     return "\n".join([*lines, "", f"±: standard deviation over seeds. {note}.{one}", ""])
 
 

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import torch
-
 from gramgan_plugin.ablation.ablation_file import Ablation, AblationRun
 from gramgan_plugin.checkpoints.generators import recognise
 from gramgan_plugin.checkpoints.networks import build_network
+from gramgan_plugin.checkpoints.tensor_files import save_tensors
 from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.checkpoints.weights_file import WeightsFile, read_weights
-from gramgan_plugin.errors import UserError, file_errors
+from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.sections import section
 
 
@@ -28,8 +27,7 @@ def start_weights(ablation: Ablation, folder: Path, problems: list[str]) -> dict
             network = build_network(file, recognise(file.state))
             if network.scale != run.options.get("scale"):
                 raise UserError(f"{file.path}: has scale {network.scale}")
-            with file_errors(folder):
-                torch.save({"params": file.state}, folder / f"{number}.pth")
+            save_tensors({"params": file.state}, folder / f"{number}.pth")
         except UserError as error:
             problems.append(f"{label} is not measured: {error}")
             continue

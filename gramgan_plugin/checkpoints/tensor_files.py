@@ -41,7 +41,8 @@ def load_tensors(path: str | Path) -> Any:
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about torch's internals
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with Path(path).open("rb") as stream:  # given a name, torch takes it for safetensors by its suffix
+                return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's messages advise to load the file unchecked
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             size = Path(path).stat().st_size / 1e6

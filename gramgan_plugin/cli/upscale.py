@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     from gramgan_plugin.inference.video import VideoSettings, run_videos
 
     upscaler = Upscaler(
-        _model(arguments.model, arguments.strength),
+        _model(arguments.model, arguments.strength, arguments.param_key),
         scale=arguments.scale,
         tile=_tile(arguments.tile),
         engine=arguments.engine,
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
     return summary.exit_code
 
 
-def _model(named: str | None, strength: float | None) -> Any:
+def _model(named: str | None, strength: float | None, param_key: str | None) -> Any:
     """Return the named weights, or those of this package: not a file of their name in the working directory."""
     from gramgan_plugin.checkpoints.interpolate import mixed_weights, read_sources
     from gramgan_plugin.checkpoints.networks import build_network
@@ -138,16 +138,17 @@ def _model(named: str | None, strength: float | None) -> Any:
 
     if named is not None:
         if strength is not None:
-            raise UserError("--strength: is for the networks of this package; `basicsr interpolate` mixes others")
+            raise UserError(
+                "--strength: leave out --model, which names one network; `basicsr interpolate` mixes others"
+            )
         return named
     strength = 1.0 if strength is None else strength
     if not 0 <= strength <= 1:
         raise UserError(f"--strength: expected a number from 0 to 1, got {strength}")
     if strength in (0, 1):
         return ensure(WEIGHTS[DEFAULT if strength else SMOOTH])
-    return build_network(
-        *mixed_weights(read_sources([ensure(WEIGHTS[name]) for name in (SMOOTH, DEFAULT)]), [1 - strength, strength])
-    )
+    sources = read_sources([ensure(WEIGHTS[name]) for name in (SMOOTH, DEFAULT)], param_key)
+    return build_network(*mixed_weights(sources, [1 - strength, strength]))
 
 
 def _tile(text: str) -> int | str:

@@ -2,8 +2,8 @@
 
 import csv
 import io
-import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,14 @@ from gramgan_plugin.evaluation.metric_labels import MetricLabel
 from gramgan_plugin.evaluation.tables import ARROWS, escaped_markdown
 from gramgan_plugin.utils.io import file_sha256, parse_json, read_lines
 from gramgan_plugin.utils.sections import section
+from gramgan_plugin.utils.text import printable
 from gramgan_plugin.utils.yaml_io import parse_yaml
 
 # The names that OpenModelDB has for architectures, and how it writes their sizes.
 ARCHITECTURES = {"RRDBNet": "esrgan", "SRVGGNetCompact": "compact"}
 SIZES = {"num_feat": "nf", "num_block": "nb", "num_conv": "nc"}
 MODEL_ID = re.compile(r"\d+x-[a-zA-Z0-9]+(?:-[a-zA-Z0-9]+)*")
+LARGEST_NUMBER = 10**12  # of iterations, images, seconds
 LARGEST_FILE = 50 * 2**20  # of records and tables that are read whole
 
 
@@ -163,7 +165,7 @@ def trained_by(weights: Mapping[str, Any], training: TrainingRecord) -> int | No
     """Return after how many iterations a run saved weights; None if it is not known.
 
     Args:
-        weights: of `describe_weights`: a file of the run's ``models``, a copy, or what `convert` wrote from one.
+        weights: of `describe_weights`: a file of the run's ``models``, a copy, or the safetensors that `convert` wrote.
         training: the run's record.
 
     Raises:
@@ -177,7 +179,12 @@ def trained_by(weights: Mapping[str, Any], training: TrainingRecord) -> int | No
     if not found:
         raise UserError(f"--run: {training.folder / 'models'} does not have these weights; was it another run?")
     numbers = [int(saved[1]) for path in found if (saved := re.search(r"_(\d{1,9})$", path.stem))]
-    return numbers[0] if numbers else _whole(section(training.options, "train").get("total_iter"))
+    if numbers:
+        return min(numbers)
+    if any(path.stem.endswith("_latest") for path in found):
+        return _whole(section(training.options, "train").get("total_iter"))
+    best = training.folder / "models/best.json"  # of net_g_best.pth
+    return _whole(_json(best).get("iter")) if best.is_file() and found[0].stem.endswith("_best") else None
 
 
 def model_card(card: Card) -> str:
@@ -251,7 +258,7 @@ def _blocks(card: Card) -> Iterator[str]:
         "date": said.date,
     }
     yield _table(rows)
-    yield f"```\nbasicsr upscale PHOTO -m {file} -o upscaled\n```\n"
+    yield f"```\nbasicsr upscale PHOTO -m {shlex.quote(printable(file))} -o upscaled\n```\n"
     if card.training is not None:
         yield "## Training\n"
         yield _table(_training_rows(card))
@@ -278,7 +285,7 @@ def _training_rows(card: Card) -> dict[str, str | None]:
         "crops": f"{data['gt_size']} pixels" if "gt_size" in data else None,
         "iterations": card.iterations,
         "batch": card.training.batch or data.get("batch_size_per_gpu"),
-        "start": Path(str(start)).name if start else "random weights",
+        "start": _start(Path(str(start))) if start else "random weights",
         "losses": ", ".join(filter(None, map(_loss, blocks))),
         "learning rate": ", ".join(rates),
         "schedule": section(train, "scheduler").get("type"),
@@ -288,6 +295,15 @@ def _training_rows(card: Card) -> dict[str, str | None]:
         "time": None if hours is None else f"{hours:.1f} hours",
     }
     return {name: None if value in (None, "") else str(value) for name, value in facts.items()}
+
+
+def _start(path: Path) -> str:
+    """Return a file's name, with its run's.
+
+    >>> _start(Path("weights/a.pth")), _start(Path("experiments/mine/models/net_g_latest.pth"))
+    ('a.pth', 'net_g_latest.pth of mine')
+    """
+    return f"{path.name} of {path.parent.parent.name}" if path.parent.name == "models" else path.name
 
 
 def _loss(block: Any) -> str | None:
@@ -333,7 +349,7 @@ def _hours(path: Path, until: int | None) -> float | None:
     seconds, last = 0.0, 0
     for _, record in read_lines(path) if path.is_file() else ():
         end, each = _whole(record.get("iter")), record.get("time")
-        if end is not None and isinstance(each, int | float) and 0 <= each < math.inf:
+        if end is not None and isinstance(each, int | float) and 0 <= each < LARGEST_NUMBER:
             end = end if until is None else min(end, until)
             seconds += each * max(0, end - last)
             last = max(last, end)
@@ -341,7 +357,7 @@ def _hours(path: Path, until: int | None) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < LARGEST_NUMBER else None
 
 
 def read_text(path: Path) -> str:

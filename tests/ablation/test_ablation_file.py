@@ -56,7 +56,7 @@ class TestShipped:
         assert _changed(load_options(["train_gramgan_sample"]), runs["full"]) == expected
         assert (ablation.baseline, [run.seed for run in ablation.runs[:4]]) == ("full", [0, 1, 2, 0])
 
-    @pytest.mark.parametrize("name", [SAMPLE, "ablation_starts_lite", "ablation_systems_lite"])
+    @pytest.mark.parametrize("name", [SAMPLE, "ablation_lite", "ablation_starts_lite", "ablation_systems_lite"])
     def test_they_pass_the_check(self, name, workdir):
         for run in read_ablation(name).runs:
             assert check_options(run.options, is_train=True) == []

@@ -74,11 +74,19 @@ def test_strength(strength, share, workdir):
     assert np.abs(sr - expected).max() <= 1
 
 
-@pytest.mark.parametrize("wrong", [("--strength", "1.5"), ("--strength", "nan"), ("-m", "bicubic", "--strength", "1")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--strength", "1.5"),
+        ("--strength", "nan"),
+        ("-m", "bicubic", "--strength", "1"),
+        *[("--strength", share, "--param-key", "params") for share in ("0", "0.5", "1")],
+    ],
+)
 def test_wrong_strength(wrong, workdir, capsys):
     cv2.imwrite("lq.png", _lq())
     assert main(["upscale", "lq.png", *wrong]) == 2
-    assert "--strength: " in capsys.readouterr().err
+    assert ("has no weights under 'params'" if "--param-key" in wrong else "--strength: ") in capsys.readouterr().err
     assert not Path("upscaled").exists()
 
 

@@ -27,6 +27,11 @@ class TestTensors:
         assert back["b"] == data["b"]
         assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.pth"]
 
+    def test_of_torch_save_under_a_name_of_safetensors(self, workdir):
+        torch.save({"params": {"a": torch.arange(3.0)}}, "x.pth")
+        Path("x.pth").rename("x.safetensors")
+        assert torch.equal(load_tensors("x.safetensors")["params"]["a"], torch.arange(3.0))
+
     def test_no_code_is_run(self, workdir):
         torch.save({"params": _Touch()}, "hostile.pth")
         with pytest.raises(UserError, match=r"^hostile\.pth: not a checkpoint of plain tensors[^\n]*$"):

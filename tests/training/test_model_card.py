@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,30 @@ def test_of_an_earlier_iteration(run, suffix):
 def test_names(run, name, capsys):
     assert _card(name=name) == 2
     assert "--name: OpenModelDB wants 4x-WORD-WORD" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "iterations"),
+    [(["latest"], 300), (["best"], 150), (["1000", "30"], 30), (["99999999999"], None), (["best", "latest"], 300)],
+)
+def test_iterations_by_the_name(run, names, iterations):
+    models = Path("experiments/tiny/models")
+    for old in models.iterdir():
+        old.unlink()
+    for name in names:
+        shutil.copy("net_g.pth", models / f"net_g_{name}.pth")
+    (models / "best.json").write_text(json.dumps({"iter": 150, "metric": "psnr", "value": 1.0, "sets": {}}))
+    Path("experiments/tiny/metrics.jsonl").write_text(json.dumps({"iter": 10, "time": 10**400}) + "\n")
+    assert _card("--run", "experiments/tiny") == 0
+    rows = re.findall(r"^\| iterations \| (\d+) \|$", Path("out/4x-Tiny.md").read_text(), re.M)
+    assert rows == ([] if iterations is None else [str(iterations)])
+
+
+def test_a_name_with_marks(run):
+    """The command may be copied, and nothing in it closes the block."""
+    name = "a `b`\n```\n<i>;rm.pth"
+    Path("net_g.pth").rename(name)
+    assert main(["card", name, "--name", "4x-Tiny", "--author", "a", "--about", "A.", *OUT]) == 0
+    (line,) = [line for line in Path("out/4x-Tiny.md").read_text().splitlines() if line.startswith("basicsr upscale")]
+    assert len(shlex.split(line)) == 7
+    assert Path("out/4x-Tiny.md").read_text().count("\n```\n") == 2

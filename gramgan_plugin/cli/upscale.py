@@ -130,6 +130,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _model(named: str | None, strength: float | None, param_key: str | None) -> Any:
     """Return the named weights, or those of this package: not a file of their name in the working directory."""
+    import logging
+
     from gramgan_plugin.checkpoints.interpolate import mixed_weights, read_sources
     from gramgan_plugin.checkpoints.networks import build_network
     from gramgan_plugin.checkpoints.public_weights import WEIGHTS
@@ -145,6 +147,7 @@ def _model(named: str | None, strength: float | None, param_key: str | None) -> 
     strength = 1.0 if strength is None else strength
     if not 0 <= strength <= 1:
         raise UserError(f"--strength: expected a number from 0 to 1, got {strength}")
+    logging.getLogger("gramgan_plugin").info(f"{DEFAULT}, strength {strength:g}; -m takes another network")
     if strength in (0, 1):
         return ensure(WEIGHTS[DEFAULT if strength else SMOOTH])
     sources = read_sources([ensure(WEIGHTS[name]) for name in (SMOOTH, DEFAULT)], param_key)

@@ -57,13 +57,15 @@ def test_a_photo(name):
 
 
 @pytest.mark.parametrize(("strength", "share"), [(None, 1), (0, 0), (0.25, 0.25), (1, 1)])
-def test_strength(strength, share, workdir):
+def test_strength(strength, share, workdir, caplog):
     """The mean of both networks' weights, here by numpy; a file of a network's name is not taken for it."""
     for name in NAMES:
         Path(name).write_bytes(b"another")
     cv2.imwrite("lq.png", _lq()[..., ::-1])
     more = () if strength is None else ("--strength", str(strength))
-    assert main(["upscale", "lq.png", "--engine", "torch", "--precision", "fp32", *more]) == 0
+    with caplog.at_level("INFO", logger="gramgan_plugin"):
+        assert main(["upscale", "lq.png", "--engine", "torch", "--precision", "fp32", *more]) == 0
+    assert f"4x-GramGAN-Lite, strength {share}; -m takes another network" in caplog.messages
     l1, gan = (load_file(SHIPPED / f"{name}.safetensors") for name in ("4x-RRDB-Lite", "4x-GramGAN-Lite"))
     net = RRDBNet(3, 3, 4, num_feat=32, num_block=3, num_grow_ch=32)
     net.load_state_dict({key: torch.from_numpy((1 - share) * l1[key] + share * gan[key]) for key in l1})

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -70,13 +71,19 @@ def _openvino(module: nn.Module, example: Tensor, precision: str) -> Run:
     model.reshape([-1, example.shape[1], -1, -1])
     hints = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
     hints["INFERENCE_PRECISION_HINT"] = OPENVINO_PRECISIONS[precision]
-    request = openvino.Core().compile_model(model, "CPU", hints).create_infer_request()
+    request = _openvino_core().compile_model(model, "CPU", hints).create_infer_request()
 
     def run(x: Tensor) -> Tensor:
         request.infer([x.float().contiguous().numpy()], share_inputs=True)
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
     return run
+
+
+@cache
+def _openvino_core() -> Any:
+    """Return the core of this process, never freed: its CPU plugin has a handler of SIGTERM, which outlives it."""
+    return importlib.import_module("openvino").Core()
 
 
 def _onnx(module: nn.Module, example: Tensor) -> Run:

@@ -1,5 +1,7 @@
 """Engines: each near the network's own call, and the choice between them."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -150,3 +152,21 @@ def test_gpu(photo):
     result = Upscaler(network, device="cuda")(photo)
     reference = Upscaler(network, device="cpu", engine="torch", precision="fp32")(photo)
     assert np.abs(result.astype(int) - reference).max() <= 3
+
+
+def test_a_signal_after_openvino():
+    """Its plugin has a handler of SIGTERM; if it is unloaded, the next SIGTERM is a segmentation fault."""
+    pytest.importorskip("openvino")
+    code = """
+import gc, os, signal
+import numpy as np
+from gramgan_plugin.inference.upscaler import Upscaler
+Upscaler("4x-RRDB-Lite", engine="openvino")(np.zeros((16, 16, 3), np.uint8))
+gc.collect()
+received = []
+signal.signal(signal.SIGTERM, lambda *_: received.append(1))
+os.kill(os.getpid(), signal.SIGTERM)
+assert received
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

@@ -73,6 +73,8 @@ class TestQuickstart:
         folder, _, result = done
         log = (folder / "gramgan/train.log").read_text()
         assert re.search(r"(\d+) of \1 tensors fit those of \S+4x-RRDB-Lite\.safetensors", log)
+        assert "4x-RRDB-Lite.safetensors" in (folder / "test_l1/test.log").read_text()
+        assert "gramgan/models/net_g_latest.pth" in (folder / "test_gramgan/test.log").read_text()
         assert result["l1"]["psnr_y"] > result["bicubic"]["psnr_y"] + 1
 
     def test_an_older_one_is_archived(self, done, monkeypatch):

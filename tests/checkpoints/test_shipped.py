@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from gramgan_plugin.checkpoints.inspect_weights import describe_weights
 from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.weights_cache import SHIPPED, find, verify
+from gramgan_plugin.checkpoints.weights_file import read_weights
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.functional.matlab_bicubic import lq_levels, matlab_bicubic
 from gramgan_plugin.inference.upscaler import Upscaler
@@ -42,6 +43,8 @@ def test_file(name):
     facts = describe_weights(path)
     assert (facts["architecture"], facts["scale"], facts["averaged"]) == ("RRDBNet", 4, True)
     assert (SHIPPED / f"{name}.md").is_file()
+    averaged = read_weights(path, "params_ema").state  # as its metadata call them
+    assert averaged.keys() == load_file(path).keys()
 
 
 @pytest.mark.parametrize("name", NAMES)

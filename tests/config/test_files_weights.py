@@ -112,6 +112,15 @@ class TestNetworks:
             tiny_options["path"]["param_key_g"] = key
             assert problems(tiny_options) == []
 
+    def test_the_key_that_a_converted_file_had(self, tiny_options, workdir):
+        torch.save({"params": _weights(tiny_options), "params_ema": _weights(tiny_options)}, "g.pth")
+        assert main(["convert", "g.pth", "--to", "safetensors", "-o", "g.safetensors"]) == 0
+        tiny_options["path"] |= {"pretrain_network_g": "g.safetensors", "param_key_g": "params_ema"}
+        assert problems(tiny_options) == []
+        tiny_options["path"]["param_key_g"] = "params"
+        (problem,) = problems(tiny_options)
+        assert problem.startswith("path.param_key_g: g.safetensors has no weights under 'params'; ")
+
     def test_what_a_resumed_run_does_not_read(self, tiny_options, workdir):
         Path("g.pth").write_bytes(PAGE)
         tiny_options["path"]["pretrain_network_g"] = "g.pth"

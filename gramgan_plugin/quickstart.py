@@ -136,6 +136,10 @@ def time_training(options: dict[str, Any], folder: Path) -> Timing:
 def fitting(seconds: float, each: float) -> int:
     """Return how many iterations fit.
 
+    Args:
+        seconds: the time that is left.
+        each: seconds for an iteration.
+
     >>> fitting(260, 0.2), fitting(260, 1.0), fitting(260, 60.0)
     (600, 260, 100)
     """
@@ -143,7 +147,12 @@ def fitting(seconds: float, each: float) -> int:
 
 
 def changes(start: str, iterations: int = MOST_ITERATIONS) -> dict[str, Any]:
-    """Return the changes to the option file: the start's file, the length, the VGG term if there are weights for it."""
+    """Return the changes to the option file, and the VGG term if this machine has weights for it.
+
+    Args:
+        start: the file of weights to start from.
+        iterations: length of the training.
+    """
     weights = find_vgg19_weights()
     train: dict[str, Any] = {
         "total_iter": iterations,

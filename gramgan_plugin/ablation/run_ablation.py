@@ -18,10 +18,9 @@ from gramgan_plugin.errors import OptionError, Preempted, UserError
 from gramgan_plugin.evaluation.benchmark_sets import benchmark_sets
 from gramgan_plugin.evaluation.metrics import choose_metrics
 from gramgan_plugin.models.components import Component
-from gramgan_plugin.prepare.failures import TerminatedError
-from gramgan_plugin.prepare.pack import sigterm_raises
 from gramgan_plugin.training.run_folder import open_run_folder
 from gramgan_plugin.training.signals import stop_signals
+from gramgan_plugin.utils.interruptions import TerminatedError, sigterm_raises
 
 LINES = 50  # of mistakes in a message
 

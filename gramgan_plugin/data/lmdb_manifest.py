@@ -29,27 +29,20 @@ class Digest:
     It depends neither on the order of the images nor on their place in the file; swapping two images changes it. It
     detects corruption, not tampering. Several threads may update one digest.
 
-    Args:
-        state: the state of an earlier digest to continue.
-
-    Raises:
-        ValueError: if ``state`` is not the state of a digest.
-
     Example:
         >>> one, two = Digest(), Digest()
         >>> one.update("a", b"1")
         >>> two.update("b", b"2")
         >>> two.update("a", b"1")
-        >>> one = Digest(one.state())
-        >>> one.update("b", b"2")
+        >>> part = Digest()
+        >>> part.update("b", b"2")
+        >>> one.merge(part.hexdigest())
         >>> one.hexdigest() == two.hexdigest()
         True
     """
 
-    def __init__(self, state: str | None = None) -> None:
-        if state is not None and not SHA256.fullmatch(state):
-            raise ValueError(f"state: expected 64 hexadecimal digits, got {state!r}")
-        self._sum = 0 if state is None else int(state, 16)
+    def __init__(self) -> None:
+        self._sum = 0
         self._lock = threading.Lock()
 
     def update(self, key: str, data: bytes) -> None:
@@ -60,13 +53,23 @@ class Digest:
         with self._lock:
             self._sum = (self._sum + int.from_bytes(one.digest(), "big")) % 2**256
 
-    def state(self) -> str:
-        """Return the state for a later digest to continue, 64 hexadecimal digits."""
-        return f"{self._sum:064x}"
+    def merge(self, part: str) -> None:
+        """Add the images of another digest.
+
+        Args:
+            part: its ``hexdigest``.
+
+        Raises:
+            ValueError: if it is not the fingerprint of images.
+        """
+        if not SHA256.fullmatch(part):
+            raise ValueError(f"part: expected 64 hexadecimal digits, got {part!r}")
+        with self._lock:
+            self._sum = (self._sum + int(part, 16)) % 2**256
 
     def hexdigest(self) -> str:
         """Return the fingerprint of the images added so far, 64 hexadecimal digits."""
-        return self.state()
+        return f"{self._sum:064x}"
 
 
 def write_manifest(lmdb_path: Path, content: str, **facts: Any) -> None:

@@ -1,6 +1,5 @@
 """Write and check ``manifest.json`` of a patch database."""
 
-import glob
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.io import SHA256, is_count, read_record
+from gramgan_plugin.utils.staging import moved_aside
 
 MANIFEST = "manifest.json"
 SOURCES = "sources.jsonl"
@@ -196,9 +196,9 @@ def _what_is_there(folder: Path) -> str:
         return f"no patch database ({MANIFEST} is missing); build it with `basicsr patchdb build --out {folder.name}`"
     if folder.exists():
         return "a file, but a patch database is a folder"
-    aside = sorted(path.name for path in folder.parent.glob(f"{glob.escape(folder.name)}.old-*"))
-    if aside:
-        return f"no such patch database; a killed process has left it as {aside[0]}: rename it back"
+    aside = moved_aside(folder)
+    if aside.exists():
+        return f"no such patch database; a killed process has left it as {aside.name}: rename it back"
     return f"no such patch database; build it with `basicsr patchdb build --out {folder.name}`"
 
 

@@ -13,9 +13,10 @@ from gramgan_plugin.data.photos import PhotoError, decode_photo, photo_info, rea
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.matlab_bicubic import KINDS, MATLAB_BICUBIC
 from gramgan_plugin.prepare.benchmark_sources import SourceSet
+from gramgan_plugin.prepare.prepared_folder import DATA_SET, MARKER
 from gramgan_plugin.prepare.shrink import shrink, shrink_as
-from gramgan_plugin.prepare.staging import MARKER, staged_folder
 from gramgan_plugin.utils.progress import tracked
+from gramgan_plugin.utils.staging import staged_folder
 from gramgan_plugin.utils.text import printable
 from gramgan_plugin.version import __version__
 
@@ -84,7 +85,7 @@ class SetWriter:
         """Write the set to a temporary folder, then rename it."""
         gt_name = WHOLE if self.mod is None else f"GTmod{self.mod}"
         names = {scale: f"LRbicx{scale}" for scale in self.scales}
-        with staged_folder(folder, overwrite) as staging:
+        with staged_folder(folder, DATA_SET, overwrite) as staging:
             for name in (gt_name, *names.values()):
                 (staging / name).mkdir()
             lines = []

@@ -11,7 +11,8 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
 from gramgan_plugin.prepare.benchmark_set import SetReport, SetWriter
 from gramgan_plugin.prepare.benchmark_sources import SourceSet, find_sets
-from gramgan_plugin.prepare.staging import check_free
+from gramgan_plugin.prepare.prepared_folder import DATA_SET
+from gramgan_plugin.utils.staging import check_free
 
 
 def default_mod_crop(scales: Sequence[int]) -> int:
@@ -60,6 +61,6 @@ def prepare_benchmarks(
                 raise UserError(f"{one.root}: a second {one.name}, after {found[one.name].root}; give one of them")
             found[one.name] = one
     for name in found:
-        check_free(out / name, overwrite)
+        check_free(out / name, DATA_SET, overwrite)
     writers = [SetWriter(one, scales, mod, make_lq, kind) for one in found.values()]  # all are inspected first
     return [writer.write(out / writer.source.name, overwrite, progress) for writer in writers]

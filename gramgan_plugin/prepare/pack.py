@@ -1,14 +1,11 @@
 """Pack photos into a pair of LMDBs of GT and LQ sub-images, with whole held-out pairs for testing."""
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from gramgan_plugin.data.photos import PhotoError
@@ -16,13 +13,14 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare.cut import Cutter
 from gramgan_plugin.prepare.data_set import GT, DataSet
 from gramgan_plugin.prepare.detail import MEASURE, Selection, save_selection, select
-from gramgan_plugin.prepare.failures import TerminatedError
 from gramgan_plugin.prepare.folders import Photo
 from gramgan_plugin.prepare.plan import Entry, FindLq, Plan, Settings, check_usable, key_of, make_plan, refusal
+from gramgan_plugin.prepare.prepared_folder import DATA_SET
 from gramgan_plugin.prepare.presets import expected_sub_images, preset_of
-from gramgan_plugin.prepare.staging import Staging, check_free, staging
+from gramgan_plugin.utils.interruptions import sigterm_raises
 from gramgan_plugin.utils.io import real_path
 from gramgan_plugin.utils.progress import tracked
+from gramgan_plugin.utils.staging import Staging, check_free, staging
 from gramgan_plugin.utils.threads import threads_for
 from gramgan_plugin.version import __version__
 
@@ -96,13 +94,13 @@ def prepare_photos(
         raise ValueError(f"on_error: 'stop' or 'skip', got {on_error!r}")
     threads = threads_for(workers)
     settings.check()
-    check_free(out, overwrite)
+    check_free(out, DATA_SET, overwrite)
     _check_not_inside(photos, out, overwrite)
     plan = make_plan(photos, settings, hold_out, find_lq)
     check_usable(plan, len(photos), on_error)
     report = Report(out, settings.scale, settings.grid.crop_size, skipped=list(plan.refused))
     report.expected = expected_sub_images(form, settings.grid) if settings.keep_detailed is None else None
-    with staging(out, overwrite, plan.job) as stage:
+    with staging(out, DATA_SET, overwrite, plan.job) as stage:
         data_set = DataSet(stage.path, settings)
         try:
             with sigterm_raises():
@@ -213,23 +211,6 @@ def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_giv
 def _selection_facts(selection: Selection) -> dict[str, Any]:
     detail = {"measure": MEASURE, "least": selection.least, "sub_images_measured": len(selection.details)}
     return {"detail": detail}
-
-
-@contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Raise :class:`TerminatedError` on SIGTERM in the block, if this is the main thread and no handler is set."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-
-    def raise_it(number: int, frame: FrameType | None) -> None:
-        raise TerminatedError
-
-    signal.signal(signal.SIGTERM, raise_it)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _check_not_inside(photos: Sequence[Photo], out: Path, overwrite: bool) -> None:

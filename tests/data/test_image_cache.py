@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader
 from gramgan_plugin.data import PairedSRDataset, image_cache
 from gramgan_plugin.data.image_cache import ImageCache, ImageSizeError, available_memory
 from gramgan_plugin.data.images import encode_png
-from gramgan_plugin.data.lmdb_images import META_INFO, LmdbWriter
+from gramgan_plugin.data.lmdb_images import META_INFO
 from gramgan_plugin.data.seeded import SampleIndex, SeededDataset
 from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 from gramgan_plugin.prepare.pack import Report
 from gramgan_plugin.utils import system
 

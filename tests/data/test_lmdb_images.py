@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gramgan_plugin.data.lmdb_images import LmdbImages, LmdbWriter
+from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 
 
 def write(path: Path, images: dict[str, bytes], map_size: int = 2**20) -> None:

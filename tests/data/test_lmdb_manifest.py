@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gramgan_plugin.data.lmdb_images import LmdbImages, LmdbWriter
+from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.lmdb_manifest import Digest, check_manifest, read_manifest, write_manifest
 from gramgan_plugin.errors import UserError
+from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 
 ENTRIES = st.dictionaries(st.text(max_size=4), st.binary(max_size=6), min_size=1, max_size=6)
 CONTENT = "0a" * 32
@@ -63,12 +64,13 @@ class TestDigest:
         assert digest({"a\0b": b"c"}) != digest({"a": b"b\0c"})
 
     @given(ENTRIES, ENTRIES)
-    def test_feature_goes_on_from_its_state(self, first: dict[str, bytes], then: dict[str, bytes]) -> None:
+    def test_feature_merge(self, first: dict[str, bytes], then: dict[str, bytes]) -> None:
         then = {key: data for key, data in then.items() if key not in first}
-        resumed = Digest(Digest(digest(first)).state())
+        whole = Digest()
         for key, data in then.items():
-            resumed.update(key, data)
-        assert resumed.hexdigest() == digest({**first, **then})
+            whole.update(key, data)
+        whole.merge(digest(first))
+        assert whole.hexdigest() == digest({**first, **then})
 
     def test_feature_threads(self) -> None:
         entries = {f"{n:06d}_s001": bytes([n % 251]) * 3000 for n in range(400)}
@@ -86,10 +88,10 @@ class TestDigest:
             thread.join()
         assert shared.hexdigest() == digest(entries)
 
-    @pytest.mark.parametrize("state", ["", "0" * 63, "0" * 65, "g" * 64, "0" * 64 + "\n", "-" + "0" * 63])
-    def test_exception(self, state: str) -> None:
+    @pytest.mark.parametrize("part", ["", "0" * 63, "0" * 65, "g" * 64, "0" * 64 + "\n", "-" + "0" * 63])
+    def test_exception(self, part: str) -> None:
         with pytest.raises(ValueError, match="64 hexadecimal digits"):
-            Digest(state)
+            Digest().merge(part)
 
 
 @pytest.fixture

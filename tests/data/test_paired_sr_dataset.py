@@ -15,11 +15,11 @@ from torch.utils.data import default_collate
 from gramgan_plugin.config.schema_datasets import DATASETS, LOADER
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.data.images import encode_png, read_image
-from gramgan_plugin.data.lmdb_images import LmdbWriter
 from gramgan_plugin.data.paired_sr_dataset import KNOWN, PairedSRDataset, _turned
 from gramgan_plugin.data.photos import read_photo
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional.matlab_bicubic import lq_levels
+from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 from gramgan_plugin.prepare.pack import Report
 from gramgan_plugin.prepare.shrink import shrink
 from tests.functional.matlab_reference import matlab_uint8

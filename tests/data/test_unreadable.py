@@ -17,11 +17,12 @@ from torch.utils.data import Dataset
 
 from gramgan_plugin.config import resolve_options
 from gramgan_plugin.config.schema_datasets import LOADER
-from gramgan_plugin.data.lmdb_images import LmdbImages, LmdbWriter
+from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.data.seeded import SampleIndex, SeededDataset
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE, TRIES, SkippingDataset, Unreadable, UnreadableImages, collate
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
+from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 from gramgan_plugin.registries import registries
 
 REASONS = {"truncated": "cut short", "empty": "an empty file", "text": "not an image"}

@@ -200,8 +200,8 @@ class TestOpenStore:
             open_store(tmp_path / "none.patchdb")
         with pytest.raises(UserError, match=r"no patch database \(manifest.json is missing\)"):
             open_store(tmp_path)
-        (tmp_path / "[a].patchdb.old-77").mkdir()
-        with pytest.raises(UserError, match=r"a killed process has left it as \[a\].patchdb.old-77: rename it"):
+        (tmp_path / "[a].patchdb.moved-aside").mkdir()
+        with pytest.raises(UserError, match=r"a killed process has left it as \[a\].patchdb.moved-aside: rename it"):
             open_store(tmp_path / "[a].patchdb")
         (tmp_path / "file").touch()
         with pytest.raises(UserError, match="a file, but a patch database is a folder"):

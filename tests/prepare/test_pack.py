@@ -1,6 +1,5 @@
 import errno
 import json
-import os
 import shutil
 import time
 from dataclasses import replace
@@ -18,12 +17,12 @@ from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.matlab_functions import imresize
 
 import gramgan_plugin
-from gramgan_plugin.data.lmdb_images import LmdbWriter
 from gramgan_plugin.data.lmdb_manifest import Digest, read_manifest
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare import cut, data_set
 from gramgan_plugin.prepare.encode import Encoding
 from gramgan_plugin.prepare.folders import Partners, folder_photos
+from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 from gramgan_plugin.prepare.pack import Report, prepare_photos
 from gramgan_plugin.prepare.plan import Settings
 from gramgan_plugin.prepare.presets import Preset
@@ -243,7 +242,7 @@ class TestPreparePhotos:
         raised: type[BaseException],
         kept: bool,
     ) -> None:
-        out, staged = tmp_path / "out", tmp_path / f"out.tmp-{os.getpid()}"
+        out, staged = tmp_path / "out", tmp_path / "out.unfinished"
         put, calls = LmdbWriter.put, []
 
         def failing(self: LmdbWriter, *args: Any) -> None:

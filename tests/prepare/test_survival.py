@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,11 @@ from gramgan_plugin.data.lmdb_images import META_INFO, LmdbImages
 from gramgan_plugin.errors import Preempted, UserError
 from gramgan_plugin.prepare import data_set, pack
 from gramgan_plugin.prepare.folders import folder_photos
+from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 from gramgan_plugin.prepare.pack import prepare_photos
 from gramgan_plugin.prepare.plan import Settings
 from gramgan_plugin.prepare.presets import Preset
+from tests.survival import end, in_child, killed_at, start
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
 
@@ -79,55 +80,24 @@ def everything_in(out: Path) -> dict[str, Any]:
     return found
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Start ``work`` in a forked process; it ends with 0, or 1 if it raises."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return child
-
-
-def ended_by(child: int) -> int:
-    """Its exit code, or the signal's number with a minus."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 class TestKill:
-    def test_feature_at_every_sync(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-        """Killed just before the n-th thing that it wants to stand on the disk, for every third n."""
+    def test_feature_at_every_sync(
+        self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Killed just before the n-th transaction, sync or rename, for every second n."""
         resumed = killed = 0
-        for number in range(1, 100, 3):
+        for number in range(1, 100, 2):
             out = tmp_path / str(number) / "out"
-
-            def work(number: int = number, out: Path = out) -> None:
-                real, calls = os.fsync, []
-
-                def fsync(descriptor: int) -> None:
-                    calls.append(descriptor)
-                    if len(calls) == number:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    real(descriptor)
-
-                os.fsync = fsync
-                pack_them(photos, out)
-
-            if ended_by(in_child(work)) == 0:
+            if in_child(killed_at(number, lambda out=out: pack_them(photos, out), [(LmdbWriter, "_write")])) == 0:  # type: ignore[misc]
                 break
             killed += 1
             if out.exists():  # it was killed after the rename
                 assert everything_in(out).items() >= undisturbed.items()
                 continue
-            left = [path for path in out.parent.iterdir() if path.name.startswith("out.tmp-")]
-            assert len(left) == 1
-            journal = left[0] / ".journal.jsonl"
-            resumed += journal.exists() and journal.stat().st_size > 0
+            assert [path.name for path in out.parent.iterdir()] == ["out.unfinished"]
+            capsys.readouterr()
             pack_them(photos, out)
+            resumed += "resuming" in capsys.readouterr().err
             assert everything_in(out) == undisturbed
             assert [path.name for path in out.parent.iterdir()] == ["out"]
         assert killed > 10
@@ -139,12 +109,12 @@ class TestKill:
         whole = len(undisturbed["names.jsonl"].splitlines())
         chance = random.Random(5)
         for _ in range(25):
-            child = in_child(lambda: pack_them(photos, out))
+            child = start(lambda: pack_them(photos, out))
             time.sleep(chance.uniform(0, 0.08))
             os.kill(child, signal.SIGKILL)
-            if ended_by(child) == 0 or out.exists():
+            if end(child) == 0 or out.exists():
                 break
-            for path in tmp_path.glob("out.tmp-*/*.lmdb"):
+            for path in tmp_path.glob("out.unfinished/*.lmdb"):
                 if (path / META_INFO).exists():  # written last: then all is there but the folder's name
                     assert len(LmdbImages(path).keys) == whole
                 else:
@@ -166,7 +136,7 @@ class TestKill:
             pack.Cutter, "results", lambda self, entries: (numbers.append(len(entries)), cut(self, entries))[1]
         )
         report = pack_them(photos, tmp_path / "out")
-        assert "resuming out.tmp-" in capsys.readouterr().err
+        assert "resuming out.unfinished" in capsys.readouterr().err
         assert numbers[0] < 8
         assert (report.photos, report.held_out, [name for name, _ in report.skipped]) == (7, 1, ["4.png"])
 
@@ -189,20 +159,46 @@ class TestKill:
     def test_feature_lost_pages(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
         """The disk lost what it had promised to hold: the work begins anew."""
         self.killed_after_two_commits(photos, tmp_path / "out")
-        next(tmp_path.glob("out.tmp-*/LQ_x4.lmdb/data.mdb")).unlink()
+        next(tmp_path.glob("out.unfinished/LQ_x4.lmdb/data.mdb")).unlink()
         pack_them(photos, tmp_path / "out")
         assert everything_in(tmp_path / "out") == undisturbed
 
-    def test_feature_torn_line_in_the_journal(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    @pytest.mark.parametrize("name", ["GT.lmdb", "LQ_x4.lmdb"])
+    @pytest.mark.parametrize("harm", ["cut short", "overwritten"])
+    def test_feature_damaged(
+        self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any], name: str, harm: str
+    ) -> None:
         self.killed_after_two_commits(photos, tmp_path / "out")
-        journal = next(tmp_path.glob("out.tmp-*/.journal.jsonl"))
-        journal.write_bytes(journal.read_bytes()[:-40])
+        data = tmp_path / "out.unfinished" / name / "data.mdb"
+        if harm == "cut short":
+            os.truncate(data, data.stat().st_size // 2)
+        else:
+            data.write_bytes(b"?" * data.stat().st_size)
         pack_them(photos, tmp_path / "out")
+        assert everything_in(tmp_path / "out") == undisturbed
+
+    def test_feature_between_the_two_databases(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+        """LQ has what GT has not: it is written again."""
+        copy = shutil.copytree(photos, tmp_path / "copy")
+
+        def work() -> None:
+            put = LmdbWriter.put
+
+            def deadly(self: LmdbWriter, *args: Any) -> None:
+                if self.path.name == "GT.lmdb" and self.puts == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                put(self, *args)
+
+            LmdbWriter.put = deadly  # type: ignore[method-assign]
+            pack_them(copy, tmp_path / "out")
+
+        assert in_child(work) == -signal.SIGKILL
+        pack_them(copy, tmp_path / "out")
         assert everything_in(tmp_path / "out") == undisturbed
 
     def test_exception_a_database_being_written(self, photos: Path, tmp_path: Path) -> None:
         self.killed_after_two_commits(photos, tmp_path / "out")
-        gt, lq = (next(tmp_path.glob(f"out.tmp-*/{name}.lmdb")) for name in ("GT", "LQ_x4"))
+        gt, lq = (next(tmp_path.glob(f"out.unfinished/{name}.lmdb")) for name in ("GT", "LQ_x4"))
         with pytest.raises(UserError, match=r"has no meta_info.txt"):
             LmdbImages(gt)
         with pytest.raises(FileNotFoundError, match="meta_info"):
@@ -221,7 +217,7 @@ class TestKill:
             data_set.DataSet.commit = commit  # type: ignore[method-assign]
             pack_them(photos, out, **options)
 
-        assert ended_by(in_child(work)) == -signal.SIGKILL
+        assert in_child(work) == -signal.SIGKILL
         assert not out.exists()
 
 
@@ -289,15 +285,15 @@ class TestSecondMaker:
             data_set.DataSet.add = wait  # type: ignore[method-assign]
             pack_them(photos, tmp_path / "out")
 
-        child = in_child(work)
+        child = start(work)
         try:
             os.read(reading, 1)
             with pytest.raises(UserError, match=rf"out: is being made by process {child} on '.*wait for it, or end it"):
                 pack_them(photos, tmp_path / "out")
-            assert [path.name for path in tmp_path.iterdir()] == [f"out.tmp-{child}"]
+            assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
         finally:
             os.kill(child, signal.SIGKILL)
-            ended_by(child)
+            end(child)
         pack_them(photos, tmp_path / "out")
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -314,7 +310,7 @@ class TestFullDisk:
             except UserError as error:
                 reported.write_text(str(error))
 
-        assert ended_by(in_child(work)) == 0
+        assert in_child(work) == 0
         message = reported.read_text()
         assert "no space left on the disk or within `ulimit -f`; free some" in message
         assert "; then run the same command again: " in message

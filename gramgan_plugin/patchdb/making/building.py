@@ -17,8 +17,8 @@ from gramgan_plugin.patchdb.making.settings import MAX_PATCHES, MOST_PATCHES, Se
 from gramgan_plugin.patchdb.making.source_photos import Reading, find_photos
 from gramgan_plugin.patchdb.store import VARIANTS, open_store
 from gramgan_plugin.patchdb.writing import StoreWriter
-from gramgan_plugin.prepare.staging import check_free, put_back
 from gramgan_plugin.utils.progress import tracked_of
+from gramgan_plugin.utils.staging import check_free, put_back
 from gramgan_plugin.utils.threads import threads_for
 
 
@@ -89,7 +89,7 @@ def build(
     definition = describes.definition
     check_sizes(definition, max_patches)
     put_back(out, DATABASE)
-    check_free(out, overwrite, DATABASE)
+    check_free(out, DATABASE, overwrite)
     photos = find_photos(sources, reading.recursive)
     with placed(out, overwrite) as folder, _collection(definition, settings, max_patches, folder) as collection:
         collect(collection, photos, on_error=reading.on_error, workers=threads, progress=progress)
@@ -128,7 +128,7 @@ def update(
     threads = threads_for(reading.workers)
     put_back(path, DATABASE)
     store = open_store(path, verify=True)
-    check_free(path, overwrite=True, folder_type=DATABASE)
+    check_free(path, DATABASE, overwrite=True)
     settings, definition = Settings.of(store), store.definition
     describes = description_of(definition, vgg_weights, path)
     limit = int(store.manifest["options"].get("max_patches", store.count)) if max_patches is None else max_patches
@@ -172,7 +172,7 @@ def merge(
     if len(paths) < 2:
         raise UserError("merge: name at least two databases")
     put_back(out, DATABASE)
-    check_free(out, overwrite, DATABASE)
+    check_free(out, DATABASE, overwrite)
     stores = [open_store(path, verify=True) for path in paths]
     first = stores[0].definition
     for store in stores[1:]:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gramgan_plugin.patchdb.database_manifest import ARRAYS, MANIFEST, SOURCES
-from gramgan_plugin.prepare.pack import sigterm_raises
-from gramgan_plugin.prepare.staging import FolderType, staging
+from gramgan_plugin.utils.interruptions import sigterm_raises
+from gramgan_plugin.utils.staging import FolderType, staging
 
 SCRATCH = ".scratch"
 INDEX = "index"
@@ -37,6 +37,6 @@ def placed(out: Path, overwrite: bool) -> Iterator[Path]:
         UserError: if ``out`` exists and may not be replaced, is being made by another process, or cannot be written.
         Preempted: after SIGTERM.
     """
-    with staging(out, overwrite, folder_type=DATABASE) as stage, sigterm_raises():
+    with staging(out, DATABASE, overwrite) as stage, sigterm_raises():
         yield stage.path
         (stage.path / SCRATCH).unlink(missing_ok=True)

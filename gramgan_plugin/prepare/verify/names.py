@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gramgan_plugin.errors import UserError, file_errors
-from gramgan_plugin.prepare.staging import MARKER
+from gramgan_plugin.prepare.prepared_folder import MARKER
 from gramgan_plugin.prepare.verify.database import Database
 from gramgan_plugin.prepare.verify.outcome import Check
 from gramgan_plugin.utils.io import parse_json, read_lines

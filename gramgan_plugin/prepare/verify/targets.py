@@ -6,10 +6,10 @@ from pathlib import Path
 
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.io import expanded
+from gramgan_plugin.utils.staging import UNFINISHED
 
 GT = "GT.lmdb"
 LQ = re.compile(r"LQ_x(?P<scale>[1-9]\d?)\.lmdb")
-UNFINISHED = re.compile(r".*\.tmp-\d+")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def find_target(path: Path, lq: Path | None = None, scale: int | None = None) ->
         raise UserError(
             f"{path}: {'not a folder' if path.exists() else 'no such folder'}; name an LMDB or what holds it"
         )
-    if any(UNFINISHED.fullmatch(part) for part in path.absolute().parts):
+    if any(part.endswith(UNFINISHED) for part in path.absolute().parts):
         raise UserError(f"{path}: is still being written, or was left behind; run the same `basicsr prepare` again")
     if (path / "data.mdb").is_file():
         if lq is None and scale is not None:

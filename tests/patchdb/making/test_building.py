@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from gramgan_plugin.data.lmdb_images import LmdbWriter
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.candidates import affine_warp, downsampled, random_theta
 from gramgan_plugin.patchdb.database_manifest import Definition
@@ -18,6 +17,7 @@ from gramgan_plugin.patchdb.making.settings import Settings
 from gramgan_plugin.patchdb.making.source_photos import Reading
 from gramgan_plugin.patchdb.store import Store, open_store
 from gramgan_plugin.patchdb.writing import write_store
+from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 
 QUIET = {"progress": False, "reading": Reading(workers=2)}
 ALL = 1_000_000

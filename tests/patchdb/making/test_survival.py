@@ -7,12 +7,9 @@ import resource
 import shutil
 import signal
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from gramgan_plugin.errors import Preempted, UserError
 from gramgan_plugin.patchdb.making import building
@@ -20,7 +17,8 @@ from gramgan_plugin.patchdb.making.building import build, merge, update
 from gramgan_plugin.patchdb.making.placing import DATABASE, placed
 from gramgan_plugin.patchdb.making.source_photos import Reading
 from gramgan_plugin.patchdb.store import open_store
-from gramgan_plugin.prepare.staging import put_back
+from gramgan_plugin.utils.staging import put_back
+from tests.survival import end, in_child, killed_at, start
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and POSIX signals")
 QUIET = {"progress": False, "reading": Reading(workers=2)}
@@ -47,52 +45,6 @@ def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The fingerprint of what is made of all photos."""
     out = tmp_path_factory.mktemp("whole") / "a.patchdb"
     return str(build([photos], out, max_patches=500, **QUIET).manifest["fingerprint"])
-
-
-def fork() -> int:
-    """``os.fork``; torch makes its threads anew in the child, and two threads that ask for them at once would fail."""
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)
-    return child
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Run ``work`` in a forked process: 0, or the signal's number with a minus; what it raises is printed."""
-    child = fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code <= 0
-    return code
-
-
-def killed_at(number: int, work: Callable[[], object]) -> Callable[[], object]:
-    """``work``, killed just before the n-th sync or rename."""
-
-    def run() -> None:
-        calls = []
-
-        def deadly(real: Callable[..., object]) -> Callable[..., object]:
-            def call(*args: object, **options: object) -> object:
-                calls.append(real)
-                if len(calls) == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*args, **options)
-
-            return call
-
-        os.fsync, os.rename = deadly(os.fsync), deadly(os.rename)
-        work()
-
-    return run
 
 
 class TestKill:
@@ -142,24 +94,19 @@ class TestKill:
     def test_feature_update_of_one_that_was_moved_aside(
         self, photos: Path, old: Path, tmp_path: Path, whole: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        shutil.copytree(old, tmp_path / "a.patchdb.old-1")
+        shutil.copytree(old, tmp_path / "a.patchdb.moved-aside")
         update(tmp_path / "a.patchdb", [photos], **QUIET)
-        assert "a.patchdb: put back from a.patchdb.old-1" in capsys.readouterr().err
+        assert "a.patchdb: put back from a.patchdb.moved-aside" in capsys.readouterr().err
         assert open_store(tmp_path / "a.patchdb", verify=True).fingerprint == whole
         assert [path.name for path in tmp_path.iterdir()] == ["a.patchdb"]
 
     def test_feature_at_random_moments(self, photos: Path, tmp_path: Path, whole: str) -> None:
         out, chance = tmp_path / "a.patchdb", random.Random(3)
         for _ in range(12):
-            child = fork()
-            if child == 0:
-                try:
-                    build([photos], out, max_patches=500, **QUIET)
-                finally:
-                    os._exit(0)
+            child = start(lambda: build([photos], out, max_patches=500, **QUIET))
             time.sleep(chance.uniform(0, 0.3))
             os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            end(child)
             if out.exists():
                 assert open_store(out, verify=True).fingerprint == whole
                 shutil.rmtree(out)
@@ -231,7 +178,7 @@ class TestPlaced:
 
         def other() -> None:
             with (
-                pytest.raises(UserError, match=r"is being made by process \d+ on .* \(a.patchdb.tmp-\d+\)"),
+                pytest.raises(UserError, match=r"is being made by process \d+ on .* \(a.patchdb.unfinished\)"),
                 placed(out, overwrite=True),
             ):
                 pass
@@ -250,7 +197,7 @@ class TestPlaced:
         real = Path.rename
 
         def rename(path: Path, target: Path) -> Path:
-            if ".tmp-" in path.name:
+            if ".unfinished" in path.name:
                 raise OSError(errno.EACCES, "Permission denied", str(path))
             return real(path, target)
 

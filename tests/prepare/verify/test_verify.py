@@ -340,12 +340,12 @@ class TestTarget:
     def test_exception(self, whole: Path, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         (tmp_path / "empty").mkdir()
-        (tmp_path / "set.tmp-123").symlink_to(whole)
+        (tmp_path / "set.unfinished").symlink_to(whole)
         cases = [
             ((tmp_path / "none",), "no such folder"),
             ((tmp_path / "file",), "not a folder"),
             ((tmp_path / "empty",), "neither an LMDB .* nor a prepared folder"),
-            ((tmp_path / "set.tmp-123",), "still being written"),
+            ((tmp_path / "set.unfinished",), "still being written"),
             ((whole, whole / "LQ_x4.lmdb"), "with --lq, name the GT LMDB itself"),
             ((whole / "GT.lmdb", None, 4), "name the LQ LMDB with --lq"),
             ((whole, None, 0), "--scale 0"),

@@ -9,8 +9,9 @@ import lmdb
 import pytest
 
 from gramgan_plugin.errors import Preempted, UserError
-from gramgan_plugin.prepare.failures import TerminatedError
-from gramgan_plugin.prepare.staging import MARKER, staged_folder, staging
+from gramgan_plugin.prepare.prepared_folder import DATA_SET, MARKER
+from gramgan_plugin.utils.interruptions import TerminatedError
+from gramgan_plugin.utils.staging import staged_folder, staging
 
 
 def fill(folder: Path, text: str) -> None:
@@ -30,7 +31,7 @@ class TestStaging:
         out = tmp_path / "out"
 
         def build(job: str, worth: str, error: BaseException) -> bool:
-            with staging(out, job=job) as stage:
+            with staging(out, DATA_SET, job=job) as stage:
                 stage.work_done = lambda: worth
                 resumed = stage.resumed
                 (stage.path / "work").touch()
@@ -47,36 +48,47 @@ class TestStaging:
             with pytest.raises(type(error)):
                 build("a", worth, error)
             assert bool(names(tmp_path)) == kept
-        left = names(tmp_path)[0]
-        assert f"half is done, kept in {left}" in capsys.readouterr().err
-        (tmp_path / left).rename(tmp_path / "out.tmp-1")  # as if from another process
+        assert names(tmp_path) == ["out.unfinished"]
+        assert "half is done, kept in out.unfinished" in capsys.readouterr().err
         with pytest.raises(UserError, match=r"no space left .*; then run the same command again: half is done, kept"):
             build("a", "half is done", OSError(errno.ENOSPC, "full"))
-        assert names(tmp_path) == ["out.tmp-1"]
+        assert names(tmp_path) == ["out.unfinished"]
         assert build("a", "", None) is True  # type: ignore[arg-type]
         assert names(tmp_path) == ["out"]
         assert names(out) == ["work"]
 
-    def test_feature_only_what_is_its_own_is_deleted(self, tmp_path: Path) -> None:
-        for name in ("out.tmp-1", "out.tmp-x", "out.tmp-1-2", "outer.tmp-3", "out.old-4", "o.t.tmp-5"):
+    @pytest.mark.parametrize("name", ["out.unfinished", "out.moved-aside"])
+    @pytest.mark.parametrize("is_file", [True, False])
+    def test_exception_in_the_way(self, tmp_path: Path, name: str, is_file: bool) -> None:
+        """Nothing is deleted that this package has not written, and the old folder stays."""
+        (tmp_path / "out").mkdir()
+        fill(tmp_path / "out", "old")
+        thesis = tmp_path / name if is_file else tmp_path / name / "thesis.tex"
+        thesis.parent.mkdir(exist_ok=True)
+        thesis.write_text("years")
+        with (
+            pytest.raises(UserError, match=rf"{name}: is in the way, and was not written by this package; rename it"),
+            staging(tmp_path / "out", DATA_SET, overwrite=True) as stage,
+        ):
+            fill(stage.path, "new")
+        assert thesis.read_text() == "years"
+        assert (tmp_path / "out" / MARKER).read_text() == "old"
+
+    def test_feature_what_a_killed_process_moved_aside_is_deleted(self, tmp_path: Path) -> None:
+        for name in ("out", "out.moved-aside"):
             (tmp_path / name).mkdir()
-        (tmp_path / "out.tmp-6").touch()
-        fill(tmp_path / "out.old-4", "of a process that was killed")
-        for name in ("out.tmp-7", "out.old-8"):
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "thesis.tex").touch()
-        with staging(tmp_path / "out", job="a") as stage:
-            fill(stage.path, "1")
-        assert names(tmp_path) == sorted(
-            ["o.t.tmp-5", "out", "out.old-8", "out.tmp-1-2", "out.tmp-6", "out.tmp-7", "out.tmp-x", "outer.tmp-3"]
-        )
+            fill(tmp_path / name, "old")
+        with staging(tmp_path / "out", DATA_SET, overwrite=True) as stage:
+            fill(stage.path, "new")
+        assert names(tmp_path) == ["out"]
+        assert (tmp_path / "out" / MARKER).read_text() == "new"
 
     @pytest.mark.parametrize("names_are_deleted", [sorted, lambda found: sorted(found, reverse=True)])
     def test_feature_killed_while_deleting(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names_are_deleted: Callable[[list[Path]], list[Path]]
     ) -> None:
         """At each file and folder that it deletes of a leftover; the next one finds the rest, whatever the order."""
-        left = tmp_path / "out.tmp-1"
+        left = tmp_path / "out.unfinished"
         removals = {name: getattr(os, name) for name in ("unlink", "rmdir")}
         monkeypatch.setattr(
             Path, "iterdir", lambda self, found=Path.iterdir: iter(names_are_deleted(list(found(self))))
@@ -99,29 +111,29 @@ class TestStaging:
             if child == 0:
                 try:
                     os.unlink, os.rmdir = (partial(dies, name) for name in removals)
-                    with staging(tmp_path / "out", overwrite=True) as stage:
+                    with staging(tmp_path / "out", DATA_SET, overwrite=True) as stage:
                         (stage.path / MARKER).touch()
                 finally:
                     os._exit(1)
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-            with staging(tmp_path / "out", overwrite=True) as stage:
+            with staging(tmp_path / "out", DATA_SET, overwrite=True) as stage:
                 (stage.path / MARKER).touch()
             assert names(tmp_path) == ["out"]
 
     def test_exception_a_living_maker(self, tmp_path: Path) -> None:
-        with staging(tmp_path / "out", job="a") as stage:
+        with staging(tmp_path / "out", DATA_SET, job="a") as stage:
             fill(stage.path, "1")
             for job in ("a", "b"):
                 with (
                     pytest.raises(UserError, match=rf"is being made by process {os.getpid()} on .*; wait"),
-                    staging(tmp_path / "out", job=job),
+                    staging(tmp_path / "out", DATA_SET, job=job),
                 ):
                     pass
         assert names(tmp_path) == ["out"]
 
     def test_exception_sigterm(self, tmp_path: Path) -> None:
         ended = r"out: ended by SIGTERM; run the same command again$"
-        with pytest.raises(Preempted, match=ended) as caught, staging(tmp_path / "out"):
+        with pytest.raises(Preempted, match=ended) as caught, staging(tmp_path / "out", DATA_SET):
             raise TerminatedError
         assert caught.value.exit_code == 75
 
@@ -135,16 +147,16 @@ class TestStaging:
         ],
     )
     def test_exception_in_words(self, tmp_path: Path, error: Exception, message: str) -> None:
-        with pytest.raises(UserError, match=message), staging(tmp_path / "out"):
+        with pytest.raises(UserError, match=message), staging(tmp_path / "out", DATA_SET):
             raise error
 
 
 class TestStagedFolder:
     def test_smoke(self, tmp_path: Path) -> None:
         out = tmp_path / "new" / "out"
-        with staged_folder(out) as folder:
+        with staged_folder(out, DATA_SET) as folder:
             assert folder.parent == out.parent
-            assert folder.name == f"out.tmp-{os.getpid()}"
+            assert folder.name == "out.unfinished"
             fill(folder, "1")
             assert not out.exists()
         assert (out / "sub" / "file").read_text() == "1"
@@ -159,7 +171,7 @@ class TestStagedFolder:
 
         monkeypatch.setattr(os, "fsync", fsync)
         out = tmp_path / "out"
-        with staged_folder(out) as folder:
+        with staged_folder(out, DATA_SET) as folder:
             fill(folder, "1")
         for path in (out / MARKER, out / "sub" / "file", out / "sub", out, tmp_path):
             assert (path.stat().st_dev, path.stat().st_ino) in synced
@@ -167,7 +179,7 @@ class TestStagedFolder:
     @pytest.mark.parametrize("error", [RuntimeError("bug"), KeyboardInterrupt(), SystemExit(1)])
     def test_feature_failure_leaves_nothing(self, tmp_path: Path, error: BaseException) -> None:
         def build() -> None:
-            with staged_folder(tmp_path / "out") as folder:
+            with staged_folder(tmp_path / "out", DATA_SET) as folder:
                 fill(folder, "1")
                 raise error
 
@@ -178,44 +190,44 @@ class TestStagedFolder:
     def test_feature_overwrite(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
         for text in ("1", "2"):
-            with staged_folder(out, overwrite=True) as folder:
+            with staged_folder(out, DATA_SET, overwrite=True) as folder:
                 fill(folder, text)
         assert (out / "sub" / "file").read_text() == "2"
         assert names(tmp_path) == ["out"]
 
     def test_feature_failed_overwrite_keeps_the_old(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         out = tmp_path / "out"
-        with staged_folder(out) as folder:
+        with staged_folder(out, DATA_SET) as folder:
             fill(folder, "old")
-        with pytest.raises(RuntimeError), staged_folder(out, overwrite=True) as folder:
+        with pytest.raises(RuntimeError), staged_folder(out, DATA_SET, overwrite=True) as folder:
             raise RuntimeError
         assert (out / "sub" / "file").read_text() == "old"
 
         rename = Path.rename
 
         def failing(self: Path, target: Path) -> Path:
-            if ".tmp-" in self.name:
+            if ".unfinished" in self.name:
                 raise OSError(errno.EIO, "broken disk")
             return rename(self, target)
 
         monkeypatch.setattr(Path, "rename", failing)
-        with pytest.raises(UserError), staged_folder(out, overwrite=True) as folder:
+        with pytest.raises(UserError), staged_folder(out, DATA_SET, overwrite=True) as folder:
             fill(folder, "new")
         assert (out / "sub" / "file").read_text() == "old"
         assert names(tmp_path) == ["out"]
 
     def test_feature_killed_between_two_renames(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The old one stands at its name again before anything else is tried, and goes when the new one has it."""
-        out, aside = tmp_path / "out", tmp_path / "out.old-1"
+        out, aside = tmp_path / "out", tmp_path / "out.moved-aside"
         aside.mkdir()
         fill(aside, "old")
-        with pytest.raises(RuntimeError), staged_folder(out, overwrite=True):
+        with pytest.raises(RuntimeError), staged_folder(out, DATA_SET, overwrite=True):
             raise RuntimeError
         assert (out / "sub" / "file").read_text() == "old"
-        assert "out: put back from out.old-1" in capsys.readouterr().err
+        assert "out: put back from out.moved-aside" in capsys.readouterr().err
         assert names(tmp_path) == ["out"]
         out.rename(aside)
-        with staged_folder(out, overwrite=True) as folder:
+        with staged_folder(out, DATA_SET, overwrite=True) as folder:
             fill(folder, "new")
         assert (out / "sub" / "file").read_text() == "new"
         assert names(tmp_path) == ["out"]
@@ -224,11 +236,11 @@ class TestStagedFolder:
         out = tmp_path / "out"
         out.mkdir()
         (out / "thesis.tex").touch()
-        with pytest.raises(UserError, match="exists already"), staged_folder(out):
+        with pytest.raises(UserError, match="exists already"), staged_folder(out, DATA_SET):
             pass
         with (
             pytest.raises(UserError, match="was not written by 'prepare'"),
-            staged_folder(out, overwrite=True),
+            staged_folder(out, DATA_SET, overwrite=True),
         ):
             pass
         assert names(out) == ["thesis.tex"]
@@ -237,7 +249,7 @@ class TestStagedFolder:
         out = tmp_path / "out"
 
         def build() -> None:
-            with staged_folder(out) as folder:
+            with staged_folder(out, DATA_SET) as folder:
                 fill(folder, "1")
                 out.mkdir()
 
@@ -252,7 +264,7 @@ class TestStagedFolder:
     def test_exception_no_space(self, tmp_path: Path, error: Exception) -> None:
         with (
             pytest.raises(UserError, match="no space left on the disk") as caught,
-            staged_folder(tmp_path / "out"),
+            staged_folder(tmp_path / "out", DATA_SET),
         ):
             raise error
         assert "\n" not in str(caught.value)
@@ -260,19 +272,19 @@ class TestStagedFolder:
 
     def test_exception_parent_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(UserError, match="file"), staged_folder(tmp_path / "file" / "out"):
+        with pytest.raises(UserError, match="file"), staged_folder(tmp_path / "file" / "out", DATA_SET):
             pass
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
     def test_exception_no_space_from_the_system(self, tmp_path: Path) -> None:
         def build() -> None:
-            with staged_folder(tmp_path / "out"), Path("/dev/full").open("w") as full:
+            with staged_folder(tmp_path / "out", DATA_SET), Path("/dev/full").open("w") as full:
                 full.write("x")
 
         with pytest.raises(UserError, match="no space left on the disk"):
             build()
 
     def test_exception_other_errors_are_ours(self, tmp_path: Path) -> None:
-        with pytest.raises(OSError, match="Bad file descriptor"), staged_folder(tmp_path / "out"):
+        with pytest.raises(OSError, match="Bad file descriptor"), staged_folder(tmp_path / "out", DATA_SET):
             os.close(-1)
         assert names(tmp_path) == []

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from gramgan_plugin.checkpoints.public_weights import SEE_LIST, WEIGHTS, PublicWeights
 from gramgan_plugin.errors import UserError, file_errors
-from gramgan_plugin.utils.download.network import Budget, Network
+from gramgan_plugin.utils.download.limits import Budget, Network
 from gramgan_plugin.utils.io import expanded, file_sha256
 from gramgan_plugin.utils.progress import counted_bytes
 from gramgan_plugin.utils.text import did_you_mean, printable, shown

@@ -42,7 +42,7 @@ class TestCollect:
         from gramgan_plugin.cli.main import build_parser
         from gramgan_plugin.prepare.collect.collector import CollectOptions
         from gramgan_plugin.prepare.collect.criteria import Criteria
-        from gramgan_plugin.utils.download.network import Network
+        from gramgan_plugin.utils.download.limits import Network
 
         args = build_parser().parse_args(["prepare", "collect", "x", "--out", "y"])
         for name, value in vars(Criteria()).items():

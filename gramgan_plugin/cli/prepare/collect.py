@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from gramgan_plugin.prepare.collect.collector import CollectOptions, collect_photos
     from gramgan_plugin.prepare.collect.criteria import Criteria
-    from gramgan_plugin.utils.download.network import Network
+    from gramgan_plugin.utils.download.limits import Network
     from gramgan_plugin.utils.threads import threads_for
 
     criteria = Criteria(

@@ -10,14 +10,14 @@ from filelock import FileLock, Timeout
 
 from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.prepare.collect.criteria import Criteria, Measured, Verdict, judge
-from gramgan_plugin.prepare.collect.downloads import fetch
 from gramgan_plugin.prepare.collect.html_report import write_report
 from gramgan_plugin.prepare.collect.keeping import Kept, kept_name, set_aside, take_back, write_kept
-from gramgan_plugin.prepare.collect.measured_journal import NAME, Journal
+from gramgan_plugin.prepare.collect.measured_photos import NAME, MeasuredPhotos
 from gramgan_plugin.prepare.collect.measuring import Measuring
-from gramgan_plugin.prepare.collect.photo_sources import Archive, Entry, Listing, list_sources
+from gramgan_plugin.prepare.collect.photo_sources import Archive, Listing, SourcePhoto, list_sources
 from gramgan_plugin.prepare.collect.records import Result, write_records
-from gramgan_plugin.utils.download.network import Network
+from gramgan_plugin.prepare.collect.urls import fetch
+from gramgan_plugin.utils.download.limits import Network
 from gramgan_plugin.utils.io import expanded
 
 PHOTOS, DOWNLOADS, REMOVED = "photos", "downloads", "removed"
@@ -99,8 +99,8 @@ def collect_photos(
     out = expanded(out)
     with _own_folder(out):
         listing = list_sources(sources, out, out / DOWNLOADS, options.licence)
-        with closing(Journal(out)) as journal:
-            return _Collecting(out, listing, journal, criteria, network or Network(), options).run()
+        with closing(MeasuredPhotos(out)) as measured:
+            return _Collecting(out, listing, measured, criteria, network or Network(), options).run()
 
 
 class _Collecting:
@@ -110,23 +110,23 @@ class _Collecting:
         self,
         out: Path,
         listing: Listing,
-        journal: Journal,
+        measured: MeasuredPhotos,
         criteria: Criteria,
         network: Network,
         options: CollectOptions,
     ) -> None:
-        self.out, self.listing, self.journal = out, listing, journal
+        self.out, self.listing, self.measured = out, listing, measured
         self.criteria, self.network, self.options = criteria, network, options
         self.stop = options.on_error == "stop"
         self.outcome = Outcome(out)
         self.results: list[Result] = []
 
     def run(self) -> Outcome:
-        urls = [item for item in self.listing.items if isinstance(item, Entry) and item.url]
-        unfetched = self._download([entry for entry in urls if entry.key not in self.journal.photos])
-        measuring = Measuring(self.out, self.journal, self.options.workers, self.stop, self.options.progress)
+        urls = [item for item in self.listing.items if isinstance(item, SourcePhoto) and item.url]
+        unfetched = self._download([entry for entry in urls if entry.key not in self.measured.photos])
+        measuring = Measuring(self.out, self.measured, self.options.workers, self.stop, self.options.progress)
         found = measuring.run([item for item in self.listing.items if item.key not in unfetched])
-        photos = [self.journal.photos[entry.key] for entry in found]
+        photos = [self.measured.photos[entry.key] for entry in found]
         verdicts = judge([entry.name for entry in found], photos, self.criteria)
         self._keep(found, photos, verdicts)
         for entry in urls:
@@ -136,7 +136,7 @@ class _Collecting:
             self.results.append(Result(name, Verdict("failed", reason)))
         return self._report()
 
-    def _download(self, entries: Sequence[Entry]) -> dict[str, str]:
+    def _download(self, entries: Sequence[SourcePhoto]) -> dict[str, str]:
         """Download what is missing; return the reason of each failure by key."""
         if self.stop and self.listing.failed:
             raise UserError("{}: {}; remove it, or pass --on-error skip".format(*self.listing.failed[0]))
@@ -147,7 +147,7 @@ class _Collecting:
                 raise UserError(f"{url}: {reason}; remove it, or pass --on-error skip")
         return {keys[url]: reason for url, reason in failed.items()}
 
-    def _keep(self, found: Sequence[Entry], photos: Sequence[Measured], verdicts: Sequence[Verdict]) -> None:
+    def _keep(self, found: Sequence[SourcePhoto], photos: Sequence[Measured], verdicts: Sequence[Verdict]) -> None:
         """Write the kept photos, and record every photo's result."""
         options, folder = self.options, self.out / PHOTOS
         kept = [
@@ -162,7 +162,7 @@ class _Collecting:
         archives = [item for item in self.listing.items if isinstance(item, Archive)]
         unwritten = write_kept(kept, archives, folder, options.workers, options.strip_metadata, options.progress)
         for key in unwritten:
-            self.journal.forget(key)
+            self.measured.forget(key)
         problems |= unwritten
         names = {item.entry.key: item.name for item in kept if item.entry.key not in problems}
         self.outcome.set_aside = set_aside(folder, frozenset(names.values()), self.out / REMOVED)
@@ -172,7 +172,9 @@ class _Collecting:
             else:
                 self._add(entry, verdict, photo, names.get(entry.key))
 
-    def _add(self, entry: Entry, verdict: Verdict, photo: Measured | None = None, kept_as: str | None = None) -> None:
+    def _add(
+        self, entry: SourcePhoto, verdict: Verdict, photo: Measured | None = None, kept_as: str | None = None
+    ) -> None:
         result = Result(entry.name, verdict, photo, entry.url, entry.source, entry.licence)
         result.kept_as = kept_as
         self.results.append(result)

@@ -18,7 +18,7 @@ from gramgan_plugin.prepare.collect.criteria import Measured
 from gramgan_plugin.prepare.collect.examine import SUFFIXES
 from gramgan_plugin.prepare.collect.measuring import CannotReadError, read_file
 from gramgan_plugin.prepare.collect.metadata import without_metadata
-from gramgan_plugin.prepare.collect.photo_sources import Archive, Entry
+from gramgan_plugin.prepare.collect.photo_sources import Archive, SourcePhoto
 from gramgan_plugin.utils.io import replace_file
 from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.threads import in_order
@@ -32,12 +32,12 @@ CHANGED = "its content has changed since it was measured; run again"
 class Kept(NamedTuple):
     """A kept photo and its name."""
 
-    entry: Entry
+    entry: SourcePhoto
     photo: Measured
     name: str
 
 
-def kept_name(entry: Entry, photo: Measured, strip: bool) -> str:
+def kept_name(entry: SourcePhoto, photo: Measured, strip: bool) -> str:
     """Return the name of a kept photo: ASCII letters, digits, ``-`` and ``_``, the same in every run.
 
     The hash of the content makes it unique; a part of the original name follows for readers. Without its metadata a
@@ -45,7 +45,7 @@ def kept_name(entry: Entry, photo: Measured, strip: bool) -> str:
 
     Example:
         >>> from gramgan_plugin.prepare.collect.criteria import Measured
-        >>> entry = Entry("", "https://example.org/Fjord%20bei%20Bergen.JPEG?size=large", None, "https:", "", "")
+        >>> entry = SourcePhoto("", "https://example.org/Fjord%20bei%20Bergen.JPEG?size=large", None, "https:", "", "")
         >>> kept_name(entry, Measured("0123456789abcdef" * 4, 1, format="JPEG"), strip=False)
         '0123456789abcdef_Fjord-bei-Bergen.jpg'
     """

@@ -1,4 +1,4 @@
-"""Read and measure every photo that is not in the journal, and record it there: stage two of collecting."""
+"""Read and measure every photo that has not been measured yet, and record it: stage two of collecting."""
 
 import sys
 import time
@@ -13,8 +13,8 @@ from gramgan_plugin.errors import UserError, os_problem
 from gramgan_plugin.prepare.archives import images_in
 from gramgan_plugin.prepare.collect.criteria import Measured
 from gramgan_plugin.prepare.collect.examine import examine
-from gramgan_plugin.prepare.collect.measured_journal import Journal
-from gramgan_plugin.prepare.collect.photo_sources import Archive, Entry
+from gramgan_plugin.prepare.collect.measured_photos import MeasuredPhotos
+from gramgan_plugin.prepare.collect.photo_sources import Archive, SourcePhoto
 from gramgan_plugin.utils.io import replace_file
 from gramgan_plugin.utils.progress import SECONDS_BETWEEN_LINES, tracked
 from gramgan_plugin.utils.text import printable
@@ -65,7 +65,7 @@ class Measuring:
 
     Args:
         folder: the folder for thumbnails.
-        journal: the journal to read and extend.
+        measured: the photos measured so far, to read and extend.
         workers: number of threads.
         stop: stop at the first file that is not available or not a photo.
         progress: report on stderr.
@@ -74,12 +74,12 @@ class Measuring:
         failed: names and reasons of what was not available, in the order of the sources.
     """
 
-    def __init__(self, folder: Path, journal: Journal, workers: int, stop: bool, progress: bool) -> None:
-        self.folder, self.journal, self.workers, self.stop, self.progress = folder, journal, workers, stop, progress
+    def __init__(self, folder: Path, measured: MeasuredPhotos, workers: int, stop: bool, progress: bool) -> None:
+        self.folder, self.measured, self.workers, self.stop, self.progress = folder, measured, workers, stop, progress
         self.failed: list[tuple[str, str]] = []
 
-    def run(self, items: Sequence[Entry | Archive]) -> list[Entry]:
-        """Measure the photos that are not in the journal.
+    def run(self, items: Sequence[SourcePhoto | Archive]) -> list[SourcePhoto]:
+        """Measure the photos that have not been measured yet.
 
         Returns:
             All measured photos, from this run or earlier ones, in the order of the sources.
@@ -87,33 +87,33 @@ class Measuring:
         Raises:
             UserError: if ``stop`` and something failed, or the disk cannot be written.
         """
-        plain = [item for item in items if isinstance(item, Entry)]
-        self._plain([entry for entry in plain if entry.key not in self.journal.photos])
-        found: list[Entry] = []
+        plain = [item for item in items if isinstance(item, SourcePhoto)]
+        self._plain([entry for entry in plain if entry.key not in self.measured.photos])
+        found: list[SourcePhoto] = []
         for item in items:
             if isinstance(item, Archive):
                 found += self._archive(item)
-            elif item.key in self.journal.photos:
+            elif item.key in self.measured.photos:
                 found.append(item)
         return found
 
-    def _plain(self, entries: Sequence[Entry]) -> None:
+    def _plain(self, entries: Sequence[SourcePhoto]) -> None:
         with closing(in_order(_examine_file, entries, self.workers)) as results:
             for _ in tracked(entries, "photo", self.progress):
                 self._record(*next(results))
 
-    def _archive(self, archive: Archive) -> list[Entry]:
+    def _archive(self, archive: Archive) -> list[SourcePhoto]:
         """Measure an archive's photos in the archive's order; of a damaged one, those before the damage."""
-        if archive.key not in self.journal.archives:
+        if archive.key not in self.measured.archives:
             self._read_archive(archive)
-        members, refused = self.journal.archives.get(archive.key, ([], []))
-        if archive.key not in self.journal.archives:
+        members, refused = self.measured.archives.get(archive.key, ([], []))
+        if archive.key not in self.measured.archives:
             begin = f"{archive.key}|"
-            members = [key.removeprefix(begin) for key in self.journal.photos if key.startswith(begin)]
+            members = [key.removeprefix(begin) for key in self.measured.photos if key.startswith(begin)]
         for name, reason in refused:
             self._fail(f"{archive.path}!{name}", reason)
         entries = [archive.member(name) for name in members]
-        return [entry for entry in entries if entry.key in self.journal.photos]
+        return [entry for entry in entries if entry.key in self.measured.photos]
 
     def _read_archive(self, archive: Archive) -> None:
         members: list[str] = []
@@ -126,22 +126,22 @@ class Measuring:
         if problem:
             self._fail(str(archive.path), problem[0])
         else:
-            self.journal.end_archive(archive.key, members, refused)
+            self.measured.end_archive(archive.key, members, refused)
 
     def _members(
         self, archive: Archive, members: list[str], refuse: Callable[[str, str], None], problem: list[str]
-    ) -> Iterator[tuple[Entry, bytes]]:
-        """Yield the photos of an archive that are not in the journal; add all names to ``members``."""
+    ) -> Iterator[tuple[SourcePhoto, bytes]]:
+        """Yield the photos of an archive that have not been measured yet; add all names to ``members``."""
         try:
             for name, data in images_in(archive.path, on_refused=refuse):
                 members.append(name)
                 entry = archive.member(name)
-                if entry.key not in self.journal.photos:
+                if entry.key not in self.measured.photos:
                     yield entry, data
         except UserError as error:
             problem.append(str(error).removeprefix(f"{archive.path}: "))
 
-    def _record(self, entry: Entry, found: _Found) -> None:
+    def _record(self, entry: SourcePhoto, found: _Found) -> None:
         if found.measured is None:
             self._fail(entry.name, found.reason)
             return
@@ -149,7 +149,7 @@ class Measuring:
             raise UserError(f"{entry.name}: {found.measured.unreadable}; remove it, or pass --on-error skip")
         if found.thumbnail is not None:
             replace_file(thumbnail_file(self.folder, found.measured.sha256), found.thumbnail)
-        self.journal.add(entry.key, found.measured)
+        self.measured.add(entry.key, found.measured)
 
     def _fail(self, name: str, reason: str) -> None:
         if self.stop:
@@ -167,7 +167,7 @@ def _counted(results: Iterator[T], archive: Path, show: bool) -> Iterator[T]:
             print(f"{printable(str(archive))}: {count} photos so far", file=sys.stderr, flush=True)
 
 
-def _examine_file(entry: Entry) -> _Found:
+def _examine_file(entry: SourcePhoto) -> _Found:
     try:
         assert entry.path is not None
         return _Found(*examine(read_file(entry.path)))
@@ -175,5 +175,5 @@ def _examine_file(entry: Entry) -> _Found:
         return _Found(None, reason=str(error))
 
 
-def _examine_bytes(member: tuple[Entry, bytes]) -> _Found:
+def _examine_bytes(member: tuple[SourcePhoto, bytes]) -> _Found:
     return _Found(*examine(member[1]))

@@ -8,18 +8,17 @@ from typing import NamedTuple
 from gramgan_plugin.data.images import SUFFIXES as PHOTO_SUFFIXES
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare.archives import ARCHIVE_SUFFIXES, is_archive
-from gramgan_plugin.prepare.collect.downloads import file_of
-from gramgan_plugin.prepare.collect.url_lists import SUFFIXES as LIST_SUFFIXES
-from gramgan_plugin.prepare.collect.url_lists import read_list
+from gramgan_plugin.prepare.collect.urls import SUFFIXES as LIST_SUFFIXES
+from gramgan_plugin.prepare.collect.urls import file_of, read_list
 from gramgan_plugin.prepare.folders import folder_photos
 from gramgan_plugin.utils.io import expanded, real_path
 
 
-class Entry(NamedTuple):
+class SourcePhoto(NamedTuple):
     """A photo to measure.
 
     Attributes:
-        key: its key in the journal; it changes with the file.
+        key: its key among the measured photos; it changes with the file.
         name: its name in reports and messages.
         path: the file, or the download of a URL; None for a member of an archive.
         url: the URL if it is downloaded, otherwise empty.
@@ -42,21 +41,21 @@ class Archive(NamedTuple):
     path: Path
     licence: str
 
-    def member(self, name: str) -> Entry:
+    def member(self, name: str) -> SourcePhoto:
         """Return the entry of one of its photos."""
-        return Entry(f"{self.key}|{name}", f"{self.path}!{name}", None, "", str(self.path), self.licence)
+        return SourcePhoto(f"{self.key}|{name}", f"{self.path}!{name}", None, "", str(self.path), self.licence)
 
 
 @dataclass
 class Listing:
     """All sources in the given order, and those that cannot be tried."""
 
-    items: list[Entry | Archive] = field(default_factory=list)
+    items: list[SourcePhoto | Archive] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)  # name, reason
 
     def urls(self) -> list[str]:
         """Return the URLs to download."""
-        return [item.url for item in self.items if isinstance(item, Entry) and item.url]
+        return [item.url for item in self.items if isinstance(item, SourcePhoto) and item.url]
 
 
 def list_sources(sources: Sequence[Path], out: Path, downloads: Path, licence: str = "") -> Listing:
@@ -76,14 +75,14 @@ def list_sources(sources: Sequence[Path], out: Path, downloads: Path, licence: s
     inside = real_path(out)
     for source in sources:
         for item in _items(expanded(source), downloads, licence, listing.failed):
-            path = None if isinstance(item, Entry) and item.url else item.path
+            path = None if isinstance(item, SourcePhoto) and item.url else item.path
             if item.key not in known and not (path is not None and inside in real_path(path).parents):
                 known.add(item.key)
                 listing.items.append(item)
     return listing
 
 
-def _items(source: Path, downloads: Path, licence: str, failed: list[tuple[str, str]]) -> list[Entry | Archive]:
+def _items(source: Path, downloads: Path, licence: str, failed: list[tuple[str, str]]) -> list[SourcePhoto | Archive]:
     if source.is_dir():
         return [_file(f"{source}/{name}", path, str(source), licence) for name, path in folder_photos(source, True)]
     if str(source).startswith(("http:", "https:")):
@@ -101,13 +100,13 @@ def _items(source: Path, downloads: Path, licence: str, failed: list[tuple[str, 
     listed, problems = read_list(source)
     failed += problems
     return [
-        Entry(f"url|{url}", url, file_of(downloads, url), url, origin, licence_there or licence)
+        SourcePhoto(f"url|{url}", url, file_of(downloads, url), url, origin, licence_there or licence)
         for url, origin, licence_there in listed
     ]
 
 
-def _file(name: str, path: Path, source: str, licence: str) -> Entry:
-    return Entry(_key("file", path), name, path, "", source, licence)
+def _file(name: str, path: Path, source: str, licence: str) -> SourcePhoto:
+    return SourcePhoto(_key("file", path), name, path, "", source, licence)
 
 
 def _key(kind: str, path: Path) -> str:

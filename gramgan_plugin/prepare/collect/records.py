@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from gramgan_plugin.prepare.collect.criteria import Measured, Verdict
-from gramgan_plugin.prepare.collect.measured_journal import as_numbers
+from gramgan_plugin.prepare.collect.measured_photos import as_numbers
 from gramgan_plugin.utils.io import as_line, replacing
 from gramgan_plugin.utils.text import spreadsheet_cell
 

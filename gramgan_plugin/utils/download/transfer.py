@@ -7,12 +7,12 @@ from urllib.parse import urljoin
 
 import requests
 from requests.utils import get_environ_proxies, requote_uri, select_proxy
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.util import Retry
 
 from gramgan_plugin.errors import file_errors
 from gramgan_plugin.utils.download.addresses import ForbiddenError, check_host, guarded_session, url_problem
-from gramgan_plugin.utils.download.deadline import LEAST_RATE, Deadline
-from gramgan_plugin.utils.download.network import Budget, Network, Report, in_megabytes
+from gramgan_plugin.utils.download.limits import LEAST_RATE, Budget, Deadline, Network, Report, in_megabytes
 from gramgan_plugin.utils.io import parse_json, replace_file
 from gramgan_plugin.version import __version__
 
@@ -255,8 +255,11 @@ def _redirected(url: str, location: str) -> str:
 
 
 def _retry_after(response: requests.Response) -> float | None:
-    seconds = response.headers.get("retry-after", "")
-    return float(seconds) if seconds.isdecimal() else None
+    """Return the seconds to wait, which the server gives as a number or as a date; None if it gives neither."""
+    try:
+        return Retry().parse_retry_after(response.headers.get("retry-after", ""))
+    except (InvalidHeader, OverflowError, ValueError):
+        return None
 
 
 def _in_words(error: requests.RequestException) -> str:

@@ -24,7 +24,7 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare.collect import measuring as measuring_module
 from gramgan_plugin.prepare.collect.collector import CollectOptions, Outcome, collect_photos
 from gramgan_plugin.prepare.collect.criteria import Criteria
-from gramgan_plugin.utils.download.network import Network
+from gramgan_plugin.utils.download.limits import Network
 
 LIMITS = Criteria(min_side=200)
 Encode = Callable[..., bytes]

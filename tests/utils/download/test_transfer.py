@@ -2,14 +2,18 @@ import contextlib
 import json
 import random
 import threading
+import time
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.utils.download.network import Budget, Network
+from gramgan_plugin.utils.download import transfer
+from gramgan_plugin.utils.download.limits import Budget, Network
 from gramgan_plugin.utils.download.transfer import DownloadError, download
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -285,3 +289,21 @@ class TestHostileServers:
         limits.stop.set()
         thread.join(20)
         assert said == ["stopped"]
+
+
+class TestRetryAfter:
+    def test_feature_number_or_date(self) -> None:
+        in_a_while = formatdate(time.time() + 100, usegmt=True)
+        waits = [self.asked("7"), self.asked("Wed, 21 Oct 2015 07:28:00 GMT"), self.asked(in_a_while)]
+        assert waits[:2] == [7, 0]
+        assert waits[2] == pytest.approx(100, abs=10)
+
+    @staticmethod
+    def asked(header: str) -> float | None:
+        response = requests.Response()
+        response.headers["Retry-After"] = header
+        return transfer._retry_after(response)
+
+    @pytest.mark.parametrize("header", ["", "soon", "-3", "1e3", "9" * 5000, "Wed, 21 Oct 99999 07:28:00 GMT"])
+    def test_exception_neither_number_nor_date(self, header: str) -> None:
+        assert self.asked(header) is None

@@ -15,7 +15,7 @@ VERSION = 1
 _FIELDS = {field.name for field in fields(Measured)}
 
 
-class Journal:
+class MeasuredPhotos:
     """The measured photos by key, and the archives that were read completely.
 
     Args:

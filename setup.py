@@ -54,6 +54,9 @@ setup(
         # Brings the photos of `basicsr prepare sample`.
         "scikit-image>=0.22,<1",
         "tqdm>=4.65,<5",
+        # Memory and mounts of the machine; versions of packages.
+        "psutil>=5.9,<8",
+        "packaging>=22",
         # Writes the scripts of `basicsr completion`; with fish from 1.9 on.
         "shtab>=1.9,<2",
         # LPIPS and DISTS, which it has from 1.7 on.
@@ -79,7 +82,7 @@ setup(
             "av>=17",
             "pillow-heif>=0.16",
         ],
-        "lint": ["ruff>=0.5", "mypy>=1.10", "import-linter>=2.0", "types-PyYAML"],
+        "lint": ["ruff>=0.5", "mypy>=1.10", "import-linter>=2.0", "types-psutil", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["basicsr = gramgan_plugin.cli.main:main"]},
     classifiers=[

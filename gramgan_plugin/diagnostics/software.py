@@ -2,12 +2,15 @@
 
 import importlib
 import os
-import re
 import sys
 import sysconfig
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion
 
 from gramgan_plugin import compat
 from gramgan_plugin.diagnostics.diagnosis import Finding, named, ok, problem, warning
@@ -183,32 +186,19 @@ def requirements(distribution: str) -> dict[str, str]:
     Those of some versions of Python alone (``; python_version < "3.13"``) are included.
     """
     try:
-        declared = metadata.requires(distribution) or []
-    except metadata.PackageNotFoundError:
+        declared = [Requirement(entry) for entry in metadata.requires(distribution) or []]
+    except (metadata.PackageNotFoundError, InvalidRequirement):
         return {}
-    needed = [entry.partition(";")[0] for entry in declared if "extra" not in entry.partition(";")[2]]
-    pairs = (re.fullmatch(r"([\w.-]+)\s*\(?([^;()]*)\)?", entry.strip()) for entry in needed)
-    return {pair[1]: pair[2].strip() for pair in pairs if pair}
+    return {entry.name: str(entry.specifier) for entry in declared if "extra" not in str(entry.marker or "")}
 
 
 def fits(version: str, bound: str) -> bool:
-    """Return whether a version is within bounds; trailing zeros are ignored.
+    """Return whether a version is within bounds (PEP 440), pre-releases included.
 
-    >>> fits("2.10.0+cu128", ">=2.6,<3"), fits("1.4.2.1", "==1.4.2"), fits("1.4.20", "==1.4.2")
+    >>> fits("2.10.0+cu128", ">=2.6,<3"), fits("1.4.2.1", "==1.4.2"), fits("2.5.1", "~=2.4.0")
     (True, False, False)
     """
-    own = _numbers(version)
-    for sign, limit in re.findall(r"(==|>=|<)\s*([\d.]+)", bound):
-        other = _numbers(limit)
-        holds = {"==": own == other, ">=": own >= other, "<": own < other}[sign]
-        if not holds:
-            return False
-    return True
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    release = re.match(r"\d+(\.\d+)*", version)
-    numbers = [int(part) for part in release[0].split(".")] if release else [0]
-    while numbers and numbers[-1] == 0:  # 2.6.0 is 2.6
-        numbers.pop()
-    return tuple(numbers)
+    try:
+        return SpecifierSet(bound).contains(version, prereleases=True)
+    except (InvalidSpecifier, InvalidVersion):
+        return False

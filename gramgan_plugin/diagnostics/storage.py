@@ -1,6 +1,5 @@
 """Check disks (space, permission, file system), and list active runs."""
 
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -93,28 +92,23 @@ def write_error(folder: Path) -> str | None:
 
 def file_system(path: Path) -> str | None:
     """Return the type of a path's file system (``ext4``, ``nfs4``), or None if the system does not report it."""
-    try:
-        text = mount_table()
-    except OSError:
-        return None
     place = real_path(path)
     best, kind = -1, None
-    for line in text.splitlines():
-        before, separator, after = line.partition(" - ")
-        fields = before.split()
-        if not separator or len(fields) < 5 or not after.split():
-            continue
-        # Spaces and other special characters are octal numbers.
-        mount = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]))
+    for mount, type_of_it in mounts():
         # The last of several mounts on one folder covers the others.
         if len(mount.parts) >= best and place.is_relative_to(mount):
-            best, kind = len(mount.parts), after.split()[0]
+            best, kind = len(mount.parts), type_of_it
     return kind
 
 
-def mount_table() -> str:
-    """Return Linux's table of mounted file systems."""
-    return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+def mounts() -> list[tuple[Path, str]]:
+    """Return the folder and the type of each mounted file system, in the order of mounting."""
+    try:
+        import psutil
+
+        return [(Path(one.mountpoint), one.fstype) for one in psutil.disk_partitions(all=True)]
+    except (ImportError, OSError, RuntimeError):  # the doctor also runs where something is missing
+        return []
 
 
 def is_locked(lock: Path) -> bool:

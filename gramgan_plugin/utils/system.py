@@ -127,11 +127,11 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 def available_memory() -> int | None:
     """Return how many bytes this process may still use, given the system and the container's limit; None if unknown."""
+    import psutil
+
     found = []
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
+    with suppress(OSError, RuntimeError):
+        found.append(psutil.virtual_memory().available)
     for limit, used in _CGROUPS:
         with suppress(OSError, ValueError):  # "max" where there is no limit
             found.append(max(0, int(Path(limit).read_text()) - int(Path(used).read_text())))

@@ -151,6 +151,12 @@ class TestFits:
             ("2.9.0a0+git1234", ">=2.6", True),
             ("unknown", ">=2.6", False),
             ("1.0", "", True),
+            ("2.5", "<=2.5", True),
+            ("2.6", "<=2.5", False),
+            ("2.6", "!=2.6", False),
+            ("2.6.3", "~=2.6.0", True),
+            ("2.7", "~=2.6.0", False),
+            ("2.6", "nonsense", False),
         ],
     )
     def test_feature(self, version, bound, expected):

@@ -2,24 +2,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gramgan_plugin.diagnostics import storage
 from gramgan_plugin.diagnostics.diagnosis import Level
 
-MOUNTS = r"""
-22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-30 22 0:40 / /home rw shared:2 master:3 - nfs4 server:/home rw,vers=4.2
-31 30 0:41 / /home/a\040b rw - fuse.sshfs host:/x rw
-32 22 0:42 / /fast rw - nfs server:/old rw
-33 22 0:43 / /fast rw - xfs /dev/nvme0 rw
-not a mount
-""".strip()
+MOUNTS = [("/", "ext4"), ("/home", "nfs4"), ("/home/a b", "fuse.sshfs"), ("/fast", "nfs"), ("/fast", "xfs")]
 
 
 @pytest.fixture
 def mounts(monkeypatch):
-    monkeypatch.setattr(storage, "mount_table", lambda: MOUNTS)
+    monkeypatch.setattr(storage, "mounts", lambda: [(Path(folder), kind) for folder, kind in MOUNTS])
 
 
 class TestFileSystem:
@@ -37,10 +31,10 @@ class TestFileSystem:
         assert storage.file_system(Path(path)) == kind
 
     def test_where_the_system_does_not_tell(self, monkeypatch):
-        def absent() -> str:
+        def absent(all: bool) -> list[object]:
             raise FileNotFoundError
 
-        monkeypatch.setattr(storage, "mount_table", absent)
+        monkeypatch.setattr(psutil, "disk_partitions", absent)
         assert storage.file_system(Path("/x")) is None
 
     @pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="no table of mounts here")

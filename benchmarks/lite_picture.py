@@ -14,9 +14,9 @@ import torch
 
 from gramgan_plugin.evaluation.benchmark_models import bicubic
 from gramgan_plugin.evaluation.measure import write_image
-from gramgan_plugin.evaluation.pictures import labelled
 from gramgan_plugin.functional.matlab_bicubic import lq_levels
 from gramgan_plugin.inference.upscaler import Upscaler
+from gramgan_plugin.utils.pictures import labelled
 
 NAMES = ("4x-RRDB-Lite", "4x-GramGAN-Lite")
 # Photo: top and left of the crop.

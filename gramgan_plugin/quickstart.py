@@ -19,7 +19,6 @@ from gramgan_plugin.config.resolve import resolve_options
 from gramgan_plugin.errors import Preempted
 from gramgan_plugin.evaluation.measure import write_image
 from gramgan_plugin.evaluation.option_sets import measure_option_sets
-from gramgan_plugin.evaluation.pictures import side_by_side
 from gramgan_plugin.losses.vgg_perceptual_loss import LAYER_WEIGHTS
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.models.measured_speed import Speed
@@ -30,6 +29,7 @@ from gramgan_plugin.training.loop import train
 from gramgan_plugin.training.plots import plot_losses
 from gramgan_plugin.training.run_folder import open_run_folder
 from gramgan_plugin.utils.io import save_json
+from gramgan_plugin.utils.pictures import side_by_side
 
 FOLDER = Path("experiments/quickstart")
 SECONDS = 300.0  # time limit in all; slower machines train for fewer iterations

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled
 from gramgan_plugin.utils.io import replace_file
+from gramgan_plugin.utils.pictures import Image, detailed_window, labelled
 from gramgan_plugin.version import __version__
 
 # No request is allowed; the script has no text of the user's.

@@ -8,11 +8,11 @@ import cv2
 from gramgan_plugin.checkpoints.interpolate import Source, mixed_weights
 from gramgan_plugin.checkpoints.networks import build_network
 from gramgan_plugin.errors import UserError
-from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled
 from gramgan_plugin.evaluation.simple_metrics import from_rgb, niqe, psnr_y, same_size
 from gramgan_plugin.inference.picture_files import open_picture
 from gramgan_plugin.inference.upscaler import Upscaler
 from gramgan_plugin.utils.io import real_path, replace_file, save_json
+from gramgan_plugin.utils.pictures import Image, detailed_window, labelled
 from gramgan_plugin.utils.progress import tracked
 
 CROP, ZOOM, COLUMNS = 128, 2, 6

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.errors import OptionError, UserError, is_out_of_memory
 from gramgan_plugin.evaluation.lq_kind import NOT_RECORDED, lq_kind
-from gramgan_plugin.evaluation.pictures import Image
 from gramgan_plugin.evaluation.set_images import SetImage, set_images
 from gramgan_plugin.registries import lookup
 from gramgan_plugin.utils.io import replace_file
+from gramgan_plugin.utils.pictures import Image
 from gramgan_plugin.utils.text import first_line
 
 

@@ -7,12 +7,12 @@ from gramgan_plugin.checkpoints.networks import load_network
 from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.evaluation.comparison import without_suffix, write_comparison
-from gramgan_plugin.evaluation.pictures import Image
 from gramgan_plugin.evaluation.simple_metrics import from_rgb, niqe, psnr_y, same_size
 from gramgan_plugin.inference.picture_files import Samples, open_picture
 from gramgan_plugin.inference.resize import resized, scaled_size
 from gramgan_plugin.inference.upscaler import Upscaler, check_scale
 from gramgan_plugin.utils.io import real_path
+from gramgan_plugin.utils.pictures import Image
 from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.text import printable
 

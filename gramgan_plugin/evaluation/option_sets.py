@@ -10,9 +10,9 @@ from gramgan_plugin.data.loaders import build_test_loaders
 from gramgan_plugin.errors import OptionError, UserError, file_errors
 from gramgan_plugin.evaluation.enlarge import ModelEnlarger, bicubic_enlarger
 from gramgan_plugin.evaluation.measure import SetResult, measure, write_image
-from gramgan_plugin.evaluation.pictures import Image, side_by_side
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.utils.io import save_json
+from gramgan_plugin.utils.pictures import Image, side_by_side
 
 logger = logging.getLogger("basicsr")
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from gramgan_plugin.errors import OptionError, file_errors
 from gramgan_plugin.evaluation.measure import Measured, metric_value, to_uint8, write_image
-from gramgan_plugin.evaluation.pictures import Image, detailed_window, labelled
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.utils.io import parse_json, save_json
+from gramgan_plugin.utils.pictures import Image, detailed_window, labelled
 
 CROP = 160
 SHOWN = 6  # number of validations

@@ -10,7 +10,6 @@ from typing import Any
 
 from gramgan_plugin.evaluation.measure import SetResult, encode_png
 from gramgan_plugin.evaluation.metric_labels import MetricLabel
-from gramgan_plugin.evaluation.pictures import Image, detailed_window
 from gramgan_plugin.evaluation.published_scores import HEADINGS, PublishedScore, published_scores
 from gramgan_plugin.evaluation.published_scores import SCALE as PUBLISHED_SCALE
 from gramgan_plugin.evaluation.statistics import Difference, paired_difference
@@ -24,6 +23,7 @@ from gramgan_plugin.evaluation.tables import (
 )
 from gramgan_plugin.evaluation.tradeoff_plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, tradeoff_plot
 from gramgan_plugin.utils.io import replace_file, save_json
+from gramgan_plugin.utils.pictures import Image, detailed_window
 from gramgan_plugin.utils.text import printable
 from gramgan_plugin.version import __version__
 

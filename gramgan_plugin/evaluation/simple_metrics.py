@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gramgan_plugin.evaluation import fidelity
 from gramgan_plugin.evaluation import niqe as naturalness
-from gramgan_plugin.evaluation.pictures import Image
+from gramgan_plugin.utils.pictures import Image
 
 
 def psnr_y(image: Image, truth: Image, crop: int = 0) -> float:

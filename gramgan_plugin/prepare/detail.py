@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gramgan_plugin.data.images import Image, encode_png
+from gramgan_plugin.utils.pictures import write_line
 
 MEASURE = "mean absolute gradient of luma"
 COLUMNS, ROWS = 12, 4  # of what stays, and of what goes, in the picture
@@ -92,7 +93,7 @@ def draw_selection(selection: Selection, images: Mapping[str, Image]) -> NDArray
         values = [selection.details[key] for key in keys]
         span = f", detail {max(values):.1f} to {min(values):.1f}" if values else ""
         text = f"{counts[stays]} of {len(selection.details)} sub-images {word}{span}"
-        cv2.putText(head, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        write_line(head, text, 6, 18)
         parts.append(head)
         for first in range(0, len(keys), COLUMNS):
             row = np.full((CELL + GAP, COLUMNS * (CELL + GAP), 3), PAPER, np.uint8)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.evaluation.measure import Measured, to_uint8
 from gramgan_plugin.evaluation.over_time import Crops, cut_crops, thinned, update_over_time
-from gramgan_plugin.evaluation.pictures import GAP, LABEL_HEIGHT
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
+from gramgan_plugin.utils.pictures import GAP, LABEL_HEIGHT
 
 PSNR = {"p": {"type": "calculate_psnr", "crop_border": 4}}
 

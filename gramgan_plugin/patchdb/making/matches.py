@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +12,10 @@ from gramgan_plugin.data.photos import PhotoError, read_photo
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.functional.patches import patch_grid
 from gramgan_plugin.patchdb.making.describing import description_of
-from gramgan_plugin.patchdb.making.sheet import Picture, enlarged, patch_contrasts, write
+from gramgan_plugin.patchdb.making.sheet import Picture, enlarged, patch_contrasts
 from gramgan_plugin.patchdb.moments import LEVELS
 from gramgan_plugin.patchdb.store import Store
+from gramgan_plugin.utils.pictures import labelled, write_line
 
 MOST_PIXELS = 512  # side of the shown part of the image
 SHOWN = 12  # patches shown individually
@@ -88,7 +88,9 @@ def picture_of_search(
     below = _pairs(patches[chosen], found, distances[chosen])
     error = float(np.mean((nearest.astype(np.float64) - rgb) ** 2))
     psnr = float("inf") if error == 0 else float(10 * np.log10(LEVELS**2 / error))
-    above = _side_by_side(rgb, nearest, f"its nearest patches{', in its colours' if center else ''}, {psnr:.1f} dB")
+    label = f"its nearest patches{', in its colours' if center else ''}, {psnr:.1f} dB"
+    both = {"the image": rgb[..., ::-1], label: nearest[..., ::-1]}
+    above = labelled(both, zoom=max(1, MOST_PIXELS // max(rgb.shape[:2])))
     names = [str(record.get("name")) for record in store.sources()]
     records = [
         _record(place, columns, store, corner, names, distances[place], index[place]) for place in chosen.tolist()
@@ -152,29 +154,16 @@ def _pairs(patches: NDArray[np.uint8], found: NDArray[np.uint8], distances: NDAr
         for place, (other, number) in enumerate(zip(others, numbers, strict=True)):
             left = 3 * GAP + side + place * (side + GAP)
             block[:side, left : left + side] = enlarged(other, zoom)
-            cv2.putText(
-                block, f"{number:.2g}", (left, side + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (0, 0, 0), 1, cv2.LINE_AA
-            )
+            write_line(block, f"{number:.2g}", left, side + 14, 0.35)
         blocks.append(block)
     blocks += [np.full_like(blocks[0], WHITE)] * (-len(blocks) % 3)
     return np.vstack([np.hstack(blocks[first : first + 3]) for first in range(0, len(blocks), 3)])
 
 
-def _side_by_side(rgb: NDArray[np.uint8], nearest: NDArray[np.uint8], label: str) -> Picture:
-    zoom = max(1, MOST_PIXELS // max(rgb.shape[:2]))
-    height, width = rgb.shape[0] * zoom, rgb.shape[1] * zoom
-    picture = np.full((HEAD + height + GAP, 2 * width + GAP, 3), WHITE, np.uint8)
-    picture[HEAD : HEAD + height, :width] = enlarged(rgb, zoom)
-    picture[HEAD : HEAD + height, width + GAP :] = enlarged(nearest, zoom)
-    write(picture, "the image", 2, HEAD - 8)
-    write(picture, label, width + GAP + 2, HEAD - 8)
-    return picture
-
-
 def _stacked(above: Picture, below: Picture) -> Picture:
-    picture = np.full((len(above) + len(below), max(above.shape[1], below.shape[1]), 3), WHITE, np.uint8)
+    picture = np.full((len(above) + GAP + len(below), max(above.shape[1], below.shape[1]), 3), WHITE, np.uint8)
     picture[: len(above), : above.shape[1]] = above
-    picture[len(above) :, : below.shape[1]] = below
+    picture[len(above) + GAP :, : below.shape[1]] = below
     return picture
 
 

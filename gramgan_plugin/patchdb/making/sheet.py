@@ -4,7 +4,6 @@ import colorsys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +12,7 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.patchdb.moments import LEVELS, contrasts, moments
 from gramgan_plugin.patchdb.store import Store
 from gramgan_plugin.utils.io import replace_file
+from gramgan_plugin.utils.pictures import write_line, zoomed
 
 Picture = NDArray[np.uint8]  # (H, W, 3) BGR
 
@@ -49,9 +49,9 @@ def contact_sheet(store: Store, columns: int = COLUMNS, rows: int = ROWS) -> Pic
     top = HEAD
     for line, label in zip(lines, labels, strict=True):
         sheet[top : top + len(line), MARGIN:] = line
-        write(sheet, label, 6, top + len(line) - 8)
+        write_line(sheet, label, 6, top + len(line) - 8, 0.45)
         top += len(line)
-    write(sheet, f"contrast | {len(chosen)} of {store.count} patches, {side}x{side}", 6, 20)
+    write_line(sheet, f"contrast | {len(chosen)} of {store.count} patches, {side}x{side}", 6, 20, 0.45)
     return sheet
 
 
@@ -65,7 +65,7 @@ def patch_contrasts(patches: NDArray[np.uint8]) -> NDArray[np.float64]:
 def enlarged(patch: NDArray[np.uint8], zoom: int) -> Picture:
     """Enlarge by repeating pixels: (h, w, C) RGB or gray -> (h * zoom, w * zoom, 3) BGR."""
     colours = patch[..., ::-1] if patch.shape[2] == 3 else np.repeat(patch[..., :1], 3, axis=2)
-    return colours.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    return zoomed(colours, zoom)
 
 
 def save_picture(picture: Picture, path: Path) -> None:
@@ -77,12 +77,6 @@ def save_picture(picture: Picture, path: Path) -> None:
     if path.suffix.lower() != ".png":
         raise UserError(f"{path}: pictures are written as PNG; give a name that ends in .png")
     replace_file(path, encode_png(picture, 6))
-
-
-def write(picture: Picture, text: str, x: int, y: int) -> None:
-    """Write a line of ASCII text into a picture, with its base line at (x, y)."""
-    line = text.encode("ascii", "replace").decode()
-    cv2.putText(picture, line, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def _line(patches: NDArray[np.uint8], columns: int, zoom: int) -> Picture:

@@ -18,6 +18,7 @@ from gramgan_plugin.patchdb.making.sheet import contact_sheet, save_picture
 from gramgan_plugin.patchdb.search import build_index
 from gramgan_plugin.patchdb.store import Store, open_store
 from gramgan_plugin.patchdb.writing import write_store
+from gramgan_plugin.utils.pictures import GAP
 
 
 class Exact:
@@ -113,7 +114,7 @@ class TestPictureOfSearch:
             assert row["found"][0]["row"] == best or distances[1] - distances[0] < 1e-6
         zoom = 512 // 140
         assert (found.picture[28 : 28 + 88 * zoom : zoom, : 140 * zoom : zoom, ::-1] == image).all()
-        right = found.picture[28 : 28 + 88 * zoom : zoom, 140 * zoom + 8 : 280 * zoom + 8 : zoom, ::-1]
+        right = found.picture[28 : 28 + 88 * zoom : zoom, 140 * zoom + GAP : 280 * zoom + GAP : zoom, ::-1]
         assert (right == pictured).all(axis=2).mean() > 0.95  # ties aside
 
     def test_feature_itself(self, photos: Path, tmp_path: Path) -> None:

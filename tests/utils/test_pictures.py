@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from gramgan_plugin.evaluation.pictures import GAP, LABEL_HEIGHT, labelled, side_by_side
+from gramgan_plugin.utils.pictures import GAP, LABEL_HEIGHT, labelled, side_by_side
 
 
 class TestSideBySide:

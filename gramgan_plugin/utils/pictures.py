@@ -70,6 +70,17 @@ def detailed_window(image: Image, crop: int) -> tuple[slice, slice]:
     return slice(top, top + height), slice(left, left + width)
 
 
+def zoomed(image: Image, zoom: int) -> Image:
+    """Enlarge by repeating pixels: (H, W, 3) -> (H * zoom, W * zoom, 3)."""
+    return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def write_line(picture: Image, text: str, x: int, y: int, size: float = 0.5) -> None:
+    """Write a line of text into a picture, its base line at (x, y); OpenCV's font has only ASCII characters."""
+    line = text.encode("ascii", "replace").decode()
+    cv2.putText(picture, line, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
+
+
 def _check_one_size(images: Mapping[str, Image]) -> None:
     shapes = {image.shape for image in images.values()}
     if len(shapes) != 1:
@@ -77,11 +88,9 @@ def _check_one_size(images: Mapping[str, Image]) -> None:
 
 
 def _panel(label: str, image: Image, zoom: int) -> Image:
-    image = image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    image = zoomed(image, zoom)
     strip = np.full((LABEL_HEIGHT, image.shape[1], 3), 255, np.uint8)
-    # OpenCV's font has only ASCII characters.
-    text = label.encode("ascii", "replace").decode()
-    cv2.putText(strip, text, (4, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    write_line(strip, label, 4, 20)
     return np.vstack([strip, image])
 
 

@@ -23,8 +23,9 @@ setup(
         "gramgan_plugin": ["py.typed"],
         "gramgan_plugin.ablation": ["*.html"],
         "gramgan_plugin.checkpoints": ["shipped/*"],
-        "gramgan_plugin.evaluation": ["*.yml", "*.html", "*.npz"],
+        "gramgan_plugin.evaluation": ["*.yml", "*.html", "*.js", "*.npz"],
         "gramgan_plugin.options": ["*.yml"],
+        "gramgan_plugin.prepare.collect": ["*.html"],
     },
     install_requires=[
         # Its last release cannot be built on Python 3.13 and later; what trains needs it, the rest runs without.

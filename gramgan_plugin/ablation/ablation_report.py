@@ -4,7 +4,6 @@ import base64
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,8 +22,7 @@ from gramgan_plugin.evaluation.tables import ARROWS, escaped_markdown
 from gramgan_plugin.training.curves import Metrics, read_metrics
 from gramgan_plugin.training.plots import plot_runs
 from gramgan_plugin.utils.io import replace_file, save_json
-from gramgan_plugin.utils.text import printable
-from gramgan_plugin.version import __version__
+from gramgan_plugin.utils.pages import render_page
 
 TEMPLATE = "ablation_template.html"
 BENCHMARK = "benchmark"
@@ -83,8 +81,9 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
     rows = _table(summary, compared, metrics, references)
     text = _markdown(rows, metrics, baseline)
     replace_file(out / "table.md", text.encode())
-    _write_page(
-        out / "index.html",
+    page = render_page(
+        "gramgan_plugin.ablation",
+        TEMPLATE,
         name=ablation.name,
         baseline=baseline,
         headings=[f"{metric.heading} {ARROWS[metric.better]}" for metric in metrics.values()],
@@ -94,6 +93,7 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
         problems=[*problems, *measured[1]],
         curves=base64.b64encode((out / CURVES).read_bytes()).decode() if curves else "",
     )
+    replace_file(out / "index.html", page)
     return text, [*problems, *measured[1]]
 
 
@@ -219,15 +219,3 @@ def _markdown(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, MetricLab
         else ""
     )
     return "\n".join([*lines, "", f"±: standard deviation over seeds. {note}.{one}", ""])
-
-
-def _write_page(path: Path, **values: Any) -> None:
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["printable"] = printable
-    text = files("gramgan_plugin.ablation").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    page = environment.from_string(text).render(version=__version__, **values)
-    replace_file(path, page.encode(errors="backslashreplace"))

@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from gramgan_plugin.evaluation.tables import (
 )
 from gramgan_plugin.evaluation.tradeoff_plot import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, tradeoff_plot
 from gramgan_plugin.utils.io import replace_file, save_json
+from gramgan_plugin.utils.pages import render_page
 from gramgan_plugin.utils.pictures import Image, detailed_window
 from gramgan_plugin.utils.text import printable
-from gramgan_plugin.version import __version__
 
 TEMPLATE = "report_template.html"
 LONGEST_SIDE = 768  # of an embedded picture, in pixels; of a larger one the part with the most detail
@@ -129,7 +128,7 @@ def write_report(
     replace_file(folder / "table.md", markdown_table(tables).encode())
     replace_file(folder / "table.tex", latex_table(tables).encode())
     replace_file(folder / "per_image.csv", per_image_csv(results).encode())
-    replace_file(folder / "index.html", page.encode(errors="backslashreplace"))
+    replace_file(folder / "index.html", page)
 
 
 def differences(results: Sequence[SetResult], metrics: Sequence[str], baseline: str) -> list[ModelDifference]:
@@ -174,17 +173,10 @@ def _fact_lists(facts: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
     return lists
 
 
-def _page(**values: Any) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["printable"] = printable
-    text = files("gramgan_plugin.evaluation").joinpath(TEMPLATE).read_text(encoding="utf-8")
+def _page(**values: Any) -> bytes:
     sides = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
     constants = {"arrows": ARROWS, "legend": LEGEND, "headings": HEADINGS, **sides}
-    return environment.from_string(text).render(version=__version__, **constants, **values)
+    return render_page("gramgan_plugin.evaluation", TEMPLATE, **constants, **values)
 
 
 def _embedded(pictures: Mapping[str, Mapping[str, Mapping[str, Image]]]) -> tuple[list[EmbeddedPicture], list[str]]:

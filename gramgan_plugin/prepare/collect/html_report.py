@@ -11,62 +11,13 @@ from gramgan_plugin.prepare.collect.criteria import REASONS, Criteria
 from gramgan_plugin.prepare.collect.measuring import thumbnail_file
 from gramgan_plugin.prepare.collect.records import COLLECTED, Result
 from gramgan_plugin.utils.io import replace_file
+from gramgan_plugin.utils.pages import render_page
 from gramgan_plugin.utils.text import printable
-from gramgan_plugin.version import __version__
 
 REPORT = "report.html"
 LONGEST = 300  # characters of an untrusted text
 
-# The template escapes all values; the policy allows no script and no request in any case.
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Collected photos: {{ kept }} of {{ seen }} kept</title>
-<style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1c1c1c;
-       background: #fff }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc }
-table { border-collapse: collapse } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
-td.n { text-align: right; font-variant-numeric: tabular-nums }
-.photos { display: flex; flex-wrap: wrap; gap: 1.2rem 1rem }
-figure { margin: 0; width: 11rem; overflow-wrap: anywhere; font-size: 12px } figure img { max-width: 100% }
-figcaption b { display: block } .soft { color: #666 }
-</style>
-</head>
-<body>
-<h1>Collected photos</h1>
-<p>{{ kept }} of {{ seen }} photos kept. All of them, with all numbers, are in {{ collected }}.</p>
-<table>
-<tr><th>result</th><th>photos</th><th>limit</th></tr>
-{% for section in sections %}
-<tr><td><a href="#{{ section.id }}">{{ section.title }}</a></td><td class="n">{{ section.count }}</td>
-<td class="soft">{{ section.limit }}</td></tr>
-{% endfor %}
-</table>
-{% for section in sections %}
-<h2 id="{{ section.id }}">{{ section.title }}: {{ section.count }}</h2>
-{% if section.count > section.results|length %}
-<p class="soft">{{ section.results|length }} of them{{ section.order }}.</p>
-{% endif %}
-<div class="photos">
-{% for result in section.results %}
-<figure>
-{% for image in result.images %}<img src="{{ image }}" alt="">{% endfor %}
-<figcaption>{% if result.link %}<a href="{{ result.link }}">{{ result.name }}</a>{% else %}{{ result.name }}{% endif %}
-<b>{{ result.detail }}</b>
-<span class="soft">{{ result.facts }}{% if result.source %}<br>source: {{ result.source }}{% endif %}
-{% if result.licence %}<br>licence: {{ result.licence }}{% endif %}</span></figcaption>
-</figure>
-{% endfor %}
-</div>
-{% endfor %}
-<p class="soft">Made by gramgan-plugin {{ version }}.</p>
-</body>
-</html>
-"""
+TEMPLATE = "collected_template.html"  # allows no script and no request
 
 
 def write_report(folder: Path, results: Sequence[Result], criteria: Criteria, most: int) -> None:
@@ -81,8 +32,6 @@ def write_report(folder: Path, results: Sequence[Result], criteria: Criteria, mo
     Raises:
         UserError: if it cannot be written.
     """
-    from jinja2 import Environment
-
     counts = Counter(result.verdict.reason or "kept" for result in results)
     limits = _limits(criteria)
     sections = [
@@ -97,11 +46,15 @@ def write_report(folder: Path, results: Sequence[Result], criteria: Criteria, mo
         for reason in ("kept", *REASONS)
         if counts[reason]
     ]
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
-    text = page.render(
-        kept=counts["kept"], seen=len(results), sections=sections, collected=COLLECTED, version=__version__
+    page = render_page(
+        "gramgan_plugin.prepare.collect",
+        TEMPLATE,
+        kept=counts["kept"],
+        seen=len(results),
+        sections=sections,
+        collected=COLLECTED,
     )
-    replace_file(folder / REPORT, text.encode("utf-8"))
+    replace_file(folder / REPORT, page)
 
 
 # Distance of a dropped photo from the limit; the nearest comes first.

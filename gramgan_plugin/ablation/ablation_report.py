@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gramgan_plugin.ablation.ablation_file import Ablation, AblationRun
+from gramgan_plugin.ablation.ablation_tradeoff import draw_tradeoff
 from gramgan_plugin.ablation.run_queue import Outcome
 from gramgan_plugin.ablation.start_weights import start_weights
 from gramgan_plugin.errors import UserError
@@ -26,14 +27,14 @@ from gramgan_plugin.utils.pages import render_page
 
 TEMPLATE = "ablation_template.html"
 BENCHMARK = "benchmark"
-CURVES = "curves.png"
+CURVES, TRADEOFF = "curves.png", "tradeoff.png"
 
 
 def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, Outcome]) -> tuple[str, list[str]]:
     """Measure the networks of the finished runs, and write the report.
 
-    It has ``benchmark/`` (the report of `benchmark`), ``index.html``, ``table.md``, ``curves.png`` and
-    ``results.json``.
+    It has ``benchmark/`` (the report of `benchmark`), ``index.html``, ``table.md``, ``tradeoff.png``,
+    ``curves.png`` and ``results.json``.
 
     Args:
         out: its folder.
@@ -65,6 +66,7 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
     summary = over_seeds(results, members)
     compared = differences(averaged_results(results, members), list(metrics), baseline)
     curves = _draw_curves(labels, out / CURVES, problems)
+    tradeoff = draw_tradeoff(summary, metrics, out / TRADEOFF)
     facts: dict[str, dict[str, Any]] = {label: {"run": None, "variant": label, "seed": None} for label in references}
     facts |= {label: _facts(run) for label, run in labels.items()}
     states = [{**_facts(run), **asdict(outcomes[run.name])} for run in ablation.runs]
@@ -91,10 +93,15 @@ def write_ablation_report(out: Path, ablation: Ablation, outcomes: Mapping[str, 
         runs=states,
         changes={variant: changed_keys(changes) for variant, changes in ablation.changes.items()},
         problems=[*problems, *measured[1]],
-        curves=base64.b64encode((out / CURVES).read_bytes()).decode() if curves else "",
+        tradeoff=_embedded(out / TRADEOFF) if tradeoff else "",
+        curves=_embedded(out / CURVES) if curves else "",
     )
     replace_file(out / "index.html", page)
     return text, [*problems, *measured[1]]
+
+
+def _embedded(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()
 
 
 def _measured(

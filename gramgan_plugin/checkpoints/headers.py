@@ -26,9 +26,10 @@ from gramgan_plugin.checkpoints.inert_pickle import (
     Unusable,
     load_inert,
 )
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.safetensors_files import is_safetensors, read_safetensors_header
 from gramgan_plugin.errors import UserError, os_problem
-from gramgan_plugin.utils.text import printable, shown
+from gramgan_plugin.utils.text import did_you_mean, printable, shown
 
 # Bytes of a pickle; that of a training state of 10,000 tensors has 2 MB.
 MOST_PICKLE = 2**23
@@ -54,7 +55,8 @@ def read_headers(path: str | Path) -> Any:
     path = Path(path)
     name = printable(str(path))
     if not path.is_file():
-        raise UserError(f"{name}: no such checkpoint file")
+        hint = did_you_mean(path, WEIGHTS, "") if path.parent == Path() else ""
+        raise UserError(f"{name}: no such checkpoint file{hint}")
     try:
         with path.open("rb") as file:
             head = file.read(1024)

@@ -27,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
         "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder, its name in {RUNS}/, or a {FILE}"
     )
     parser.add_argument(
+        "-o",
         "--out",
         type=Path,
         metavar="FILE",

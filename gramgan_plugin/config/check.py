@@ -41,6 +41,8 @@ def check_options(opt: Mapping[str, Any], *, is_train: bool | None = None) -> li
     whole, renamed = with_current_names(with_text_keys(opt, found), OF_BASICSR)
     found.hints = hints(whole)
     found.warnings += renamed
+    if "variants" in whole and "model_type" not in whole:
+        raise OptionError("variants: this is an ablation file; `basicsr ablate -opt FILE` checks and runs it")
     is_train = bool(whole.get("train")) if is_train is None else is_train
     model, cls = _model(whole, found)
     _check_top(whole, model, cls, found)

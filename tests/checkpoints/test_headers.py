@@ -183,6 +183,10 @@ class TestOtherFiles:
         Path("folder.pth").mkdir()
         assert _refusal("folder.pth") == "folder.pth: no such checkpoint file"
 
+    def test_a_name_that_is_nearly_one_of_the_public_ones(self, workdir):
+        assert _refusal("4x-RRDBLite") == "4x-RRDBLite: no such checkpoint file; did you mean '4x-RRDB-Lite'?"
+        assert _refusal("models/4x-RRDBLite") == "models/4x-RRDBLite: no such checkpoint file"
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
     def test_no_permission(self, workdir):
         torch.save({}, "x.pth")

@@ -4,7 +4,7 @@ from typing import Any
 import basicsr  # noqa: F401
 import pytest
 
-from gramgan_plugin.config import check_options
+from gramgan_plugin.config import check_options, load_options
 from gramgan_plugin.errors import OptionError
 
 
@@ -19,6 +19,10 @@ def _set(options: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 class TestCheck:
+    def test_an_ablation_file(self):
+        with pytest.raises(OptionError, match=r"variants: this is an ablation file; `basicsr ablate -opt FILE` checks"):
+            check_options(load_options(["ablation_lite"]))
+
     def test_smoke(self, tiny_options):
         check_options(tiny_options)
 

@@ -389,6 +389,10 @@ class TestBounds:
         assert len(printed) < 1100
 
 
+# Sections whose keys are names of the user's; val_1 is as good as val.
+FREE_NAMES = [("val", "metrics"), ("datasets",), ("train", "extra_terms")]
+
+
 class TestMutations:
     def test_unmutated(self):
         assert [_exit_code(options) for options in SHIPPED] == [0] * len(SHIPPED)
@@ -398,8 +402,7 @@ class TestMutations:
     def test_a_misspelt_key(self, file, data):
         options, place = file
         parent, key = _at(options, place[:-1]), place[-1]
-        # Under these, names are free; val_1 is as good as val.
-        assume(place[:-1] not in [("val", "metrics"), ("datasets",)])
+        assume(place[:-1] not in FREE_NAMES)
         where = data.draw(st.integers(0, len(key) - 1))
         typo = key[:where] + data.draw(st.sampled_from(["", "x", key[where] * 2])) + key[where + 1 :]
         assume(typo and typo not in parent and not _means_something(place[:-1], typo))
@@ -410,7 +413,7 @@ class TestMutations:
     @given(_option_files(), st.text(string.ascii_lowercase + "_", min_size=3, max_size=12), VALUES)
     def test_an_unknown_key(self, file, name, value):
         options, place = file
-        assume(place[:-1] not in [("val", "metrics"), ("datasets",)])
+        assume(place[:-1] not in FREE_NAMES)
         parent = _at(options, place[:-1])
         assume(name not in parent and not _means_something(place[:-1], name))
         parent[name] = value

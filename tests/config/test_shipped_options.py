@@ -114,6 +114,27 @@ def test_the_paper_settings():
     }  # fmt: skip
 
 
+def test_the_recommended_settings_are_the_papers_but_for_what_is_marked():
+    """Each key that differs stands on a line, or below one, that is marked as changed; all else is the paper's."""
+    papers, ours = (load_options([name]) for name in ("train_gramgan_x4", "train_gramgan_x4_recommended"))
+    assert {key for key in ours["train"] if papers["train"].get(key) != ours["train"][key]} == {
+        *("d_penalty_opt", "pixel_opt", "gram_patch_opt", "perceptual_opt", "disc_perceptual_opt", "gan_opt"),
+        "max_grad_ratio",
+    }
+    changed = {
+        block: {key for key, value in ours["train"][block].items() if papers["train"][block].get(key) != value}
+        for block in ("pixel_opt", "gram_patch_opt", "perceptual_opt", "disc_perceptual_opt", "gan_opt")
+    }
+    assert changed.pop("perceptual_opt") == {"loss_weight", "layer_weights"}
+    assert changed.pop("gram_patch_opt") == {"loss_weight", "center"}
+    assert set(map(tuple, changed.values())) == {("loss_weight",)}
+    for section in ("network_g", "network_d", "datasets", "path"):
+        assert ours[section] == papers[section]
+    assert ours["val"]["metrics"].keys() - papers["val"]["metrics"].keys() == {"niqe"}
+    assert ours["logger"]["keep_best"] == "niqe"
+    assert _path("train_gramgan_x4_recommended").read_text().count("# changed: ") == 11
+
+
 def test_the_realphoto_settings():
     """What is given of GramGAN-RealPhoto, and what it shares with the paper's file."""
     options, papers = load_options(["train_gramgan_realphoto_x4"]), load_options(["train_gramgan_x4"])

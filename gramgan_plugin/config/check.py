@@ -42,7 +42,9 @@ def check_options(opt: Mapping[str, Any], *, is_train: bool | None = None) -> li
     found.hints = hints(whole)
     found.warnings += renamed
     if "variants" in whole and "model_type" not in whole:
-        raise OptionError("variants: this is an ablation file; `basicsr ablate -opt FILE` checks and runs it")
+        raise OptionError(
+            "variants: this is an ablation file, for `basicsr ablate -opt FILE`, which checks it before it trains"
+        )
     is_train = bool(whole.get("train")) if is_train is None else is_train
     model, cls = _model(whole, found)
     _check_top(whole, model, cls, found)

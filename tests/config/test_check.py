@@ -20,7 +20,7 @@ def _set(options: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 class TestCheck:
     def test_an_ablation_file(self):
-        with pytest.raises(OptionError, match=r"variants: this is an ablation file; `basicsr ablate -opt FILE` checks"):
+        with pytest.raises(OptionError, match=r"variants: this is an ablation file, for `basicsr ablate -opt FILE`"):
             check_options(load_options(["ablation_lite"]))
 
     def test_smoke(self, tiny_options):

@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="the picture: .png, .svg or .pdf (default: plot.png in the run's folder; for several runs, in the working directory)",
+        help="the picture: .png, .svg or .pdf (default: plot.png in the run's folder, or here for several)",
     )
     parser.add_argument(
         "--metrics", nargs="+", default=[], metavar="NAME", help="only these curves, such as l_g_pix 'grad_*' psnr"

@@ -20,7 +20,16 @@ from gramgan_plugin.utils.io import sync
 BYTES_AT_ONCE = 16 * 2**20  # of GT and LQ in one transaction
 GT = "GT.lmdb"
 TEST = "test"
-DAMAGE = (ValueError, TypeError, KeyError, UserError, lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError)
+DAMAGE = (
+    RecursionError,
+    ValueError,
+    TypeError,
+    KeyError,
+    UserError,
+    lmdb.CorruptedError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+)
 
 
 @dataclass
@@ -73,7 +82,7 @@ class DataSet:
             for name in (GT, self.lq_name):
                 shutil.rmtree(folder / name, ignore_errors=True)
             self._open()
-        self.resumed = self.counts.done > 0
+        self.resumed = self.closed or self.counts.done > 0
 
     def add(self, cuts: Cuts) -> None:
         """Add the next photo; commit if enough data has been added."""
@@ -113,12 +122,14 @@ class DataSet:
         self._waiting, self._waiting_bytes = [], 0
 
     def finish(self, facts: Mapping[str, Any], of_lq: Mapping[str, Any]) -> None:
-        """Commit the rest, write ``names.jsonl`` and close all files.
+        """Commit the rest, write ``names.jsonl`` and close all files; the last step of a packing.
 
         Args:
             facts: facts for both LMDBs' manifests.
             of_lq: further facts for the manifest of LQ.
         """
+        if self.closed:
+            return
         self.commit()
         with (self.folder / MARKER).open("wb") as names:
             for recorded in self._gt.facts():
@@ -138,8 +149,8 @@ class DataSet:
             opened.callback(self._lq.discard)
             self._gt = LmdbWriter(self.folder / GT)
             opened.callback(self._gt.discard)
-            if self._gt.closed:
-                raise ValueError("the counts are gone")  # only the folder's name was missing
+            if self._lq.closed != self._gt.closed and (self._gt.closed or not self._gt.puts):
+                raise ValueError("one of the two is lost")
             # The last process may have ended between the two.
             done = self._gt.puts if self._lq.closed else min(self._lq.puts, self._gt.puts)
             for writer in (self._lq, self._gt):
@@ -147,7 +158,8 @@ class DataSet:
                 sync(writer.path)
             sync(self.folder)
             self.counts = Counts()
-            for recorded in self._gt.facts():
+            self.closed = self._gt.closed  # nothing is left but to rename the folder
+            for recorded in () if self.closed else self._gt.facts():
                 self.counts.add(Counts(**recorded["counts"]))
             opened.pop_all()
 

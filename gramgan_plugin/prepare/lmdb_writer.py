@@ -10,7 +10,7 @@ from typing import Any
 import lmdb
 
 from gramgan_plugin.data.lmdb_environment import META_INFO, check_whole
-from gramgan_plugin.data.lmdb_manifest import MANIFEST, Digest, write_manifest
+from gramgan_plugin.data.lmdb_manifest import MANIFEST, Digest, check_manifest, write_manifest
 from gramgan_plugin.utils.io import replacing
 
 INITIAL_MAP_SIZE = 64 * 2**20
@@ -30,7 +30,7 @@ class LmdbWriter:
 
     Raises:
         lmdb.Error: if the folder has a damaged LMDB.
-        UserError: if its file is truncated.
+        UserError: if its file is truncated, or not what the manifest says.
         ValueError: if the records are missing or damaged.
 
     Attributes:
@@ -50,14 +50,17 @@ class LmdbWriter:
 
     def __init__(self, path: Path, map_size: int = INITIAL_MAP_SIZE) -> None:
         path.mkdir(exist_ok=True)
-        self.path = path
+        self.path, self.puts = path, 0
+        self.closed = (path / MANIFEST).exists()
+        if self.closed:
+            check_manifest(path)
+            return
         self._map_size = map_size
         self._environment = lmdb.open(str(path), map_size=map_size, lock=False)
         try:
             check_whole(path, self._environment)
             self.puts = sum(1 for _ in self._records())
-            self.closed = self.puts == 0 and (path / MANIFEST).exists()
-            if self.puts == 0 and not self.closed and self._environment.stat()["entries"]:
+            if self.puts == 0 and self._environment.stat()["entries"]:
                 raise ValueError(f"{path}: has images, but no records of them")
         except BaseException:
             self.discard()
@@ -118,8 +121,9 @@ class LmdbWriter:
 
     def discard(self) -> None:
         """Close the files without finishing; images that were put stay."""
-        with suppress(OSError):  # closing writes, and the disk may be full
-            self._environment.close()
+        if not self.closed:
+            with suppress(OSError):  # closing writes, and the disk may be full
+                self._environment.close()
 
     def _write(self, pairs: Sequence[tuple[str, bytes | None]]) -> None:
         """Write data under keys, or delete those without, in one transaction."""

@@ -20,7 +20,7 @@ from gramgan_plugin.prepare.presets import expected_sub_images, preset_of
 from gramgan_plugin.utils.interruptions import sigterm_raises
 from gramgan_plugin.utils.io import real_path
 from gramgan_plugin.utils.progress import tracked
-from gramgan_plugin.utils.staging import Staging, check_free, staging
+from gramgan_plugin.utils.staging import Staging, check_free, moved_aside, staging, unfinished
 from gramgan_plugin.utils.threads import threads_for
 from gramgan_plugin.version import __version__
 
@@ -95,7 +95,7 @@ def prepare_photos(
     threads = threads_for(workers)
     settings.check()
     check_free(out, DATA_SET, overwrite)
-    _check_not_inside(photos, out, overwrite)
+    photos = _without_own(photos, out, overwrite)
     plan = make_plan(photos, settings, hold_out, find_lq)
     check_usable(plan, len(photos), on_error)
     report = Report(out, settings.scale, settings.grid.crop_size, skipped=list(plan.refused))
@@ -104,7 +104,8 @@ def prepare_photos(
         data_set = DataSet(stage.path, settings)
         try:
             with sigterm_raises():
-                report.selection = _pack(plan, data_set, stage, _Run(len(photos), threads, on_error, progress, out))
+                run = _Run(len(photos), threads, on_error, progress, out)
+                report.selection = None if data_set.closed else _pack(plan, data_set, stage, run)
             _finish(data_set, stage, report, form, find_lq is not None)
         except BaseException:
             data_set.discard()
@@ -181,11 +182,15 @@ def _tracked(results: Iterator[Any], entries: Sequence[Entry], done: int, show: 
 
 
 def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_given: bool) -> None:
-    counts, settings = data_set.counts, data_set.settings
+    counts, settings, lq = data_set.counts, data_set.settings, "given" if lq_given else data_set.settings.lq_kind
+    if data_set.closed:  # the last process ended between closing it and renaming its folder
+        stage.work_done = lambda: "all photos are packed"
+        found = json.loads((stage.path / FACTS).read_bytes())
+        report.photos, report.sub_images, report.held_out = (found[key] for key in ("photos", "sub_images", "held_out"))
+        report.skipped = [(name, why) for name, why in found["skipped"]]
+        return
     report.photos, report.sub_images, report.held_out = counts.photos, counts.sub_images, counts.held_out
     report.skipped = sorted(report.skipped + counts.skipped)
-    lq = "given" if lq_given else settings.lq_kind
-    data_set.finish({"scale": settings.scale, "encoding": settings.encoding.name}, {"lq": lq})
     facts = {
         "format": 1,
         "made_by": f"gramgan-plugin {__version__}",
@@ -206,6 +211,7 @@ def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_giv
         "skipped": report.skipped,
     }
     (stage.path / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="ascii")
+    data_set.finish({"scale": settings.scale, "encoding": settings.encoding.name}, {"lq": lq})
 
 
 def _selection_facts(selection: Selection) -> dict[str, Any]:
@@ -213,7 +219,12 @@ def _selection_facts(selection: Selection) -> dict[str, Any]:
     return {"detail": detail}
 
 
-def _check_not_inside(photos: Sequence[Photo], out: Path, overwrite: bool) -> None:
+def _without_own(photos: Sequence[Photo], out: Path, overwrite: bool) -> Sequence[Photo]:
+    """Leave out what an earlier, unfinished call has written among the photos; refuse to replace the photos."""
     place = real_path(out)
     if overwrite and any(place in real_path(path).parents for _, path in photos):
         raise UserError(f"{out}: contains the photos, so it is not replaced; choose another --out")
+    if not any(folder.is_dir() for folder in (unfinished(place), moved_aside(place))):
+        return photos
+    own = {unfinished(place), moved_aside(place)}
+    return [(name, path) for name, path in photos if own.isdisjoint(real_path(path).parents)]

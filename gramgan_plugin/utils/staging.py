@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from gramgan_plugin.errors import UserError, file_errors
 from gramgan_plugin.utils.interruptions import explained, is_from_outside, raise_explained
-from gramgan_plugin.utils.io import expanded, lock_holder, parse_json, real_path, sync
+from gramgan_plugin.utils.io import expanded, lock_holder, parse_json, real_path, replace_file, sync
 
 LOCK = ".lock"
 MAKER = ".maker.json"
+MOVED = ".moved.json"  # marks a folder that was moved aside
 UNFINISHED = ".unfinished"  # ends the name of a folder being made
 
 
@@ -94,7 +96,7 @@ def staging(out: Path, folder_type: FolderType, overwrite: bool = False, job: st
     except BaseException as error:
         kept = stage.work_done() if is_from_outside(error) else ""
         if not kept:
-            _delete(stage.path, LOCK)  # while it is locked, so that no other process fills it
+            _delete(stage.path, MAKER)  # while it is locked, so that no other process fills it
         lock.release()
         raise_explained(error, out, kept and f"{kept}, kept in {stage.path.name}")
         raise
@@ -124,10 +126,16 @@ def put_back(out: Path, folder_type: FolderType) -> None:
     """
     out = real_path(out)
     aside = moved_aside(out)
-    if not os.path.lexists(out) and (aside / folder_type.sign).is_file():
+    if not os.path.lexists(out) and _is_ours(aside, MOVED) and (aside / folder_type.sign).is_file():
         with file_errors(out):
             aside.rename(out)
+            (out / MOVED).unlink()
         print(f"{out}: put back from {aside.name}, where a killed process had left it", file=sys.stderr)
+
+
+def unfinished(out: Path) -> Path:
+    """Return where a folder is made."""
+    return out.with_name(out.name + UNFINISHED)
 
 
 def moved_aside(out: Path) -> Path:
@@ -137,8 +145,10 @@ def moved_aside(out: Path) -> Path:
 
 def _claim(out: Path, job: str) -> tuple[Staging, FileLock]:
     """Return the unfinished folder, locked: with the work of a dead process if the job is the same, otherwise empty."""
-    path = out.with_name(out.name + UNFINISHED)
-    _check_ours(path, LOCK)
+    path = unfinished(out)
+    for place, mark in ((path, MAKER), (moved_aside(out), MOVED)):
+        if os.path.lexists(place) and not _is_ours(place, mark):
+            raise UserError(f"{place}: is in the way, and was not written by this package; rename it")
     path.mkdir(exist_ok=True)
     lock = FileLock(path / LOCK)
     try:
@@ -147,66 +157,86 @@ def _claim(out: Path, job: str) -> tuple[Staging, FileLock]:
         maker = lock_holder(path / MAKER)
         raise UserError(f"{out}: is being made by {maker} ({path.name}); wait for it, or end it") from None
     maker_file = path / MAKER
-    resumed = job != "" and _job_of(maker_file) == job
-    if not resumed:
-        if maker_file.exists():
-            print(f"{path}: left behind by another job that was interrupted; deleted", file=sys.stderr)
-        _empty(path, LOCK)
-    maker_file.write_text(json.dumps({"job": job, "host": socket.gethostname(), "pid": os.getpid()}), encoding="ascii")
+    try:
+        if not (path / LOCK).exists():  # the last process has just renamed or deleted the folder
+            raise UserError(f"{out}: another process has just made it, or failed to; run the command again")
+        resumed = job != "" and _job_of(maker_file) == job
+        if not resumed:
+            if maker_file.exists():
+                print(f"{path}: left behind by another job that was interrupted; deleted", file=sys.stderr)
+            _empty(path, MAKER)
+        record = {"job": job, "host": socket.gethostname(), "pid": os.getpid()}
+        replace_file(maker_file, json.dumps(record).encode("ascii"))
+    except BaseException:
+        lock.release()
+        raise
     return Staging(path, resumed), lock
 
 
-def _check_ours(path: Path, sign: str) -> None:
-    """Refuse a path that is neither missing nor a folder of ours: empty or with a file ``sign``."""
-    if os.path.lexists(path) and not (path.is_dir() and ((path / sign).exists() or not any(path.iterdir()))):
-        raise UserError(f"{path}: is in the way, and was not written by this package; rename it")
+def _is_ours(folder: Path, mark: str) -> bool:
+    """Return whether a folder, not a link to one, has the file ``mark``, or nothing but our lock."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return (mark in names and _record(folder / mark) is not None) or names <= {LOCK}
 
 
-def _delete(folder: Path, sign: str) -> None:
-    """Delete a folder, its file ``sign`` last, so that ``_check_ours`` accepts the rest if this process is killed."""
-    _empty(folder, sign)
-    shutil.rmtree(folder, ignore_errors=True)
+def _delete(folder: Path, mark: str) -> None:
+    """Delete a folder of ours, its file ``mark`` last, so that the rest is known as ours if this process is killed."""
+    if _is_ours(folder, mark):
+        _empty(folder, mark)
+        (folder / LOCK).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _empty(folder: Path, sign: str) -> None:
+def _empty(folder: Path, mark: str) -> None:
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.name != sign:
+            elif path.name not in (mark, LOCK):
                 path.unlink()
 
 
 def _job_of(maker_file: Path) -> str | None:
     """Return the job of the process that made an unfinished folder, or None if its record is damaged."""
+    maker = _record(maker_file)
+    return None if maker is None else maker.get("job")
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """Return what we wrote into a file of ours, or None if it is something else."""
     try:
-        maker = parse_json(maker_file.read_bytes())
+        record = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return maker.get("job") if isinstance(maker, dict) else None
+    return record if isinstance(record, dict) and {"host", "pid"} <= record.keys() else None
 
 
 def _put_in_place(staging: Path, out: Path, overwrite: bool, lock: FileLock, folder_type: FolderType) -> None:
     check_free(out, folder_type, overwrite)
     aside = moved_aside(out)
-    _check_ours(aside, folder_type.sign)
-    _delete(aside, folder_type.sign)  # of a process that was killed while it deleted it
+    _delete(aside, MOVED)  # of a process that was killed while it deleted it
     replaces = out.exists()
     if os.name == "nt":  # a folder with an open file cannot be renamed
         lock.release()
     if replaces:
+        moved = {"host": socket.gethostname(), "pid": os.getpid()}
+        (out / MOVED).write_text(json.dumps(moved), encoding="ascii")
+        sync(out / MOVED)
         out.rename(aside)
     try:
         staging.rename(out)
     except BaseException:
         if replaces:
             aside.rename(out)
+            (out / MOVED).unlink()
         raise
     for name in (MAKER, LOCK):
         (out / name).unlink(missing_ok=True)
     lock.release()
     sync(out.parent)
-    _delete(aside, folder_type.sign)
+    _delete(aside, MOVED)
 
 
 def _sync_tree(folder: Path) -> None:

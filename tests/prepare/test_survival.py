@@ -140,6 +140,51 @@ class TestKill:
         assert numbers[0] < 8
         assert (report.photos, report.held_out, [name for name, _ in report.skipped]) == (7, 1, ["4.png"])
 
+    def test_feature_killed_before_the_folder_has_its_name(
+        self,
+        photos: Path,
+        tmp_path: Path,
+        undisturbed: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """All is there: nothing is cut again, and the report is the same."""
+
+        def work() -> None:
+            Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,return-value]
+            pack_them(photos, tmp_path / "out")
+
+        assert in_child(work) == -signal.SIGKILL
+        monkeypatch.setattr(pack.Cutter, "results", lambda *_: pytest.fail("cut again"))
+        report = pack_them(photos, tmp_path / "out")
+        assert "resuming" not in capsys.readouterr().err
+        assert (report.photos, report.sub_images, report.held_out) == (7, 112, 1)
+        assert [name for name, _ in report.skipped] == ["4.png"]
+        assert everything_in(tmp_path / "out") == undisturbed
+
+    @pytest.mark.parametrize("harm", ["GT.lmdb", "LQ_x4.lmdb"])
+    def test_feature_one_of_two_closed_databases_is_lost(
+        self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any], harm: str
+    ) -> None:
+        def work() -> None:
+            Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,return-value]
+            pack_them(photos, tmp_path / "out")
+
+        assert in_child(work) == -signal.SIGKILL
+        shutil.rmtree(tmp_path / "out.unfinished" / harm)
+        pack_them(photos, tmp_path / "out")
+        assert everything_in(tmp_path / "out") == undisturbed
+
+    def test_feature_among_the_photos(self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+        """What a killed call has written of held-out photos is not taken for photos by the next."""
+        inside = shutil.copytree(photos, tmp_path / "photos") / "set"
+        self.killed_after_two_commits(inside.parent, inside, hold_out=["0"])
+        assert list((inside.parent / "set.unfinished" / "test" / "GT").iterdir())
+        found = folder_photos(inside.parent, recursive=True)
+        assert len(found) == 11
+        report = prepare_photos(found, inside, SETTINGS, on_error="skip", hold_out=["0"], progress=False, workers=2)
+        assert (report.photos, report.held_out) == (7, 1)
+
     @pytest.mark.parametrize("change", ["option", "photo"])
     def test_feature_another_job_begins_anew(
         self, photos: Path, tmp_path: Path, change: str, undisturbed: dict[str, Any], capsys: pytest.CaptureFixture[str]

@@ -20,6 +20,11 @@ def fill(folder: Path, text: str) -> None:
     (folder / "sub" / "file").write_text(text)
 
 
+def mark(folder: Path, name: str = ".moved.json") -> None:
+    """As a process does before it moves a folder aside, or fills it."""
+    (folder / name).write_text('{"host": "here", "pid": 1}')
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -58,26 +63,41 @@ class TestStaging:
         assert names(out) == ["work"]
 
     @pytest.mark.parametrize("name", ["out.unfinished", "out.moved-aside"])
-    @pytest.mark.parametrize("is_file", [True, False])
-    def test_exception_in_the_way(self, tmp_path: Path, name: str, is_file: bool) -> None:
-        """Nothing is deleted that this package has not written, and the old folder stays."""
-        (tmp_path / "out").mkdir()
-        fill(tmp_path / "out", "old")
-        thesis = tmp_path / name if is_file else tmp_path / name / "thesis.tex"
-        thesis.parent.mkdir(exist_ok=True)
-        thesis.write_text("years")
+    @pytest.mark.parametrize("kind", ["file", "folder", "signs", "foreign mark", "link", "link to an empty one"])
+    @pytest.mark.parametrize("overwrite", [True, False])
+    def test_exception_in_the_way(self, tmp_path: Path, name: str, kind: str, overwrite: bool) -> None:
+        """Nothing is deleted, moved or filled that this package has not written, and nothing is made first."""
+        mine = tmp_path / ("mine" if "link" in kind else name)
+        if kind == "file":
+            mine.write_text("years")
+        else:
+            mine.mkdir()
+            for file in [] if kind == "link to an empty one" else ["thesis.tex", MARKER, "manifest.json", ".lock"]:
+                (mine / file).write_text("years")
+            if kind == "foreign mark":
+                for file in (".maker.json", ".moved.json"):
+                    (mine / file).write_text('{"name": "my own"}')
+            if kind == "folder":
+                for file in (MARKER, "manifest.json", ".lock"):
+                    (mine / file).unlink()
+        if "link" in kind:
+            (tmp_path / name).symlink_to(mine)
+        if overwrite:
+            (tmp_path / "out").mkdir()
+            fill(tmp_path / "out", "old")
+        before = sorted((path, path.is_file() and path.read_text()) for path in tmp_path.rglob("*"))
         with (
             pytest.raises(UserError, match=rf"{name}: is in the way, and was not written by this package; rename it"),
-            staging(tmp_path / "out", DATA_SET, overwrite=True) as stage,
+            staging(tmp_path / "out", DATA_SET, overwrite=overwrite),
         ):
-            fill(stage.path, "new")
-        assert thesis.read_text() == "years"
-        assert (tmp_path / "out" / MARKER).read_text() == "old"
+            raise AssertionError
+        assert sorted((path, path.is_file() and path.read_text()) for path in tmp_path.rglob("*")) == before
 
     def test_feature_what_a_killed_process_moved_aside_is_deleted(self, tmp_path: Path) -> None:
         for name in ("out", "out.moved-aside"):
             (tmp_path / name).mkdir()
             fill(tmp_path / name, "old")
+        mark(tmp_path / "out.moved-aside")
         with staging(tmp_path / "out", DATA_SET, overwrite=True) as stage:
             fill(stage.path, "new")
         assert names(tmp_path) == ["out"]
@@ -95,8 +115,9 @@ class TestStaging:
         )
         for allowed in range(6):
             left.mkdir()
-            for name in (".lock", ".maker.json", MARKER):
+            for name in (".lock", MARKER):
                 (left / name).touch()
+            mark(left, ".maker.json")
             (left / "GT.lmdb").mkdir()
             (left / "GT.lmdb" / "data.mdb").touch()
             count = [allowed]
@@ -221,11 +242,13 @@ class TestStagedFolder:
         out, aside = tmp_path / "out", tmp_path / "out.moved-aside"
         aside.mkdir()
         fill(aside, "old")
+        mark(aside)
         with pytest.raises(RuntimeError), staged_folder(out, DATA_SET, overwrite=True):
             raise RuntimeError
         assert (out / "sub" / "file").read_text() == "old"
         assert "out: put back from out.moved-aside" in capsys.readouterr().err
         assert names(tmp_path) == ["out"]
+        mark(out)
         out.rename(aside)
         with staged_folder(out, DATA_SET, overwrite=True) as folder:
             fill(folder, "new")

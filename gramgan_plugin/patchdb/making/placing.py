@@ -6,11 +6,11 @@ from pathlib import Path
 
 from gramgan_plugin.patchdb.database_manifest import ARRAYS, MANIFEST, SOURCES
 from gramgan_plugin.utils.interruptions import sigterm_raises
-from gramgan_plugin.utils.staging import FolderType, staging
+from gramgan_plugin.utils.staging import MOVED, FolderType, staging
 
 SCRATCH = ".scratch"
 INDEX = "index"
-OWN = frozenset((*ARRAYS, MANIFEST, SOURCES, INDEX))
+OWN = frozenset((*ARRAYS, MANIFEST, SOURCES, INDEX, MOVED))
 
 
 def _why_not_database(path: Path) -> str | None:

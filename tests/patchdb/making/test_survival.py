@@ -94,7 +94,8 @@ class TestKill:
     def test_feature_update_of_one_that_was_moved_aside(
         self, photos: Path, old: Path, tmp_path: Path, whole: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        shutil.copytree(old, tmp_path / "a.patchdb.moved-aside")
+        aside = Path(shutil.copytree(old, tmp_path / "a.patchdb.moved-aside"))
+        (aside / ".moved.json").write_text('{"host": "here", "pid": 1}')
         update(tmp_path / "a.patchdb", [photos], **QUIET)
         assert "a.patchdb: put back from a.patchdb.moved-aside" in capsys.readouterr().err
         assert open_store(tmp_path / "a.patchdb", verify=True).fingerprint == whole

@@ -128,8 +128,6 @@ class DataSet:
             facts: facts for both LMDBs' manifests.
             of_lq: further facts for the manifest of LQ.
         """
-        if self.closed:
-            return
         self.commit()
         with (self.folder / MARKER).open("wb") as names:
             for recorded in self._gt.facts():

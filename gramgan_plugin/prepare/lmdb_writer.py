@@ -53,7 +53,10 @@ class LmdbWriter:
         self.path, self.puts = path, 0
         self.closed = (path / MANIFEST).exists()
         if self.closed:
-            check_manifest(path)
+            try:
+                check_manifest(path)
+            except lmdb.Error as error:  # an empty file
+                raise ValueError(f"{path}: cannot be opened: {error}") from error
             return
         self._map_size = map_size
         self._environment = lmdb.open(str(path), map_size=map_size, lock=False)

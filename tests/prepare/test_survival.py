@@ -20,7 +20,7 @@ from basicsr.data.data_util import paired_paths_from_lmdb
 
 from gramgan_plugin.data.lmdb_images import META_INFO, LmdbImages
 from gramgan_plugin.errors import Preempted, UserError
-from gramgan_plugin.prepare import data_set, pack
+from gramgan_plugin.prepare import data_set, lmdb_writer, pack
 from gramgan_plugin.prepare.folders import folder_photos
 from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 from gramgan_plugin.prepare.pack import prepare_photos
@@ -162,7 +162,26 @@ class TestKill:
         assert [name for name, _ in report.skipped] == ["4.png"]
         assert everything_in(tmp_path / "out") == undisturbed
 
-    @pytest.mark.parametrize("harm", ["GT.lmdb", "LQ_x4.lmdb"])
+    @pytest.mark.parametrize("name", ["GT.lmdb", "LQ_x4.lmdb"])
+    def test_feature_killed_before_the_manifest(
+        self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any], name: str
+    ) -> None:
+        def work() -> None:
+            write = lmdb_writer.write_manifest
+
+            def deadly(path: Path, *args: Any, **facts: Any) -> None:
+                if path.name == name:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                write(path, *args, **facts)
+
+            lmdb_writer.write_manifest = deadly
+            pack_them(photos, tmp_path / "out")
+
+        assert in_child(work) == -signal.SIGKILL
+        pack_them(photos, tmp_path / "out")
+        assert everything_in(tmp_path / "out") == undisturbed
+
+    @pytest.mark.parametrize("harm", ["GT.lmdb", "LQ_x4.lmdb", "GT.lmdb/data.mdb", "LQ_x4.lmdb/data.mdb"])
     def test_feature_one_of_two_closed_databases_is_lost(
         self, photos: Path, tmp_path: Path, undisturbed: dict[str, Any], harm: str
     ) -> None:
@@ -171,7 +190,8 @@ class TestKill:
             pack_them(photos, tmp_path / "out")
 
         assert in_child(work) == -signal.SIGKILL
-        shutil.rmtree(tmp_path / "out.unfinished" / harm)
+        lost = tmp_path / "out.unfinished" / harm
+        os.truncate(lost, 0) if lost.is_file() else shutil.rmtree(lost)
         pack_them(photos, tmp_path / "out")
         assert everything_in(tmp_path / "out") == undisturbed
 
@@ -190,7 +210,7 @@ class TestKill:
         self, photos: Path, tmp_path: Path, change: str, undisturbed: dict[str, Any], capsys: pytest.CaptureFixture[str]
     ) -> None:
         if change == "option":
-            self.killed_after_two_commits(photos, tmp_path / "out", settings=Settings(4, Preset(64, 64, 4)))
+            self.killed_after_two_commits(photos, tmp_path / "out", settings=Settings(4, Preset(64, 32, 0)))
         else:
             copy = shutil.copytree(photos, tmp_path / "copy")
             os.utime(copy / "8.png", (1, 1))

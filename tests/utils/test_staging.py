@@ -247,6 +247,7 @@ class TestStagedFolder:
             raise RuntimeError
         assert (out / "sub" / "file").read_text() == "old"
         assert "out: put back from out.moved-aside" in capsys.readouterr().err
+        assert names(out) == [MARKER, "sub"]
         assert names(tmp_path) == ["out"]
         mark(out)
         out.rename(aside)

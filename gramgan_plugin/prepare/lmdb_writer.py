@@ -98,7 +98,7 @@ class LmdbWriter:
 
     def facts(self) -> Iterator[Any]:
         """Yield the facts of each put."""
-        return (record["facts"] for record in self._records(self.puts))
+        return (record["facts"] for record in self._records(0, self.puts))
 
     def rewind(self, puts: int) -> None:
         """Go back: the next put replaces the one of that number, and so on.
@@ -112,12 +112,12 @@ class LmdbWriter:
         """Finish the LMDB: write ``meta_info.txt`` and, if ``facts`` are given, a manifest with them."""
         digest = Digest()
         with replacing(self.path / META_INFO, synced=True) as stream:
-            for record in self._records(self.puts):
+            for record in self._records(0, self.puts):
                 digest.merge(record["content"])
                 stream.writelines(f"{line}\n".encode("ascii") for line in record["meta_info"])
-        every = list(self._records())
-        replaced = [key for record in every[self.puts :] for key in _keys_in(record)]
-        self._write([(key, None) for key in (*replaced, *map(_progress_key, range(len(every))))])
+        replaced = list(self._records(self.puts))  # by a rewind, and not put again
+        keys = [key for record in replaced for key in _keys_in(record)]
+        self._write([(key, None) for key in (*keys, *map(_progress_key, range(self.puts + len(replaced))))])
         self.discard()
         if facts is not None:
             write_manifest(self.path, digest.hexdigest(), **facts)
@@ -147,8 +147,8 @@ class LmdbWriter:
         with self._environment.begin() as transaction:
             return transaction.get(_progress_key(number).encode("ascii"))
 
-    def _records(self, most: int | None = None) -> Iterator[dict[str, Any]]:
-        for number in itertools.count() if most is None else range(most):
+    def _records(self, first: int = 0, end: int | None = None) -> Iterator[dict[str, Any]]:
+        for number in itertools.count(first) if end is None else range(first, end):
             record = self._record(number)
             if record is None:
                 return

@@ -184,7 +184,6 @@ def _tracked(results: Iterator[Any], entries: Sequence[Entry], done: int, show: 
 def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_given: bool) -> None:
     counts, settings, lq = data_set.counts, data_set.settings, "given" if lq_given else data_set.settings.lq_kind
     if data_set.closed:  # the last process ended between closing it and renaming its folder
-        stage.work_done = lambda: "all photos are packed"
         found = json.loads((stage.path / FACTS).read_bytes())
         report.photos, report.sub_images, report.held_out = (found[key] for key in ("photos", "sub_images", "held_out"))
         report.skipped = [(name, why) for name, why in found["skipped"]]

@@ -71,12 +71,20 @@ def detailed_window(image: Image, crop: int) -> tuple[slice, slice]:
 
 
 def zoomed(image: Image, zoom: int) -> Image:
-    """Enlarge by repeating pixels: (H, W, 3) -> (H * zoom, W * zoom, 3)."""
+    """Enlarge a whole number of times by repeating pixels: (H, W, 3) -> (H * zoom, W * zoom, 3)."""
     return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def write_line(picture: Image, text: str, x: int, y: int, size: float = 0.5) -> None:
-    """Write a line of text into a picture, its base line at (x, y); OpenCV's font has only ASCII characters."""
+    """Write a line of text into a picture; OpenCV's font has only ASCII characters.
+
+    Args:
+        picture: (H, W, 3) uint8, which is changed.
+        text: the line; other characters become question marks.
+        x: left end of the base line, in pixels.
+        y: its height.
+        size: of the font; 0.5 is 11 pixels high.
+    """
     line = text.encode("ascii", "replace").decode()
     cv2.putText(picture, line, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
 

@@ -42,13 +42,14 @@ class Staging:
     Attributes:
         path: the folder.
         resumed: whether it has the work of a killed process.
-        work_done: returns how much is done, in words; "" as long as there is nothing to resume.
+        work_done: returns how much is done, in words; "" as long as there is nothing to resume. What an earlier process
+            did counts until the block says more.
     """
 
     def __init__(self, path: Path, resumed: bool) -> None:
         self.path = path
         self.resumed = resumed
-        self.work_done: Callable[[], str] = str
+        self.work_done: Callable[[], str] = lambda: "there is earlier work" if resumed else ""
 
 
 @contextmanager
@@ -78,7 +79,7 @@ def staging(out: Path, folder_type: FolderType, overwrite: bool = False, job: st
     Raises:
         UserError: if ``out`` exists and may not be replaced, cannot be written, is being made by another process, or
             the disk is full.
-        Preempted: after SIGTERM, if the block lets a ``failures.TerminatedError`` out.
+        Preempted: after SIGTERM, if the block lets an ``interruptions.TerminatedError`` out.
     """
     out = real_path(out)
     if overwrite:

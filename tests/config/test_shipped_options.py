@@ -128,6 +128,13 @@ def test_the_recommended_settings_are_the_papers_but_for_what_is_marked():
     assert changed.pop("perceptual_opt") == {"loss_weight", "layer_weights"}
     assert changed.pop("gram_patch_opt") == {"loss_weight", "center"}
     assert set(map(tuple, changed.values())) == {("loss_weight",)}
+    # The values are those of `centred` in the study.
+    lite = load_options(["train_gramgan_lite_x4"])["train"]
+    for block in ("pixel_opt", "gram_patch_opt", "perceptual_opt", "disc_perceptual_opt", "gan_opt"):
+        assert ours["train"][block]["loss_weight"] == lite[block]["loss_weight"]
+    assert ours["train"]["gram_patch_opt"]["center"] is lite["gram_patch_opt"]["center"] is True
+    assert ours["train"]["perceptual_opt"]["layer_weights"] == lite["perceptual_opt"]["layer_weights"]
+    assert ours["train"]["d_penalty_opt"] == lite["d_penalty_opt"]
     for section in ("network_g", "network_d", "datasets", "path"):
         assert ours[section] == papers[section]
     assert ours["val"]["metrics"].keys() - papers["val"]["metrics"].keys() == {"niqe"}

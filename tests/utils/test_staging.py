@@ -58,6 +58,10 @@ class TestStaging:
         with pytest.raises(UserError, match=r"no space left .*; then run the same command again: half is done, kept"):
             build("a", "half is done", OSError(errno.ENOSPC, "full"))
         assert names(tmp_path) == ["out.unfinished"]
+        with pytest.raises(KeyboardInterrupt), staging(out, DATA_SET, job="a"):  # before it says what is done
+            raise KeyboardInterrupt
+        assert "there is earlier work, kept in out.unfinished" in capsys.readouterr().err
+        assert names(tmp_path) == ["out.unfinished"]
         assert build("a", "", None) is True  # type: ignore[arg-type]
         assert names(tmp_path) == ["out"]
         assert names(out) == ["work"]

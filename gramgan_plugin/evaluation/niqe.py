@@ -53,16 +53,20 @@ def niqe(image: Tensor, crop: int = 0) -> Tensor:
 def _halved(levels: Tensor) -> Tensor:
     """Return (N, 1, H, W) levels as MATLAB's bicubic imresize by 1 / 2 has them, (N, 1, H / 2, W / 2).
 
-    Computes in float32 and in the steps of BasicSR's function, since the last bits matter.
+    Computes in float32 and in the steps of BasicSR's function, with products of matrices of the same shape and layout,
+    since the last bits matter and a processor's library sums in another order for each.
     """
     height, width = levels.shape[-2:]
     weights = torch.tensor(HALVING, dtype=levels.dtype) / 256
     reach = len(HALVING) // 2 - 1
-    around = symmetric_index(-reach, height + reach, height)
-    rows = (levels / 255).index_select(-2, around).unfold(-2, len(HALVING), 2) @ weights
-    padded = rows.index_select(-1, symmetric_index(-reach, width + reach, width)).flatten(0, -2)
-    columns = [padded[:, start : start + len(HALVING)].mv(weights) for start in range(0, width, 2)]
-    return torch.stack(columns, -1).view(*rows.shape[:-1], -1) * 255
+    around, beside = (symmetric_index(-reach, side + reach, side) for side in (height, width))
+    halves = []
+    for image in (levels / 255).flatten(0, 1):
+        tall = image.index_select(0, around)
+        rows = torch.stack([tall[n : n + len(HALVING)].t().mv(weights) for n in range(0, height, 2)])
+        wide = rows.index_select(1, beside)
+        halves.append(torch.stack([wide[:, n : n + len(HALVING)].mv(weights) for n in range(0, width, 2)], 1))
+    return torch.stack(halves)[:, None] * 255
 
 
 def _normalized(levels: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ files (`extract_subimages`: a pool of processes, PNG level 3), one packs the fil
 encodes them again; here with its option to do so in parallel, which keeps all of them in memory). BasicSR's package
 lacks the first, so its loop is here. Ours is `basicsr prepare`. Time and memory are given for three sizes. Loading:
 images a second of BasicSR's `PairedImageDataset` behind its own loader, and of ours up to the float batch, from the
-same LMDB; with the cache, and from an LMDB packed with `--encoding fast`.
+same LMDB; with the cache, from an LMDB packed with `--encoding fast`, and from shards of the same pairs.
 
 The photos are mosaics of those that scikit-image carries. Every figure comes from a separate process; the variants
 take turns.
@@ -39,6 +39,7 @@ from gramgan_plugin.cli.main import main as basicsr
 from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.functional.matlab_bicubic import lq_levels
 from gramgan_plugin.prepare.sample import sample_photos
+from gramgan_plugin.prepare.shard_writer import write_shards
 from gramgan_plugin.prepare.subimages import offsets
 
 SCALE, WIDTH, HEIGHT, TILE = 4, 2040, 1356, 300
@@ -136,11 +137,14 @@ def batches_of_basicsr(lmdbs: Path, workers: int) -> Any:
     return iter(build_dataloader(dataset, options, num_gpu=1, dist=False, sampler=sampler, seed=0))
 
 
-def batches_of_ours(lmdbs: Path, workers: int, cache: bool) -> Any:
+def batches_of_ours(lmdbs: Path, workers: int, variant: str) -> Any:
     """Yield batches of our loader, converted as the model converts them."""
     from gramgan_plugin.data.batch import to_model_batch
 
-    options = {**training_block(lmdbs, workers), "type": "PairedSRDataset", "cache": cache}
+    options = {**training_block(lmdbs, workers), "type": "PairedSRDataset", "cache": "cache" in variant}
+    if "shards" in variant:
+        options = {**options, "type": "StreamedSRDataset", "dataroot_shards": str(lmdbs / "shards"), "cache": None}
+        options |= dict.fromkeys(("dataroot_gt", "dataroot_lq"))
     opt = {"datasets": {"train": options}, "dist": False, "num_gpu": 1, "world_size": 1, "rank": 0, "manual_seed": 0}
     data = TrainingData(opt)
     for _, _, batch in data.batches(0):
@@ -150,11 +154,7 @@ def batches_of_ours(lmdbs: Path, workers: int, cache: bool) -> Any:
 def load(variant: str, lmdbs: Path, workers: int) -> float:
     """Return the loaded images per second."""
     torch.set_num_threads(1)
-    batches = (
-        batches_of_basicsr(lmdbs, workers)
-        if variant == "basicsr"
-        else batches_of_ours(lmdbs, workers, cache="cache" in variant)
-    )
+    batches = batches_of_basicsr(lmdbs, workers) if variant == "basicsr" else batches_of_ours(lmdbs, workers, variant)
     for _ in range(WARM_UP):
         next(batches)
     if "cache" in variant:  # the first passes fill it
@@ -239,8 +239,10 @@ def compare_loading(photos: Path, scratch: Path, arguments: argparse.Namespace) 
     some = subset(photos, scratch / "photos_loaded", max(1, arguments.photos // 4))
     for encoding, folder in lmdbs.items():
         in_a_process(f"pack:{encoding},given", some, folder, arguments.workers)
+        write_shards(folder / "GT.lmdb", folder / f"LQ_x{SCALE}.lmdb", folder / "shards", 8 * 2**20, progress=False)
     print(f"loading crops of {GT_SIZE} px in batches of {BATCH}, {arguments.workers} loading processes")
     variants = [("basicsr", "png"), ("ours", "png"), ("ours, cache", "png"), ("basicsr", "fast"), ("ours", "fast")]
+    variants += [("ours, shards", "png"), ("ours, shards", "fast")]
     readings: dict[tuple[str, str], list[float]] = {variant: [] for variant in variants}
     for _ in range(arguments.rounds):
         for variant, encoding in variants:

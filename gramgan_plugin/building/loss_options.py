@@ -1,37 +1,39 @@
-"""Build losses from their option blocks, and check that D has the features that they read."""
+"""Build losses and the step's other parts from a ``train`` section, and check that D suits them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
+from gramgan_plugin.building.resources import open_resources
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.models.resources import open_resources
-from gramgan_plugin.registries import lookup
 from gramgan_plugin.steps.balance import build_balance
 from gramgan_plugin.steps.regularization import InstanceNoise
 from gramgan_plugin.steps.terms import PENALTY, PENALTY_FORM, Term, form_of
+from gramgan_plugin.steps.update import Update
 from gramgan_plugin.utils.sections import section
 
 # What constructors raise for options that they do not take.
 REFUSALS = (TypeError, ValueError, NotImplementedError, AssertionError)
 
 
-def build_loss(key: str, block: Mapping[str, Any]) -> nn.Module:
-    """Build the loss that an option block names.
+def construct_loss(key: str, cls: Any, options: Mapping[str, Any]) -> nn.Module:
+    """Build a loss, with the files that its options name opened.
 
     Args:
-        key: the path of the block, for messages.
-        block: ``type`` and its arguments.
+        key: where the block stands, for messages.
+        cls: the loss's class.
+        options: its arguments.
 
     Raises:
-        OptionError: if no such loss is registered, or it does not take these arguments.
+        OptionError: if it does not take them.
     """
-    options = dict(block)
-    cls = lookup("loss", options.pop("type", None), f"{key}.type")
-    options = opened_options(key, cls, options)
+    opened = opened_options(key, cls, options)
     try:
-        return cls(**options)
+        loss: nn.Module = cls(**opened)
+        return loss
     except OptionError as error:  # of a database; it begins with the block where a texture loss usually stands
         own, usual = str(error), "gram_patch_opt."
         raise OptionError(f"{key}.{own.removeprefix(usual)}" if own.startswith(usual) else own) from error
@@ -39,8 +41,12 @@ def build_loss(key: str, block: Mapping[str, Any]) -> nn.Module:
         raise OptionError(f"{key}: {cls.__name__}: {error}") from error
 
 
-def build_extras(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Build what a ``train`` section gives the step besides terms: the balance, D's penalty, the instance noise.
+def build_extras(train: Mapping[str, Any], build_loss: Callable[[str, Mapping[str, Any]], nn.Module]) -> dict[str, Any]:
+    """Build what a ``train`` section gives the step besides terms, such as the balance, D's penalty, the noise.
+
+    Args:
+        train: the section.
+        build_loss: builds a loss from the path of its block and the block.
 
     Returns:
         Arguments of ``GANStep``.
@@ -48,7 +54,12 @@ def build_extras(train: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         OptionError: for a value that cannot be used.
     """
-    extras: dict[str, Any] = {}
+    extras: dict[str, Any] = {
+        "accumulate": int(train.get("accumulate") or 1),
+        "net_d_every": int(train.get("net_d_every", 1)),
+        "net_d_iters": int(train.get("net_d_iters", 1)),
+        "net_d_init_iters": int(train.get("net_d_init_iters", 0)),
+    }
     if train.get(PENALTY):
         extras["penalty"] = build_loss(f"train.{PENALTY}", train[PENALTY])
         if form_of(extras["penalty"]) != PENALTY_FORM:
@@ -64,6 +75,24 @@ def build_extras(train: Mapping[str, Any]) -> dict[str, Any]:
             except REFUSALS as error:
                 raise OptionError(f"train.{key}: {error}") from error
     return extras
+
+
+def build_update(
+    train: Mapping[str, Any],
+    optimizers: Mapping[str, Optimizer],
+    networks: Mapping[str, nn.Module],
+    scaler: "torch.amp.GradScaler | None",
+) -> Update:
+    """Build the optimizers' guarded step from a ``train`` section.
+
+    Args:
+        train: ``clip_grad_norm_g``, ``clip_grad_norm_d`` and ``max_grad_ratio``.
+        optimizers: by name (``g``, ``d``).
+        networks: theirs, by the same names.
+        scaler: the gradient scaler of the losses, or None.
+    """
+    clip = {letter: train[key] for letter in optimizers if train.get(key := f"clip_grad_norm_{letter}") is not None}
+    return Update(optimizers, networks, clip=clip, scaler=scaler, max_grad_ratio=train.get("max_grad_ratio"))
 
 
 def check_penalty(block: Mapping[str, Any], net_d: Any) -> None:
@@ -95,6 +124,16 @@ def opened_options(key: str, cls: Any, options: Mapping[str, Any]) -> dict[str, 
         return open_resources(cls, options)
     except REFUSALS as error:
         raise OptionError(f"{key}: {cls.__name__}: {error}") from error
+
+
+def check_average(train: Mapping[str, Any], terms: Sequence[Term]) -> None:
+    """Check that there are averaged weights where a term reads their SR.
+
+    Raises:
+        OptionError: if there are none.
+    """
+    if not train.get("ema_decay") and any(term.reads_average for term in terms):
+        raise OptionError("train.ema_decay: missing, but a loss needs the averaged weights; set it, such as 0.999")
 
 
 def check_discriminator(train: Mapping[str, Any], terms: Sequence[Term], net_d: Any) -> None:

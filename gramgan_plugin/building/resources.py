@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gramgan_plugin.archs.vgg19_arch import LAYERS, VGG19Layer
-from gramgan_plugin.checkpoints.vgg19 import default_weights, load_vgg19
+from gramgan_plugin.checkpoints.vgg19 import load_vgg19
 from gramgan_plugin.losses.vgg_perceptual_loss import resolve_layer_weights
-from gramgan_plugin.models.components import components
 from gramgan_plugin.patchdb.search import open_search
 
 
@@ -37,25 +36,6 @@ def open_resources(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
         value = opened.get(name, None if default is inspect.Parameter.empty else default)
         opened[name] = OPENERS[kind](value, opened)
     return opened
-
-
-def fetch_weights(opt: Mapping[str, Any]) -> None:
-    """Download the public weights that an option file's losses need, if they are not on this machine.
-
-    Args:
-        opt: options.
-
-    Raises:
-        UserError: if they are damaged, or cannot be downloaded.
-    """
-    for component in components(opt):
-        resources = getattr(component.constructor(), "resources", {}) if component.kind == "loss" else {}
-        for name, kind in resources.items() if isinstance(resources, Mapping) else ():
-            value = component.options.get(name)
-            layer_alone = kind == "vgg19_layer" and isinstance(value, Mapping) and value.get("vgg_weights") is None
-            if layer_alone or (kind == "vgg19_weights" and value is None):
-                default_weights()
-                return
 
 
 def open_vgg19_weights(path: Any, options: Mapping[str, Any]) -> Any:

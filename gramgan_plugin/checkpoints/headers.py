@@ -21,6 +21,7 @@ from gramgan_plugin.checkpoints.inert_pickle import (
     KEY_TYPES,
     Damaged,
     ForeignObject,
+    Opaque,
     OtherProtocol,
     Storage,
     Unusable,
@@ -36,7 +37,7 @@ MOST_PICKLE = 2**23
 # Weights hardly compress; the moments of the first steps, with some zeros, do a little.
 MOST_INFLATED = 8
 DEEPEST = 64
-LEAVES = (complex, torch.Tensor, torch.dtype, *KEY_TYPES)
+LEAVES = (complex, torch.Tensor, torch.dtype, Opaque, *KEY_TYPES)
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001

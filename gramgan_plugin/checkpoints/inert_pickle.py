@@ -59,6 +59,36 @@ _UNUSABLE = {
 }
 
 
+# What MMEngine's checkpoints have in their log besides numbers: the classes and functions are never called, and what
+# they would make is `Opaque`.
+OPAQUE = frozenset(
+    {
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "__builtin__.getattr",
+        "builtins.getattr",
+        "numpy.ndarray",
+        "numpy.dtype",
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+    }
+)
+
+
+class Opaque:
+    """Stands for an object of a training log: it has no content."""
+
+    def __new__(cls, *content: Any) -> "Opaque":
+        return super().__new__(cls)
+
+    def __init__(self, *content: Any) -> None:
+        pass
+
+    def __setstate__(self, content: Any) -> None:
+        pass
+
+
 class Damaged(Exception):  # noqa: N818
     """The bytes are not what ``torch.save`` writes."""
 
@@ -100,7 +130,8 @@ def load_inert(stream: IO[bytes], find_storage: Callable[[tuple[Any, ...], torch
             type), and the type; returns the storage or raises ``Damaged``.
 
     Returns:
-        Plain Python data; subclasses of dict become dicts. Tensors are on the meta device, or ``Unusable``.
+        Plain Python data; subclasses of dict become dicts. Tensors are on the meta device, or ``Unusable``; objects of
+        an MMEngine log are ``Opaque``.
 
     Raises:
         Damaged: if the pickle is not valid. Any other exception but the next two means the same.
@@ -194,6 +225,8 @@ class _Machine:
     def _build(self) -> None:
         """Check the attributes of a dict. torch keeps them, and one that hides a method would break its callers."""
         state = self.stack.pop()
+        if type(self._top(1)[0]) is Opaque:
+            return
         self._top_of_type(dict)
         if not isinstance(state, dict) or any(type(key) is not str or _is_method(key) for key in state):
             raise Damaged("its pickle gives a dict attributes that no dict has")
@@ -224,7 +257,7 @@ def _global(argument: str) -> Any:
     if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
         return getattr(torch, name)
     is_storage = module.partition(".")[0] == "torch" and name in _STORAGES
-    if is_storage or path in _CALLS or path in _UNUSABLE or path in _NAMED_IN_ARGUMENTS:
+    if is_storage or path in OPAQUE or path in _CALLS or path in _UNUSABLE or path in _NAMED_IN_ARGUMENTS:
         return _Global(path)
     raise ForeignObject(path)
 
@@ -233,6 +266,8 @@ def _call(function: Any, arguments: Any) -> Any:
     name = function.name if isinstance(function, _Global) else ""
     if name in _UNUSABLE:
         return Unusable(_UNUSABLE[name])
+    if name in OPAQUE:
+        return Opaque()
     if name not in _CALLS or not isinstance(arguments, tuple):
         raise Damaged("its pickle calls something that it must not call")
     return _CALLS[name](*arguments)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
+from gramgan_plugin.utils.devices import DEVICES, generator_of
+
 # Words in the state of numpy's Mersenne twister.
 WORDS = 624
 
@@ -18,7 +20,7 @@ def preserve_rng(device: torch.device | None = None) -> Iterator[None]:
     """Restore the generators of Python, numpy and torch when a block ends.
 
     Args:
-        device: a GPU whose own generator is restored as well; None, or the CPU, for none.
+        device: an accelerator whose own generator is restored as well; None, or the CPU, for none.
     """
     states = _get(device)
     try:
@@ -66,8 +68,8 @@ def set_rng_states(states: list[dict[str, Tensor]], device: torch.device) -> Non
 
 def _get(device: torch.device | None) -> dict[str, Any]:
     states = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False), "torch": torch.get_rng_state()}
-    if device is not None and device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
+    if (generator := generator_of(device)) is not None and device is not None:
+        states[device.type] = generator.get_rng_state(device)
     return states
 
 
@@ -75,8 +77,9 @@ def _set(states: dict[str, Any], device: torch.device | None) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    if device is not None and device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
+    generator = generator_of(device)
+    if generator is not None and device is not None and device.type in states:
+        generator.set_rng_state(states[device.type], device)
 
 
 def _to_tensors(states: dict[str, Any]) -> dict[str, Tensor]:
@@ -89,7 +92,7 @@ def _to_tensors(states: dict[str, Any]) -> dict[str, Tensor]:
         "python": torch.tensor([*words, int(normal is not None)], dtype=torch.int64),
         "numpy": torch.tensor(words_of_numpy, dtype=torch.int64),
         "normals": torch.tensor([normal or 0.0, numpy["gauss"]], dtype=torch.float64),
-    } | {name: states[name] for name in ("torch", "cuda") if name in states}
+    } | {name: states[name] for name in ("torch", *DEVICES) if name in states}
 
 
 def _from_tensors(states: dict[str, Tensor]) -> dict[str, Any]:

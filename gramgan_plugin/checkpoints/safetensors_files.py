@@ -28,13 +28,12 @@ _DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
     "C64": torch.complex64,
 }
+if hasattr(torch, "uint16"):  # from torch 2.3 on
+    _DTYPES |= {"U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64}
 
 
 def is_safetensors(head: bytes) -> bool:

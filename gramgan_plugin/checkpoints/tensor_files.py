@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gramgan_plugin.checkpoints.headers import FETCH_AGAIN, read_headers
+from gramgan_plugin.checkpoints.inert_pickle import OPAQUE, Opaque
 from gramgan_plugin.checkpoints.safetensors_files import is_safetensors
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.io import replacing
@@ -25,7 +26,7 @@ def load_tensors(path: str | Path) -> Any:
     The declared sizes are compared with the size of the file before anything is allocated, see ``read_headers``.
 
     Returns:
-        The saved dense tensors and plain data.
+        The saved dense tensors and plain data; ``Opaque`` in place of what MMEngine logs.
 
     Raises:
         UserError: one line: if the file is missing, damaged or of another format, or contains anything else.
@@ -41,7 +42,8 @@ def load_tensors(path: str | Path) -> Any:
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about torch's internals
-            with Path(path).open("rb") as stream:  # given a name, torch takes it for safetensors by its suffix
+            log = torch.serialization.safe_globals([(Opaque, each) for each in OPAQUE])
+            with log, Path(path).open("rb") as stream:  # given a name, torch takes it for safetensors by its suffix
                 return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's messages advise to load the file unchecked
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from gramgan_plugin.building.loss_options import check_penalty
 from gramgan_plugin.checkpoints.restore_schedules import OWN_RATES
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number, is_whole
@@ -15,7 +16,6 @@ from gramgan_plugin.errors import OptionError
 from gramgan_plugin.functional.divergences import LEAST_BATCH
 from gramgan_plugin.losses.wavelet_loss import MOST_LEVELS
 from gramgan_plugin.models.components import Component
-from gramgan_plugin.models.loss_building import check_penalty
 from gramgan_plugin.registries import lookup, registered
 from gramgan_plugin.steps.terms import FORMS, PENALTY, PENALTY_FORM, form_of, term_mistakes
 from gramgan_plugin.utils.sections import section

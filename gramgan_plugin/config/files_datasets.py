@@ -11,6 +11,7 @@ from gramgan_plugin.config.keys import is_whole
 from gramgan_plugin.config.schema_datasets import DATASETS
 from gramgan_plugin.data.lmdb_images import LmdbImages
 from gramgan_plugin.data.pairs import find_pairs, template_hint
+from gramgan_plugin.data.streamed_sr_dataset import StreamedSRDataset
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.io import expanded
@@ -38,7 +39,12 @@ def check_datasets(opt: Mapping[str, Any], is_train: bool | None, deadline: Dead
     image_sets = []
     for key, value in section(opt, "datasets").items():
         block, before = section(value), len(found.errors)
-        if block.get("type") in DATASETS:
+        if block.get("type") == "StreamedSRDataset":  # too large to look at images: the lists of shards alone
+            try:
+                StreamedSRDataset({"scale": opt.get("scale"), **block, "phase": key.split("_")[0]})
+            except UserError as error:
+                found.catch(error)
+        elif block.get("type") in DATASETS:
             pairs = _find_images(key, block, f"datasets.{key}", found)
             if len(found.errors) == before and key.split("_")[0] != unused:
                 image_sets.append(_image_set(key, block, pairs, opt, on_error))

@@ -18,7 +18,7 @@ from gramgan_plugin.config.schema_models import MODELS
 from gramgan_plugin.config.schema_texture import TEXTURE
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.models.components import Component
-from gramgan_plugin.models.optim import known_schedulers
+from gramgan_plugin.models.schedules import known_schedulers
 from gramgan_plugin.registries import registered
 
 Schema = dict[str, Any]

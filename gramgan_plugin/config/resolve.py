@@ -44,10 +44,10 @@ def resolve_options(
         folder: the run's folder, if not ``experiments/NAME`` or ``results/NAME`` there.
 
     Returns:
-        The resolved options. ``manual_seed`` is drawn if absent; ``num_gpu: auto`` becomes a number.
+        The resolved options. ``manual_seed`` is drawn if absent; ``device`` and ``num_gpu`` are those found.
 
     Raises:
-        OptionError: if a name, ``num_gpu`` or a data set cannot be used; the message names the key.
+        OptionError: if a name, the device or a data set cannot be used; the message names the key.
     """
     opt = deepcopy(with_current_names(options, OF_BASICSR)[0])
     check_name(opt.get("name"), "name")
@@ -57,7 +57,7 @@ def resolve_options(
     opt["auto_resume"] = auto_resume
     opt["dist"] = launcher != "none"
     opt["launcher"] = launcher
-    opt["num_gpu"] = _count_gpus(opt.get("num_gpu", "auto"))
+    _resolve_device(opt)
     # A resumed run uses the seed that was drawn when it began.
     opt["manual_seed_drawn"] = opt.get("manual_seed") is None
     if opt["manual_seed_drawn"]:
@@ -95,6 +95,23 @@ def _count_gpus(asked: Any) -> int:
     if asked > present:
         raise OptionError(f"num_gpu: {asked} requested, {present} found; `num_gpu: auto` uses those found")
     return asked
+
+
+def _resolve_device(opt: dict[str, Any]) -> None:
+    """Set ``device`` and ``num_gpu``, the number of CUDA devices; a file has the one or the other."""
+    from gramgan_plugin.utils.devices import find_device
+
+    asked = opt.get("device")
+    if asked is not None and opt.get("num_gpu") is not None:
+        raise OptionError("device: given beside num_gpu, which is for CUDA devices; remove one of them")
+    if asked is None and opt.get("num_gpu") is not None:
+        opt["num_gpu"] = _count_gpus(opt["num_gpu"])
+        opt["device"] = "cuda" if opt["num_gpu"] else "cpu"
+        return
+    opt["device"] = find_device(str(asked or "auto")).type
+    opt["num_gpu"] = _count_gpus("auto") if opt["device"] == "cuda" else 0
+    if opt["dist"] and opt["device"] not in ("cpu", "cuda"):
+        raise OptionError(f"device: {opt['device']}: several processes compute on cuda or cpu; start one, or set those")
 
 
 def _floats_to_integers(opt: dict[str, Any]) -> None:

@@ -11,7 +11,13 @@ TOP: dict[str, Key] = {
     "name": Key("text", f"name of the run; {RUN_FOLDER}; letters, digits, '.', '_' and '-'", needed="always"),
     "model_type": Key("text", "the model class, such as GramGANModel", needed="always"),
     "scale": Key("whole", "enlargement: how many times larger GT is than LQ", least=1),
-    "num_gpu": Key("gpus", "auto: all GPUs found, or the CPU; 0: the CPU", default="auto"),
+    "num_gpu": Key("gpus", "CUDA devices: a number, 0 for the CPU, or auto: all found, or the CPU"),
+    "device": Key(
+        "text",
+        "where num_gpu is left out: cpu, cuda, mps (Apple), xpu (Intel), or auto, the accelerator that torch finds",
+        default="auto",
+        choices=("auto", "cpu", "cuda", "mps", "xpu"),
+    ),
     "manual_seed": Key("whole", "seed of the run; if left out, drawn and recorded", least=0, below=2**32),
     "datasets": Key(
         "section", "data sets: train, val (or val_1, val_2, ...) and test (or test_1, ...)", needed="always", open=True

@@ -89,6 +89,17 @@ DATASETS: dict[str, dict[str, Key]] = {
         "use_rot": Key("flag", _ROT.what, default=True),
         "cache": Key("flag", "keep decoded images in memory, shared by the loading processes", default=False),
     },
+    "StreamedSRDataset": {
+        "dataroot_shards": Key("paths", "shards of `prepare --to shards`: a folder, a URL, or a list", needed="always"),
+        "cache_dir": Key("path", "where the shards of URLs are kept meanwhile"),
+        "cache_size": Key("text", "how much of them, such as 100GB", default="100GB"),
+        "lanes": Key("whole", "shards read side by side; a multiple of the processes' number", default=16, least=1),
+        "mixed_shards": Key("whole", "shards of a lane whose samples are mixed", default=4, least=1),
+        "color": _COLOR,
+        "gt_size": _CROP,
+        "use_hflip": Key("flag", _HFLIP.what, default=True),
+        "use_rot": Key("flag", _ROT.what, default=True),
+    },
     "PairedImageDataset": {
         "dataroot_gt": _GT,
         "dataroot_lq": _LQ,
@@ -136,8 +147,8 @@ DATASETS: dict[str, dict[str, Key]] = {
 }
 
 # BasicSR's own classes, some of whose keys it has renamed.
-OF_BASICSR = frozenset(DATASETS) - {"PairedSRDataset"}
+OF_BASICSR = frozenset(DATASETS) - {"PairedSRDataset", "StreamedSRDataset"}
 # Classes without GT, whose images can only be measured by metrics without a reference.
 WITHOUT_GT = frozenset({"SingleImageDataset"})
 # Classes that read `scale` from the top of the file.
-SCALED = frozenset({"PairedSRDataset", "PairedImageDataset", "RealESRGANPairedDataset"})
+SCALED = frozenset({"PairedSRDataset", "StreamedSRDataset", "PairedImageDataset", "RealESRGANPairedDataset"})

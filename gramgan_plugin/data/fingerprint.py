@@ -12,6 +12,7 @@ import lmdb
 from gramgan_plugin.data.images import SUFFIXES
 from gramgan_plugin.data.lmdb_environment import META_INFO, extent
 from gramgan_plugin.data.lmdb_manifest import changed_since, read_manifest
+from gramgan_plugin.data.shards import INDEX
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.io import expanded
 from gramgan_plugin.utils.sections import section
@@ -58,7 +59,7 @@ def fingerprint(options: Mapping[str, Any]) -> dict[str, Any]:
         ``roots``: for each root option a list of records, by ``kind``: ``lmdb`` (``meta_info``, the SHA-256 of its
         list; ``entries``, ``bytes`` and ``transactions``, see ``extent``; ``content``, from its manifest), ``folder``
         (``files``, the number of images including subfolders; ``bytes``; ``names``, the SHA-256 of their relative paths
-        and sizes), ``file`` (``bytes``; ``content``, a SHA-256).
+        and sizes), ``shards`` (``content``, the SHA-256 of their list), ``file`` (``bytes``; ``content``, a SHA-256).
         ``options``: numbers, flags and texts.
     """
     roots = {}
@@ -117,7 +118,7 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     return None
 
 
-_KINDS = {"lmdb": "an LMDB", "folder": "a folder", "file": "a file"}
+_KINDS = {"lmdb": "an LMDB", "shards": "a folder of shards", "folder": "a folder", "file": "a file"}
 _WORDS = {
     "files": "{new} files, were {old}",
     "entries": "{new} entries, were {old}",
@@ -138,6 +139,8 @@ def _root(path: Path) -> dict[str, Any] | None:
     with suppress(OSError):
         if (path / "data.mdb").is_file():
             return _lmdb(path)
+        if (path / INDEX).is_file():  # of shards
+            return {"kind": "shards", "content": _content(path / INDEX)}
         if path.is_dir():
             return _folder(path)
         if path.is_file():

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gramgan_plugin.data.fingerprint import fingerprint
 from gramgan_plugin.data.seeded import SampleIndex, SeededDataset, SeededSampler
+from gramgan_plugin.data.streamed_sr_dataset import StreamedSRDataset
 from gramgan_plugin.data.unreadable import MAX_UNREADABLE, Batch, SkippingDataset, UnreadableImages, collate
 from gramgan_plugin.data.workers import WorkerStop
 from gramgan_plugin.errors import OptionError, UserError
@@ -58,13 +59,12 @@ class TrainingData:
             raise OptionError("datasets.train: holds no images")
         factor = 1 if opt["dist"] else max(1, opt["num_gpu"])
         self.batch_size = int(options.get("batch_size_per_gpu", 1)) * factor
-        self.sampler = SeededSampler(
-            self.size,
-            opt["manual_seed"],
-            num_replicas=opt["world_size"],
-            rank=opt["rank"],
-            ratio=int(options.get("dataset_enlarge_ratio", 1)),
-        )
+        replicas = {"num_replicas": opt["world_size"], "rank": opt["rank"]}
+        replicas["ratio"] = int(options.get("dataset_enlarge_ratio", 1))
+        if isinstance(dataset, StreamedSRDataset):
+            self.sampler: SeededSampler = dataset.make_sampler(opt["manual_seed"], **replicas)
+        else:
+            self.sampler = SeededSampler(self.size, opt["manual_seed"], **replicas)
         self.batches_per_epoch = len(self.sampler) // self.batch_size
         if self.batches_per_epoch == 0:
             raise OptionError(

@@ -61,7 +61,14 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
-        _check_known(opt)
+        check_known(opt, KNOWN, "PairedSRDataset")
+        self._read_options()
+        self.pairs = find_pairs(opt)
+        self.cache = self._build_cache() if opt.get("cache") else None
+
+    def _read_options(self) -> None:
+        """Read the options of crops and colours."""
+        opt = self.opt
         self.luma = self._color() == "y"
         self.train = opt.get("phase", "train") == "train"
         self.scale = self._positive_int("scale")
@@ -69,8 +76,6 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             self.gt_size = self._positive_int("gt_size")
             if self.gt_size % self.scale:
                 raise OptionError(f"{option(opt, 'gt_size')}: {self.gt_size} is no multiple of scale {self.scale}")
-        self.pairs = find_pairs(opt)
-        self.cache = self._build_cache() if opt.get("cache") else None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -91,7 +96,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         if pair.lq is None:
             item: dict[str, Any] = self._bicubic_item(gt, pair)
         else:
-            item = self._paired_item(gt, self._image(index + len(self), pair.lq, pair.lq_key), pair)
+            item = self._paired_item(gt, self._image(index + len(self), pair.lq, pair.lq_key), pair.gt_key, pair.lq_key)
         return {**item, "gt_path": pair.gt_key, "lq_path": pair.lq_key}
 
     def _image(self, number: int, source: Source, key: str) -> Image:
@@ -118,16 +123,14 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         except UserError as error:
             raise OptionError(f"{option(self.opt, 'cache')}: {error}") from error
 
-    def _paired_item(self, gt: Image, lq: Image, pair: Pair) -> dict[str, Any]:
+    def _paired_item(self, gt: Image, lq: Image, key: str, lq_key: str = "") -> dict[str, Any]:
         scale, (height, width) = self.scale, lq.shape[:2]
         fits = gt.shape[0] >= height * scale and gt.shape[1] >= width * scale
         if not fits or (self.train and gt.shape[:2] != (height * scale, width * scale)):
-            raise UserError(
-                f"{pair.gt_key}: GT of {_size(gt)} is not {scale} times its LQ of {_size(lq)} ({pair.lq_key})"
-            )
+            raise UserError(f"{key}: GT of {_size(gt)} is not {scale} times its LQ of {_size(lq)} ({lq_key or key})")
         if not self.train:
             return {"gt": self._to_tensor(gt[: height * scale, : width * scale]), "lq": self._to_tensor(lq)}
-        top, left = self._draw_corner(height, width, pair)
+        top, left = self._draw_corner(height, width, key)
         side = self.gt_size // scale
         lq = lq[top : top + side, left : left + side]
         gt = gt[top * scale : (top + side) * scale, left * scale : (left + side) * scale]
@@ -143,7 +146,7 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         made: dict[str, Any] = {"scale": scale} if kind == MATLAB_BICUBIC else {"scale": scale, "lq_kind": kind}
         if not self.train:
             return {"gt": self._to_tensor(gt), **made}
-        top, left = self._draw_corner(gt.shape[0] // scale, gt.shape[1] // scale, pair)
+        top, left = self._draw_corner(gt.shape[0] // scale, gt.shape[1] // scale, pair.gt_key)
         margin = MARGIN_IN_SCALES * scale
         rows = _mirrored(top * scale - margin, top * scale + self.gt_size + margin, gt.shape[0])
         columns = _mirrored(left * scale - margin, left * scale + self.gt_size + margin, gt.shape[1])
@@ -164,12 +167,12 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             raise OptionError(f"{option(self.opt, 'color')}: {value!r} is not known; take 'y' or 'rgb'")
         return str(value)
 
-    def _draw_corner(self, lq_height: int, lq_width: int, pair: Pair) -> tuple[int, int]:
+    def _draw_corner(self, lq_height: int, lq_width: int, key: str) -> tuple[int, int]:
         """Draw the top left corner (y, x) of a random crop, in LQ pixels."""
         side = self.gt_size // self.scale
         if min(lq_height, lq_width) < side:
             size = f"{lq_width * self.scale}x{lq_height * self.scale}"
-            raise UserError(f"{pair.gt_key}: GT of {size} is smaller than gt_size {self.gt_size}; remove it")
+            raise UserError(f"{key}: GT of {size} is smaller than gt_size {self.gt_size}; remove it")
         return random.randint(0, lq_height - side), random.randint(0, lq_width - side)
 
     def _draw_turn(self) -> tuple[bool, bool, bool]:
@@ -186,16 +189,21 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         return value
 
 
-def _check_known(opt: dict[str, Any]) -> None:
+def check_known(opt: dict[str, Any], known: frozenset[str], name: str) -> None:
     """Refuse options that would be ignored; BasicSR's own loop does not check them.
+
+    Args:
+        opt: a dataset's options.
+        known: those that it reads.
+        name: its class.
 
     Raises:
         OptionError: naming the option.
     """
     for key, value in opt.items():
-        if value is not None and key not in KNOWN:
-            hint = did_you_mean(key, KNOWN, "; remove it")
-            raise OptionError(f"{option(opt, key)}: {NOT_HERE.get(key, 'not known to PairedSRDataset')}{hint}")
+        if value is not None and key not in known:
+            hint = did_you_mean(key, known, "; remove it")
+            raise OptionError(f"{option(opt, key)}: {NOT_HERE.get(key, f'not known to {name}')}{hint}")
 
 
 def _read(source: Source, key: str, manage_colours: bool) -> Image:

@@ -17,6 +17,7 @@ from gramgan_plugin.evaluation.metrics import DEFAULT, LABELS, choose_metrics
 from gramgan_plugin.evaluation.report_page import write_report
 from gramgan_plugin.evaluation.tables import markdown_table, result_tables
 from gramgan_plugin.inference.upscaler import device_of
+from gramgan_plugin.utils.devices import finest_dtype
 from gramgan_plugin.utils.io import real_path
 from gramgan_plugin.utils.text import did_you_mean, printable, shown
 from gramgan_plugin.version import __version__
@@ -63,6 +64,8 @@ def benchmark(
         raise UserError(f"{out}: a file; give a folder for the report")
     chosen, unavailable = choose_metrics(metrics or DEFAULT)
     device = device_of(options["device"])
+    if finest_dtype(device.type) != torch.float64:  # metrics need it
+        device = torch.device("cpu")
     named, scale = benchmark_models(
         models, scale, device=options["device"], tile=options["tile"], engine="torch", precision="fp32"
     )

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gramgan_plugin.functional.constants import constant
 from gramgan_plugin.functional.patches import patch_grid
+from gramgan_plugin.utils.devices import finest_dtype
 
 # The most channels that are processed pair by pair; the number of pairs grows with the square.
 FEW_CHANNELS = 8
@@ -71,7 +72,7 @@ def _few_channels(image: Tensor, p: int, stride: int, normalize: bool, center: b
     rows, columns = patch_grid(height, width, p, stride)
     if center and stride != p:
         # Each pixel is in several patches with different means. E[x y] - E[x] E[y] cancels, so it needs float64.
-        vectors = _few_moments(image.double(), p, stride).to(image.dtype)
+        vectors = _few_moments(image.to(finest_dtype(image.device.type)), p, stride).to(image.dtype)
     else:
         means = _spread_columns(window_sums(image, p, stride) / p**2, p, stride, width) if center else None
         pairs = channel_pairs(channels)
@@ -147,7 +148,7 @@ def _many_channels(image: Tensor, p: int, stride: int, normalize: bool, center: 
 def _many_backward(image: Tensor, grad: Tensor, p: int, stride: int, normalize: bool, center: bool) -> Tensor:
     channels = image.shape[1]
     place = constant(_entries(channels), torch.long, image.device)
-    scale = _scales(channels, 2.0, p**2 if normalize else 1, image).to(_high_precision(image))
+    scale = _scales(channels, 2.0, p**2 if normalize else 1, image).to(finest_dtype(image.device.type))
     out = torch.empty_like(image)
     for n, one in enumerate(image.split(1)):
         patches = _unfolded(one, p, stride, center)
@@ -163,13 +164,11 @@ def _many_backward(image: Tensor, grad: Tensor, p: int, stride: int, normalize: 
 def _unfolded(image: Tensor, p: int, stride: int, center: bool) -> Tensor:
     """Return the patches of (1, C, H, W) as (P, C, p * p) in float64."""
     height, width = _covered(image, p, stride)
-    columns = F.unfold(image[..., :height, :width].to(_high_precision(image)), p, stride=stride)  # (1, C * p * p, P)
+    columns = F.unfold(
+        image[..., :height, :width].to(finest_dtype(image.device.type)), p, stride=stride
+    )  # (1, C * p * p, P)
     patches = columns[0].t().unflatten(1, (image.shape[1], p * p))
     return patches - patches.mean(dim=2, keepdim=True) if center else patches
-
-
-def _high_precision(image: Tensor) -> torch.dtype:
-    return torch.float32 if image.device.type == "mps" else torch.float64  # MPS has no float64
 
 
 def _covered(image: Tensor, p: int, stride: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gramgan_plugin.functional.constants import constant
+from gramgan_plugin.utils.devices import finest_dtype
 
 MATLAB_BICUBIC, MATLAB_UINT8 = KINDS = ("matlab-bicubic", "matlab-uint8")
 PAD_IN_SCALES = 4  # the bicubic kernel reaches 2 * scale pixels; more makes the pad a multiple of the scale
@@ -131,7 +132,7 @@ def lq_levels(gt: Tensor, scale: int, kind: str = MATLAB_BICUBIC) -> Tensor:
         >>> [lq_levels(corner, 2, kind)[0, 0, :2, :2].tolist() for kind in ("matlab-bicubic", "matlab-uint8")]
         [[[255, 133], [133, 64]], [[255, 128], [134, 64]]]
     """
-    exact = torch.float32 if gt.device.type == "mps" else torch.float64  # MPS has no float64
+    exact = finest_dtype(gt.device.type)
     levels = gt.to(exact)
     if kind == MATLAB_BICUBIC:
         return (matlab_bicubic(levels, down=scale) + 0.5).floor().clamp(0, 255).to(torch.uint8)

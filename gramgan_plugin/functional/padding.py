@@ -14,13 +14,13 @@ def side_multiple(net: nn.Module) -> int:
 
     Args:
         net: it or its modules declare the number as ``window_size`` or ``downsample`` (SwinIR's attention windows);
-            RRDBNet by its ``scale``.
+            RRDBNet by its ``scale``, MMagic's by its ``upscale_factor``.
 
     >>> side_multiple(nn.Identity())
     1
     """
     if type(net).__name__ == "RRDBNet":
-        return UNSHUFFLED.get(getattr(net, "scale", 4), 1)
+        return UNSHUFFLED.get(getattr(net, "scale", getattr(net, "upscale_factor", 4)), 1)
     multiple = 1
     for module in net.modules():
         for name in ("window_size", "downsample"):

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gramgan_plugin.functional.patches import check_image, split_patches
+from gramgan_plugin.utils.devices import finest_dtype
 from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 LUMA_WEIGHTS = (0.2989, 0.587, 0.114)
@@ -71,7 +72,7 @@ def _dense_std(y: Tensor, window: int) -> Tensor:
         raise ValueError(f"an image of {y.shape[2]}x{y.shape[3]} px is too small for a window of {window} px")
     # E[x^2] - E[x]^2 with box filters needs no unfolding (121 copies for a window of 11). It cancels, but in
     # float64 and for values of at most 1 the error is about 1e-16 of variance: 1e-8 of standard deviation.
-    padded = F.pad(y.double(), (before, after, before, after), mode="reflect")
+    padded = F.pad(y.to(finest_dtype(y.device.type)), (before, after, before, after), mode="reflect")
     mean = _box(padded, window)
     variance = (_box(padded.square(), window) - mean.square()).clamp_min(0)
     return (variance * (window**2 / (window**2 - 1))).sqrt().to(y.dtype)

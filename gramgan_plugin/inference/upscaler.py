@@ -20,6 +20,7 @@ from gramgan_plugin.inference.engines import ENGINES, PRECISIONS, Engine, build_
 from gramgan_plugin.inference.resize import resized, scaled_size
 from gramgan_plugin.inference.strips import number_of_values, reach
 from gramgan_plugin.inference.tiles import tiles
+from gramgan_plugin.utils.devices import find_device
 from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.system import available_memory, memory_kept
 from gramgan_plugin.utils.text import first_line, shortened
@@ -304,9 +305,7 @@ class Upscaler:
 
 def device_of(name: str | None) -> torch.device:
     if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return find_device()
     try:
         device = torch.device(name)
         if device.type == "meta":

@@ -7,7 +7,7 @@ from gramgan_plugin.utils.precision import at_least_float32
 
 
 class ArtifactMapLoss(nn.Module):
-    """mean |M (SR - GT)| with LDL's map M of artifacts (Liang, Zeng and Zhang, CVPR 2022).
+    """mean ``|M (SR - GT)|`` with LDL's map M of artifacts (Liang, Zeng and Zhang, CVPR 2022).
 
     It needs the averaged weights (``train.ema_decay``), whose SR tells artifacts from detail. The map is a constant (a
     decision of this project: it selects pixels).

@@ -7,9 +7,9 @@ from gramgan_plugin.utils.precision import at_least_float32, autocast_off
 
 
 class FocalFrequencyLoss(nn.Module):
-    r"""mean w |F(SR) - F(GT)|^2 over the frequencies of each channel (Jiang et al., ICCV 2021).
+    """mean ``w |F(SR) - F(GT)|^2`` over the frequencies of each channel (Jiang et al., ICCV 2021).
 
-    F is the orthonormal 2-D Fourier transform, and w = |F(SR) - F(GT)|^alpha divided by its largest value in each
+    F is the orthonormal 2-D Fourier transform, and ``w = |F(SR) - F(GT)|^alpha`` divided by its largest value in each
     channel, a constant.
 
     Args:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
+from gramgan_plugin.building.optimizers import build_optimizer
 from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.resume import restore_training_state
 from gramgan_plugin.checkpoints.safetensors_files import saved_key
@@ -23,7 +24,8 @@ from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.functional.padding import pad_to_multiple, side_multiple
 from gramgan_plugin.models.layout import set_layout
-from gramgan_plugin.models.optim import build_optimizer, scheduler_class
+from gramgan_plugin.models.schedules import scheduler_class
+from gramgan_plugin.utils.devices import device_in
 from gramgan_plugin.utils.text import printable, shown
 
 logger = logging.getLogger("basicsr")
@@ -41,13 +43,12 @@ class HostFixes:
     after an error), ``resume_training`` (checks every tensor, takes settings from the options),
     ``update_learning_rate`` (a warm-up that reaches the full rate), ``test`` (images of any size),
     ``setup_schedulers`` and ``get_optimizer`` (any of torch's by name; upstream has Adam and two schedules) and
-    ``model_to_device`` (distributed on CPUs too). Put it first among the bases::
+    ``model_to_device`` (distributed on CPUs too) and ``device``. Put it first among the bases::
 
         type(cls.__name__, (HostFixes, cls), {})
     """
 
     opt: dict[str, Any]
-    device: torch.device
     optimizers: list[Optimizer]
     schedulers: list[Any]
     lq: torch.Tensor
@@ -55,6 +56,15 @@ class HostFixes:
     scaler: torch.amp.GradScaler | None = None  # for fp16
     # Facts that the loop records in each checkpoint: numbers, strings, lists and dicts.
     run_facts: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the options; upstream's own rule knows CUDA and the CPU alone."""
+        return device_in(self.opt)
+
+    @device.setter
+    def device(self, value: torch.device) -> None:
+        pass  # upstream sets its own
 
     def print_network(self, net: nn.Module) -> None:
         """Log the network's class and size; upstream logs each layer."""

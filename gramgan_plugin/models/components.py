@@ -6,8 +6,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+from gramgan_plugin.building.optimizers import optimizer_class
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.models.optim import optimizer_class, scheduler_class
+from gramgan_plugin.models.schedules import scheduler_class
 from gramgan_plugin.registries import lookup
 
 # Arguments that the caller of a metric passes, and an option that BasicSR reads itself.

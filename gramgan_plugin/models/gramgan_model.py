@@ -12,19 +12,21 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import USMSharp
 from torch import nn
 
+from gramgan_plugin.building.loss_options import build_extras, build_update, check_average, check_discriminator
+from gramgan_plugin.building.mixed_precision import Precision
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.losses.vgg_perceptual_loss import VGGPerceptualLoss
 from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.models.compilation import Compilation
 from gramgan_plugin.models.degradation import DegradedPairs
-from gramgan_plugin.models.loss_building import build_extras, build_loss, check_discriminator
+from gramgan_plugin.models.loss_building import build_loss
 from gramgan_plugin.models.measured_speed import choose_speed
-from gramgan_plugin.models.mixed_precision import Precision
+from gramgan_plugin.steps.average import move_average
 from gramgan_plugin.steps.gan_step import GANStep
 from gramgan_plugin.steps.step_state import Batch
 from gramgan_plugin.steps.terms import BLOCKS, USM_OPTIONS, AdversarialTerm, build_terms, term_mistakes
-from gramgan_plugin.steps.update import Update
+from gramgan_plugin.utils.devices import device_in
 from gramgan_plugin.utils.sections import section
 
 logger = logging.getLogger("basicsr")
@@ -44,8 +46,7 @@ class GramGANModel(HostFixes, SRModel):
 
     def __init__(self, opt: dict[str, Any]) -> None:
         if opt["is_train"]:
-            device = torch.device("cuda" if opt["num_gpu"] != 0 else "cpu")
-            self.speed = choose_speed(opt, device)
+            self.speed = choose_speed(opt, device_in(opt))
             chosen = {"precision": self.speed.precision, "channels_last": self.speed.channels_last}
             opt = {**opt, "train": {**opt["train"], **chosen}}
         super().__init__(opt)
@@ -65,8 +66,7 @@ class GramGANModel(HostFixes, SRModel):
             self.net_g_ema = deepcopy(self.get_bare_model(self.net_g)).requires_grad_(False).eval()
             self._load_pretrained("g", self.net_g_ema, "params_ema")
         self.terms = [term.to(self.device) for term in build_terms(train, build_loss)]
-        if self.ema_decay <= 0 and any(term.reads_average for term in self.terms):
-            raise OptionError("train.ema_decay: missing, but a loss needs the averaged weights; set it, such as 0.999")
+        check_average(train, self.terms)
         for loss in (term.loss for term in self.terms if isinstance(term.loss, VGGPerceptualLoss)):
             if train.get("channels_last", False):
                 loss.to(memory_format=torch.channels_last)
@@ -87,13 +87,9 @@ class GramGANModel(HostFixes, SRModel):
             self.terms,
             self.adversarial,
             self.update,
-            **build_extras(train),
+            **build_extras(train, build_loss),
             net_g_average=self.net_g_ema if self.ema_decay > 0 else None,
             autocast=precision.autocast,
-            accumulate=int(train.get("accumulate") or 1),
-            net_d_every=int(train.get("net_d_every", 1)),
-            net_d_iters=int(train.get("net_d_iters", 1)),
-            net_d_init_iters=int(train.get("net_d_init_iters", 0)),
             diagnose_every=int(section(self.opt, "logger").get("print_freq") or 0),
             share_passes="d" not in self.compilation,
         )
@@ -114,9 +110,7 @@ class GramGANModel(HostFixes, SRModel):
             optimizers[letter] = self.get_optimizer(options.pop("type"), parameters, **options)
             setattr(self, f"optimizer_{letter}", optimizers[letter])
             self.optimizers.append(optimizers[letter])
-        clip = {letter: train[key] for letter in optimizers if train.get(key := f"clip_grad_norm_{letter}") is not None}
-        ratio = train.get("max_grad_ratio")
-        self.update = Update(optimizers, self.networks(), clip=clip, scaler=self.scaler, max_grad_ratio=ratio)
+        self.update = build_update(train, optimizers, self.networks(), self.scaler)
 
     def feed_data(self, data: Mapping[str, Any]) -> None:
         """Take a batch: uint8 or float images under ``lq`` and ``gt``; a missing LQ is made from GT.
@@ -177,15 +171,7 @@ class GramGANModel(HostFixes, SRModel):
 
         After a skipped iteration they stay where they are.
         """
-        net_g = self.get_bare_model(self.net_g)
-        with torch.no_grad():
-            average = [p for p in self.net_g_ema.parameters() if p.is_floating_point()]
-            current = [p.detach() for p in net_g.parameters() if p.is_floating_point()]
-            difference = torch._foreach_sub(current, average)
-            torch._foreach_mul_(difference, (1.0 - self.update.found_inf) * (1.0 - decay))
-            torch._foreach_add_(average, difference)
-            for buffer, own in zip(self.net_g_ema.buffers(), net_g.buffers(), strict=True):
-                buffer.copy_(own)
+        move_average(self.net_g_ema, self.get_bare_model(self.net_g), decay, self.update.found_inf)
 
     def test(self) -> None:
         """Enlarge the fed LQ by the averaged weights, or G's where there is no average."""

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gramgan_plugin.building.mixed_precision import DTYPES
+from gramgan_plugin.checkpoints.rng import preserve_rng
 from gramgan_plugin.models.layout import set_layout
-from gramgan_plugin.models.mixed_precision import DTYPES
+from gramgan_plugin.utils.devices import autocasts, wait_for
 from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.system import bf16_instructions
 from gramgan_plugin.utils.text import first_line
@@ -138,7 +140,7 @@ def time_variants(
         variants: what to time.
         clock: returns seconds.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
+    with preserve_rng(device), torch.enable_grad():
         torch.manual_seed(0)
         passes = _passes(opt, device)
         for one in passes:
@@ -189,12 +191,12 @@ class _Pass:
 
     def _time(self, precision: str, device: torch.device, clock: Callable[[], float]) -> float:
         dtype = DTYPES[precision]
-        _wait(device)
+        wait_for(device)
         start = clock()
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             out = self.net(self.images)
         out.float().sum().backward()
-        _wait(device)
+        wait_for(device)
         spent = clock() - start
         self.net.zero_grad(set_to_none=True)
         return spent
@@ -225,13 +227,8 @@ def _precisions(device: torch.device) -> list[str]:
         return ["fp32", *(["bf16"] if major >= 8 else ["fp16"] if major >= 7 else [])]
     if device.type == "cpu" and bf16_instructions() == []:
         return ["fp32"]  # bf16 would be emulated
-    return ["fp32", "bf16"]
+    return ["fp32", "bf16"] if autocasts(device.type) else ["fp32"]
 
 
 def _label(variant: Variant) -> str:
     return f"{variant[0]}{', channels-last' if variant[1] else ''}"
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -1,6 +1,7 @@
 """Pack photos into a pair of LMDBs of GT and LQ sub-images, with whole held-out pairs for testing."""
 
 import json
+import shutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
@@ -14,11 +15,22 @@ from gramgan_plugin.prepare.cut import Cutter
 from gramgan_plugin.prepare.data_set import GT, DataSet
 from gramgan_plugin.prepare.detail import MEASURE, Selection, save_selection, select
 from gramgan_plugin.prepare.folders import Photo
-from gramgan_plugin.prepare.plan import Entry, FindLq, Plan, Settings, check_usable, key_of, make_plan, refusal
+from gramgan_plugin.prepare.plan import (
+    WHOLE,
+    Entry,
+    FindLq,
+    Plan,
+    Settings,
+    check_usable,
+    key_of,
+    make_plan,
+    refusal,
+)
 from gramgan_plugin.prepare.prepared_folder import DATA_SET
 from gramgan_plugin.prepare.presets import expected_sub_images, preset_of
+from gramgan_plugin.prepare.shard_writer import check_litdata, write_shards
 from gramgan_plugin.utils.interruptions import sigterm_raises
-from gramgan_plugin.utils.io import real_path
+from gramgan_plugin.utils.io import real_path, sync
 from gramgan_plugin.utils.progress import tracked
 from gramgan_plugin.utils.staging import Staging, check_free, moved_aside, staging, unfinished
 from gramgan_plugin.utils.threads import threads_for
@@ -26,6 +38,7 @@ from gramgan_plugin.version import __version__
 
 FACTS = "dataset.json"
 SELECTION = "detail.png"
+SHARDS = "shards"
 
 
 @dataclass
@@ -42,6 +55,7 @@ class Report:
     skipped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
     expected: int | None = None  # sub-images of a known set
     selection: Selection | None = None  # by detail
+    as_shards: bool = False
 
     @property
     def gt(self) -> Path:
@@ -52,6 +66,11 @@ class Report:
     def lq(self) -> Path:
         """The LMDB of LQ sub-images."""
         return self.out / f"LQ_x{self.scale}.lmdb"
+
+    @property
+    def shards(self) -> Path:
+        """The shards, where they were asked for in place of the LMDBs."""
+        return self.out / SHARDS
 
 
 def prepare_photos(
@@ -96,22 +115,49 @@ def prepare_photos(
     settings.check()
     check_free(out, DATA_SET, overwrite)
     photos = _without_own(photos, out, overwrite)
+    if settings.as_shards:
+        check_litdata()
     plan = make_plan(photos, settings, hold_out, find_lq)
     check_usable(plan, len(photos), on_error)
-    report = Report(out, settings.scale, settings.grid.crop_size, skipped=list(plan.refused))
-    report.expected = expected_sub_images(form, settings.grid) if settings.keep_detailed is None else None
+    report = Report(
+        out, settings.scale, settings.grid.crop_size, skipped=list(plan.refused), as_shards=settings.as_shards
+    )
+    whole_set = settings.keep_detailed is None and settings.share == WHOLE
+    report.expected = expected_sub_images(form, settings.grid) if whole_set else None
     with staging(out, DATA_SET, overwrite, plan.job) as stage:
-        data_set = DataSet(stage.path, settings)
-        try:
-            with sigterm_raises():
-                run = _Run(len(photos), threads, on_error, progress, out)
-                report.selection = None if data_set.closed else _pack(plan, data_set, stage, run)
-            _finish(data_set, stage, report, form, find_lq is not None)
-        except BaseException:
-            data_set.discard()
-            raise
+        if (stage.path / SHARDS).is_dir():  # the last process ended after it had written them
+            _read_facts(stage, report)
+        else:
+            run = _Run(len(photos), threads, on_error, progress, out)
+            _pack_all(plan, stage, run, report, form, find_lq is not None)
+        if settings.as_shards:
+            _to_shards(stage, report, progress)
         report.size_in_bytes = sum(path.stat().st_size for path in stage.path.rglob("[!.]*") if path.is_file())
     return report
+
+
+def _pack_all(plan: Plan, stage: Staging, run: "_Run", report: Report, form: str, lq_given: bool) -> None:
+    data_set = DataSet(stage.path, plan.settings)
+    try:
+        with sigterm_raises():
+            report.selection = None if data_set.closed else _pack(plan, data_set, stage, run)
+        _finish(data_set, stage, report, form, lq_given)
+    except BaseException:
+        data_set.discard()
+        raise
+
+
+def _to_shards(stage: Staging, report: Report, progress: bool) -> None:
+    """Put shards in place of the LMDBs; their folder has its name once it is complete."""
+    lmdbs, made = [stage.path / GT, stage.path / report.lq.name], stage.path / SHARDS
+    if not made.is_dir():
+        unfinished_shards = stage.path / f"{SHARDS}.unfinished"
+        with sigterm_raises():
+            write_shards(lmdbs[0], lmdbs[1], unfinished_shards, progress=progress)
+        unfinished_shards.rename(made)
+        sync(stage.path)
+    for path in lmdbs:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass
@@ -184,9 +230,7 @@ def _tracked(results: Iterator[Any], entries: Sequence[Entry], done: int, show: 
 def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_given: bool) -> None:
     counts, settings, lq = data_set.counts, data_set.settings, "given" if lq_given else data_set.settings.lq_kind
     if data_set.closed:  # the last process ended between closing it and renaming its folder
-        found = json.loads((stage.path / FACTS).read_bytes())
-        report.photos, report.sub_images, report.held_out = (found[key] for key in ("photos", "sub_images", "held_out"))
-        report.skipped = [(name, why) for name, why in found["skipped"]]
+        _read_facts(stage, report)
         return
     report.photos, report.sub_images, report.held_out = counts.photos, counts.sub_images, counts.held_out
     report.skipped = sorted(report.skipped + counts.skipped)
@@ -211,6 +255,12 @@ def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_giv
     }
     (stage.path / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="ascii")
     data_set.finish({"scale": settings.scale, "encoding": settings.encoding.name}, {"lq": lq})
+
+
+def _read_facts(stage: Staging, report: Report) -> None:
+    found = json.loads((stage.path / FACTS).read_bytes())
+    report.photos, report.sub_images, report.held_out = (found[key] for key in ("photos", "sub_images", "held_out"))
+    report.skipped = [(name, why) for name, why in found["skipped"]]
 
 
 def _selection_facts(selection: Selection) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from gramgan_plugin.utils.text import printable
 from gramgan_plugin.version import __version__
 
 FindLq = Callable[[str], Path]
+WHOLE = (1, 1)
 READERS = 8  # threads, which mostly wait for the disk or the network
 NAMED_IN_ERRORS = 10
 
@@ -37,6 +38,8 @@ class Settings:
         encoding: encoding of the sub-images.
         as_stored: use colours as stored, ignoring profiles, as BasicSR does; otherwise they are converted to sRGB.
         lq_kind: kind of the LQ that is made, see ``lq_levels``.
+        share: part I of N of the photos, from 1, for packing on N machines; keys are those of the whole.
+        as_shards: write shards in place of LMDBs, for sets of many millions of pairs; needs litdata.
     """
 
     scale: int
@@ -46,6 +49,8 @@ class Settings:
     encoding: Encoding = field(default_factory=Encoding)
     as_stored: bool = False
     lq_kind: str = MATLAB_BICUBIC
+    share: tuple[int, int] = WHOLE
+    as_shards: bool = False
 
     def check(self) -> None:
         """Refuse invalid settings.
@@ -127,6 +132,15 @@ def make_plan(
     for name, _ in ordered:
         number += name not in held
         numbers.append(number)
+    # Held-out photos, which are few, are in the first share.
+    parts = [
+        0 if name in held else (number - 1) % settings.share[1]
+        for (name, _), number in zip(ordered, numbers, strict=True)
+    ]
+    own = [place for place, part in enumerate(parts) if part == settings.share[0] - 1]
+    if not own:
+        raise UserError(f"share {'/'.join(map(str, settings.share))}: none of the {len(ordered)} photos is in it")
+    ordered, numbers = [ordered[place] for place in own], [numbers[place] for place in own]
     with ThreadPoolExecutor(READERS) as pool:
         inspected = pool.map(lambda p, n: _inspect(p, n, p[0] in held, settings, find_lq), ordered, numbers)
         entries, refused, digest = [], [], _job_digest(settings, held)

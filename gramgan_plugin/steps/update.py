@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from gramgan_plugin.compat import clip_by_norm, total_norm
 from gramgan_plugin.errors import TrainingStopped
 from gramgan_plugin.steps.spikes import GradientSpikes, LossPeak
+from gramgan_plugin.utils.devices import finest_dtype
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Update:
         networks: Mapping[str, nn.Module],
         *,
         clip: Mapping[str, float] | None = None,
-        scaler: torch.amp.GradScaler | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
         max_grad_ratio: float | None = None,
     ) -> None:
         self.optimizers = dict(optimizers)
@@ -120,7 +122,7 @@ class Update:
         self.peak = LossPeak(device)
         self._one = torch.ones((), device=device)
         # Steps scaled down, the first of them, the largest norm divided by its median.
-        self._held_back = torch.zeros(3, dtype=torch.float64, device=device)
+        self._held_back = torch.zeros(3, dtype=finest_dtype(device.type), device=device)
         self._names: list[str] = []
         self._numbers: dict[tuple[str, ...], Tensor] = {}
 
@@ -158,8 +160,7 @@ class Update:
                 self._scale_down(name, times, iteration)
                 norm = norm / times
             if name in self.clip:
-                grads = [p for p in self.parameters[name] if p.grad is not None]
-                nn.utils.clip_grads_with_norm_(grads, self.clip[name], norm)
+                clip_by_norm([p for p in self.parameters[name] if p.grad is not None], self.clip[name], norm)
             self._step(self.optimizers[name])
         if self.scaler is not None and active:
             self.scaler.update()
@@ -186,7 +187,7 @@ class Update:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizers[name])
         grads = [p.grad for p in self.parameters[name] if p.grad is not None]
-        return nn.utils.get_total_norm(grads)
+        return total_norm(grads)
 
     def _decide(self, values: Mapping[str, Tensor], iteration: int, active: Sequence[str]) -> None:
         """Set ``found_inf`` to 1 if a value is non-finite on any process, and count for the ``active`` networks."""
@@ -212,7 +213,7 @@ class Update:
         held = (times > 1) & (self.found_inf == 0)
         count, first, largest = self._held_back.unbind()
         first = torch.where(held & (first == 0), iteration, first)
-        largest = torch.maximum(largest, torch.where(held, times, 0.0).double())
+        largest = torch.maximum(largest, torch.where(held, times, 0.0).to(largest.dtype))
         self._held_back.copy_(torch.stack([count + held, first, largest]))
 
     def _number(self, names: tuple[str, ...]) -> Tensor:

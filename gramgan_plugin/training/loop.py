@@ -12,9 +12,8 @@ from gramgan_plugin.checkpoints.rng import preserve_rng
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.data.loaders import TrainingData, build_test_loaders
 from gramgan_plugin.errors import OptionError, Preempted, TrainingStopped
-from gramgan_plugin.models.build import build_model
+from gramgan_plugin.models.build import build_model, fetch_weights
 from gramgan_plugin.models.measured_speed import recorded_speed
-from gramgan_plugin.models.resources import fetch_weights
 from gramgan_plugin.training.first_lines import first_lines
 from gramgan_plugin.training.logs import RunLog, run_logging
 from gramgan_plugin.training.provenance import place_in_data, recorded_seed, run_facts
@@ -24,6 +23,7 @@ from gramgan_plugin.training.signals import StopRequest, stop_signals
 from gramgan_plugin.training.together import together
 from gramgan_plugin.training.validation import validate
 from gramgan_plugin.utils import distributed
+from gramgan_plugin.utils.devices import device_in
 from gramgan_plugin.utils.sections import section
 
 logger = logging.getLogger("basicsr")
@@ -98,8 +98,7 @@ class Run:
             record_data(self.folder, {**self.facts["data"], **databases})
         self.val_loaders = build_test_loaders(opt, "val")
         self.val_freq = _whole(opt, "val", "val_freq", 5000) if opt.get("val") and self.val_loaders else 0
-        device = "cuda" if opt["num_gpu"] != 0 else "cpu"
-        train = recorded_speed(opt["train"], section(content, "own", "speed"), device)
+        train = recorded_speed(opt["train"], section(content, "own", "speed"), device_in(opt).type)
         self.model = build_model({**opt, "train": train})
         self.checkpoints = Checkpoints(self.model, opt)
         # The last finished iteration, and the position in the data of the batch after it.

@@ -79,6 +79,8 @@ def _statement(opt: dict[str, Any], deterministic: bool, tf32: bool) -> str:
     if opt["num_gpu"] > 0 and torch.cuda.is_available():
         count = opt["world_size"] if opt["dist"] else opt["num_gpu"]
         devices = f"{count} x {torch.cuda.get_device_name()}"
+    elif opt.get("device") not in (None, "cpu"):
+        devices = str(opt["device"])
     elif opt["world_size"] > 1:
         devices = f"CPU in {opt['world_size']} processes"
     return (

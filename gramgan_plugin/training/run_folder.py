@@ -161,7 +161,9 @@ def _devices(opt: Mapping[str, Any]) -> dict[str, Any]:
     on_gpu = torch.cuda.is_available() and int(opt.get("num_gpu") or 0) > 0
     count = torch.cuda.device_count() if opt.get("dist") else int(opt.get("num_gpu") or 0)
     return {
-        "devices": [torch.cuda.get_device_name(number) for number in range(count)] if on_gpu else ["cpu"],
+        "devices": [torch.cuda.get_device_name(number) for number in range(count)]
+        if on_gpu
+        else [opt.get("device") or "cpu"],
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.version.cuda if on_gpu else None,

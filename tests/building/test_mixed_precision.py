@@ -2,8 +2,8 @@ import basicsr  # noqa: F401
 import pytest
 import torch
 
+from gramgan_plugin.building.mixed_precision import Precision
 from gramgan_plugin.errors import OptionError
-from gramgan_plugin.models.mixed_precision import Precision
 
 CPU = torch.device("cpu")
 

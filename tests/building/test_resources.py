@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from torch import nn
 
+from gramgan_plugin.building.resources import open_resources
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.losses import GramPatchLoss
-from gramgan_plugin.models.resources import open_resources
 from gramgan_plugin.patchdb.database_manifest import Definition
 from gramgan_plugin.patchdb.writing import write_store
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from gramgan_plugin.checkpoints.headers import LEGACY_MAGIC, read_headers
+from gramgan_plugin.checkpoints.inert_pickle import Opaque
 from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.errors import UserError
 
@@ -209,10 +210,31 @@ class TestProtocols:
 
 class TestForeignObjects:
     def test_of_a_package_that_is_here(self, workdir):
-        torch.save({"params": {}, "best": np.float64(3)}, "x.pth")
+        torch.save({"params": {}, "best": np.random.RandomState(3)}, "x.pth")
         text = _refusal("x.pth")
         assert text.startswith("x.pth: not a checkpoint of plain tensors: it holds numpy.")
         assert text.endswith("where it was made, save the weights alone: torch.save(net.state_dict(), FILE)")
+
+    def test_numbers_of_numpy_and_mmengines_log_are_left_out(self, workdir):
+        """Each key names what is never called; what it would make has no content."""
+        log = b"cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}(X\x01\x00\x00\x00akub"
+        getter = b"c__builtin__\ngetattr\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00lowertR"
+        content = (
+            b"\x80\x02}(X\x03\x00\x00\x00log" + log.replace(b"k", b"K\x01") + b"X\x03\x00\x00\x00get" + getter + b"u."
+        )
+        _archive("x.pth", content, {"version": b"3\n"})
+        torch.save({"best": np.float64(3), "all": np.ones(3), "params": {"w": torch.ones(2)}}, "y.pth")
+        for name, keys in (("x.pth", ["log", "get"]), ("y.pth", ["best", "all"])):
+            for read in (load_tensors, read_headers):
+                found = read(name)
+                assert [type(found[key]) for key in keys] == [Opaque, Opaque]
+                assert [vars(found[key]) for key in keys] == [{}, {}]
+        assert torch.equal(load_tensors("y.pth")["params"]["w"], torch.ones(2))
+
+    def test_what_is_left_out_cannot_be_called(self, workdir):
+        getter = b"c__builtin__\ngetattr\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00lowertR"
+        _archive("x.pth", b"\x80\x02" + getter + b")R.", {})
+        assert _refusal("x.pth").startswith("x.pth: a damaged checkpoint")
 
     def test_of_python_itself(self, workdir):
         torch.save({"params": {}, "kinds": frozenset("ab")}, "x.pth")

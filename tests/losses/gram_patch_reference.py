@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from gramgan_plugin.building.resources import open_resources
 from gramgan_plugin.functional import Targets, choose_targets
 from gramgan_plugin.losses import GramPatchLoss
-from gramgan_plugin.models.resources import open_resources
 
 
 def opened(**options: Any) -> GramPatchLoss:

@@ -7,8 +7,8 @@ import torch
 from torchvision.models import vgg
 
 from gramgan_plugin.archs.vgg19_arch import LAYERS
+from gramgan_plugin.building.resources import open_resources
 from gramgan_plugin.losses import VGGPerceptualLoss
-from gramgan_plugin.models.resources import open_resources
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)

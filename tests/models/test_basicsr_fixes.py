@@ -14,7 +14,7 @@ from torch import nn
 from gramgan_plugin.checkpoints.save import plain
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models.basicsr_fixes import HostFixes
-from gramgan_plugin.models.optim import scheduler_class
+from gramgan_plugin.models.schedules import scheduler_class
 
 
 class _Model(HostFixes, BaseModel):

@@ -58,7 +58,7 @@ def test_nothing_waits_but_to_log(tiny_options, workdir, precision, fresh_consta
     with torch.device("meta"), monkeypatch.context() as patch:  # modules cannot be moved to it
         patch.setattr(torch.nn.Module, "to", lambda module, *_args, **_kwargs: module)
         model = build_model(opt)
-    model.device = torch.device("meta")
+    monkeypatch.setattr(type(model), "device", torch.device("meta"))
     # Fused optimizers exist on a GPU alone; a test on one runs the whole.
     monkeypatch.setattr(model.update, "_step", lambda optimizer: None)
     for iteration in (1, 2):

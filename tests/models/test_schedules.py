@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from gramgan_plugin.models.optim import CosineRestartWarmupLR
+from gramgan_plugin.models.schedules import CosineRestartWarmupLR
 
 
 def _optimizer(lr: float = 1e-4) -> torch.optim.Optimizer:

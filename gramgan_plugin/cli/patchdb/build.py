@@ -1,9 +1,8 @@
 """``basicsr patchdb build``: make a database from photos."""
 
 import argparse
-from pathlib import Path
 
-from gramgan_plugin.cli.patchdb.common import add_index, add_sources, add_vgg_weights, make_index, print_report
+from gramgan_plugin.cli.patchdb.common import add_making, add_output, add_sources, finish
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,7 +14,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "patches are left out; of nearly equal ones, one is kept.",
     )
     add_sources(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DB", help="folder to write, NAME.patchdb")
+    add_output(parser)
     parser.add_argument(
         "--max-patches",
         type=int,
@@ -32,7 +31,6 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="Gram matrices of a layer of VGG19 for a loss with `features: {layer: LAYER}`, such as conv1_2; the patch "
         "size then counts pixels of its map (default: of the pixels themselves)",
     )
-    add_vgg_weights(parser)
     parser.add_argument("--center", action="store_true", help="Gram matrices for a loss with `center: true`")
     parser.add_argument("--no-normalize", action="store_true", help="Gram matrices for a loss with `normalize: false`")
     parser.add_argument(
@@ -57,8 +55,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "equal ones (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="for the places (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace DB once the new one is complete")
-    add_index(parser)
+    add_making(parser)
     parser.set_defaults(run=run)
 
 
@@ -88,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
         reading=Reading(args.recursive, args.on_error, args.workers),
         overwrite=args.overwrite,
     )
-    code = print_report(report)
-    make_index(args.out, args.index)
+    code = finish(report, args.index)
     print(f"next: train.gram_patch_opt.database: {args.out}")
     return code

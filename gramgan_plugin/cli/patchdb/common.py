@@ -26,6 +26,27 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     add_reading(parser)
 
 
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the options about a new database's folder."""
+    parser.add_argument("--out", type=Path, required=True, metavar="DB", help="folder to write, NAME.patchdb")
+    parser.add_argument("--overwrite", action="store_true", help="replace DB once the new one is complete")
+
+
+def add_making(parser: argparse.ArgumentParser) -> None:
+    """Add the options of all forms that write a database: VGG's weights, and the index."""
+    add_vgg_weights(parser)
+    add_index(parser)
+
+
+def add_vgg_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the option about the weights of features."""
+    parser.add_argument(
+        "--vgg-weights",
+        metavar="FILE",
+        help="VGG19's weights, for databases of features (default: those that the loss uses)",
+    )
+
+
 def add_index(parser: argparse.ArgumentParser) -> None:
     """Add the option about the index."""
     parser.add_argument(
@@ -45,31 +66,15 @@ def index_kind(text: str) -> str:
     return text
 
 
-def add_vgg_weights(parser: argparse.ArgumentParser) -> None:
-    """Add the option about the weights of features."""
-    parser.add_argument(
-        "--vgg-weights",
-        metavar="FILE",
-        help="VGG19's weights, for databases of features (default: those that the loss uses)",
-    )
-
-
-def make_index(path: Path, kind: str) -> None:
-    """Make the index of a database that has just been written, and print what it is."""
-    from gramgan_plugin.patchdb.making.info import index_in_words
-    from gramgan_plugin.patchdb.search import build_index
-    from gramgan_plugin.patchdb.store import open_store
-
-    print(f"  index: {index_in_words(build_index(open_store(path), kind))}")
-
-
-def print_report(report: "Report") -> int:
-    """Print what was written.
+def finish(report: "Report", index: str) -> int:
+    """Print what was written, make the database's index, and print what it is.
 
     Returns:
         The exit code.
     """
-    from gramgan_plugin.patchdb.making.info import left_out
+    from gramgan_plugin.patchdb.making.info import index_in_words, left_out
+    from gramgan_plugin.patchdb.search import build_index
+    from gramgan_plugin.patchdb.store import open_store
     from gramgan_plugin.utils.text import printable
 
     for name, reason in report.skipped:
@@ -87,4 +92,5 @@ def print_report(report: "Report") -> int:
     if manifest["count"] < wanted:
         print(f"  the photos have no more; up to {wanted} were requested")
     print(f"  fingerprint {manifest['fingerprint'][:16]}")
+    print(f"  index: {index_in_words(build_index(open_store(report.path), index))}")
     return SOME_FAILED if report.skipped else 0

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gramgan_plugin.cli.patchdb.common import add_index, add_vgg_weights, make_index, print_report
+from gramgan_plugin.cli.patchdb.common import add_making, add_output, finish
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,11 +15,9 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "one is kept.",
     )
     parser.add_argument("databases", type=Path, nargs="+", metavar="DB", help="two or more databases")
-    parser.add_argument("--out", type=Path, required=True, metavar="DB", help="folder to write, NAME.patchdb")
+    add_output(parser)
     parser.add_argument("--max-patches", type=int, metavar="N", help="maximum number of patches (default: all)")
-    parser.add_argument("--overwrite", action="store_true", help="replace DB once the new one is complete")
-    add_vgg_weights(parser)
-    add_index(parser)
+    add_making(parser)
     parser.set_defaults(run=run)
 
 
@@ -38,6 +36,4 @@ def run(args: argparse.Namespace) -> int:
         vgg_weights=args.vgg_weights,
         overwrite=args.overwrite,
     )
-    code = print_report(report)
-    make_index(args.out, args.index)
-    return code
+    return finish(report, args.index)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from gramgan_plugin.cli.patchdb.common import add_index, add_sources, add_vgg_weights, make_index, print_report
+from gramgan_plugin.cli.patchdb.common import add_making, add_sources, finish
 
 
 def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,8 +18,7 @@ def add_forms(forms: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("database", type=Path, metavar="DB", help="the database")
     add_sources(parser)
     parser.add_argument("--max-patches", type=int, metavar="N", help="maximum number of patches (default: as before)")
-    add_vgg_weights(parser)
-    add_index(parser)
+    add_making(parser)
     parser.set_defaults(run=run)
 
 
@@ -42,6 +41,4 @@ def run(args: argparse.Namespace) -> int:
         vgg_weights=args.vgg_weights,
         reading=Reading(args.recursive, args.on_error, args.workers),
     )
-    code = print_report(report)
-    make_index(args.database, args.index)
-    return code
+    return finish(report, args.index)

@@ -106,6 +106,19 @@ def _add_options(parser: argparse.ArgumentParser, default: str = "preset paper")
     parser.add_argument(
         "--compression-level", type=int, metavar="N", help="of PNG, 0 to 9; the default is quick to read"
     )
+    parser.add_argument(
+        "--to",
+        choices=("lmdb", "shards"),
+        default="lmdb",
+        help="what to write: an LMDB pair (default), or shards for a StreamedSRDataset, for many millions of pairs",
+    )
+    parser.add_argument(
+        "--shard",
+        type=_share,
+        default=(1, 1),
+        metavar="I/N",
+        help="pack part I of N of the photos, such as 2/16, to a DIR of its own: for packing on N machines",
+    )
     add_reading(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace DIR once the new one is complete")
     parser.add_argument(
@@ -114,6 +127,14 @@ def _add_options(parser: argparse.ArgumentParser, default: str = "preset paper")
         help="print how many sub-images the photos give, from their headers; write nothing",
     )
     parser.set_defaults(run=run)
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Return I and N of I/N; argparse reports anything else."""
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"expected I/N, such as 2/16, got {text!r}")
+    return int(part), int(parts)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -182,6 +203,7 @@ def _settings(args: argparse.Namespace) -> "Settings":
     numbers = {name: getattr(args, name) for name in Preset._fields}
     grid = grid._replace(**{name: value for name, value in numbers.items() if value is not None})
     settings = replace(base, scale=args.scale, grid=grid, lq_kind=_lq_kind(args) or LQ_KINDS[0])
+    settings = replace(settings, share=args.shard, as_shards=args.to == "shards")
     if args.max_per_photo is not None:
         settings = replace(settings, most=args.max_per_photo)
     if args.keep_detailed is not None:
@@ -241,12 +263,16 @@ def _print_report(report: "Report", form: str, photos: int) -> None:
         measured, least = len(report.selection.details), report.selection.least
         print(f"  the most detailed of {measured}, with detail of at least {least:.2f}: {report.out / 'detail.png'}")
     _print_expected(form, photos, report.sub_images, report.expected)
-    print(f"  datasets.train.dataroot_gt: {report.gt}")
-    print(f"  datasets.train.dataroot_lq: {report.lq}")
+    if report.as_shards:
+        print("  datasets.train.type: StreamedSRDataset")
+        print(f"  datasets.train.dataroot_shards: {report.shards}")
+    else:
+        print(f"  datasets.train.dataroot_gt: {report.gt}")
+        print(f"  datasets.train.dataroot_lq: {report.lq}")
     if report.held_out:
         print(f"  datasets.val.dataroot_gt: {report.out / 'test' / 'GT'}")
         print(f"  datasets.val.dataroot_lq: {report.out / 'test' / f'LQ_x{report.scale}'}")
-    if (report.out, report.scale) == (SAMPLE_OUT, 4):  # the paths in the option files for the sample
+    if report.out == SAMPLE_OUT and report.scale == 4 and not report.as_shards:  # as in the sample's option files
         print("next: basicsr train -opt train_gramgan_sample.yml")
     else:
         print("next, with these paths in a copy of the option file: basicsr train -opt train_rrdb_psnr_x4.yml")

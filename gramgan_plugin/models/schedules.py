@@ -1,8 +1,6 @@
-"""Find and build optimizers and learning-rate schedules by their names in an option file."""
+"""Find learning-rate schedules by their names in an option file."""
 
-import inspect
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,52 +8,9 @@ from basicsr.models import lr_scheduler as basicsr_schedulers
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from gramgan_plugin.checkpoints.restore_optimizers import IMPLEMENTATION_FLAGS
+from gramgan_plugin.building.optimizers import check_warmup, cosine_restart_rate
 from gramgan_plugin.errors import OptionError
 from gramgan_plugin.utils.text import did_you_mean
-
-
-def build_optimizer(name: str, params: Iterable[Any], **options: Any) -> Optimizer:
-    """Build an optimizer of ``torch.optim`` by its class name, fused if torch supports that for the parameters.
-
-    The fused implementation passes over the weights once, others several times; torch never chooses it by default.
-
-    Args:
-        name: class name.
-        params: parameters, or groups of them.
-        options: its arguments; one that chooses the implementation (``fused``, ``foreach``, ...) takes precedence.
-
-    Raises:
-        OptionError: if torch has no such optimizer.
-    """
-    cls = optimizer_class(name, "train.optim")
-    given = list(params)
-    if "fused" in inspect.signature(cls).parameters and not any(
-        options.get(flag) is not None for flag in IMPLEMENTATION_FLAGS
-    ):
-        try:
-            fused: Optimizer = cls(given, **options | {"fused": True})
-            return fused
-        except RuntimeError:  # not supported for this device or dtype
-            pass
-    optimizer: Optimizer = cls(given, **options)
-    return optimizer
-
-
-def optimizer_class(name: str, key: str) -> Any:
-    """Return the optimizer class of ``torch.optim`` with a name.
-
-    Raises:
-        OptionError: if there is none; the message begins with ``key``, the path of the option.
-    """
-    known = {
-        member: cls
-        for member, cls in vars(torch.optim).items()
-        if isinstance(cls, type) and issubclass(cls, Optimizer) and cls is not Optimizer
-    }
-    if name not in known:
-        raise OptionError(f"{key}: torch has no optimizer '{name}'{did_you_mean(name, known)}")
-    return known[name]
 
 
 def scheduler_class(name: str) -> Any:
@@ -126,8 +81,7 @@ class CosineRestartWarmupLR(LRScheduler):
         eta_min: float = 0.0,
         last_epoch: int = -1,
     ) -> None:
-        if not 0 <= warmup_iter < period:
-            raise ValueError(f"warmup_iter must be at least 0 and less than period ({period}), not {warmup_iter}")
+        check_warmup(warmup_iter, period)
         self.period = int(period)
         self.warmup_iter = int(warmup_iter)
         self.eta_min = float(eta_min)
@@ -135,8 +89,5 @@ class CosineRestartWarmupLR(LRScheduler):
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Return the learning rate of each parameter group at the current step."""
-        t = self.last_epoch % self.period
-        if t < self.warmup_iter:
-            return [base * (t + 1) / self.warmup_iter for base in self.base_lrs]  # type: ignore[misc]
-        share = (1 + math.cos(math.pi * (t - self.warmup_iter) / (self.period - self.warmup_iter))) / 2
-        return [self.eta_min + (base - self.eta_min) * share for base in self.base_lrs]  # type: ignore[misc]
+        settings = (self.period, self.warmup_iter, self.eta_min)
+        return [cosine_restart_rate(base, self.last_epoch, *settings) for base in self.base_lrs]  # type: ignore[arg-type]

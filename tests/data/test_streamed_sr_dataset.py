@@ -1,0 +1,224 @@
+"""Training from shards: the same items as from the LMDBs, each once, in an order that resumes exactly."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import basicsr  # noqa: F401
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gramgan_plugin.data import PairedSRDataset, StreamedSRDataset
+from gramgan_plugin.data.fingerprint import changes, fingerprint
+from gramgan_plugin.data.loaders import TrainingData
+from gramgan_plugin.data.shard_order import ShardSampler
+from gramgan_plugin.data.shards import Shards
+from gramgan_plugin.errors import OptionError, UserError
+from gramgan_plugin.prepare.shard_writer import write_shards
+
+
+@pytest.fixture(scope="module")
+def shards(sample_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pairs of ``sample_pair``, a few in each shard."""
+    folder = tmp_path_factory.mktemp("shards") / "shards"
+    assert write_shards(sample_pair / "GT.lmdb", sample_pair / "LQ_x4.lmdb", folder, 40_000, progress=False) > 2
+    return folder
+
+
+def options(shards: Path, **more: Any) -> dict[str, Any]:
+    return {"phase": "train", "scale": 4, "gt_size": 64, "dataroot_shards": str(shards)} | more
+
+
+class TestItems:
+    def test_they_are_those_of_the_lmdbs(self, shards: Path, sample_pair: Path) -> None:
+        roots = {"dataroot_gt": str(sample_pair / "GT.lmdb"), "dataroot_lq": str(sample_pair / "LQ_x4.lmdb")}
+        stored = PairedSRDataset({"phase": "train", "scale": 4, "gt_size": 64, **roots})
+        streamed = StreamedSRDataset(options(shards))
+        assert len(streamed) == len(stored) == 8
+        for index in (0, 7, 3):
+            found = []
+            for dataset in (stored, streamed):
+                random.seed(index)
+                found.append(dataset[index])
+            assert found[0].keys() == found[1].keys()
+            assert found[0]["gt_path"] == found[1]["gt_path"]
+            assert all(torch.equal(found[0][key], found[1][key]) for key in ("gt", "lq"))
+
+    def test_several_roots_are_numbered_through(self, shards: Path) -> None:
+        dataset = StreamedSRDataset(options(shards, dataroot_shards=[str(shards), str(shards)]))
+        assert len(dataset) == 16
+        assert dataset[11]["gt_path"] == dataset[3]["gt_path"]
+
+
+@st.composite
+def sets_of_shards(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "sizes": draw(st.lists(st.integers(1, 9), min_size=1, max_size=30)),
+        "lanes": draw(st.integers(1, 6)),
+        "mixed": draw(st.integers(1, 4)),
+        "ratio": draw(st.integers(1, 3)),
+    }
+
+
+class TestOrder:
+    @settings(max_examples=60, deadline=None)
+    @given(sets_of_shards(), st.integers(1, 5), st.integers(0, 3))
+    def test_each_sample_once_and_the_same_for_any_number_of_processes(
+        self, shards: dict[str, Any], replicas: int, epoch: int
+    ) -> None:
+        whole = ShardSampler(manual_seed=3, **shards)
+        whole.set_epoch(epoch)
+        order = [(sample.position, sample.index) for sample in whole]
+        assert Counter(index for _, index in order) == dict.fromkeys(range(sum(shards["sizes"])), shards["ratio"])
+        together = []
+        for rank in range(replicas):
+            own = ShardSampler(manual_seed=3, num_replicas=replicas, rank=rank, **shards)
+            own.set_epoch(epoch)
+            together += [(sample.position, sample.index) for sample in own]
+        assert sorted(together)[: len(order)] == order
+
+    @settings(max_examples=30, deadline=None)
+    @given(sets_of_shards(), st.integers(0, 2), st.data())
+    def test_it_goes_on_from_any_place(self, shards: dict[str, Any], epoch: int, data: st.DataObject) -> None:
+        sampler = ShardSampler(manual_seed=1, **shards)
+        sampler.set_epoch(epoch)
+        whole = list(sampler)
+        start = data.draw(st.integers(0, len(whole)))
+        sampler.set_epoch(epoch, start)
+        assert list(sampler) == whole[start:]
+
+    def test_epochs_and_seeds_differ(self) -> None:
+        orders = set()
+        for seed, epoch in ((0, 0), (0, 1), (1, 0)):
+            sampler = ShardSampler([5] * 8, manual_seed=seed)
+            sampler.set_epoch(epoch)
+            orders.add(tuple(sample.index for sample in sampler))
+        assert len(orders) == 3
+
+    def test_few_shards_are_open_at_a_time_and_a_process_reads_its_lanes_shards_alone(self) -> None:
+        sizes, lanes, mixed = [50] * 64, 4, 2
+        sampler = ShardSampler(sizes, 0, lanes=lanes, mixed=mixed)
+        order = np.array([sample.index for sample in sampler]) // 50  # shards
+        for start in range(0, len(order), 400):  # what the lanes' current groups hold
+            assert len(set(order[start : start + 400])) <= lanes * mixed
+        own = ShardSampler(sizes, 0, num_replicas=2, rank=1, lanes=lanes, mixed=mixed)
+        assert len({sample.index // 50 for sample in own}) == 32
+
+    def test_samples_of_a_group_are_mixed(self) -> None:
+        order = np.array([sample.index for sample in ShardSampler([500] * 4, 0, lanes=1, mixed=4)])
+        # Neighbours in the order are rarely neighbours in the shards: a share of 1 / 2000 by chance.
+        assert np.mean(np.diff(order) == 1) < 0.01
+        correlation = np.corrcoef(order, np.arange(2000))[0, 1]
+        assert abs(correlation) < 0.1
+
+
+class TestTraining:
+    def batches(self, tiny_options: dict[str, Any], shards: Path, workers: int, **place: Any) -> list[list[str]]:
+        tiny_options["datasets"]["train"] = {
+            "name": "train",
+            "type": "StreamedSRDataset",
+            "dataroot_shards": str(shards),
+            "gt_size": 64,
+            "batch_size_per_gpu": 2,
+            "num_worker_per_gpu": workers,
+            "scale": 4,
+            "phase": "train",
+        }
+        opt = tiny_options | {"dist": False, "rank": 0, "world_size": 1} | place.pop("opt", {})
+        data = TrainingData(opt).batches(**place)
+        return [(epoch, batch, item["gt_path"], item["gt"].sum().item()) for epoch, batch, item in islice(data, 6)]
+
+    def test_a_run_resumes_within_an_epoch(self, tiny_options, shards: Path) -> None:
+        whole = self.batches(tiny_options, shards, 0, epoch=0)
+        assert [entry[:2] for entry in whole] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1)]
+        assert len({path for _, _, paths, _ in whole[:4] for path in paths}) == 8
+        resumed = self.batches(tiny_options, shards, 0, epoch=0, batch=3)
+        assert resumed[:3] == whole[3:]
+        assert self.batches(tiny_options, shards, 2, epoch=0, batch=3)[:3] == whole[3:], "with loading processes"
+
+    def test_two_processes_share_an_epoch(self, tiny_options, shards: Path) -> None:
+        alone = self.batches(tiny_options, shards, 0, epoch=0)
+        pairs = [
+            self.batches(tiny_options, shards, 0, epoch=0, opt={"dist": True, "rank": rank, "world_size": 2})
+            for rank in (0, 1)
+        ]
+        # Process r has the samples r, r + 2, ... of the order.
+        together = [path for a, b in zip(*pairs, strict=True) for path in np.stack([a[2], b[2]], axis=1).ravel()]
+        assert together[:8] == [path for _, _, paths, _ in alone[:4] for path in paths]
+
+    def test_changed_shards_are_recognised(self, shards: Path, tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(shards, copy)
+        before = fingerprint(options(shards))
+        assert changes(before, fingerprint(options(copy))) == []
+        index = json.loads((copy / "index.json").read_text())
+        index["chunks"].pop()
+        (copy / "index.json").write_text(json.dumps(index))
+        assert changes(before, fingerprint(options(copy))) == ["dataroot_shards: its content is not the same"]
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("change", "where", "what"),
+        [
+            ({"dataroot_shards": None}, "dataroot_shards", "expected a folder or URL"),
+            ({"dataroot_shards": "nowhere"}, "dataroot_shards", "index.json is missing"),
+            ({"dataroot_gt": "x"}, "dataroot_gt", "not known to StreamedSRDataset"),
+            ({"gt_size": 62}, "gt_size", "no multiple of scale"),
+        ],
+    )
+    def test_options(self, shards: Path, change: dict[str, Any], where: str, what: str) -> None:
+        with pytest.raises(OptionError) as caught:
+            StreamedSRDataset(options(shards) | change)
+        assert str(caught.value).startswith(f"datasets.train.{where}: ")
+        assert what in str(caught.value)
+
+    def test_validation_is_on_whole_images(self, shards: Path) -> None:
+        with pytest.raises(OptionError, match=r"datasets\.val\.type: StreamedSRDataset is for training"):
+            StreamedSRDataset(options(shards, phase="val"))
+
+    @pytest.mark.parametrize(
+        ("damage", "what"),
+        [
+            (lambda index: index["config"].update(data_format=["str", "pickle", "bytes"]), "do not hold pairs"),
+            (lambda index: index["config"].update(data_spec=None), "do not hold pairs"),
+            (lambda index: index["chunks"][0].update(filename="../../secret.bin"), "do not hold pairs"),
+            (lambda index: index["chunks"][0].update(chunk_size=10**18), "do not hold pairs"),
+            (lambda index: index["chunks"][0].update(chunk_size=-1), "do not hold pairs"),
+            (lambda index: index.pop("config"), "is damaged"),
+            (lambda index: index.update(chunks=3), "is damaged"),
+        ],
+    )
+    def test_a_hostile_list_is_not_followed(self, shards: Path, tmp_path: Path, damage: Any, what: str) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(shards, copy)
+        index = json.loads((copy / "index.json").read_text())
+        damage(index)
+        (copy / "index.json").write_text(json.dumps(index))
+        with pytest.raises(UserError, match=what):
+            Shards([str(copy)])
+
+    def test_a_damaged_shard_costs_its_pairs_alone(self, shards: Path, tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(shards, copy)
+        first = json.loads((copy / "index.json").read_text())["chunks"][0]
+        (copy / first["filename"]).write_bytes(b"\xff" * 100)
+        dataset = StreamedSRDataset(options(copy))
+        with pytest.raises(UserError, match="cannot be"):
+            dataset[0]
+        assert dataset[7]["gt"].shape == (3, 64, 64)
+
+    def test_a_lost_shard(self, shards: Path, tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(shards, copy)
+        first = json.loads((copy / "index.json").read_text())["chunks"][0]
+        (copy / first["filename"]).unlink()
+        with pytest.raises(UserError, match="pair 0 cannot be read"):
+            StreamedSRDataset(options(copy))[0]

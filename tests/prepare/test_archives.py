@@ -376,7 +376,7 @@ class TestHostile:
 
     def test_exception_reason_is_short(self, tmp_path: Path) -> None:
         path = pax_tar(tmp_path / "a.tar", b"9" * 5000 + b" path=b.png\n")
-        with pytest.raises(UserError, match=r"a\.tar: damaged, ") as raised:
+        with pytest.raises(UserError, match=r"a\.tar: .*not an archive: ") as raised:
             taken(path)
         assert len(str(raised.value).removeprefix(str(path))) < 200
 
@@ -417,7 +417,7 @@ class TestDamage:
         write_any(archive, [(f"{number}.png", noise) for number in range(4)])
         data = archive.read_bytes()
         archive.write_bytes(data[: int(len(data) * share)])
-        with pytest.raises(UserError, match=f"{archive.name}: damaged, ") as raised:
+        with pytest.raises(UserError, match=rf"{archive.name}: .*not an archive: ") as raised:
             taken(archive)
         assert "\n" not in str(raised.value)
 

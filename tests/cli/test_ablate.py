@@ -406,7 +406,11 @@ class TestMistakes:
             ({"base": "grid.yml"}, "name", "None cannot be a folder's name"),
             ({"test": {"data": "sets", "sets": ["Set5"]}}, "sets", "no set 'Set5'; there are Small"),
             ({"test": {"data": "nowhere"}}, "nowhere", "no such folder"),
-            ({"test": {"data": "sets", "metrics": ["lpips"]}}, "test.metrics: lpips", "`basicsr weights fetch alexnet`"),
+            (
+                {"test": {"data": "sets", "metrics": ["lpips"]}},
+                "test.metrics: lpips",
+                "`basicsr weights fetch alexnet`",
+            ),
             ({"common": {"num_gpu": 2}}, "all variants: num_gpu", "one GPU"),
             ({"variants": {"full": None, "x2": X2}}, "variants.x2: scale", "2, others have 4"),
             (

@@ -375,7 +375,7 @@ class TestUpstreams:
             ("real_esrgan", _set("gt_size", 252), "gt_size", "UNetDiscriminatorSN takes multiples of 8, not 252"),
             ("real_esrgan", _without("resize_range"), "resize_range", "missing"),
             ("real_esrgan", _data(kernel_prob2=[1.0]), "datasets.train.kernel_prob2", "1 values for 6 kernels"),
-            ("real_esrgan", _train(ldl_opt={"type": "L1Loss"}, ema_decay=0), "train.ldl_opt", "train.ema_decay"),
+            ("real_esrgan", _train(ldl_opt={"type": "L1Loss"}, ema_decay=0), "train.ldl_opt", "the averaged weights"),
         ],
     )
     def test_errors(self, source, change, where, kind):

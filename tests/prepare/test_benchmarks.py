@@ -143,7 +143,7 @@ class TestSources:
         with pytest.raises(UserError, match="no benchmark set found in it"):
             find_sets(tmp_path, (4,))
         flat_layout(tmp_path / "my set")
-        with pytest.raises(UserError, match="rename the folder"):
+        with pytest.raises(UserError, match=r"my set: the name of a set"):
             find_sets(tmp_path / "my set", (4,))
         flat_layout(tmp_path / "Set5")
         write(tmp_path / "Set5" / "baby.bmp", PHOTOS["baby"])

@@ -115,7 +115,7 @@ class TestChanges:
             raise Preempted("stopped by SIGTERM; run the same command again with --auto_resume to resume")
 
         monkeypatch.setattr(module, "train", preempted)
-        with pytest.raises(Preempted, match=r"^stopped by a signal; the next quickstart starts from the beginning$"):
+        with pytest.raises(Preempted, match=r"^stopped by a signal; .* from the beginning$"):
             run_quickstart(workdir / "quickstart")
 
 

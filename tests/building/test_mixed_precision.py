@@ -18,5 +18,5 @@ class TestPrecision:
         assert (precision.scaler is not None) == (name == "fp16")
 
     def test_exception(self):
-        with pytest.raises(OptionError, match=r"^train.precision: 'fp8' is not one of fp32, bf16, fp16, auto$"):
+        with pytest.raises(OptionError, match=r"^train.precision: 'fp8' "):
             Precision("fp8", CPU)

@@ -16,6 +16,7 @@ from gramgan_plugin.checkpoints.headers import LEGACY_MAGIC, read_headers
 from gramgan_plugin.checkpoints.inert_pickle import Opaque
 from gramgan_plugin.checkpoints.tensor_files import load_tensors
 from gramgan_plugin.errors import UserError
+from tests.messages import assert_message
 
 # A folder with checkpoints fetched elsewhere, such as realesr-animevideov3.pth.
 FETCHED = Path(os.environ.get("GRAMGAN_TEST_WEIGHTS", "none"))
@@ -142,7 +143,7 @@ class TestHeaders:
 
 class TestOtherFiles:
     @pytest.mark.parametrize(
-        ("content", "words"),
+        ("content", "kind"),
         [
             (b"", "an empty file"),
             (b"<!DOCTYPE html>\n<html><head><title>Google Drive</title>", "a web page"),
@@ -158,16 +159,15 @@ class TestOtherFiles:
             (b"\x1f\x8b\x08\x00" + bytes(200), "a compressed file; unpack it"),
             (bytes(257) + b"ustar\x00" + bytes(500), "a tar archive; unpack it"),
             (b"\x89HDF\r\n\x1a\n" + bytes(50), "an HDF5 file"),
-            (b"\x08\x08\x12\x07pytorch\x1a\x05" + bytes(50), "an ONNX file, which is for other programs"),
-            (bytes(range(128, 256)) * 4, "not a checkpoint as torch.save writes it"),
-            (pickle.dumps({"a": 1}), "not a checkpoint as torch.save writes it"),
-            (b"PK\x03\x04 cut", "a damaged checkpoint: its end is missing"),
+            (b"\x08\x08\x12\x07pytorch\x1a\x05" + bytes(50), "an ONNX file"),
+            (bytes(range(128, 256)) * 4, "as torch.save writes it"),
+            (pickle.dumps({"a": 1}), "as torch.save writes it"),
+            (b"PK\x03\x04 cut", "its end is missing"),
         ],
     )
-    def test_each_has_its_own_line(self, workdir, content, words):
+    def test_each_has_its_own_line(self, workdir, content, kind):
         Path("f.pth").write_bytes(content)
-        assert _refusal("f.pth").startswith("f.pth: ")
-        assert words in _refusal("f.pth")
+        assert_message(_refusal("f.pth"), "f.pth", kind)
 
     def test_archives(self, workdir):
         with zipfile.ZipFile("photos.pth", "w") as archive:
@@ -180,13 +180,13 @@ class TestOtherFiles:
         assert "a zip archive without a checkpoint" in _refusal("empty.pth")
 
     def test_missing_folder_and_a_name_with_a_newline(self, workdir):
-        assert _refusal("no\n.pth") == "no\\n.pth: no such checkpoint file"
+        assert_message(_refusal("no\n.pth"), "no\\n.pth", "no such checkpoint")
         Path("folder.pth").mkdir()
-        assert _refusal("folder.pth") == "folder.pth: no such checkpoint file"
+        assert_message(_refusal("folder.pth"), "folder.pth", "no such checkpoint")
 
     def test_a_name_that_is_nearly_one_of_the_public_ones(self, workdir):
-        assert _refusal("4x-RRDBLite") == "4x-RRDBLite: no such checkpoint file; did you mean '4x-RRDB-Lite'?"
-        assert _refusal("models/4x-RRDBLite") == "models/4x-RRDBLite: no such checkpoint file"
+        assert_message(_refusal("4x-RRDBLite"), "4x-RRDBLite", "no such checkpoint", "did you mean '4x-RRDB-Lite'")
+        assert "did you mean" not in _refusal("models/4x-RRDBLite")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
     def test_no_permission(self, workdir):
@@ -199,9 +199,7 @@ class TestProtocols:
     @pytest.mark.parametrize("protocol", [4, 5])
     def test_those_that_are_not_read(self, workdir, protocol):
         torch.save({"w": torch.ones(3)}, "x.pth", pickle_protocol=protocol)
-        assert _refusal("x.pth") == (
-            f"x.pth: saved with pickle protocol {protocol}; save it again with torch.save's own, 2"
-        )
+        assert_message(_refusal("x.pth"), "x.pth", f"pickle protocol {protocol}")
 
     def test_one_that_is(self, workdir):
         torch.save({"w": torch.ones(3)}, "x.pth", pickle_protocol=3)
@@ -211,9 +209,7 @@ class TestProtocols:
 class TestForeignObjects:
     def test_of_a_package_that_is_here(self, workdir):
         torch.save({"params": {}, "best": np.random.RandomState(3)}, "x.pth")
-        text = _refusal("x.pth")
-        assert text.startswith("x.pth: not a checkpoint of plain tensors: it holds numpy.")
-        assert text.endswith("where it was made, save the weights alone: torch.save(net.state_dict(), FILE)")
+        assert_message(_refusal("x.pth"), "x.pth", "it holds numpy.", "torch.save(net.state_dict(), FILE)")
 
     def test_numbers_of_numpy_and_mmengines_log_are_left_out(self, workdir):
         """Each key names what is never called; what it would make has no content."""
@@ -238,12 +234,11 @@ class TestForeignObjects:
 
     def test_of_python_itself(self, workdir):
         torch.save({"params": {}, "kinds": frozenset("ab")}, "x.pth")
-        assert "it holds builtins.frozenset, and to load that can run code" in _refusal("x.pth")
+        assert_message(_refusal("x.pth"), "x.pth", "it holds builtins.frozenset", "can run code")
 
     def test_of_a_package_that_is_missing(self, workdir):
         _archive("x.pth", b"\x80\x02cno_such_package.config\nDictConfig\n)\x81.", {})
-        text = _refusal("x.pth")
-        assert "it holds an object of the package no_such_package, which is not installed here" in text
+        assert_message(_refusal("x.pth"), "x.pth", "the package no_such_package, which is not installed")
 
     @pytest.mark.parametrize(
         "name",

@@ -38,7 +38,7 @@ def test_lines(workdir, capsys):
     assert main(["inspect", "x.pth"]) == 0
     printed = capsys.readouterr().out
     assert "RRDBNet x4, 3 -> 3 channels: " in printed
-    assert "damaged: conv_hr.bias holds values that are not finite" in printed
+    assert "damaged: conv_hr.bias " in printed
     assert "\\x1b[2Jred" in printed
     assert "\x1b" not in printed
     assert "epoch: 4" in printed

@@ -52,7 +52,7 @@ def test_torchvisions_own(name: str, theirs: type[models.WeightsEnum]) -> None:
 
 def test_unknown() -> None:
     assert public_weights("vgg19") is WEIGHTS["vgg19"]
-    with pytest.raises(UserError, match=r"^VGG_19\\x1b: no public weights of this name; did you mean 'vgg19'"):
+    with pytest.raises(UserError, match=r"^VGG_19\\x1b: .*did you mean 'vgg19'"):
         public_weights("VGG_19\x1b")
-    with pytest.raises(UserError, match="`basicsr weights list` shows the names"):
+    with pytest.raises(UserError, match=r"^EDSR: no public weights of this name; .*`basicsr weights list`"):
         public_weights("EDSR")

@@ -14,6 +14,7 @@ from torch import nn
 
 from gramgan_plugin.errors import OptionError, TrainingStopped
 from gramgan_plugin.models.basicsr_fixes import HostFixes
+from tests.messages import assert_message
 
 ITERATIONS = 7
 ADAM = {"type": "Adam", "lr": 1e-3, "betas": [0.9, 0.99]}
@@ -147,9 +148,8 @@ class TestChanged:
         expected = Model(ADAM, new).train(1, ITERATIONS + 5)[ITERATIONS:]
         assert Model(ADAM, new).go_on(_begun(ADAM, SCHEDULES[name])) == expected
         (line,) = warnings()
-        assert line.startswith("train.scheduler: ")
+        assert_message(line, "train.scheduler", "anew to iteration 7")
         assert "train.optim_g" not in line
-        assert "computed anew to iteration 7, where the rate is" in line
 
     @pytest.mark.parametrize("name", ["ours", "basicsr", "chained"])
     def test_rate(self, name, warnings):
@@ -166,7 +166,7 @@ class TestChanged:
         group = resumed.optimizer_g.param_groups[0]
         assert (tuple(group["betas"]), group["weight_decay"]) == ((0.5, 0.9), 0.1)
         (line,) = warnings()
-        assert line == "train.optim_g: betas: [0.5, 0.9], was [0.9, 0.99]; weight_decay: 0.1, was 0"
+        assert_message(line, "train.optim_g", "betas: [0.5, 0.9], was [0.9, 0.99]", "weight_decay: 0.1, was 0")
         # Seven steps came before: the moments are carried.
         assert float(next(iter(resumed.optimizer_g.state.values()))["step"]) == ITERATIONS + 5
 
@@ -189,14 +189,14 @@ class TestChanged:
     def test_what_an_option_adds_to_the_moments(self, warnings):
         resumed = Model(ADAM | {"amsgrad": True}, SCHEDULES["basicsr"])
         resumed.go_on(_begun(ADAM, SCHEDULES["basicsr"]))
-        assert "the state has no max_exp_avg_sq, which Adam needs" in warnings()[0]
+        assert_message(warnings()[0], "train.optim_g", "no max_exp_avg_sq")
 
     def test_a_schedule_that_is_over(self):
         begun = _begun(ADAM, SCHEDULES["basicsr"])
-        with pytest.raises(OptionError, match=r"train\.scheduler: OneCycleLR ends before iteration 7"):
+        with pytest.raises(OptionError, match=r"^train\.scheduler: .* before iteration 7"):
             Model(ADAM, {"type": "OneCycleLR", "max_lr": 1e-2, "total_steps": 4}).go_on(begun)
         short = Model(ADAM, {"type": "OneCycleLR", "max_lr": 1e-2, "total_steps": 4})
-        with pytest.raises(TrainingStopped, match=r"train\.scheduler: OneCycleLR has ended"):
+        with pytest.raises(TrainingStopped, match=r"^train\.scheduler: .* has ended"):
             short.train(1, 6)
 
 
@@ -206,7 +206,7 @@ class TestHandMade:
     def test_negative_squares(self):
         content = _begun(ADAM, SCHEDULES["basicsr"]).content()
         content["optimizers"][0]["state"][0]["exp_avg_sq"] -= 1.0
-        with pytest.raises(ValueError, match="exp_avg_sq of parameter 0 does not fit it, or holds impossible values"):
+        with pytest.raises(ValueError, match=r"exp_avg_sq of parameter 0 .*impossible"):
             Model(ADAM, SCHEDULES["basicsr"]).resume_training(content)
 
     @pytest.mark.parametrize("rate", [-5.0, [1, 2]])
@@ -236,7 +236,7 @@ class TestOtherNetworks:
     def test_the_moments_of_other_shapes_never_reach_the_optimizer(self, width):
         begun = _begun(ADAM, SCHEDULES["basicsr"])
         other = Model(ADAM, SCHEDULES["basicsr"], width=width)
-        with pytest.raises(ValueError, match=r"train\.optim_g: exp_avg of parameter 0 does not fit"):
+        with pytest.raises(ValueError, match=r"^train\.optim_g: exp_avg of parameter 0 "):
             other.resume_training(begun.content())
 
     def test_a_network_that_starts_from_elsewhere(self, warnings):
@@ -245,7 +245,7 @@ class TestOtherNetworks:
         other.opt["path"]["ignore_resume_networks"] = ["network_g"]
         other.resume_training(begun.content())
         (line,) = warnings()
-        assert line.startswith("train.optim_g: the moments start anew, since path.ignore_resume_networks starts")
+        assert_message(line, "train.optim_g", "anew, since path.ignore_resume_networks")
         other.train(ITERATIONS + 1, ITERATIONS + 2)
 
     @pytest.mark.parametrize(

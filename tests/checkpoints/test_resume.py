@@ -72,7 +72,7 @@ class TestChangesOnResume:
         _train(tiny_options, auto_resume=True)
         assert _epochs(run)[3:] == [(4, 1), (5, 1)]
         (warning,) = _warnings(run)
-        assert "this run has learnt from other data (use_rot: False, was True)" in warning
+        assert "other data (use_rot: False, was True)" in warning
 
     def test_a_seed_that_was_drawn_stays(self, tiny_options, workdir):
         del tiny_options["manual_seed"], tiny_options["val"]
@@ -100,7 +100,7 @@ class TestWhichState:
     def test_newer_checkpoints_are_never_overwritten(self, run, tiny_options):
         tiny_options["path"]["resume_state"] = str(run / "training_states/2.state")
         before = {path: path.read_bytes() for path in run.rglob("*_3.*")}
-        with pytest.raises(UserError, match=r"2\.state: .*3\.state is newer, and this run would overwrite it"):
+        with pytest.raises(UserError, match=r"2\.state: .*3\.state is newer"):
             _train(tiny_options)
         assert {path: path.read_bytes() for path in run.rglob("*_3.*")} == before
 
@@ -114,7 +114,7 @@ class TestWhichState:
         (run / "models/net_d_3.pth").write_bytes(b"")
         _train(tiny_options, auto_resume=True)
         (warning,) = _warnings(run)
-        assert "3.state is skipped: models/net_d_3.pth is not as it was written" in warning
+        assert "3.state is skipped: models/net_d_3.pth" in warning
         assert _epochs(run)[3:] == [(3, 0), (4, 0), (5, 1)]
 
     def test_a_finished_run(self, run, tiny_options):
@@ -124,7 +124,7 @@ class TestWhichState:
         for total in (3, 2):
             tiny_options["train"]["total_iter"] = total
             _train(tiny_options, auto_resume=True)
-            text = f"This run is finished: it has come to iteration 3, and train.total_iter is {total}; raise that"
+            text = f"finished: it has come to iteration 3, and train.total_iter is {total}"
             assert text in (run / "train.log").read_text()
         assert len(_epochs(run)) == 3
         assert {path: path.stat().st_mtime_ns for path in run.rglob("*_3.*")} == files, "nothing is saved again"
@@ -141,7 +141,7 @@ class TestWhichState:
         assert (archive / "notes.txt").read_text() == "mine"
         log = (older / "train.log").read_text()
         for text in (log, capfd.readouterr().err):
-            assert "has no checkpoint to resume from; training starts anew" in text
+            assert "no checkpoint to resume from" in text
             assert f"it is now {archive.relative_to(workdir)}" in text.replace(f"{workdir}/", "")
 
 
@@ -156,7 +156,7 @@ class TestWithoutAList:
         torch.save(of_upstream, run / "training_states/3.state")
         _train(tiny_options, auto_resume=True)
         (warning,) = _warnings(run)
-        assert "3.state has no 3.json with its files' hashes; it is resumed from unverified" in warning
+        assert "3.state has no 3.json" in warning
         assert [iteration for iteration, _ in _epochs(run)] == [1, 2, 3, 4, 5]
 
     def test_where_upstream_went_on_is_where_it_resumes(self, run, tiny_options):
@@ -169,7 +169,7 @@ class TestWithoutAList:
     def test_a_newer_one_that_lacks_a_network_stops_the_run(self, run, tiny_options):
         (run / "training_states/3.json").unlink()
         (run / "models/net_d_3.pth").unlink()
-        with pytest.raises(UserError, match=r"3\.state: its network .*net_d_3\.pth is missing; put it back, or move"):
+        with pytest.raises(UserError, match=r"3\.state: .*net_d_3\.pth is missing"):
             _train(tiny_options, auto_resume=True)
         assert (run / "training_states/3.state").exists()
         (run / "training_states/3.state").rename(run / "3.state")
@@ -209,8 +209,7 @@ class TestChangedOptions:
             tiny_options["network_g"]["num_grow_ch"] = width
             tiny_options["train"]["total_iter"] += 1
             _train(tiny_options, auto_resume=True)
-            line = "train.optim_g: the moments start anew, since path.ignore_resume_networks starts the network from"
-            assert line in _warnings(run)[-1]
+            assert "train.optim_g: the moments start anew, since path.ignore_resume_networks" in _warnings(run)[-1]
             newest = max((run / "training_states").glob("*.state"), key=lambda path: int(path.stem))
             steps = torch.load(newest, weights_only=True)["optimizers"][0]["state"][0]["step"]
             assert int(steps) < int(newest.stem)
@@ -218,4 +217,4 @@ class TestChangedOptions:
     def test_an_optimizer_of_another_class(self, run, tiny_options):
         tiny_options["train"]["optim_g"]["type"] = "AdamW"
         _train(tiny_options, auto_resume=True)
-        assert "the moments start anew, since the optimizer is AdamW, was Adam" in _warnings(run)[0]
+        assert "train.optim_g: the moments start anew, since the optimizer is AdamW, was Adam" in _warnings(run)[0]

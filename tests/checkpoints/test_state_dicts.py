@@ -4,6 +4,7 @@ from torch import nn
 
 from gramgan_plugin.checkpoints.state_dicts import copy_weights, find_state_dict, match_weights
 from gramgan_plugin.errors import UserError
+from tests.messages import assert_message
 
 STATE = {"0.weight": torch.ones(2, 2), "0.bias": torch.zeros(2)}
 BOTH = {"params": STATE, "params_ema": STATE, "epoch": 4, "optimizer": {"state": {}}}
@@ -39,7 +40,7 @@ class TestFind:
 
     @pytest.mark.parametrize("loaded", [None, 3, [1], {}, {"epoch": 3}, {"params": {}}, {"params": [torch.ones(1)]}])
     def test_exception(self, loaded):
-        with pytest.raises(UserError, match=r"^f\.pth: holds .*give a file of weights"):
+        with pytest.raises(UserError, match=r"^f\.pth: holds .*weights"):
             find_state_dict(loaded, "f.pth", "params")
 
     @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ class TestFind:
             (BOTH, "params-ema", "it has params, params_ema"),
             (BOTH, "epoch", "it has params, params_ema"),
             (BOTH, "optimizer", "it has params, params_ema"),
-            (STATE, "params", "its weights are under no key: leave that option out, or set it to ~"),
+            (STATE, "params", "its weights are under no key"),
             ({"a\nb\x1b[2J": STATE}, "params", "it has a\\nb\\x1b[2J"),
             ({f"key{n}": STATE for n in range(20)}, "params", "key6, key7 and 12 more"),
         ],
@@ -57,11 +58,10 @@ class TestFind:
     def test_a_required_key(self, loaded, key, has):
         with pytest.raises(UserError) as caught:
             find_state_dict(loaded, "f.pth", key, required="path.param_key_g")
-        assert str(caught.value).startswith(f"path.param_key_g: f.pth has no weights under {key!r}; ")
-        assert str(caught.value).endswith(has)
+        assert_message(caught.value, "path.param_key_g", f"f.pth has no weights under {key!r}", has)
 
     def test_several_unknown_keys(self):
-        with pytest.raises(UserError, match=r"f\.pth: holds weights under net_g, net_d; name one of them"):
+        with pytest.raises(UserError, match=r"^f\.pth: .* net_g, net_d"):
             find_state_dict({"net_g": STATE, "net_d": STATE}, "f.pth", "params")
 
     def test_a_name_twice(self):
@@ -76,7 +76,7 @@ class TestMatch:
         assert fit.complete
         assert fit.share == 1
         assert fit.refusal(strict=True) is None
-        assert fit.summary() == "Sequential: 2 of 2 tensors fit those of file.pth [params]"
+        assert_message(fit.summary(), "Sequential", "2 of 2 tensors", "file.pth [params]")
         copy_weights(net, fit)
         assert torch.equal(net[0].weight, STATE["0.weight"])
 
@@ -84,11 +84,9 @@ class TestMatch:
         net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
         weights = STATE | {"1.weight": torch.zeros(4, 2)} | {f"extra.{n}": torch.zeros(1) for n in range(6)}
         fit = match_weights(net, weights, "file.pth", None)
-        assert fit.summary() == (
-            "Sequential: 2 of 4 tensors fit those of file.pth; 1 not in the file: 1.bias; "
-            "6 only in the file: extra.0, extra.1, extra.2, extra.3 and 2 more; "
-            "1 of another shape: 1.weight (4, 2) for (3, 2)"
-        )
+        absent, more = "1 not in the file: 1.bias", "6 only in the file: extra.0, extra.1, extra.2, extra.3 and 2 more"
+        shape = "1 of another shape: 1.weight (4, 2) for (3, 2)"
+        assert_message(fit.summary(), "Sequential", "2 of 4 tensors", absent, more, shape)
         assert not fit.complete
         copy_weights(net, fit)
         assert torch.equal(net[0].weight, STATE["0.weight"]), "what fits is taken"
@@ -154,7 +152,7 @@ class TestMatch:
         before = net[0].weight.clone()
         weights = STATE | {"0.bias": torch.tensor([0, value], dtype=dtype)}
         fit = match_weights(net, weights, "f.pth", None)
-        with pytest.raises(UserError, match=r"^f\.pth: 0\.bias holds values that are not finite"):
+        with pytest.raises(UserError, match=r"^f\.pth: 0\.bias .* not finite"):
             copy_weights(net, fit)
         assert torch.equal(net[0].weight, before), "nothing is copied"
 

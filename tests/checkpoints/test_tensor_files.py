@@ -34,7 +34,7 @@ class TestTensors:
 
     def test_no_code_is_run(self, workdir):
         torch.save({"params": _Touch()}, "hostile.pth")
-        with pytest.raises(UserError, match=r"^hostile\.pth: not a checkpoint of plain tensors[^\n]*$"):
+        with pytest.raises(UserError, match=r"^hostile\.pth: .*plain tensors[^\n]*$"):
             load_tensors("hostile.pth")
         assert not (workdir / "pwned").exists()
 

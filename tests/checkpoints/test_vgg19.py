@@ -38,11 +38,11 @@ def test_layers_that_there_are_not(weights: Path, layers: list[str]) -> None:
 
 class TestWeights:
     def test_missing_layer(self, weights):
-        with pytest.raises(UserError, match=r"shallow.pth: no features\.10\.weight \(conv3_1\); give VGG19 weights"):
+        with pytest.raises(UserError, match=r"shallow.pth: no features\.10\.weight \(conv3_1\)"):
             load_vgg19(weights / "shallow.pth", ["conv4_4"])
 
     def test_missing_file(self, tmp_path):
-        with pytest.raises(UserError, match=r"none.pth: cannot be read as VGG19 weights"):
+        with pytest.raises(UserError, match=r"none.pth: cannot be read"):
             load_vgg19(str(tmp_path / "none.pth"), ["conv4_4"])
 
     @pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut"])
@@ -68,7 +68,7 @@ class TestWeights:
         state = torch.load(weights / "shallow.pth", weights_only=True)
         state["features.5.bias"][3] = value
         torch.save(state, tmp_path / "nan.pth")
-        with pytest.raises(UserError, match=r"nan\.pth: features\.5\.bias holds values that are not finite"):
+        with pytest.raises(UserError, match=r"nan\.pth: features\.5\.bias .* not finite"):
             load_vgg19(str(tmp_path / "nan.pth"), ["conv2_2"])
         load_vgg19(str(tmp_path / "nan.pth"), ["conv1_2"])
 
@@ -107,7 +107,7 @@ class TestWeights:
         with (tmp_path / "ours/vgg19-dcbb9e9d.pth").open("rb+") as file:
             file.seek(100_000)
             file.write(b"damage")
-        with pytest.raises(UserError, match=r"SHA-256 .*`basicsr weights fetch vgg19` replaces it"):
+        with pytest.raises(UserError, match=r"SHA-256 .*`basicsr weights fetch vgg19`"):
             load_vgg19(None, ["conv2_2"])
 
     def test_not_available(self, published, server, tmp_path):
@@ -115,7 +115,8 @@ class TestWeights:
         with pytest.raises(UserError) as caught:
             load_vgg19(None, ["conv4_4"])
         message = str(caught.value)
-        assert f"{published} cannot be downloaded: the server answers 404 Not Found" in message
+        assert f"{published} cannot be downloaded" in message
+        assert "404 Not Found" in message
         assert str(tmp_path / "ours") in message
         assert "experiments/pretrained_models/vgg19-dcbb9e9d.pth" in message
         assert len(message.splitlines()) == 1

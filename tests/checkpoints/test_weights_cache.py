@@ -17,6 +17,7 @@ from gramgan_plugin.checkpoints import weights_cache
 from gramgan_plugin.checkpoints.public_weights import WEIGHTS, PublicWeights
 from gramgan_plugin.checkpoints.weights_cache import cache_folder, ensure, fetch, find, resolve_weights, verify
 from gramgan_plugin.errors import UserError
+from tests.messages import assert_message
 
 
 def saved(content: Any) -> bytes:
@@ -95,10 +96,10 @@ class TestShipped:
     def test_damaged(self, shipped: Path) -> None:
         place(shipped, OTHER)
         for use in (resolve_weights, lambda name: fetch(WEIGHTS[name])):
-            with pytest.raises(UserError, match=r"tiny: .*; it comes with this package: install gramgan-plugin again"):
+            with pytest.raises(UserError, match=r"^tiny: .*tiny.pth.* comes with this package"):
                 use("tiny")
         shipped.unlink()
-        with pytest.raises(UserError, match="missing or damaged; it comes with this package"):
+        with pytest.raises(UserError, match=r"^tiny: .*tiny.pth: missing or damaged"):
             resolve_weights("tiny")
         assert find(WEIGHTS["tiny"]) is None
 
@@ -138,9 +139,7 @@ class TestResolve:
     )
     def test_neither(self, tiny: PublicWeights, workdir: Path, given: str, meant: str) -> None:
         place(workdir / "net_g_5.pth", b"")
-        with pytest.raises(
-            UserError, match=f"^{given}: neither a file nor a name of public weights; did you mean.*{meant}"
-        ):
+        with pytest.raises(UserError, match=f"^{given}: neither a file nor a name .*did you mean.*{meant}"):
             resolve_weights(given)
 
     def test_neither_in_a_folder(self, tmp_path: Path) -> None:
@@ -198,7 +197,7 @@ class TestFetch:
         raw_server.drip(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(CONTENT) + sent)
         limits = weights_cache.network_for
         monkeypatch.setattr(weights_cache, "network_for", lambda w: replace(limits(w), retries=0))
-        with pytest.raises(UserError, match=r"cannot be downloaded: below 1000 bytes/s for 0\.5 s"):
+        with pytest.raises(UserError, match=r"^tiny: .*below 1000 bytes/s for 0\.5 s"):
             fetch(described(CONTENT, raw_server.url))
         assert not (folder / "tiny.pth").exists()
 
@@ -209,9 +208,9 @@ class TestFetch:
             (CONTENT[:-9], "range", "a damaged checkpoint"),
             (CONTENT + b"\0", "range", "above what it may have"),
             (CONTENT, "endless", "above what it may have"),
-            (PAGE, "range", "a web page, not a checkpoint"),
+            (PAGE, "range", "a web page"),
             (b"", "range", "an empty file"),
-            (b"", "404", "the server answers 404 Not Found"),
+            (b"", "404", "404 Not Found"),
             (b"", "moved file:///etc/passwd", "redirected to"),
             (b"", "moved /tiny.pth", "more than 5 redirects"),
         ],
@@ -223,7 +222,7 @@ class TestFetch:
         server.put("/tiny.pth", content, way)
         with pytest.raises(UserError, match=f"^tiny: {tiny.url} .*{words}") as caught:
             fetch(tiny)
-        assert str(caught.value).endswith(f"try again later, or get tiny.pth elsewhere and put it into {folder}")
+        assert str(caught.value).endswith(str(folder)), "where else to put it"
         assert str(caught.value).isprintable()
         assert names(folder) == {"incoming/tiny.pth.lock"}
         server.put("/tiny.pth", CONTENT)
@@ -231,12 +230,8 @@ class TestFetch:
 
     def test_no_network(self, tiny: PublicWeights, folder: Path) -> None:
         away = replace(tiny, url="http://127.0.0.1:1/tiny.pth")
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UserError, match=f"^tiny: {away.url} cannot be downloaded: the connection .*{folder}$"):
             fetch(away)
-        assert str(caught.value) == (
-            "tiny: http://127.0.0.1:1/tiny.pth cannot be downloaded: the connection fails or was cut; "
-            f"try again later, or get tiny.pth elsewhere and put it into {folder}"
-        )
         place(folder / "tiny.pth", CONTENT)
         assert fetch(away) == folder / "tiny.pth"
 
@@ -318,7 +313,7 @@ class TestDamaged:
         assert problem
         with pytest.raises(UserError) as caught:
             ensure(tiny)
-        assert str(caught.value) == f"tiny: {damaged}: {problem}; `basicsr weights fetch tiny` replaces it"
+        assert_message(caught.value, f"tiny: {damaged}", problem, "`basicsr weights fetch tiny`")
         assert not server.log
         assert fetch(tiny) == damaged
         assert verify(tiny, damaged) is None
@@ -342,6 +337,4 @@ class TestDamaged:
 def test_too_large_a_file_is_not_read(tiny: PublicWeights, tmp_path: Path) -> None:
     with (tmp_path / "huge.pth").open("wb") as file:
         file.truncate(2**40)
-    assert (
-        verify(tiny, tmp_path / "huge.pth") == f"1,099,511,627,776 bytes, above the {len(CONTENT):,} that it may have"
-    )
+    assert f"1,099,511,627,776 bytes, above the {len(CONTENT):,}" in verify(tiny, tmp_path / "huge.pth")

@@ -23,6 +23,7 @@ from gramgan_plugin.ablation import run_ablation
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
 from gramgan_plugin.cli.main import main
 from tests.conftest import tiny_gramgan, write_photo
+from tests.messages import assert_message
 
 # Losses other than the content loss are left out, for speed; what is trained makes no difference here.
 VARIANTS = {"full": None, "mse": {"train": {"pixel_opt": {"type": "MSELoss"}}}}
@@ -212,10 +213,10 @@ class TestAgain:
         assert _ablate() == 2
         err = capsys.readouterr().err
         for seed in (0, 1):
-            assert (
-                f"basicsr ablate: experiments/tiny-mse-s{seed} was trained with other options: train.optim_g.lr was "
-                "0.0001, is 0.5; move the folder away to train it anew, or give the ablation another `name`"
-            ) in err.splitlines()
+            line = (
+                rf"^basicsr ablate: experiments/tiny-mse-s{seed} .*other options: train.optim_g.lr was 0.0001, is 0.5;"
+            )
+            assert re.search(line, err, re.MULTILINE)
         assert "full" not in err
 
     def test_sigterm_during_the_report(self, copied, capsys, monkeypatch):
@@ -227,7 +228,7 @@ class TestAgain:
         Path("experiments/tiny-mse-s0/metrics.jsonl").write_text("no line of metrics\n{}\n")
         assert _ablate() == 3
         out = capsys.readouterr().out
-        assert "tiny-mse-s0 has no curves: experiments/tiny-mse-s0/metrics.jsonl, line 1: not a line of" in out
+        assert "tiny-mse-s0 has no curves: experiments/tiny-mse-s0/metrics.jsonl, line 1: " in out
         assert len(_results("report")["rows"]) == 10
 
 
@@ -295,8 +296,8 @@ class TestFailures:
         out = capsys.readouterr().out
         assert "1 of 3  tiny-raises-s0 begins\n1 of 3  tiny-raises-s0 failed after 0:00:" in out
         assert out.count("begins") == 1
-        assert "tiny-raises-s0 is missing: RuntimeError: the experiment\\x1b[31m is broken; report/runs/" in out
-        assert "the baseline raises has no finished run; differences are to full" in out
+        assert "tiny-raises-s0 is missing: RuntimeError: the experiment\\x1b[31m is broken; " in out
+        assert "the baseline raises has no finished run" in out
         found = _results("report")
         assert [run["state"] for run in found["runs"]] == ["failed", "finished", "finished"]
         assert {row["model"] for row in found["rows"]} == {"bicubic", "full", "mse"}
@@ -308,9 +309,8 @@ class TestFailures:
         small(variants={"dies": {"model_type": "KilledModel"}})
         assert _ablate("--plugin", "broken") == 3
         lines = capsys.readouterr().err.splitlines()
-        reason = "its process was killed (SIGKILL); did the machine's memory run out?"
-        assert lines[0].startswith(f"basicsr ablate: tiny-dies-s0 is missing: {reason}")
-        assert lines[1] == "basicsr ablate: no run is finished, so there is no report"
+        assert_message(lines[0], "basicsr ablate: tiny-dies-s0 is missing", "SIGKILL", "memory")
+        assert lines[1].startswith("basicsr ablate: no run is finished")
 
 
 @pytest.fixture
@@ -363,7 +363,7 @@ def test_stopped_and_killed(small, start, capsys):
     out, err = stopped.communicate(timeout=120)
     assert stopped.returncode == 75, err
     assert "1 of 1  tiny-slow-s0 is stopped after" in out
-    assert "stopped by SIGTERM; 0 of 1 runs are finished; run the same command again to resume" in err
+    assert "stopped by SIGTERM; 0 of 1 runs are finished" in err
     last = max(int(path.stem) for path in state().glob("*.json") if path.stem.isdecimal())
     assert 2 <= last < 10
     killed = start()
@@ -392,37 +392,39 @@ def test_stopped_and_killed(small, start, capsys):
 
 class TestMistakes:
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "where", "kind"),
         [
-            ({"variants": {"full": None, "mse": {"train": {"pixle_opt": {}}}}}, "variants.mse: train.pixle_opt: unk"),
-            ({"common": {"train": {"pixle_opt": {}}}}, "all variants: train.pixle_opt: unknown option; did you mean"),
             (
-                {"variants": {"full": {"train": {"total_iter": "x"}}}},
-                "all variants: train.total_iter: expected a whole",
+                {"variants": {"full": None, "mse": {"train": {"pixle_opt": {}}}}},
+                "variants.mse: train.pixle_opt",
+                "did you mean 'pixel_opt'",
             ),
-            ({"start_from": "no.pth"}, "all variants: path.pretrain_network_g: no.pth: no such checkpoint file"),
-            ({"base": "no.yml"}, "no.yml: no such option file"),
-            ({"base": "grid.yml"}, "name: None cannot be a folder's name"),
-            ({"test": {"data": "sets", "sets": ["Set5"]}}, "has no set 'Set5'; there are Small"),
-            ({"test": {"data": "nowhere"}}, "nowhere: no such folder"),
-            ({"test": {"data": "sets", "metrics": ["lpips"]}}, "test.metrics: lpips: "),
-            ({"common": {"num_gpu": 2}}, "all variants: num_gpu: a run has one GPU"),
+            ({"common": {"train": {"pixle_opt": {}}}}, "all variants: train.pixle_opt", "did you mean 'pixel_opt'"),
+            ({"variants": {"full": {"train": {"total_iter": "x"}}}}, "all variants: train.total_iter", "whole number"),
+            ({"start_from": "no.pth"}, "all variants: path.pretrain_network_g: no.pth", "no such checkpoint"),
+            ({"base": "no.yml"}, "no.yml", "no such option file"),
+            ({"base": "grid.yml"}, "name", "None cannot be a folder's name"),
+            ({"test": {"data": "sets", "sets": ["Set5"]}}, "sets", "no set 'Set5'; there are Small"),
+            ({"test": {"data": "nowhere"}}, "nowhere", "no such folder"),
             (
-                {"variants": {"full": None, "x2": X2}},
-                "variants.x2: scale: 2, others have 4; compare networks of one scale",
+                {"test": {"data": "sets", "metrics": ["lpips"]}},
+                "test.metrics: lpips",
+                "`basicsr weights fetch alexnet`",
             ),
+            ({"common": {"num_gpu": 2}}, "all variants: num_gpu", "one GPU"),
+            ({"variants": {"full": None, "x2": X2}}, "variants.x2: scale", "2, others have 4"),
             (
                 {"common": {"network_g": {"type": "EDVR", "num_feat": 8}, "train": {"ema_decay": 0}}},
-                "variants.full: network_g: the benchmark cannot read it: ",
+                "variants.full: network_g",
+                "the benchmark cannot read it",
             ),
         ],
     )
-    def test_found_before_anything_begins(self, small, capsys, change, message):
+    def test_found_before_anything_begins(self, small, capsys, change, where, kind):
         small(**change)
         assert _ablate() == 2
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1
-        assert message in lines[0]
+        (line,) = capsys.readouterr().err.splitlines()
+        assert_message(line.replace(f"{Path.cwd()}/", ""), f"basicsr ablate: {where}", kind)
         assert not Path("experiments").exists()
         assert not Path("report").exists()
 

@@ -180,16 +180,17 @@ class TestModels:
         Image.open("data/Set5/LRbicx4/coffee.png").save("theirs/Set5/coffee.png")
         assert run("-m", model, "theirs", "--data", "data/Set5", "--metrics", "psnr_y", "-o", "r") == 3
         output = capsys.readouterr().out
-        assert "Set5: astronaut is left out of the mean of psnr_y: theirs: has no result of Set5's astronaut" in output
-        assert "Set5: coffee is left out of the mean of psnr_y: theirs gives 56x53, GT is 224x212" in output
-        assert "Set5: cat is left out of the mean of psnr_y: SR equals GT" in output
+        left_out = dict(re.findall(r"Set5: (\w+) is left out of the mean of psnr_y: (.*)", output))
+        assert "theirs: has no result" in left_out["astronaut"]
+        assert "theirs gives 56x53, GT is 224x212" in left_out["coffee"]
+        assert "SR equals GT" in left_out["cat"]
 
 
 def test_a_broken_image(sets, capsys):
     Path("data/Set5/GTmod12/coffee.png").write_bytes(b"no image")
     assert run("-m", "bicubic", "--data", "data/Set5", "--metrics", "psnr_y", "-o", "r") == 3
     assert set(results("r")["bicubic", "Set5", "psnr_y"]) == {"astronaut", "cat"}
-    assert "Set5: coffee is left out of the mean of psnr_y: GTmod12/coffee.png: not an image" in capsys.readouterr().out
+    assert re.search(r"Set5: coffee is left out .*: GTmod12/coffee.png: not an image", capsys.readouterr().out)
     for path in Path("r").iterdir():
         assert str(sets.absolute()) not in path.read_text(), "the report has no paths of this machine"
 
@@ -211,7 +212,7 @@ def test_two_folders_of_one_set(sets, capsys):
         Path("data", name).mkdir()
         Image.open("data/Set5/GTmod12/cat.png").save(f"data/{name}/cat.png")
     assert run("-m", "bicubic", "--data", "data", "--metrics", "psnr_y", "-o", "r") == 2
-    assert "B100 and BSDS100 are both BSD100; keep one of them" in capsys.readouterr().err
+    assert "B100 and BSDS100 are both BSD100" in capsys.readouterr().err
 
 
 def test_gt_is_not_written_over(sets, capsys):
@@ -219,14 +220,14 @@ def test_gt_is_not_written_over(sets, capsys):
     Image.open("data/Set5/GTmod12/cat.png").save("x/images/Set5/HR/cat.png")
     arguments = ("-m", "bicubic", "--data", "x/images/Set5", "--metrics", "psnr_y", "-o", "x", "--save-images")
     assert run(*arguments) == 2
-    assert "x/images: GT is in it; choose another -o" in capsys.readouterr().err
+    assert "x/images: GT is in it" in capsys.readouterr().err
 
 
 def test_lq_of_another_scale(sets, capsys):
     image = Image.open("data/Set5/LRbicx4/cat.png")
     image.resize((image.width // 2, image.height // 2)).save("data/Set5/LRbicx4/cat.png")
     assert run("-m", "bicubic", "--data", "data/Set5", "--metrics", "psnr_y", "-o", "r") == 3
-    assert "cat: LQ of 28x26 is not 1/4 of GT of 224x212; is it for another scale?" in capsys.readouterr().out
+    assert "cat: LQ of 28x26 is not 1/4 of GT of 224x212" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
@@ -255,13 +256,13 @@ def test_a_model_that_is_called_gt(sets):
     [
         (["-m", "bicubic", "--scale", "0", "--data", "data"], "--scale 0: must be from 1 to 16"),
         (["-m", "bicubic", "--data", "nowhere"], "no such folder"),
-        (["-m", "bicubic", "--data", "data", "--sets", ","], "data: no set of images in it, or none is named"),
-        (["-m", "bicubic", "--data", "data", "--sets", "Urban100"], "has no set 'Urban100'; there are Set14, Set5"),
+        (["-m", "bicubic", "--data", "data", "--sets", ","], "data: no set of images in it"),
+        (["-m", "bicubic", "--data", "data", "--sets", "Urban100"], "no set 'Urban100'; there are Set14, Set5"),
         (["-m", "bicubic", "--data", "data", "--metrics", "psnr_x"], "no metric 'psnr_x'; did you mean 'psnr"),
         (["-m", "bicubic", "--data", "data", "--crop", "-1"], "--crop -1: must be at least 0"),
         (["-m", "bicubic", "--data", "data", "--baseline", "x"], "--baseline: no model 'x'"),
-        (["-m", "nothing.pth", "--data", "data"], "neither a file nor a name of public weights"),
-        (["-m", "net_g_100.pth@2:net_g_100.pth", "--data", "data"], "expected A@SHARE:B with a share from 0 to 1"),
+        (["-m", "nothing.pth", "--data", "data"], "nothing.pth: neither a file nor a name"),
+        (["-m", "net_g_100.pth@2:net_g_100.pth", "--data", "data"], "expected A@SHARE:B"),
         (["-m", "net_g_100.pth", "--scale", "2", "--data", "data"], "net_g_100 has scale 4, not 2"),
         (["-m", "bicubic", "--data", "data", "--merge-scores", "s.csv"], "s.csv, line 2: no model 'x'"),
     ],

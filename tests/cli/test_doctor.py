@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -8,6 +9,7 @@ import pytest
 
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.diagnostics import hardware, software, storage, weights
+from tests.messages import assert_message
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ class TestReport:
         assert main(["doctor"]) == 2
         lines = capsys.readouterr().out.splitlines()
         place = next(number for number, line in enumerate(lines) if line.startswith("  problem  torch: 2.4.0"))
-        assert "why: before 2.6, reading a checkpoint can run code" in lines[place + 1]
+        assert "why: before 2.6, " in lines[place + 1]
         assert "cure: pip install 'torch>=2.6" in lines[place + 2] or "cure: pip install 'torch<3" in lines[place + 2]
 
     def test_a_package_that_does_not_import(self, healthy, workdir, capsys, monkeypatch):
@@ -80,7 +82,7 @@ class TestReport:
         assert f"working directory: {workdir / 'there'} on " in capsys.readouterr().out
         assert Path.cwd() == workdir
         assert main(["doctor", "--dir", "nowhere"]) == 2
-        assert capsys.readouterr().err == "basicsr doctor: --dir nowhere: no such folder\n"
+        assert_message(capsys.readouterr().err, "basicsr doctor: --dir nowhere", "no such folder")
 
 
 class TestOptionFiles:
@@ -95,7 +97,7 @@ class TestOptionFiles:
         tiny_options["network_g"]["num_fat"] = 3
         assert main(["doctor", "--json", "-opt", write_options(tiny_options)]) == 2
         problems = [one["fact"] for one in _findings(capsys, "options") if one["level"] == "problem"]
-        assert any("train.pixle_opt: unknown option; did you mean 'pixel_opt'?" in fact for fact in problems)
+        assert any(re.search("train.pixle_opt: .*did you mean 'pixel_opt'", fact) for fact in problems)
         assert any("network_g.num_fat: unknown option" in fact for fact in problems)
 
     def test_no_such_file(self, healthy, workdir, capsys):

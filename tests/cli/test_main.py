@@ -9,6 +9,7 @@ import cv2
 import pytest
 
 from gramgan_plugin.cli.main import main
+from tests.messages import assert_message
 
 
 class TestTrain:
@@ -45,19 +46,27 @@ class TestTrain:
 
 class TestMistakes:
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "where", "kind"),
         [
-            (lambda o: o["train"].update(pixle_opt={}), "train.pixle_opt: unknown option; did you mean 'pixel_opt'?"),
-            (lambda o: o.update(name="../x"), "name: '../x' cannot be a folder's name"),
-            (lambda o: o["datasets"]["train"].update(dataroot_gt="no\x1b[31m.lmdb"), r"no\x1b[31m.lmdb"),
-            (lambda o: o["path"].update(pretrain_network_g="no.pth"), "no.pth: no such checkpoint file"),
+            (lambda o: o["train"].update(pixle_opt={}), "train.pixle_opt", "did you mean 'pixel_opt'"),
+            (lambda o: o.update(name="../x"), "name", "'../x' cannot be a folder's name"),
+            (
+                lambda o: o["datasets"]["train"].update(dataroot_gt="no\x1b[31m.lmdb"),
+                r"datasets.train.dataroot_gt: no\x1b[31m.lmdb",
+                "no such folder",
+            ),
+            (
+                lambda o: o["path"].update(pretrain_network_g="no.pth"),
+                "path.pretrain_network_g: no.pth",
+                "no such checkpoint",
+            ),
         ],
     )
-    def test_one_line_and_exit_code_2(self, tiny_options, write_options, capsys, change, message):
+    def test_one_line_and_exit_code_2(self, tiny_options, write_options, capsys, change, where, kind):
         change(tiny_options)
         assert main(["train", "-opt", write_options(tiny_options)]) == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("basicsr train: ")]
-        assert message in line
+        assert_message(line, f"basicsr train: {where}", kind)
 
     def test_verbose_shows_the_traceback(self, tiny_options, write_options):
         from gramgan_plugin.errors import UserError
@@ -67,7 +76,7 @@ class TestMistakes:
 
     def test_no_such_file(self, workdir, capsys):
         assert main(["train", "-opt", "train_gramgan.yml"]) == 2
-        assert "train_gramgan.yml: no such option file; did you mean" in capsys.readouterr().err
+        assert_message(capsys.readouterr().err, "basicsr train: train_gramgan.yml", "no such option file", "did you")
 
 
 class TestTest:
@@ -135,7 +144,7 @@ class TestList:
         assert main(["list", "loss", "GramPatchLoss"]) == 0
         assert "patch_size: int = 4" in capsys.readouterr().out
         assert main(["list", "loss", "GramPachLoss"]) == 2
-        assert "no loss named 'GramPachLoss' is registered; did you mean 'GramPatchLoss'" in capsys.readouterr().err
+        assert "did you mean 'GramPatchLoss'" in capsys.readouterr().err
 
     def test_a_third_partys_module(self, workdir, capsys, monkeypatch):
         monkeypatch.setattr(sys, "path", list(sys.path))

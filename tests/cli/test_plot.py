@@ -7,6 +7,7 @@ import cv2
 import pytest
 
 from gramgan_plugin.cli.main import main
+from tests.messages import assert_message
 
 RECORDS = [
     {"iter": 1, "epoch": 0, "lr": 1e-4, "l_g_pix": 0.5, "l_d_real": 0.3, "grad_norm_g": 2.0},
@@ -58,26 +59,26 @@ class TestPlot:
         assert f"2 runs, {panels} panel" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
-        ("arguments", "message"),
+        ("arguments", "where", "kind", "more"),
         [
-            (["frist"], "frist: no such run, here or in experiments/; did you mean 'first'?"),
-            (["zzz"], "zzz: no such run, here or in experiments/; there are first, second"),
-            (["quick"], "experiments/quick: no metrics.jsonl in it; there are runs in it: l1"),
-            (["experiments/empty"], "experiments/empty: no metrics.jsonl in it; has training started there?"),
-            (["first", "--metrics", "l_g_pxi"], "--metrics l_g_pxi: no such curve; did you mean 'l_g_pix'?"),
-            (["first", "--metrics", "zzz"], "--metrics zzz: no such curve; there are lr, l_g_pix, l_d_real"),
-            (["first", "--out", "a.gif"], "a.gif: the picture's name has to end in .png"),
-            (["bad.jsonl"], "bad.jsonl, line 1: not a line of JSON"),
-            (["empty.jsonl"], "empty: nothing to draw; no iteration has been logged"),
+            (["frist"], "frist", "no such run", "did you mean 'first'"),
+            (["zzz"], "zzz", "no such run", "there are first, second"),
+            (["quick"], "experiments/quick", "no metrics.jsonl", "runs in it: l1"),
+            (["experiments/empty"], "experiments/empty", "no metrics.jsonl", "has training started"),
+            (["first", "--metrics", "l_g_pxi"], "--metrics l_g_pxi", "no such curve", "did you mean 'l_g_pix'"),
+            (["first", "--metrics", "zzz"], "--metrics zzz", "no such curve", "there are lr, l_g_pix, l_d_real"),
+            (["first", "--out", "a.gif"], "a.gif", "has to end in", ".png"),
+            (["bad.jsonl"], "bad.jsonl, line 1", "not a line of", "JSON"),
+            (["empty.jsonl"], "empty", "nothing to draw", ""),
         ],
     )
-    def test_one_line_and_exit_code_2(self, runs, capsys, arguments, message):
+    def test_one_line_and_exit_code_2(self, runs, capsys, arguments, where, kind, more):
         Path("experiments/empty").mkdir()
         Path("bad.jsonl").write_text("no\x1b[31m\n")
         Path("empty.jsonl").touch()
         assert main(["plot", *arguments]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"basicsr plot: {message}")
+        assert_message(line, f"basicsr plot: {where}", kind, more)
         assert not list(runs.rglob("*.png"))
 
     @pytest.mark.parametrize("number", ["0", "x", "1.5"])
@@ -109,7 +110,7 @@ class TestDamage:
         path.write_text(path.read_text() + line + "\n")
         assert main(["plot", "first"]) == 2
         (printed,) = capsys.readouterr().err.splitlines()
-        assert printed.startswith("basicsr plot: experiments/first/metrics.jsonl, line 4: not a line of ")
+        assert_message(printed, "basicsr plot: experiments/first/metrics.jsonl, line 4", "not a line of")
 
     def test_values_and_names(self, runs):
         path = Path("experiments/first/metrics.jsonl")
@@ -121,5 +122,5 @@ class TestDamage:
     def test_more_curves_than_a_picture_shows(self, runs, capsys):
         Path("experiments/first/metrics.jsonl").write_text(json.dumps({"iter": 1, **{f"k{n}": n for n in range(3000)}}))
         assert main(["plot", "first"]) == 2
-        assert "3,000 panels are more than a picture can show; choose curves by --metrics" in capsys.readouterr().err
+        assert "3,000 panels are more" in capsys.readouterr().err
         assert main(["plot", "first", "--metrics", "k1?"]) == 0

@@ -12,6 +12,7 @@ import torch
 
 from gramgan_plugin.config import check_options
 from gramgan_plugin.errors import OptionError
+from tests.messages import assert_message
 
 upstream = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("upstream_options.py"))))
 LOSSES = ("pixel_opt", "gram_patch_opt", "disc_perceptual_opt", "gan_opt")
@@ -41,6 +42,22 @@ def _without(*paths: str) -> Change:
     return change
 
 
+def _train(**changed: Any) -> Change:
+    return lambda options: options["train"].update(changed)
+
+
+def _data(**changed: Any) -> Change:
+    return lambda options: options["datasets"]["train"].update(changed)
+
+
+def _penalty(**block: Any) -> Change:
+    return _train(d_penalty_opt={"type": "GradientPenalty", **block})
+
+
+def _extra(**block: Any) -> Change:
+    return _train(extra_terms={"x": block})
+
+
 def _error(options: dict[str, Any], change: Change, **kwargs: Any) -> list[str]:
     change(options)
     with pytest.raises(OptionError) as caught:
@@ -50,129 +67,105 @@ def _error(options: dict[str, Any], change: Change, **kwargs: Any) -> list[str]:
 
 class TestOurs:
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "where", "kind"),
         [
-            (_without(*(f"train:{key}" for key in LOSSES)), "train: no loss is on; give at least one block"),
-            (_set("datasets:val:filename_tmpl", "x4"), "datasets.val.filename_tmpl: expected one {} as in '{}x4'"),
+            (_without(*(f"train:{key}" for key in LOSSES)), "train", "no loss is on"),
+            (_set("datasets:val:filename_tmpl", "x4"), "datasets.val.filename_tmpl", "expected one {} as in '{}x4'"),
             (
                 _set("train:gan_opt:mask", {"window": 200, "stride": 1, "threshold": 0.1}),
-                "datasets.train.gt_size: 64 is too small for train.gan_opt.mask.window 200",
+                "datasets.train.gt_size",
+                "64 is too small for train.gan_opt.mask.window 200",
             ),
-            (_set("train:gan_opt:mask", {"window": 4, "stride": 4}), "train.gan_opt.mask.threshold: missing"),
+            (_set("train:gan_opt:mask", {"window": 4, "stride": 4}), "train.gan_opt.mask.threshold", "missing"),
+            (_set("train:accumulate", 4), "train.accumulate", "batch_size_per_gpu of 2 cannot be split into 4"),
+            (_set("train:accumulate", 0), "train.accumulate", "at least 1, not 0"),
+            (_set("train:accumulate", "two"), "train.accumulate", "a whole number, not 'two'"),
+            (_extra(type="WaveletLoss", levels=7), "train.extra_terms.x.levels", "7 need sides of 128 pixels"),
+            (_extra(type="WaveletLoss", levels=100_000_000), "train.extra_terms.x.levels", "from 1 to 10, got 1e+08"),
+            (_extra(type="GromovWassersteinLoss"), "train.extra_terms.x", "at least 4; batch_size_per_gpu is 2"),
+            (_penalty(kind="r3"), "train.d_penalty_opt.kind", "one of wgan_gp"),
+            (_penalty(type="L1Loss"), "train.d_penalty_opt.type", "L1Loss cannot be used here"),
+            (_set("train:pixel_opt", {"type": "GradientPenalty"}), "train.pixel_opt.type", "GradientPenalty cannot be"),
+            (_set("train:gan_opt:gan_type", "wgan"), "train.gan_opt.gan_type", "unknown option"),
+            (_set("train:instance_noise", {"sigma": 0.1}), "train.instance_noise.until", "missing"),
+            (_set("train:balance", {"type": "mean"}), "train.balance.type", "one of softmax, not 'mean'"),
+            (_set("train:balance", {"temperature": 0}), "train.balance.temperature", "must be at least"),
+            (_train(net_d_every=2, net_d_iters=2), "train.net_d_every", "together with train.net_d_iters"),
             (
-                _set("train:accumulate", 4),
-                "train.accumulate: a batch_size_per_gpu of 2 cannot be split into 4 equal parts",
-            ),
-            (_set("train:accumulate", 0), "train.accumulate: must be at least 1, not 0"),
-            (_set("train:accumulate", "two"), "train.accumulate: expected a whole number, not 'two'"),
-            (
-                _set("train:extra_terms", {"w": {"type": "WaveletLoss", "levels": 7}}),
-                "train.extra_terms.w.levels: too many: 7 need sides of 128 pixels, and datasets.train.gt_size is 64",
-            ),
-            (
-                _set("train:extra_terms", {"w": {"type": "WaveletLoss", "levels": 100_000_000}}),
-                "train.extra_terms.w.levels: must be from 1 to 10, got 1e+08",
-            ),
-            (
-                _set("train:extra_terms", {"gw": {"type": "GromovWassersteinLoss"}}),
-                "train.extra_terms.gw: compares the images of a batch, of at least 4; batch_size_per_gpu is 2",
-            ),
-            (
-                _set("train:d_penalty_opt", {"type": "GradientPenalty", "kind": "r3"}),
-                "train.d_penalty_opt.kind: expected one of wgan_gp",
-            ),
-            (_set("train:d_penalty_opt", {"type": "L1Loss"}), "train.d_penalty_opt.type: L1Loss cannot be used here"),
-            (_set("train:pixel_opt", {"type": "GradientPenalty"}), "train.pixel_opt.type: GradientPenalty cannot be"),
-            (_set("train:gan_opt:gan_type", "wgan"), "train.gan_opt.gan_type: unknown option"),
-            (_set("train:instance_noise", {"sigma": 0.1}), "train.instance_noise.until: missing"),
-            (_set("train:balance", {"type": "mean"}), "train.balance.type: expected one of softmax, not 'mean'"),
-            (_set("train:balance", {"temperature": 0}), "train.balance.temperature: must be at least"),
-            (
-                lambda o: o["train"].update(net_d_every=2, net_d_iters=2),
-                "train.net_d_every: cannot be above 1 together with train.net_d_iters",
+                _train(compile=True, d_penalty_opt={"type": "GradientPenalty"}),
+                "train.compile_networks",
+                "leave out d: train.d_penalty_opt",
             ),
             (
-                lambda o: o["train"].update(compile=True, d_penalty_opt={"type": "GradientPenalty"}),
-                "train.compile_networks: leave out d: train.d_penalty_opt differentiates D's gradient again",
+                _train(ema_decay=0, ldl_opt={"type": "ArtifactMapLoss"}),
+                "train.ema_decay",
+                "missing, but train.ldl_opt",
             ),
             (
-                lambda o: o["train"].update(ema_decay=0, ldl_opt={"type": "ArtifactMapLoss"}),
-                "train.ema_decay: missing, but train.ldl_opt needs the averaged weights",
-            ),
-            (
-                lambda o: o["train"].update(ema_decay=0, extra_terms={"l": {"type": "ArtifactMapLoss"}}),
-                "train.ema_decay: missing, but train.extra_terms.l needs the averaged weights",
+                _train(ema_decay=0, extra_terms={"l": {"type": "ArtifactMapLoss"}}),
+                "train.ema_decay",
+                "missing, but train.extra_terms.l",
             ),
             (
                 _set("train:ldl_opt", {"type": "ArtifactMapLoss", "window": 129}),
-                "datasets.train.gt_size: 64 is too small for train.ldl_opt.window 129",
+                "datasets.train.gt_size",
+                "64 is too small for train.ldl_opt.window 129",
             ),
+            (_penalty(kind="wgan_gp"), "train.d_penalty_opt.kind", "a penalty for each sample"),
+            (_penalty(loss_weight=-1), "train.d_penalty_opt.loss_weight", "must not be negative"),
             (
-                _set("train:d_penalty_opt", {"type": "GradientPenalty", "kind": "wgan_gp"}),
-                "train.d_penalty_opt.kind: wgan_gp is a penalty for each sample, but network_d: GramGAN",
-            ),
-            (
-                _set("train:d_penalty_opt", {"type": "GradientPenalty", "loss_weight": -1}),
-                "train.d_penalty_opt.loss_weight: must not be negative",
-            ),
-            (
-                lambda o: o["train"].update(
-                    compile=True, compile_networks=3, d_penalty_opt={"type": "GradientPenalty"}
-                ),
-                "train.compile_networks: expected",
+                _train(compile=True, compile_networks=3, d_penalty_opt={"type": "GradientPenalty"}),
+                "train.compile_networks",
+                "expected",
             ),
             (
                 lambda o: (
                     _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(o),
                     _set("train:instance_noise", {"sigma": 0.1, "until": 9})(o),
                 ),
-                "network_d: missing, but train.instance_noise needs it",
+                "network_d",
+                "missing, but train.instance_noise",
             ),
-            (_set("train:clip_grad_norm_g", 0), "train.clip_grad_norm_g: 0 would remove all gradients"),
-            (
-                _set("datasets:train:dataroot_gt", ["a", "b"]),
-                "datasets.train.dataroot_lq: 1 paths for the 2 of dataroot",
-            ),
+            (_set("train:clip_grad_norm_g", 0), "train.clip_grad_norm_g", "0 would remove all gradients"),
+            (_set("datasets:train:dataroot_gt", ["a", "b"]), "datasets.train.dataroot_lq", "1 paths for the 2"),
         ],
     )
-    def test_errors(self, tiny_options, change, message):
-        assert any(line.startswith(message) for line in _error(tiny_options, change))
+    def test_errors(self, tiny_options, change, where, kind):
+        assert_message(_error(tiny_options, change), where, kind)
 
     def test_what_is_missing_for_training_and_for_testing(self, tiny_options):
         tiny_options["datasets"].pop("val")
-        assert "datasets: no test set; add one as test_1, test_2, ..." in _error(
-            tiny_options, lambda o: None, is_train=False
-        )
-        lines = _error(tiny_options, _without("train"), is_train=True)
-        assert "train: missing, so this file can only be tested" in lines
+        assert_message(_error(tiny_options, lambda o: None, is_train=False), "datasets", "no test set")
+        assert_message(_error(tiny_options, _without("train"), is_train=True), "train", "missing")
 
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "where", "kind"),
         [
-            (_set("path:pretrain_network_z", "z.pth"), None),
-            (_set("train:compile_mode", "default"), "train.compile_mode: has no effect without train.compile: true"),
+            (_train(compile_mode="default"), "train.compile_mode", "no effect without train.compile"),
             (
-                lambda o: o["train"].update(compile_networks=["g"], compile_backend="eager"),
-                "train.compile_networks, train.compile_backend: has no effect without train.compile: true",
+                _train(compile_networks=["g"], compile_backend="eager"),
+                "train.compile_networks, train.compile_backend",
+                "no effect without train.compile",
             ),
             (
                 lambda o: (
                     _without("network_d", "train:gan_opt", "train:disc_perceptual_opt", "train:optim_d")(o),
                     _set("train:clip_grad_norm_d", 1.0)(o),
                 ),
-                "train.clip_grad_norm_d: there is no network_d",
+                "train.clip_grad_norm_d",
+                "no network_d",
             ),
-            (_without("datasets:val"), "val: there is no data set `val`, so nothing is validated"),
-            (_without("val"), "datasets.val: there is no section `val`, so nothing is validated"),
+            (_without("datasets:val"), "val", "no data set `val`"),
+            (_without("val"), "datasets.val", "no section `val`"),
         ],
     )
-    def test_warnings(self, tiny_options, change, message):
+    def test_warnings(self, tiny_options, change, where, kind):
         change(tiny_options)
-        if message is None:
-            with pytest.raises(OptionError, match="pretrain_network_z"):
-                check_options(tiny_options)
-            return
-        assert message in check_options(tiny_options)
+        assert_message(check_options(tiny_options), where, kind)
+
+    def test_weights_of_a_network_that_no_file_has(self, tiny_options):
+        lines = _error(tiny_options, _set("path:pretrain_network_z", "z.pth"))
+        assert_message(lines, "path.pretrain_network_z", "unknown option")
 
     def test_speed_that_is_in_order(self, tiny_options):
         tiny_options["train"] |= {"compile": True, "compile_mode": "default", "clip_grad_norm_g": 1.0}
@@ -181,15 +174,12 @@ class TestOurs:
         assert check_options(tiny_options) == []
 
     @pytest.mark.parametrize(
-        ("share", "message"),
-        [
-            (-0.1, "datasets.train.max_unreadable: must be at least 0, not -0.1"),
-            (1.5, "datasets.train.max_unreadable: must be a share of the images, at most 1, not 1.5"),
-            ("1%", "datasets.train.max_unreadable: expected a number, not '1%'"),
-        ],
+        ("share", "kind"),
+        [(-0.1, "at least 0, not -0.1"), (1.5, "at most 1, not 1.5"), ("1%", "a number, not '1%'")],
     )
-    def test_no_share_of_unreadable_images(self, tiny_options, share, message):
-        assert message in _error(tiny_options, _set("datasets:train:max_unreadable", share))
+    def test_no_share_of_unreadable_images(self, tiny_options, share, kind):
+        lines = _error(tiny_options, _set("datasets:train:max_unreadable", share))
+        assert_message(lines, "datasets.train.max_unreadable", kind)
 
     @pytest.mark.parametrize("share", [0, 0.01, 1])
     def test_a_share_of_unreadable_images(self, tiny_options, share):
@@ -197,26 +187,23 @@ class TestOurs:
         assert check_options(tiny_options) == []
         _set("datasets:val:max_unreadable", share)(tiny_options)
         (warning,) = check_options(tiny_options)
-        assert warning.startswith("datasets.val.max_unreadable: only for training")
+        assert_message(warning, "datasets.val.max_unreadable", "only for training")
 
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "where", "kind"),
         [
-            (lambda o: None, None),
-            (_set("logger:keep_best", "ssim"), "logger.keep_best: 'ssim' is not under val.metrics; it has psnr"),
-            (_without("val:metrics"), "logger.keep_best: 'psnr' is not under val.metrics; that is missing"),
-            (_without("val"), "logger.keep_best: nothing is validated; add a section `val` and a data set `val`"),
-            (_without("datasets:val"), "logger.keep_best: nothing is validated; add a section `val` and a data set"),
-            (_set("logger:keep_best", 3), "logger.keep_best: expected text, not 3"),
-            (_set("logger:keep_last", 0), "logger.keep_last: must be at least 1, not 0"),
+            (_set("logger:keep_best", "ssim"), "logger.keep_best", "'ssim' is not under val.metrics; it has psnr"),
+            (_without("val:metrics"), "logger.keep_best", "'psnr' is not under val.metrics; that is missing"),
+            (_without("val"), "logger.keep_best", "nothing is validated"),
+            (_without("datasets:val"), "logger.keep_best", "nothing is validated"),
+            (_set("logger:keep_best", 3), "logger.keep_best", "text, not 3"),
+            (_set("logger:keep_last", 0), "logger.keep_last", "at least 1, not 0"),
         ],
     )
-    def test_which_checkpoints_to_keep(self, tiny_options, change, message):
+    def test_which_checkpoints_to_keep(self, tiny_options, change, where, kind):
         tiny_options["logger"] |= {"keep_best": "psnr", "keep_last": None}
-        if message is None:
-            assert check_options(tiny_options) == []
-            return
-        assert any(line.startswith(message) for line in _error(tiny_options, change))
+        assert check_options(tiny_options) == []
+        assert_message(_error(tiny_options, change), where, kind)
 
     def test_what_any_model_and_run_takes(self, tiny_options):
         tiny_options |= {"deterministic": True}
@@ -225,7 +212,7 @@ class TestOurs:
         srgan = upstream.esrgan()
         srgan["train"]["tf32"] = False
         check_options(srgan)
-        assert "train.tf32: expected true or false, not 1" in _error(tiny_options, _set("train:tf32", 1))
+        assert_message(_error(tiny_options, _set("train:tf32", 1)), "train.tf32", "true or false, not 1")
 
     def test_rrdbnet_at_a_smaller_scale_takes_lq_in_blocks(self, tiny_options):
         tiny_options |= {"scale": 2}
@@ -233,13 +220,12 @@ class TestOurs:
         check_options(tiny_options)
         _without("network_d", "train:gan_opt", "train:disc_perceptual_opt")(tiny_options)
         lines = _error(tiny_options, _set("datasets:train:gt_size", 66))
-        assert any("RRDBNet takes LQ in blocks of 2; take a multiple of 4" in line for line in lines), lines
+        assert_message(lines, "datasets.train.gt_size", "blocks of 2; take a multiple of 4")
 
     def test_what_is_computed_is_not_read(self, tiny_options):
         tiny_options["is_train"] = True
         (warning,) = check_options(tiny_options)
-        assert "is_train" in warning
-        assert "computed" in warning
+        assert_message(warning, "is_train", "computed")
 
     def test_a_third_partys_data_set_that_declares_nothing(self, tiny_options):
         from basicsr.utils.registry import DATASET_REGISTRY
@@ -253,15 +239,14 @@ class TestOurs:
         DATASET_REGISTRY.register(SomebodysDatasetForTest)
         tiny_options["datasets"]["val"] = {"name": "x", "type": "SomebodysDatasetForTest", "whatever": 3}
         (warning,) = check_options(tiny_options)
-        assert "SomebodysDatasetForTest declares no options; not checked: " in warning
-        assert "whatever" in warning
+        assert_message(warning, "datasets.val", "SomebodysDatasetForTest declares no options", "whatever")
 
     def test_what_a_run_without_a_discriminator_does_not_use(self, tiny_options):
         tiny_options["path"]["pretrain_network_d"] = "d.pth"
         _without("network_d", "train:gan_opt", "train:disc_perceptual_opt")(tiny_options)
         warnings = check_options(tiny_options)
-        assert "train.optim_d: there is no network_d to train" in warnings
-        assert "path.pretrain_network_d: there is no network_d to load these weights" in warnings
+        assert_message(warnings, "train.optim_d", "no network_d")
+        assert_message(warnings, "path.pretrain_network_d", "no network_d")
 
 
 def _without_gt(options: dict[str, Any], key: str = "val") -> None:
@@ -278,8 +263,8 @@ class TestMetricsWithoutGT:
 
     def test_the_best_by_a_metric_that_no_set_can_give(self, tiny_options):
         tiny_options["logger"]["keep_best"] = "psnr"
-        lines = _error(tiny_options, _without_gt)
-        assert lines == ["logger.keep_best: 'psnr' needs GT, which no data set `val` has; use one that needs none"]
+        (line,) = lines = _error(tiny_options, _without_gt)
+        assert_message(line, "logger.keep_best", "'psnr' needs GT")
         tiny_options["datasets"]["val_2"] = {**tiny_options["datasets"]["val"], "name": "more"}
         assert _error(tiny_options, lambda options: None) == lines
 
@@ -293,16 +278,14 @@ class TestMetricsWithoutGT:
         _without_gt(tiny_options, "val_2")
         tiny_options["logger"]["keep_best"] = "psnr"
         tiny_options["val"]["metrics"]["niqe"] = self.NIQE
-        assert check_options(tiny_options) == [
-            "datasets.val_2: has no GT; val.metrics that need it are not measured: psnr"
-        ]
+        (warning,) = check_options(tiny_options)
+        assert_message(warning, "datasets.val_2", "no GT", "not measured: psnr")
 
     def test_a_list_that_is_null(self, tiny_options):
         """``SingleImageDataset`` opens it."""
         _without_gt(tiny_options)
-        lines = _error(tiny_options, _set("datasets:val:meta_info_file", None))
-        what = "null, which SingleImageDataset reads as a path; leave the key out"
-        assert lines == [f"datasets.val.meta_info_file: {what}"]
+        (line,) = _error(tiny_options, _set("datasets:val:meta_info_file", None))
+        assert_message(line, "datasets.val.meta_info_file", "null")
 
 
 class TestWindows:
@@ -319,10 +302,8 @@ class TestWindows:
     def test_no_multiple(self, options, crop, window):
         options["network_g"] |= {"window_size": window, "img_size": 3 * window}
         (line,) = _error(options, _set("datasets:train:gt_size", crop))
-        assert line == (
-            f"datasets.train.gt_size: {crop} gives LQ of {crop // 4}, not a multiple of network_g.window_size {window}"
-            f"; take a multiple of {4 * window}"
-        )
+        kind = (f"{crop} gives LQ of {crop // 4}", f"window_size {window}", f"take a multiple of {4 * window}")
+        assert_message(line, "datasets.train.gt_size", *kind)
 
     @pytest.mark.parametrize(("crop", "window"), [(32, 8), (64, 8), (96, 8), (64, 4), (48, 6)])
     def test_multiples_and_the_network_itself(self, options, crop, window):
@@ -341,7 +322,8 @@ class TestWindows:
         del options["network_g"]["window_size"]  # 7
         options["network_g"]["img_size"] = 28
         (line,) = _error(options, lambda options: None)
-        assert "64 gives LQ of 16, not a multiple of network_g.window_size 7; take a multiple of 28" in line
+        kind = ("64 gives LQ of 16", "window_size 7", "take a multiple of 28")
+        assert_message(line, "datasets.train.gt_size", *kind)
 
     @pytest.mark.parametrize(("size", "window"), [(64, 7), (None, 7), ([16, 20], 8), (48, 32)])
     def test_what_its_constructor_refuses(self, options, size, window):
@@ -367,50 +349,37 @@ class TestWindows:
         ARCH_REGISTRY.register(SomebodysWindows)
         options["network_g"] = {"type": "SomebodysWindows"}
         options["datasets"]["train"]["gt_size"] = 48
-        assert check_options(options) == [
-            "datasets.train.gt_size: 48 gives LQ of 12, not a multiple of network_g.window_size 8; "
-            "if the network does not pad it, take a multiple of 32"
-        ]
+        (warning,) = check_options(options)
+        kind = ("48 gives LQ of 12", "window_size 8", "if the network does not pad it, take a multiple of 32")
+        assert_message(warning, "datasets.train.gt_size", *kind)
 
 
 class TestUpstreams:
     @pytest.mark.parametrize(
-        ("source", "change", "message"),
+        ("source", "change", "where", "kind"),
         [
-            ("esrgan", _without("network_d"), "network_d: missing; ESRGANModel needs it"),
-            ("rrdbnet_psnr", _without("train:pixel_opt"), "train: no loss is on; give pixel_opt or perceptual_opt"),
-            ("rrdbnet_psnr", _set("model_type", "SwinIRModel"), "network_g.window_size: missing; SwinIRModel needs it"),
-            ("esrgan", _set("datasets:train:mean", [0.5, 0.5, 0.5]), "datasets.train.std: missing; mean and std go"),
-            ("real_esrgan", _without("datasets:train:meta_info"), "datasets.train.meta_info: missing; RealESRGANDat"),
-            ("real_esrgan", _set("resize_prob", [0.5, 0.5]), "resize_prob: expected 3 probabilities"),
-            (
-                "real_esrgan",
-                _set("noise_range2", [1, 2, 3]),
-                "noise_range2: expected the smallest and the largest value",
-            ),
-            ("real_esrgan", _set("queue_size", 181), "queue_size: 181 is not a multiple of batch_size_per_gpu"),
+            ("esrgan", _without("network_d"), "network_d", "missing"),
+            ("rrdbnet_psnr", _without("train:pixel_opt"), "train", "no loss is on"),
+            ("rrdbnet_psnr", _set("model_type", "SwinIRModel"), "network_g.window_size", "missing"),
+            ("esrgan", _set("datasets:train:mean", [0.5, 0.5, 0.5]), "datasets.train.std", "missing"),
+            ("real_esrgan", _without("datasets:train:meta_info"), "datasets.train.meta_info", "missing"),
+            ("real_esrgan", _set("resize_prob", [0.5, 0.5]), "resize_prob", "3 probabilities"),
+            ("real_esrgan", _set("noise_range2", [1, 2, 3]), "noise_range2", "the smallest and the largest value"),
+            ("real_esrgan", _set("queue_size", 181), "queue_size", "181 is not a multiple of batch_size_per_gpu"),
             (
                 "esrgan",
-                lambda o: o["datasets"]["train"].update(io_backend={"type": "lmdb"}, dataroot_gt="datasets/x"),
-                "datasets.train.dataroot_gt: PairedImageDataset needs a name that ends in .lmdb",
+                _data(io_backend={"type": "lmdb"}, dataroot_gt="datasets/x"),
+                "datasets.train.dataroot_gt",
+                "a name that ends in .lmdb",
             ),
-            ("real_esrgan", _set("gt_size", 252), "gt_size: UNetDiscriminatorSN takes multiples of 8, not 252"),
-            ("real_esrgan", _without("resize_range"), "resize_range: missing"),
-            (
-                "real_esrgan",
-                _set("datasets:train:kernel_prob2", [1.0]),
-                "datasets.train.kernel_prob2: 1 values for 6 kernels",
-            ),
-            (
-                "real_esrgan",
-                lambda o: o["train"].update(ldl_opt={"type": "L1Loss"}, ema_decay=0),
-                "train.ldl_opt: needs the averaged weights; set train.ema_decay",
-            ),
+            ("real_esrgan", _set("gt_size", 252), "gt_size", "UNetDiscriminatorSN takes multiples of 8, not 252"),
+            ("real_esrgan", _without("resize_range"), "resize_range", "missing"),
+            ("real_esrgan", _data(kernel_prob2=[1.0]), "datasets.train.kernel_prob2", "1 values for 6 kernels"),
+            ("real_esrgan", _train(ldl_opt={"type": "L1Loss"}, ema_decay=0), "train.ldl_opt", "the averaged weights"),
         ],
     )
-    def test_errors(self, source, change, message):
-        lines = _error(getattr(upstream, source)(), change)
-        assert any(line.startswith(message) for line in lines), lines
+    def test_errors(self, source, change, where, kind):
+        assert_message(_error(getattr(upstream, source)(), change), where, kind)
 
 
 def _gramgan() -> dict[str, Any]:
@@ -421,42 +390,42 @@ def _gramgan() -> dict[str, Any]:
 class TestDegradation:
     @pytest.mark.parametrize("source", [_gramgan, upstream.real_esrgan], ids=["GramGANModel", "RealESRGANModel"])
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "where", "kind"),
         [
-            (_without("jpeg_range2"), "jpeg_range2: missing; range of JPEG qualities"),
-            (_without("gt_size"), "gt_size: missing; side of the GT crop"),
-            (_set("resize_prob2", [0.5, 0.5]), "resize_prob2: expected 3 probabilities (enlarge, reduce, keep), not 2"),
-            (_set("resize_prob", [0, 0, 0]), "resize_prob: all probabilities are 0"),
-            (_set("resize_range", [0, 1.5]), "resize_range: expected a factor above 0 and at most 1, and one of at"),
-            (_set("resize_range2", [0.3, 0.9]), "resize_range2: expected a factor above 0 and at most 1, and one of"),
-            (_set("noise_range", [30, 1]), "noise_range: the smallest value, 30, is above the largest, 1"),
-            (_set("noise_range", [-1, 30]), "noise_range: must be at least 0, not -1"),
-            (_set("poisson_scale_range2", [1]), "poisson_scale_range2: expected the smallest and the largest value"),
-            (_set("jpeg_range", [0, 95]), "jpeg_range: JPEG qualities are from 1 to 100"),
-            (_set("jpeg_range2", [30, 101]), "jpeg_range2: JPEG qualities are from 1 to 100"),
-            (_set("gray_noise_prob", 40), "gray_noise_prob: must be a probability, at most 1, not 40"),
-            (_set("second_blur_prob", 1.5), "second_blur_prob: must be a probability, at most 1, not 1.5"),
-            (_set("queue_size", 100), "queue_size: 100 is not a multiple of batch_size_per_gpu 12"),
-            (_set("gt_size", 408), "gt_size: 408, but images of RealESRGANDataset have sides of 400"),
-            (_set("scale", 3), "scale: 3 does not divide 400"),
-            (_set("high_order_degradation", False), "high_order_degradation: false, but RealESRGANDataset has no LQ"),
+            (_without("jpeg_range2"), "jpeg_range2", "missing"),
+            (_without("gt_size"), "gt_size", "missing"),
+            (_set("resize_prob2", [0.5, 0.5]), "resize_prob2", "3 probabilities (enlarge, reduce, keep), not 2"),
+            (_set("resize_prob", [0, 0, 0]), "resize_prob", "all probabilities are 0"),
+            (_set("resize_range", [0, 1.5]), "resize_range", "a factor above 0 and at most 1"),
+            (_set("resize_range2", [0.3, 0.9]), "resize_range2", "one of at least 1"),
+            (_set("noise_range", [30, 1]), "noise_range", "smallest value, 30, is above the largest, 1"),
+            (_set("noise_range", [-1, 30]), "noise_range", "at least 0, not -1"),
+            (_set("poisson_scale_range2", [1]), "poisson_scale_range2", "the smallest and the largest value"),
+            (_set("jpeg_range", [0, 95]), "jpeg_range", "from 1 to 100"),
+            (_set("jpeg_range2", [30, 101]), "jpeg_range2", "from 1 to 100"),
+            (_set("gray_noise_prob", 40), "gray_noise_prob", "a probability, at most 1, not 40"),
+            (_set("second_blur_prob", 1.5), "second_blur_prob", "a probability, at most 1, not 1.5"),
+            (_set("queue_size", 100), "queue_size", "100 is not a multiple of batch_size_per_gpu 12"),
+            (_set("gt_size", 408), "gt_size", "408, but images of RealESRGANDataset have sides of 400"),
+            (_set("scale", 3), "scale", "3 does not divide 400"),
+            (_set("high_order_degradation", False), "high_order_degradation", "RealESRGANDataset has no LQ"),
             (
-                _set("datasets:train:kernel_list", ["isso", "aniso", "plateau_iso", "plateau_aniso", "iso", "iso"]),
-                "datasets.train.kernel_list: no kind of kernel 'isso'; did you mean 'iso'",
+                _data(kernel_list=["isso", "aniso", "plateau_iso", "plateau_aniso", "iso", "iso"]),
+                "datasets.train.kernel_list",
+                "did you mean 'iso'",
             ),
-            (_set("datasets:train:kernel_prob2", [0] * 6), "datasets.train.kernel_prob2: all probabilities are 0"),
-            (_set("datasets:train:blur_sigma", [3, 0.2]), "datasets.train.blur_sigma: the smallest value, 3, is above"),
-            (_set("datasets:train:blur_sigma2", [1, 1]), "datasets.train.blur_sigma2: expected two different numbers"),
-            (_set("datasets:train:betap_range", [0, 2]), "datasets.train.betap_range: expected two different numbers"),
-            (_set("datasets:train:betag_range", [1]), "datasets.train.betag_range: expected the smallest and the"),
-            (_set("datasets:train:sinc_prob", 2), "datasets.train.sinc_prob: must be a probability, at most 1, not 2"),
-            (_set("datasets:train:final_sinc_prob", 1.1), "datasets.train.final_sinc_prob: must be a probability"),
-            (_set("jpeg_rnage", [30, 95]), "jpeg_rnage: unknown option; did you mean 'jpeg_range' or"),
+            (_data(kernel_prob2=[0] * 6), "datasets.train.kernel_prob2", "all probabilities are 0"),
+            (_data(blur_sigma=[3, 0.2]), "datasets.train.blur_sigma", "smallest value, 3, is above"),
+            (_data(blur_sigma2=[1, 1]), "datasets.train.blur_sigma2", "two different numbers"),
+            (_data(betap_range=[0, 2]), "datasets.train.betap_range", "two different numbers"),
+            (_data(betag_range=[1]), "datasets.train.betag_range", "the smallest and the largest value"),
+            (_data(sinc_prob=2), "datasets.train.sinc_prob", "a probability, at most 1, not 2"),
+            (_data(final_sinc_prob=1.1), "datasets.train.final_sinc_prob", "a probability, at most 1, not 1.1"),
+            (_set("jpeg_rnage", [30, 95]), "jpeg_rnage", "did you mean 'jpeg_range' or"),
         ],
     )
-    def test_errors(self, source, change, message):
-        lines = _error(source(), change)
-        assert any(line.startswith(message) for line in lines), lines
+    def test_errors(self, source, change, where, kind):
+        assert_message(_error(source(), change), where, kind)
 
     def test_shapes_of_kernels_may_be_fixed(self):
         options = _gramgan()
@@ -469,11 +438,8 @@ class TestDegradation:
         assert all("nothing is validated" in line for line in check_options(pairs))
 
     def test_a_data_set_with_its_own_lq(self, tiny_options, degradation):
-        lines = _error(tiny_options | degradation, lambda options: None)
-        assert lines == [
-            "gaussian_noise_prob: PairedSRDataset of datasets.train has its own LQ; "
-            "remove this and 14 more keys of the degradation, or use RealESRGANDataset"
-        ]
+        (line,) = _error(tiny_options | degradation, lambda options: None)
+        assert_message(line, "gaussian_noise_prob", "PairedSRDataset", "has its own LQ", "14 more keys")
 
     @pytest.mark.parametrize("model", ["SRModel", "ESRGANModel", "RealESRNetModel", "RealESRGANModel", "GramGANModel"])
     def test_a_model_for_the_data_set(self, model):
@@ -487,8 +453,8 @@ class TestDegradation:
             except OptionError as error:
                 found += [line for line in str(error).splitlines() if line.startswith("datasets.train.type")]
         message = {
-            "SRModel": "datasets.train.type: RealESRGANDataset has no LQ, and SRModel does not make it; GramGANModel ",
-            "RealESRNetModel": "datasets.train.type: RealESRNetModel makes LQ from GT, which needs RealESRGANDataset; ",
+            "SRModel": "datasets.train.type: RealESRGANDataset has no LQ, and SRModel ",
+            "RealESRNetModel": "datasets.train.type: RealESRNetModel makes LQ ",
         }
         message |= {other: message[one].replace(one, other) for one, other in _ALIKE}
         assert [line.startswith(message[model]) for line in found] == ([True] if model in message else [])
@@ -497,21 +463,21 @@ class TestDegradation:
         options = _gramgan()
         options["datasets"]["val"] = options["datasets"]["train"] | {"name": "held_out"}
         lines = _error(options, lambda options: None)
-        assert "datasets.val.type: RealESRGANDataset is only for training: it has no LQ" in lines
+        assert_message(lines, "datasets.val.type", "RealESRGANDataset is only for training")
 
     def test_sharpened_targets(self, tiny_options):
         assert check_options(tiny_options | {"l1_gt_usm": True, "gram_gt_usm": False}) == []
         (warning,) = check_options(tiny_options | {"percep_gt_usm": True})
-        assert warning == "percep_gt_usm: there is no train.perceptual_opt, whose target it sharpens"
+        assert_message(warning, "percep_gt_usm", "no train.perceptual_opt")
         (line,) = _error(tiny_options, _set("l1_gt_usm", 1))
-        assert line.startswith("l1_gt_usm: expected true or false, not 1")
+        assert_message(line, "l1_gt_usm", "true or false, not 1")
         tiny_options = tiny_options | {"l1_gt_usm": True}
         tiny_options["train"] = {
             key: value for key, value in tiny_options["train"].items() if key not in (*LOSSES[1:], "optim_d")
         }
         del tiny_options["network_d"]
         (line,) = _error(tiny_options, _set("datasets:train:gt_size", 24))
-        assert line == "datasets.train.gt_size: 24, but l1_gt_usm sharpens crops of 26 pixels or more"
+        assert_message(line, "datasets.train.gt_size", "24, but l1_gt_usm", "26 pixels")
 
 
 _ALIKE = (("SRModel", "ESRGANModel"), ("RealESRNetModel", "RealESRGANModel"))
@@ -529,16 +495,13 @@ class TestSchedules:
     )
     def test_a_length_of_nothing(self, tiny_options, schedule, key):
         lines = _error(tiny_options, _set("train:scheduler", schedule))
-        assert any(line.startswith(f"train.scheduler.{key}: must be at least 1") for line in lines)
+        assert_message(lines, f"train.scheduler.{key}", "at least 1")
 
     def test_a_rate_that_the_schedule_does_not_use(self, tiny_options):
         schedule = {"type": "OneCycleLR", "max_lr": 1e-3, "total_steps": 10}
         _set("train:scheduler", schedule)(tiny_options)
         warnings = check_options(tiny_options)
-        assert (
-            "train.optim_g.lr: has no effect: OneCycleLR sets the rate by train.scheduler.max_lr; change that"
-            in warnings
-        )
+        assert_message(warnings, "train.optim_g.lr", "no effect", "train.scheduler.max_lr")
         for optimizer in ("optim_g", "optim_d"):
             tiny_options["train"][optimizer]["lr"] = 1e-3
         assert not [line for line in check_options(tiny_options) if "has no effect" in line]

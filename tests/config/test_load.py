@@ -15,9 +15,9 @@ class TestFindOptionFile:
         assert load_options(["options/train_gramgan_x4.yml"]) == {"name": "mine"}
 
     def test_exception(self, workdir):
-        with pytest.raises(OptionError, match=r"did you mean 'train_gramgan_x4.yml'"):
+        with pytest.raises(OptionError, match=r"^train_gramgann_x4.yml: .*did you mean 'train_gramgan_x4.yml'"):
             find_option_file("train_gramgann_x4.yml")
-        with pytest.raises(OptionError, match=r"no such option file"):
+        with pytest.raises(OptionError, match=r"^elsewhere/train_gramgan_x4.yml: no such option file"):
             find_option_file("elsewhere/train_gramgan_x4.yml")
 
 
@@ -35,7 +35,7 @@ class TestMerge:
     @pytest.mark.parametrize("text", ["", "- 1\n", "just words\n"])
     def test_exception(self, text, workdir):
         (workdir / "a.yml").write_text(text)
-        with pytest.raises(OptionError, match=r"a\.yml: an option file is a mapping"):
+        with pytest.raises(OptionError, match=r"^a\.yml: .*mapping"):
             load_options(["a.yml"])
 
     def test_not_text(self, workdir):
@@ -50,7 +50,7 @@ class TestOtherFiles:
     @pytest.mark.parametrize("name", ["x.toml", "x.TOML", "x.yml", "x"])
     def test_toml(self, name, workdir):
         (workdir / name).write_text(self.TOML)
-        with pytest.raises(OptionError, match=rf"^{name}: TOML, but option files are YAML: .* `lr: 1e-4`"):
+        with pytest.raises(OptionError, match=rf"^{name}: TOML, .* `lr: 1e-4`"):
             load_options([name])
 
     def test_one_line_of_it(self, workdir):
@@ -60,7 +60,7 @@ class TestOtherFiles:
 
     def test_more_than_a_megabyte(self, workdir):
         (workdir / "a.yml").write_text("name: " + "x" * 10_000_000)
-        with pytest.raises(OptionError, match=r"^a\.yml: longer than 1 MB, too long for an option file$"):
+        with pytest.raises(OptionError, match=r"^a\.yml: longer than 1 MB"):
             load_options(["a.yml"])
 
     def test_a_user_whom_nobody_knows(self, workdir):
@@ -79,7 +79,7 @@ class TestTemplates:
 
     def test_in_a_file(self, workdir):
         (workdir / "o.yml").write_text("datasets:\n  val:\n    filename_tmpl: {}x4\n")
-        with pytest.raises(OptionError, match=r"a value that begins with \{ needs quotes, such as '\{\}x4'"):
+        with pytest.raises(OptionError, match=r"^o\.yml, line 3: .*needs quotes, such as '\{\}x4'"):
             load_options(["o.yml"])
 
 
@@ -104,11 +104,11 @@ class TestOverride:
         assert type(options["train"]["lr"]) is type(value)
 
     def test_exception(self):
-        with pytest.raises(OptionError, match=r"no section 'trian'; did you mean 'train'"):
+        with pytest.raises(OptionError, match=r"'trian'; did you mean 'train'"):
             apply_override({"train": {}}, "trian:lr=1")
-        with pytest.raises(OptionError, match=r"sections are separated by colons: train:total_iter=5$"):
+        with pytest.raises(OptionError, match=r"colons: train:total_iter=5$"):
             apply_override({"train": {}}, "train.total_iter=5")
-        with pytest.raises(OptionError, match=r"give it whole: --force_yml 'train:d_penalty_opt=\{type: \.\.\.\}'$"):
+        with pytest.raises(OptionError, match=r"give it whole: .*train:d_penalty_opt=\{type: "):
             apply_override({"train": {}}, "train:d_penalty_opt:kind=r1")
         with pytest.raises(OptionError, match=r"no section 'train:lr'"):
             apply_override({"train": {"lr": 1}}, "train:lr:x=1")

@@ -32,6 +32,7 @@ from gramgan_plugin.models.components import Component
 from gramgan_plugin.registries import lookup, registered
 from gramgan_plugin.steps.terms import FORMS, PENALTY_FORM, form_of
 from gramgan_plugin.utils.yaml_io import parse_yaml
+from tests.messages import assert_message
 
 PREFIXES = ("train_", "test_")
 SHIPPED = sorted(str(one) for one in files("gramgan_plugin.options").iterdir() if one.name.startswith(PREFIXES))
@@ -123,35 +124,37 @@ class TestWarnings:
     def test_wandb(self, tiny_options, monkeypatch):
         tiny_options["logger"]["wandb"] = {"project": None, "resume_id": "abc"}
         (warning,) = check_options(tiny_options)
-        assert warning.startswith("logger.wandb.resume_id: there is no logger.wandb.project")
+        assert_message(warning, "logger.wandb.resume_id", "no logger.wandb.project")
         tiny_options["logger"]["wandb"] = {"project": "mine", "resume_id": None}
         monkeypatch.setitem(sys.modules, "wandb", None)
-        with pytest.raises(OptionError, match=r"logger\.wandb\.project: .* is not installed: pip install wandb"):
+        with pytest.raises(OptionError, match=r"^logger\.wandb\.project: .* is not installed"):
             check_options(tiny_options)
         assert check_options(tiny_options, is_train=False) == []
 
     @pytest.mark.parametrize(
-        ("section", "key", "value", "text"),
+        ("section", "key", "value", "kind"),
         [
-            ("dist_params", "port", 1234, "dist_params.port: not used"),
-            ("val", "pbar", True, "val.pbar: there is no progress bar"),
-            ("path", "log", "logs", "path.log: computed"),
+            ("dist_params", "port", 1234, "not used"),
+            ("val", "pbar", True, "no progress bar"),
+            ("path", "log", "logs", "computed"),
         ],
     )
-    def test_read_and_not_used(self, tiny_options, section, key, value, text):
+    def test_read_and_not_used(self, tiny_options, section, key, value, kind):
         tiny_options.setdefault(section, {})[key] = value
         (warning,) = check_options(tiny_options)
-        assert text in warning
+        assert_message(warning, f"{section}.{key}", kind)
 
     def test_what_prefetching_changes_nothing_about(self, tiny_options):
         tiny_options["datasets"]["train"] |= {"prefetch_mode": "cuda", "pin_memory": True, "use_shuffle": True}
         assert check_options(tiny_options) == []
         tiny_options["datasets"]["train"]["use_shuffle"] = False
-        assert check_options(tiny_options) == ["datasets.train.use_shuffle: training data is always shuffled"]
+        (warning,) = check_options(tiny_options)
+        assert_message(warning, "datasets.train.use_shuffle", "always shuffled")
 
     def test_nothing_to_validate(self, tiny_options):
         del tiny_options["datasets"]["val"]
-        assert check_options(tiny_options) == ["val: there is no data set `val`, so nothing is validated"]
+        (warning,) = check_options(tiny_options)
+        assert_message(warning, "val", "no data set `val`")
 
     def test_a_recorded_run_passes(self, tiny_options, workdir):
         from gramgan_plugin.config import resolve_options
@@ -182,7 +185,7 @@ class TestThirdParties:
         tiny_options["datasets"]["val"] = {"name": "x", "type": "DatasetForTest", "folder": "here"}
         assert check_options(tiny_options) == []
         tiny_options["datasets"]["val"]["foldr"] = "there"
-        with pytest.raises(OptionError, match=r"datasets\.val\.foldr: unknown option of DatasetForTest; did you mean"):
+        with pytest.raises(OptionError, match=r"^datasets\.val\.foldr: unknown option of DatasetForTest"):
             check_options(tiny_options)
 
     def test_a_dataset_without(self, tiny_options, register):
@@ -192,7 +195,7 @@ class TestThirdParties:
         register(DATASET_REGISTRY, BareDatasetForTest)
         tiny_options["datasets"]["val"] = {"name": "x", "type": "BareDatasetForTest", "folder": 1, "b": 2}
         (warning,) = check_options(tiny_options)
-        assert warning == "datasets.val: BareDatasetForTest declares no options; not checked: folder, b"
+        assert_message(warning, "datasets.val", "BareDatasetForTest", "not checked: folder, b")
 
     def test_a_model_with_options(self, tiny_options, register):
         class ModelForTest:
@@ -204,7 +207,7 @@ class TestThirdParties:
         options["train"] = train | {"total_iter": 4, "extra": 1}
         assert check_options(options) == []
         options["train"]["extr"] = 1
-        with pytest.raises(OptionError, match=r"train\.extr: unknown option; did you mean 'extra'"):
+        with pytest.raises(OptionError, match=r"^train\.extr: .*did you mean 'extra'"):
             check_options(options)
 
     def test_a_model_without(self, tiny_options, register):
@@ -215,7 +218,7 @@ class TestThirdParties:
         tiny_options |= {"model_type": "BareModelForTest", "strength": 3}
         tiny_options["train"]["more"] = 1
         warnings = check_options(tiny_options)
-        assert "options: BareModelForTest declares no options; not checked: strength" in warnings
+        assert_message(warnings, "options", "BareModelForTest", "not checked: strength")
         assert any(warning.startswith("train: ") and warning.endswith("more") for warning in warnings)
 
 

@@ -11,6 +11,7 @@ import yaml
 from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import check_options, resolve_options
 from gramgan_plugin.errors import OptionError
+from tests.messages import assert_message
 
 upstream = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("upstream_options.py"))))
 
@@ -33,7 +34,7 @@ class TestUpstreamsFiles:
     def test_a_typo_in_them_is_found(self, options):
         wrong = options()
         wrong["train"]["pixel_optt"] = wrong["train"].pop("pixel_opt")
-        with pytest.raises(OptionError, match=r"^train\.pixel_optt: unknown option of \w+; did you mean 'pixel_opt'\?"):
+        with pytest.raises(OptionError, match=r"^train\.pixel_optt: .*did you mean 'pixel_opt'"):
             check_options(wrong)
 
 
@@ -43,7 +44,7 @@ class TestOlderNames:
         options = upstream.esrgan()
         options["datasets"]["train"]["use_flip"] = options["datasets"]["train"].pop("use_hflip")
         (warning,) = check_options(options)
-        assert warning.startswith("datasets.train.use_flip: an older name; read as 'use_hflip'")
+        assert_message(warning, "datasets.train.use_flip", "an older name; read as 'use_hflip'")
         resolved = resolve_options(options | {"num_gpu": 0}, is_train=True)["datasets"]["train"]
         assert resolved["use_hflip"] is True
         assert "use_flip" not in resolved
@@ -52,7 +53,7 @@ class TestOlderNames:
         options = upstream.esrgan()
         options["datasets"]["train"]["use_flip"] = False
         (warning,) = check_options(options)
-        assert warning == "datasets.train.use_flip: an older name of 'use_hflip', which is given, too, and is used"
+        assert_message(warning, "datasets.train.use_flip", "'use_hflip', which is given, too")
 
     def test_paths(self, workdir):
         options = upstream.rrdbnet_psnr()
@@ -63,7 +64,7 @@ class TestOlderNames:
 
     def test_ours_has_no_older_name(self, tiny_options):
         tiny_options["datasets"]["train"]["use_flip"] = True
-        with pytest.raises(OptionError, match=r"use_flip: unknown option of PairedSRDataset; did you mean 'use_hflip'"):
+        with pytest.raises(OptionError, match=r"^datasets\.train\.use_flip: .*did you mean 'use_hflip'"):
             check_options(tiny_options)
 
 
@@ -78,10 +79,10 @@ class TestRealEsrgan:
     def test_queue_and_batch(self):
         options = upstream.real_esrgan()
         options["datasets"]["train"]["batch_size_per_gpu"] = 7
-        with pytest.raises(OptionError, match=r"^queue_size: 180 is not a multiple of batch_size_per_gpu 7"):
+        with pytest.raises(OptionError, match=r"^queue_size: 180 .* 7"):
             check_options(options)
 
     def test_the_crop_that_counts(self):
         options = upstream.real_esrgan()
         options["datasets"]["train"]["gt_size"] = 400
-        assert any(warning.startswith("datasets.train.gt_size: not used here") for warning in check_options(options))
+        assert_message(check_options(options), "datasets.train.gt_size", "not used here")

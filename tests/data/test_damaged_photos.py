@@ -80,7 +80,7 @@ class TestDamage:
             (b"BM", ""),
             (b"GIF89a", ""),
             (b"P6\n3", ""),
-            (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC, which is not supported; convert it to PNG or JPEG"),
+            (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC"),
             (b"\0\0\0\x18ftypavif" + bytes(20), ""),
             (b"%PDF-1.7 and so on", "not an image"),
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),

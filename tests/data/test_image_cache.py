@@ -92,7 +92,7 @@ class TestImageCache:
         if fits:
             ImageCache([(100, 100)] * 100)
         else:
-            with pytest.raises(UserError, match=r"take 0\.0 GB, 2 processes together, 0\.0 GB .* leave the cache out"):
+            with pytest.raises(UserError, match=r"2 processes together, 0\.0 GB"):
                 ImageCache([(100, 100)] * 100)
 
     def test_exception_leaves_some_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,10 +178,10 @@ class TestPairedSRDataset:
         (tmp_path / "b.png").write_bytes(b"nothing")
         opt |= {"dataroot_gt": str(tmp_path), "lq": "bicubic", "cache": True}
         del opt["dataroot_lq"]
-        with pytest.raises(OptionError, match=r"datasets\.train\.cache: .*b\.png: not an image; remove it"):
+        with pytest.raises(OptionError, match=r"^datasets\.train\.cache: .*b\.png: not an image"):
             PairedSRDataset(opt)
 
     def test_exception_too_large(self, opt: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(image_cache, "available_memory", lambda: 1000)
-        with pytest.raises(OptionError, match=r"^datasets\.train\.cache: the decoded images take"):
+        with pytest.raises(OptionError, match=r"^datasets\.train\.cache: .*images take"):
             PairedSRDataset({**opt, "cache": True})

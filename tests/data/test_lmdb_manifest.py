@@ -199,9 +199,7 @@ class TestManifest:
     )
     def test_exception_damaged(self, packed: Path, data: bytes) -> None:
         (packed / "manifest.json").write_bytes(data)
-        with pytest.raises(
-            UserError, match=r"manifest\.json: damaged \(.*\); delete it and run `basicsr prep"
-        ) as raised:
+        with pytest.raises(UserError, match=r"manifest\.json: damaged \(") as raised:
             LmdbImages(packed)
         assert len(str(raised.value).splitlines()) == 1
         assert len(str(raised.value)) < 400
@@ -225,5 +223,5 @@ class TestManifest:
     def test_exception_newer(self, packed: Path) -> None:
         path = packed / "manifest.json"
         path.write_text(json.dumps({"format": 2, "content": {"another": "form"}}))
-        with pytest.raises(UserError, match=r"written by a newer gramgan-plugin \(format 2, known is 1\); update it"):
+        with pytest.raises(UserError, match=r"manifest\.json: .* newer .*\(format 2, known is 1\)"):
             check_manifest(packed)

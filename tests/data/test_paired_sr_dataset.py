@@ -23,6 +23,7 @@ from gramgan_plugin.prepare.lmdb_writer import LmdbWriter
 from gramgan_plugin.prepare.pack import Report
 from gramgan_plugin.prepare.shrink import shrink
 from tests.functional.matlab_reference import matlab_uint8
+from tests.messages import assert_message
 
 CPU = torch.device("cpu")
 Options = Callable[..., dict[str, Any]]
@@ -196,7 +197,7 @@ class TestPairedSRDataset:
         self.write(tmp_path / "gt" / "a.png", 43, 50)
         self.write(tmp_path / "lq" / "a.png", 10, 12)
         assert PairedSRDataset(opt)[0]["gt"].shape == (3, 40, 48)
-        with pytest.raises(UserError, match=r"a.png: GT of 50x43 is not 4 times its LQ of 12x10"):
+        with pytest.raises(UserError, match=r"a.png: .* 50x43 .*not 4 times .* 12x10"):
             PairedSRDataset({**opt, "phase": "train"})[0]
 
     @staticmethod
@@ -205,34 +206,34 @@ class TestPairedSRDataset:
         path.write_bytes(encode_png(np.zeros((height, width, 3), np.uint8), 3))
 
     @pytest.mark.parametrize(
-        ("changes", "message"),
+        ("changes", "where", "kind"),
         [
-            ({"dataroot_gt": None}, "datasets.train.dataroot_gt: missing"),
-            ({"dataroot_gt": 3}, "datasets.train.dataroot_gt: expected a path"),
-            ({"dataroot_lq": None}, "datasets.train.dataroot_lq: missing; give a path, or `lq: bicubic`"),
-            ({"dataroot_gt": "/none.lmdb"}, "datasets.train.dataroot_gt: /none.lmdb: no such LMDB"),
-            ({"dataroot_gt": "/none"}, "datasets.train.dataroot_gt: /none: no such folder"),
-            ({"dataroot_lq": "/none", "phase": "val"}, "datasets.val.dataroot_lq: /none: no such folder"),
-            ({"dataroot_lq": ["a", "b"]}, "datasets.train.dataroot_lq: 2 paths for the 1 of dataroot_gt"),
-            ({"lq": "bicubic"}, "datasets.train.lq: LQ comes from"),
-            ({"lq": "nearest", "dataroot_lq": None}, "datasets.train.lq: 'nearest' is not known"),
-            ({"scale": None}, "datasets.train.scale: expected a whole number"),
-            ({"gt_size": None}, "datasets.train.gt_size: expected a whole number"),
-            ({"gt_size": 66}, "datasets.train.gt_size: 66 is no multiple of scale 4"),
-            ({"io_backend": {"type": "memcached"}}, "datasets.train.io_backend: type 'memcached'"),
-            ({"mean": [0.5, 0.5, 0.5]}, "datasets.train.mean: images stay in [0, 1] and are not"),
-            ({"std": [0.5], "phase": "val"}, "datasets.val.std: images stay in [0, 1]"),
-            ({"use_hfilp": False}, "datasets.train.use_hfilp: not known to PairedSRDataset; did you mean 'use_hflip'?"),
-            ({"gray": True}, "datasets.train.gray: not known to PairedSRDataset; remove it"),
-            ({"color": "gray"}, "datasets.train.color: 'gray' is not known; take 'y' or 'rgb'"),
-            ({"meta_info_file": 3}, "datasets.train.meta_info_file: expected a path, got 3"),
-            ({"meta_info_file": "/none.txt"}, "datasets.train.meta_info_file: /none.txt: cannot be read: No such file"),
+            ({"dataroot_gt": None}, "train.dataroot_gt", "missing"),
+            ({"dataroot_gt": 3}, "train.dataroot_gt", "expected a path"),
+            ({"dataroot_lq": None}, "train.dataroot_lq", "missing"),
+            ({"dataroot_gt": "/none.lmdb"}, "train.dataroot_gt: /none.lmdb", "no such LMDB"),
+            ({"dataroot_gt": "/none"}, "train.dataroot_gt: /none", "no such folder"),
+            ({"dataroot_lq": "/none", "phase": "val"}, "val.dataroot_lq: /none", "no such folder"),
+            ({"dataroot_lq": ["a", "b"]}, "train.dataroot_lq", "2 paths for the 1"),
+            ({"lq": "bicubic"}, "train.lq", "LQ comes from"),
+            ({"lq": "nearest", "dataroot_lq": None}, "train.lq", "'nearest' is not known"),
+            ({"scale": None}, "train.scale", "a whole number"),
+            ({"gt_size": None}, "train.gt_size", "a whole number"),
+            ({"gt_size": 66}, "train.gt_size", "66 is no multiple of scale 4"),
+            ({"io_backend": {"type": "memcached"}}, "train.io_backend", "type 'memcached'"),
+            ({"mean": [0.5, 0.5, 0.5]}, "train.mean", "stay in [0, 1]"),
+            ({"std": [0.5], "phase": "val"}, "val.std", "stay in [0, 1]"),
+            ({"use_hfilp": False}, "train.use_hfilp", "did you mean 'use_hflip'"),
+            ({"gray": True}, "train.gray", "not known to PairedSRDataset"),
+            ({"color": "gray"}, "train.color", "'gray' is not known"),
+            ({"meta_info_file": 3}, "train.meta_info_file", "a path, got 3"),
+            ({"meta_info_file": "/none.txt"}, "train.meta_info_file: /none.txt", "cannot be read"),
         ],
     )
-    def test_exception_options(self, options: Options, changes: dict[str, Any], message: str) -> None:
+    def test_exception_options(self, options: Options, changes: dict[str, Any], where: str, kind: str) -> None:
         with pytest.raises(OptionError) as caught:
             PairedSRDataset(options(**changes))
-        assert str(caught.value).startswith(message)
+        assert_message(caught.value, f"datasets.{where}", kind)
         assert "\n" not in str(caught.value)
 
     def test_feature_what_the_loaders_read_is_known(self, options: Options) -> None:
@@ -255,12 +256,11 @@ class TestPairedSRDataset:
             PairedSRDataset(options(dataroot_gt=str(tmp_path / "GT.lmdb")))
 
     def test_exception_small(self, options: Options, tmp_path: Path) -> None:
-        message = "000001_s001: GT of 96x96 is smaller than gt_size 128"
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=r"000001_s001: .* 96x96 is smaller than gt_size 128"):
             PairedSRDataset(options(gt_size=128))[0]
         self.write(tmp_path / "gt" / "small.png", 63, 100)
         opt = options(dataroot_gt=str(tmp_path / "gt"), dataroot_lq=None, lq="bicubic")
-        with pytest.raises(UserError, match=r"small.png: GT of 100x60 is smaller than gt_size 64"):
+        with pytest.raises(UserError, match=r"small.png: .* 100x60 is smaller than gt_size 64"):
             PairedSRDataset(opt)[0]
 
     def test_exception_undecodable(self, options: Options, tmp_path: Path) -> None:
@@ -394,12 +394,12 @@ class TestMetaInfoFile:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("", r"meta_info_file: .*list\.txt: lists no images"),
-            ("\n \n", r"meta_info_file: .*list\.txt: lists no images"),
-            ("0000.png\nx.png\ny.png\n", r"HR: has no x\.png and 1 more of the 3 images that meta_info_file lists"),
-            ("0000.png\n0000.png (1,2,3)\n", r"list\.txt, line 2: 0000\.png appears again after line 1"),
-            ("../HR/0000.png\n", r"line 1: \.\./HR/0000\.png is not a name within a folder"),
-            ("/etc/passwd\n", r"line 1: /etc/passwd is not a name within a folder"),
+            ("", r"meta_info_file: .*list\.txt: .*no images"),
+            ("\n \n", r"meta_info_file: .*list\.txt: .*no images"),
+            ("0000.png\nx.png\ny.png\n", r"HR: has no x\.png and 1 more of the 3 images"),
+            ("0000.png\n0000.png (1,2,3)\n", r"list\.txt, line 2: 0000\.png .*again after line 1"),
+            ("../HR/0000.png\n", r"line 1: \.\./HR/0000\.png is not a name"),
+            ("/etc/passwd\n", r"line 1: /etc/passwd is not a name"),
             ("a\x1b[2J\0.png\n", r"line 1: a\\x1b\[2J\\x00\.png is not a name"),
         ],
     )
@@ -412,7 +412,7 @@ class TestMetaInfoFile:
     def test_exception_lq_is_missing(self, options: Options, folders: dict[str, Any]) -> None:
         listing(folders, "0000.png\n0001.png\n")
         (Path(folders["dataroot_lq"]) / "0001x4.png").unlink()
-        with pytest.raises(OptionError, match=r"dataroot_lq: GT and LQ differ: 0001 is in .*HR and not in .*LR"):
+        with pytest.raises(OptionError, match=r"dataroot_lq: .*differ: 0001 is in .*HR and not in .*LR"):
             PairedSRDataset(options(**folders))
 
     def test_exception_not_text_and_several_roots(self, options: Options, folders: dict[str, Any]) -> None:
@@ -421,7 +421,7 @@ class TestMetaInfoFile:
             PairedSRDataset(options(**folders))
         listing(folders, "0000.png\n")
         roots = {"dataroot_gt": [folders["dataroot_gt"]] * 2, "dataroot_lq": [folders["dataroot_lq"]] * 2}
-        with pytest.raises(OptionError, match="meta_info_file: lists the images of one root; give one dataroot_gt"):
+        with pytest.raises(OptionError, match=r"meta_info_file: .* one root"):
             PairedSRDataset(options(**{**folders, **roots}))
 
 

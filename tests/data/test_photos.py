@@ -203,7 +203,7 @@ class TestColours:
     def test_exception_animation(self, form: str) -> None:
         frames = [photo(), ImageOps.mirror(photo())]
         data = saved(frames[0], form, save_all=True, append_images=frames[1:], duration=100)
-        with pytest.raises(PhotoError, match="an animation; save the frame that you want"):
+        with pytest.raises(PhotoError, match="an animation"):
             decode_photo(data)
 
     @pytest.mark.parametrize("form", ["tiff", "mpo"])
@@ -265,7 +265,7 @@ class TestSize:
         path = tmp_path / "bomb.png"
         path.write_bytes(self.bomb(20000))
         for look in (photo_info, read_photo):
-            with pytest.raises(PhotoError, match=r"^20000x20000 pixels, above the limit of 178 million$"):
+            with pytest.raises(PhotoError, match=r"^20000x20000 pixels, .* 178 million$"):
                 look(path)
         with pytest.raises(PhotoError, match="above the limit"):
             decode_photo(self.bomb(2**31 - 1))
@@ -274,7 +274,7 @@ class TestSize:
     def test_feature_own_limit(self) -> None:
         data = saved(photo(), "png")
         assert decode_photo(data, max_pixels=48 * 80).shape == (48, 80, 3)
-        with pytest.raises(PhotoError, match=r"80x48 pixels, above the limit of 0.003839 million"):
+        with pytest.raises(PhotoError, match=r"80x48 pixels, .* 0.003839 million"):
             decode_photo(data, max_pixels=48 * 80 - 1)
 
     @pytest.mark.filterwarnings("error")

@@ -89,9 +89,7 @@ class TestLeftOut:
         assert set(result.left_out["psnr"]) == {"dot", "torn"}
         json.loads(json.dumps(result.rows(), allow_nan=False))
         assert [set(row["left_out"]) for row in result.rows()] == [{"dot", "torn"}, {"dot", "torn"}]
-        assert "set: dot is left out of the mean of psnr: val.metrics.psnr: calculate_psnr of dot" in (
-            "\n".join(result.problems())
-        )
+        assert any(line.startswith("set: dot is left out of the mean of psnr: ") for line in result.problems())
 
     def test_or_it_stops(self, photos):
         with pytest.raises(UserError, match=r"dot"):

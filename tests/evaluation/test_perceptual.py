@@ -189,13 +189,11 @@ class TestMissing:
     def test_a_damaged_public_file(self, weights_folder: Path, alexnet: Path, monkeypatch, tmp_path: Path) -> None:
         monkeypatch.setenv("GRAMGAN_WEIGHTS", str(tmp_path))
         (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(alexnet.read_bytes())
-        with pytest.raises(UserError, match=r"^alexnet: .* bytes instead of .*fetch alexnet` replaces it$"):
+        with pytest.raises(UserError, match=r"^alexnet: .* bytes instead of .*fetch alexnet`"):
             Lpips("alex")
 
     def test_another_network(self, alexnet: Path) -> None:
-        with pytest.raises(
-            UserError, match=r"not torchvision's vgg16: no features\.0\.weight of shape \(64, 3, 3, 3\)"
-        ):
+        with pytest.raises(UserError, match=r"vgg16: no features\.0\.weight of shape \(64, 3, 3, 3\)"):
             Dists(alexnet)
 
     def test_no_such_file(self, tmp_path: Path) -> None:
@@ -206,5 +204,5 @@ class TestMissing:
         state = torch.load(alexnet)
         state["features.3.bias"][1] = float("nan")
         torch.save(state, tmp_path / "nan.pth")
-        with pytest.raises(UserError, match=r"features\.3\.bias holds values that are not finite"):
+        with pytest.raises(UserError, match=r"nan\.pth: features\.3\.bias .* not finite"):
             Lpips("alex", tmp_path / "nan.pth")

@@ -141,7 +141,7 @@ class TestChoice:
         with pytest.raises(UserError, match="openvino runs on the CPU"):
             build_engine(network, torch.device("cuda"), "openvino", "fp32")
         monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-        with pytest.raises(UserError, match=r"openvino is not installed: pip install gramgan-plugin\[openvino\]"):
+        with pytest.raises(UserError, match=r"^openvino is not installed"):
             build_engine(network, CPU, "openvino", "fp32")
 
 

@@ -137,9 +137,9 @@ class TestClashes:
     def test_feature_the_second_has_a_problem(self, workdir: Path) -> None:
         touch("one/a.png", "two/a.png", "two/b.png")
         jobs = find_inputs(["one/a.png", "two/a.png", "two/b.png"], Path("out"))
-        assert problems(jobs) == {
-            "two/a.png": "its result would be out/a.png, as that of one/a.png; rename it, or upscale it alone"
-        }
+        ((name, problem),) = problems(jobs).items()
+        assert name == "two/a.png"
+        assert "would be out/a.png, as that of one/a.png" in problem
 
     @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the file system ignores case")
     def test_feature_names_that_differ_in_case(self, workdir: Path) -> None:

@@ -204,9 +204,9 @@ class TestFailures:
         write("b/x.png", crop(1))
         summary = run(inputs=("a/x.png", "b/x.png"))
         assert summary.written == 1
-        assert summary.failed == [
-            (Path("b/x.png"), "its result would be out/x.png, as that of a/x.png; rename it, or upscale it alone")
-        ]
+        ((path, problem),) = summary.failed
+        assert path == Path("b/x.png")
+        assert "would be out/x.png, as that of a/x.png" in problem
 
     @pytest.mark.parametrize(
         ("error", "reason"),
@@ -291,9 +291,7 @@ class TestFailures:
     def test_feature_reasons(self) -> None:
         assert reason_of(ValueError("a bug")) is None
         assert reason_of(OSError(errno.EMFILE, "Too many open files", "x")) is None
-        assert reason_of(OSError(errno.EIO, "Input/output error", "x")) == (
-            "x: input/output error of the disk; see the system's log"
-        )
+        assert str(reason_of(OSError(errno.EIO, "Input/output error", "x"))).startswith("x: input/output error")
 
     def test_exception_settings(self) -> None:
         for name, value in {"quality": 0, "batch_size": 0, "alpha": "x", "workers": 0}.items():

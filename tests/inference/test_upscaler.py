@@ -220,7 +220,7 @@ class TestException:
 
     @pytest.mark.parametrize("channels", [(3, 1), (12, 12), (1, 3)])
     def test_channels(self, network, channels):
-        with pytest.raises(UserError, match=rf"makes {channels[1]} channels of {channels[0]}; pictures have 1 or 3"):
+        with pytest.raises(UserError, match=rf"makes {channels[1]} channels of {channels[0]}"):
             Upscaler(Network(network.net, "X", 4, *channels))
 
     def test_device(self, network):
@@ -247,6 +247,6 @@ class TestException:
         monkeypatch.setattr(engines, "candidates", lambda *_: [("torch", "fp16")])
         result = Upscaler(network)(photo)
         assert np.array_equal(result, photo.repeat(2, axis=0).repeat(2, axis=1))
-        assert "X fails on 120x96 pixels with torch fp16: its result is not finite; torch fp32 is used" in caplog.text
+        assert "X fails on 120x96 pixels with torch fp16: its result is not finite" in caplog.text
         with pytest.raises(UserError, match="is not finite; use --precision fp32"):
             Upscaler(network, precision="fp16")(photo)

@@ -292,7 +292,7 @@ class TestStreams:
 
     def test_exception_sound_that_the_file_cannot_hold(self, tmp_path: Path) -> None:
         make_video(tmp_path / "clip.mkv", [bars()], sound="pcm_u8")
-        with pytest.raises(UserError, match=r"big\.mp4: \.mp4 cannot hold the source's audio in pcm_u8; .*\.mkv"):
+        with pytest.raises(UserError, match=r"big\.mp4: .*pcm_u8; .*\.mkv"):
             upscale_video(tmp_path / "clip.mkv", tmp_path / "big.mp4", nearest, settings())
         upscale_video(tmp_path / "clip.mkv", tmp_path / "big.mkv", nearest, settings())
         assert packets_of(tmp_path / "clip.mkv", "audio") == packets_of(tmp_path / "big.mkv", "audio")
@@ -339,7 +339,7 @@ class TestErrors:
 
     def test_exception_too_large(self, tmp_path: Path) -> None:
         make_video(tmp_path / "clip.mp4", [bars()])
-        with pytest.raises(UserError, match=r"clip\.mp4: frames above the limit of 0.001 million pixels"):
+        with pytest.raises(UserError, match=r"clip\.mp4: .* 0.001 million pixels"):
             upscale_video(tmp_path / "clip.mp4", tmp_path / "big.mp4", nearest, settings(max_pixels=1000))
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
@@ -361,12 +361,12 @@ class TestErrors:
         assert (tmp_path / "out" / "big.mp4").read_bytes() == b"old"
 
     def test_exception_settings(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="--codec 'mpeg2video': must be one of libx264"):
+        with pytest.raises(UserError, match=r"--codec 'mpeg2video': .*libx264"):
             settings(codec="mpeg2video")
         with pytest.raises(UserError, match="--crf 64"):
             settings(crf=64)
         make_video(tmp_path / "clip.mp4", [bars()])
-        with pytest.raises(UserError, match=r"big\.webm: a video is written as one of \.mp4"):
+        with pytest.raises(UserError, match=r"big\.webm: .* one of \.mp4"):
             upscale_video(tmp_path / "clip.mp4", tmp_path / "big.webm", nearest, settings())
 
     def test_exception_without_the_extra(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

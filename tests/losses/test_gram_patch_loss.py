@@ -337,19 +337,16 @@ class TestGramPatchLoss:
             ({"patch_size": 0}, "patch_size"),
             ({"chunk_size": 0}, "chunk_size"),
             ({"affine_copies": -1}, "affine_copies"),
-            ({"stride": 0}, "stride: expected 1 to patch_size, which is 4, got 0"),
-            ({"stride": 5}, "stride: expected 1 to patch_size, which is 4, got 5"),
+            ({"stride": 0}, "stride: .* 4, got 0"),
+            ({"stride": 5}, "stride: .* 4, got 5"),
             ({"top_k": 0}, "top_k: must be at least 1"),
             ({"database_use": "never"}, "database_use: expected one of also, only"),
             ({"database_index": "ball"}, "database_index: expected one of auto, exact"),
-            ({"database_index": "flat"}, "got 'flat'; write 'exact' for what was 'flat'"),
-            (
-                {"database": FakeDatabase(), "select_by": "pixel"},
-                "select_by: a database is searched by gram",
-            ),
-            ({"features": {}}, "features: expected `layer` and perhaps `vgg_weights`, got nothing"),
+            ({"database_index": "flat"}, "database_index: .*'flat'; write 'exact' "),
+            ({"database": FakeDatabase(), "select_by": "pixel"}, "select_by: a database"),
+            ({"features": {}}, "features: expected `layer` .*, got nothing"),
             ({"features": {"layer": "conv1_2", "depth": 1}}, "features: expected `layer`"),
-            ({"features": {"layer": "conv9_9"}}, "features: expected a layer of VGG19, such as conv1_2, got 'conv9_9'"),
+            ({"features": {"layer": "conv9_9"}}, "features: expected a layer of VGG19, .* got 'conv9_9'"),
         ],
     )
     def test_bad_options(self, options, message):
@@ -358,10 +355,10 @@ class TestGramPatchLoss:
 
     def test_it_opens_no_file(self):
         for database in ("x", Path("x"), 4):
-            with pytest.raises(ValueError, match=r"database: the loss opens no file; give .*open_search\(path\)"):
+            with pytest.raises(ValueError, match=r"^database: .* opens no file"):
                 GramPatchLoss(database=database)
         for features in ({"layer": "conv1_2"}, "conv1_2", 4):
-            with pytest.raises(ValueError, match=r"features: the loss opens no file; give .*VGG19Layer"):
+            with pytest.raises(ValueError, match=r"^features: .* opens no file"):
                 GramPatchLoss(features=features)
 
     def test_targets_of_other_options(self):
@@ -369,9 +366,9 @@ class TestGramPatchLoss:
         targets = targets_of(GramPatchLoss(), sr, gt)
         assert GramPatchLoss(criterion="mse", loss_on="pixel")(sr, gt, targets=targets) > 0
         for options in ({"center": True}, {"normalize": False}, {"patch_size": 8}, {"stride": 2}):
-            with pytest.raises(ValueError, match="targets: were chosen with other options"):
+            with pytest.raises(ValueError, match=r"targets: .*other options"):
                 GramPatchLoss(**options)(sr, gt, targets=targets)
-        with pytest.raises(ValueError, match=r"targets: \(\d+, \d+\) for \(\d+, \d+\) patches of SR"):
+        with pytest.raises(ValueError, match=r"targets: \(\d+, \d+\) for \(\d+, \d+\)"):
             GramPatchLoss()(sr[..., :-8], gt[..., :-8], targets=targets)
 
     def test_signature(self):
@@ -384,11 +381,9 @@ class TestGramPatchLoss:
 
     def test_exception(self):
         loss = GramPatchLoss()
-        with pytest.raises(ValueError, match="10x8 px cannot be cut into whole patches of 4 px"):
+        with pytest.raises(ValueError, match=r"10x8 px .*whole patches of 4 px"):
             loss(torch.zeros(1, 3, 10, 8), torch.zeros(1, 3, 10, 8))
-        with pytest.raises(
-            ValueError, match="9x8 px cannot be cut into whole patches of 4 px, 2 px from one to the next"
-        ):
+        with pytest.raises(ValueError, match=r"9x8 px .*whole patches of 4 px, 2 px from"):
             GramPatchLoss(stride=2)(torch.zeros(1, 3, 9, 8), torch.zeros(1, 3, 9, 8))
         with pytest.raises(ValueError, match="3x8 px cannot be cut"):
             GramPatchLoss(stride=1)(torch.zeros(1, 3, 3, 8), torch.zeros(1, 3, 3, 8))

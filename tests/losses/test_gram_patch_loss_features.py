@@ -147,7 +147,7 @@ class TestFeatures:
         assert (index >= sum(targets_of(loss, sr, gt, theta, draw).candidates.counts())).any(), "some from the database"
         assert np.mean(targets_of(loss, sr, gt, theta, draw).index.numpy() == index) == 1
         np.testing.assert_allclose(float(loss(sr, gt, theta, draw=draw)), expected, rtol=1e-6)
-        with pytest.raises(ValueError, match="loss_on: a database has Gram matrices of features, not the features"):
+        with pytest.raises(ValueError, match="loss_on: a database has"):
             opened(database=str(tmp_path / "f"), **{**given, "loss_on": "pixel"})
         with pytest.raises(OptionError, match=r"features: null, but .* was built with \{layer: "):
             opened(database=str(tmp_path / "f"), **{**given, "features": None})
@@ -160,5 +160,5 @@ class TestFeatures:
         loss = opened(features={"layer": "conv2_1", "vgg_weights": str(weights)})
         with pytest.raises(ValueError, match="features are those of images"):
             loss(torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16))
-        with pytest.raises(ValueError, match="12x12 px cannot be cut into whole patches of 8 px"):
+        with pytest.raises(ValueError, match=r"12x12 px .*whole patches of 8 px"):
             loss(torch.zeros(1, 3, 12, 12), torch.zeros(1, 3, 12, 12))

@@ -91,7 +91,7 @@ class TestMask:
         assert torch.equal(inside, loss.mask(gt, lq))
 
     def test_exception(self):
-        with pytest.raises(ValueError, match="cannot be cut into whole windows of 4 px"):
+        with pytest.raises(ValueError, match="whole windows of 4 px"):
             MaskedRaGANLoss().mask(torch.zeros(1, 3, 10, 8))
         with pytest.raises(ValueError, match="no lq was given"):
             MaskedRaGANLoss(mask="beby").mask(torch.zeros(1, 3, 16, 16))

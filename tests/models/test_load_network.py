@@ -17,6 +17,7 @@ from gramgan_plugin.cli.main import main
 from gramgan_plugin.errors import UserError
 from gramgan_plugin.models.basicsr_fixes import HostFixes
 from tests.checkpoints import generators as given_as
+from tests.messages import assert_message
 
 # A folder with checkpoints fetched elsewhere, such as realesr-animevideov3.pth.
 FETCHED = Path(os.environ.get("GRAMGAN_TEST_WEIGHTS", "none"))
@@ -58,9 +59,8 @@ class TestParamKey:
     def test_a_key_that_is_asked_for_and_not_there(self, both, key):
         with pytest.raises(UserError) as caught:
             _load_as_upstream_does({"pretrain_network_g": both, "param_key_g": key})
-        assert str(caught.value) == (
-            f"path.param_key_g: both.pth has no weights under {key!r}; it has params, params_ema"
-        )
+        kind = f"both.pth has no weights under {key!r}; it has params, params_ema"
+        assert_message(caught.value, "path.param_key_g", kind)
 
     @pytest.mark.parametrize(
         ("options", "seed"), [({}, 0), ({"param_key_g": None}, 0), ({"param_key_g": "params_ema"}, 2)]
@@ -75,7 +75,8 @@ class TestParamKey:
         torch.save({"params_ema": _net(2).state_dict()}, "ema.pth")
         with caplog.at_level(logging.WARNING, logger="basicsr"):
             assert _same(_load_as_upstream_does({"pretrain_network_g": "ema.pth"}), _net(2))
-        assert [record.message for record in caplog.records] == ["ema.pth has no params; params_ema is loaded instead"]
+        (record,) = caplog.records
+        assert record.message.startswith("ema.pth has no params; params_ema ")
 
     @pytest.mark.parametrize(("key", "fits"), [("params_ema", True), ("params", False)])
     def test_what_convert_made_of_it(self, both, key, fits, capsys):
@@ -85,7 +86,7 @@ class TestParamKey:
         if fits:
             assert _same(_load_as_upstream_does(path), _net(2))
         else:
-            with pytest.raises(UserError, match=r"param_key_g: mine\.safetensors has no weights under 'params'"):
+            with pytest.raises(UserError, match=r"^path\.param_key_g: mine\.safetensors has .* 'params'"):
                 _load_as_upstream_does(path)
 
     @pytest.mark.parametrize(("options", "seed"), [({}, 0), ({"param_key_g": "mine"}, 2)])
@@ -101,12 +102,12 @@ class TestParamKey:
     def test_each_network_has_its_own(self, both):
         path = {"pretrain_network_g": "g.pth", "param_key_g": "params_ema", "pretrain_network_d": both}
         path["param_key_d"] = "other"
-        with pytest.raises(UserError, match=r"^path\.param_key_d: both\.pth has no weights under 'other'"):
+        with pytest.raises(UserError, match=r"^path\.param_key_d: both\.pth has .* 'other'"):
             _model(path).load_network(_net(1), both, True, "other")
 
     def test_a_bare_state_dict(self, workdir):
         torch.save(_net(0).state_dict(), "bare.pth")
-        with pytest.raises(UserError, match="leave that option out, or set it to ~"):
+        with pytest.raises(UserError, match=r"^path\.param_key_g: bare\.pth .*under no key"):
             _load_as_upstream_does({"pretrain_network_g": "bare.pth", "param_key_g": "params"})
         for options in ({}, {"param_key_g": None}):
             assert _same(_load_as_upstream_does({"pretrain_network_g": "bare.pth", **options}), _net(0))
@@ -157,7 +158,7 @@ class TestFit:
         weights = _net(0).state_dict()
         del weights["conv_last.bias"]
         torch.save(weights, "x.pth")
-        with pytest.raises(UserError, match=r"\(path\.strict_load_g: false takes what fits\)"):
+        with pytest.raises(UserError, match=r"path\.strict_load_g: false"):
             _load_as_upstream_does({"pretrain_network_g": "x.pth"})
         with caplog.at_level(logging.WARNING, logger="basicsr"):
             net = _load_as_upstream_does({"pretrain_network_g": "x.pth", "strict_load_g": False})
@@ -176,9 +177,7 @@ class TestValues:
         content = torch.load(both, weights_only=True)
         content["params"]["body.0.rdb2.conv1.weight"][0, 0, 0, 0] = value
         torch.save(content, "nan.pth")
-        with pytest.raises(
-            UserError, match=r"^nan\.pth: body\.0\.rdb2\.conv1\.weight holds values that are not finite"
-        ):
+        with pytest.raises(UserError, match=r"^nan\.pth: body\.0\.rdb2\.conv1\.weight .* not finite"):
             _load_as_upstream_does({"pretrain_network_g": "nan.pth"})
         net = _load_as_upstream_does({"pretrain_network_g": "nan.pth", "param_key_g": "params_ema"})
         assert _same(net, _net(2))
@@ -187,7 +186,7 @@ class TestValues:
     @pytest.mark.parametrize("strict", [True, False])
     def test_types_that_are_no_weights(self, workdir, dtype, strict):
         torch.save(_net(0).state_dict() | {"conv_up1.bias": torch.zeros(4, dtype=dtype)}, "x.pth")
-        with pytest.raises(UserError, match=r"^x\.pth: conv_up1\.bias is (bool|int8|complex64); weights are floats"):
+        with pytest.raises(UserError, match=r"^x\.pth: conv_up1\.bias is (bool|int8|complex64)"):
             _load_as_upstream_does({"pretrain_network_g": "x.pth", "strict_load_g": strict})
 
 
@@ -230,7 +229,7 @@ class TestOtherScale:
         torch.save(given_as.original(_net(0).state_dict()), "x4.pth")
         net = RRDBNet(3, 3, scale=scale, num_feat=4, num_block=1, num_grow_ch=2)
         model = _model({"pretrain_network_g": "x4.pth", "strict_load_g": False})
-        with pytest.raises(UserError, match=r"path.strict_load_g: false takes what fits"):
+        with pytest.raises(UserError, match=r"path.strict_load_g: false"):
             model.load_network(net, "x4.pth", True, "params")
         model.load_network(net, "x4.pth", False, "params")
         trunk = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith("conv_first")}

@@ -188,5 +188,5 @@ class TestModel:
 
     def test_option(self, tiny_options):
         check_options(tiny_options | {"train": tiny_options["train"] | AUTO})
-        with pytest.raises(OptionError, match=r"train\.channels_last: expected true, false or auto, not 'fast'"):
+        with pytest.raises(OptionError, match=r"^train\.channels_last: .*not 'fast'"):
             check_options(tiny_options | {"train": tiny_options["train"] | {"channels_last": "fast"}})

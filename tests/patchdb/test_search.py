@@ -116,7 +116,7 @@ class TestPatchSearch:
         with pytest.raises(ValueError, match=r"index: expected one of auto, exact, tree, hnsw, got 'ball'$"):
             PatchSearch(store, "ball")
         for old, new in (("kdtree", "tree"), ("flat", "exact"), ("ivf", "hnsw")):
-            with pytest.raises(ValueError, match=f"got '{old}'; write '{new}' for what was '{old}'$"):
+            with pytest.raises(ValueError, match=f"'{old}'; write '{new}' "):
                 PatchSearch(store, old)
         search = PatchSearch(store)
         with pytest.raises(ValueError, match=r"queries: expected \(M, 6\), got \(4, 5\)"):
@@ -180,7 +180,7 @@ class TestPatchSearch:
         grams[4, 2] = np.nan
         write_store(tmp_path / "a.patchdb", [np.zeros((10, 4, 4, 3), np.uint8)], 10, Definition(4), [grams])
         for index in ("tree", "exact", "hnsw"):
-            with pytest.raises(UserError, match=r"grams\.npy: damaged \(not all numbers are finite\)"):
+            with pytest.raises(UserError, match=r"grams\.npy: damaged \(.*finite"):
                 open_search(tmp_path / "a.patchdb", index).search(torch.zeros(1, 6))
 
     def test_missing(self, tmp_path):

@@ -126,7 +126,7 @@ class TestOpenStore:
         array = np.load(path)
         for wrong in (array[:-1], array[None], array.astype(np.float64), np.ones((COUNT, 7), array.dtype)):
             np.save(path, wrong)
-            with pytest.raises(UserError, match=rf"{name}: damaged \(\w+ of .* where manifest.json says"):
+            with pytest.raises(UserError, match=rf"{name}: damaged \(.* manifest.json says"):
                 open_store(database)
         if array.ndim > 1:
             np.save(path, np.asfortranarray(array))
@@ -158,7 +158,7 @@ class TestOpenStore:
 
     def test_exception_newer(self, database: Path) -> None:
         change_manifest(database, lambda record: record.update(format=2, arrays="of another kind"))
-        with pytest.raises(UserError, match=r"written by a newer gramgan-plugin \(format 2, known is 1\)"):
+        with pytest.raises(UserError, match=r"manifest.json: .* newer .*\(format 2, known is 1\)"):
             open_store(database)
 
     @pytest.mark.parametrize(
@@ -181,10 +181,10 @@ class TestOpenStore:
     def test_exception_manifest(self, database: Path, change: Callable[[dict[str, Any]], object]) -> None:
         """Also one that somebody has made up."""
         change_manifest(database, change)
-        with pytest.raises(UserError, match=r"manifest.json: damaged \(its entries do not fit together"):
+        with pytest.raises(UserError, match=r"manifest.json: damaged \(its entries"):
             open_store(database)
         change_manifest(database, lambda record: None, sign=False)
-        with pytest.raises(UserError, match=r"manifest.json: damaged \(was changed since it was written"):
+        with pytest.raises(UserError, match=r"manifest.json: damaged \(was changed"):
             open_store(database)
 
     @pytest.mark.parametrize(
@@ -196,15 +196,15 @@ class TestOpenStore:
             open_store(database)
 
     def test_exception_no_database(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"none.patchdb: no such patch database; build it with"):
+        with pytest.raises(UserError, match=r"none.patchdb: no such patch database"):
             open_store(tmp_path / "none.patchdb")
-        with pytest.raises(UserError, match=r"no patch database \(manifest.json is missing\)"):
+        with pytest.raises(UserError, match=r"\(manifest.json is missing\)"):
             open_store(tmp_path)
         (tmp_path / "[a].patchdb.moved-aside").mkdir()
-        with pytest.raises(UserError, match=r"a killed process has left it as \[a\].patchdb.moved-aside: rename it"):
+        with pytest.raises(UserError, match=r"left it as \[a\].patchdb.moved-aside"):
             open_store(tmp_path / "[a].patchdb")
         (tmp_path / "file").touch()
-        with pytest.raises(UserError, match="a file, but a patch database is a folder"):
+        with pytest.raises(UserError, match="file: a file, but "):
             open_store(tmp_path / "file")
 
 
@@ -217,23 +217,11 @@ class TestCheckFits:
     @pytest.mark.parametrize(
         ("name", "value", "message"),
         [
-            (
-                "patch_size",
-                8,
-                r"gram_patch_opt.patch_size: 8, but .*a.patchdb was built with 4; set `patch_size: 4`.*--patch-size 8$",
-            ),
-            (
-                "center",
-                True,
-                r"gram_patch_opt.center: true, but .* built with false; set `center: false`.* with --center$",
-            ),
-            ("normalize", False, r"gram_patch_opt.normalize: false, but .* built with true.* with --no-normalize$"),
-            (
-                "layer",
-                "conv1_2",
-                r"gram_patch_opt.features: \{layer: conv1_2\}, but .* with null; .* with --features conv1_2$",
-            ),
-            ("channels", 1, r"gram_patch_opt.database: the images have 1 channels, the patches of .* 3"),
+            ("patch_size", 8, r"gram_patch_opt.patch_size: 8, .*a.patchdb .* 4; .*`patch_size: 4`.*--patch-size 8$"),
+            ("center", True, r"gram_patch_opt.center: true, .* false; .*`center: false`.* --center$"),
+            ("normalize", False, r"gram_patch_opt.normalize: false, .* true.* --no-normalize$"),
+            ("layer", "conv1_2", r"gram_patch_opt.features: \{layer: conv1_2\}, .* null; .* --features conv1_2$"),
+            ("channels", 1, r"gram_patch_opt.database: .* 1 channels, .* 3"),
         ],
     )
     def test_exception(self, made: Path, name: str, value: Any, message: str) -> None:
@@ -278,9 +266,11 @@ class TestStoreWriter:
         fits = {**TestCheckFits.FITS, "patch_size": 2}
         for weights in (None, "0" * 64):
             check_fits(store, **{**fits, "layer": "conv1_2", "weights": weights})
-        with pytest.raises(OptionError, match=r"gram_patch_opt.features: .* with other VGG19 weights than the loss"):
+        with pytest.raises(OptionError, match=r"gram_patch_opt.features: .* other VGG19 weights"):
             check_fits(store, **{**fits, "layer": "conv1_2", "weights": "1" * 64})
-        with pytest.raises(OptionError, match=r"features: null, but .* with \{layer: conv1_2\}.* without --features$"):
+        with pytest.raises(
+            OptionError, match=r"gram_patch_opt.features: null, .* \{layer: conv1_2\}.* without --features$"
+        ):
             check_fits(store, **fits)
 
     def test_exception(self, tmp_path: Path) -> None:

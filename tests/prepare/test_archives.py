@@ -224,10 +224,9 @@ class TestRefusedMembers:
         directory = data.index(b"PK\1\2")
         data[directory + 10 : directory + 12] = struct.pack("<H", 9)
         path.write_bytes(data)
-        assert taken(path) == (
-            {},
-            [("a.png", "packed by a method that Python does not support; unpack the archive yourself")],
-        )
+        images, ((name, reason),) = taken(path)
+        assert (images, name) == ({}, "a.png")
+        assert "packed by a method" in reason
 
 
 class TestBombs:
@@ -235,13 +234,13 @@ class TestBombs:
     def test_exception_too_many(self, tmp_path: Path, suffix: str) -> None:
         path = write_any(tmp_path / f"a{suffix}", [(f"{number}.txt", b"") for number in range(11)])
         assert taken(path, Limits(members=11)) == ({}, [])
-        with pytest.raises(UserError, match=r"a\.\S+: more than 10 members; split it"):
+        with pytest.raises(UserError, match=r"a\.\S+: more than 10 members"):
             taken(path, Limits(members=10))
 
     def test_exception_too_many_bytes(self, archive: Path) -> None:
         noise = np.random.default_rng(0).bytes(60_000)
         write_any(archive, [(f"{number}.png", noise) for number in range(10)])
-        with pytest.raises(UserError, match=f"{archive.name}: more than 300000 bytes unpacked"):
+        with pytest.raises(UserError, match=f"{archive.name}: more than 300000 bytes"):
             taken(archive, Limits(bytes=300_000))
 
     def test_feature_ratio_of_a_zip_member(self, tmp_path: Path) -> None:
@@ -255,14 +254,14 @@ class TestBombs:
 
     def test_exception_ratio_of_many_small_members(self, tmp_path: Path) -> None:
         path = write_zip(tmp_path / "a.zip", [(f"{number}.png", bytes(10 * 2**20)) for number in range(7)])
-        with pytest.raises(UserError, match=r"a\.zip: unpacks to more than 100 times its size"):
+        with pytest.raises(UserError, match=r"a\.zip: .*more than 100 times"):
             taken(path)
 
     @pytest.mark.parametrize("name", ["blank.png", "blank.bin"])
     def test_exception_ratio_of_a_tar(self, tmp_path: Path, name: str) -> None:
         """What is passed over has to be unpacked all the same."""
         path = write_tar(tmp_path / "a.tar.gz", [(name, bytes(70 * 2**20))])
-        with pytest.raises(UserError, match=r"unpacks to more than 100 times its size"):
+        with pytest.raises(UserError, match=r"a\.tar\.gz: .*more than 100 times"):
             taken(path)
 
     def test_feature_overlapping_members(self, tmp_path: Path) -> None:
@@ -377,7 +376,7 @@ class TestHostile:
 
     def test_exception_reason_is_short(self, tmp_path: Path) -> None:
         path = pax_tar(tmp_path / "a.tar", b"9" * 5000 + b" path=b.png\n")
-        with pytest.raises(UserError, match=r"a\.tar: damaged, cut short or not an archive: ") as raised:
+        with pytest.raises(UserError, match=r"a\.tar: .*not an archive: ") as raised:
             taken(path)
         assert len(str(raised.value).removeprefix(str(path))) < 200
 
@@ -418,7 +417,7 @@ class TestDamage:
         write_any(archive, [(f"{number}.png", noise) for number in range(4)])
         data = archive.read_bytes()
         archive.write_bytes(data[: int(len(data) * share)])
-        with pytest.raises(UserError, match=f"{archive.name}: damaged, cut short or not") as raised:
+        with pytest.raises(UserError, match=rf"{archive.name}: .*not an archive: ") as raised:
             taken(archive)
         assert "\n" not in str(raised.value)
 

@@ -23,6 +23,7 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.prepare.benchmark_sources import find_sets
 from gramgan_plugin.prepare.benchmarks import default_mod_crop, prepare_benchmarks
 from tests.functional.matlab_reference import matlab_uint8
+from tests.messages import assert_message
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 COFFEE, CHELSEA, CAMERA = skimage.data.coffee(), skimage.data.chelsea(), skimage.data.camera()
@@ -137,16 +138,16 @@ class TestSources:
         assert (found.name, found.layout) == ("Set14", layout)
 
     def test_exception(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="no such folder; name an unpacked set"):
+        with pytest.raises(UserError, match="missing: no such folder"):
             find_sets(tmp_path / "missing", (4,))
-        with pytest.raises(UserError, match="no benchmark set found in it; known are BasicSR's layout"):
+        with pytest.raises(UserError, match="no benchmark set found in it"):
             find_sets(tmp_path, (4,))
         flat_layout(tmp_path / "my set")
-        with pytest.raises(UserError, match="rename the folder"):
+        with pytest.raises(UserError, match=r"my set: the name of a set"):
             find_sets(tmp_path / "my set", (4,))
         flat_layout(tmp_path / "Set5")
         write(tmp_path / "Set5" / "baby.bmp", PHOTOS["baby"])
-        with pytest.raises(UserError, match=r"a second file for baby; keep one of them"):
+        with pytest.raises(UserError, match=r"a second file for baby"):
             find_sets(tmp_path / "Set5", (4,))
 
 
@@ -165,7 +166,7 @@ class TestPrepare:
         assert record["mod_crop"] == 12
         assert record["lq"]["4"]["kind"] == "matlab-bicubic"
         assert record["lq"]["4"]["from"] == "made"
-        assert report.warnings == ["Set5: 3 images, the set has 5; means will not be comparable"]
+        assert_message(report.warnings, "Set5", "3 images, the set has 5")
 
     def test_feature_basicsr_files_are_copied(self, tmp_path: Path) -> None:
         source = basicsr_layout(tmp_path / "Set5")
@@ -258,7 +259,7 @@ class TestPrepare:
     def test_feature_several_sources(self, tmp_path: Path) -> None:
         sources = [edsr_layout(tmp_path / "a/Set5"), flat_layout(tmp_path / "b/Urban100")]
         assert [report.name for report in prepare(*sources, out=tmp_path / "out")] == ["Set5", "Urban100"]
-        with pytest.raises(UserError, match=r"a second Set5, after .*; give one of them"):
+        with pytest.raises(UserError, match=r"a second Set5"):
             prepare(sources[0], flat_layout(tmp_path / "c/Set5"), out=tmp_path / "more")
         assert not (tmp_path / "more").exists()
 
@@ -269,7 +270,7 @@ class TestPrepare:
         one, two = record_of(first.folder), record_of(second.folder)
         assert one["gt"] == two["gt"]
         assert one["lq"]["4"]["sha256"] == two["lq"]["4"]["sha256"]
-        with pytest.raises(UserError, match=r"Set5: exists already; choose another --out, or pass --overwrite"):
+        with pytest.raises(UserError, match=r"Set5: exists already"):
             prepare(first.folder, out=tmp_path / "two")
         prepare(first.folder, out=tmp_path / "two", scales=(2, 4), overwrite=True)
         assert (tmp_path / "two/Set5/LRbicx2").is_dir()
@@ -302,10 +303,10 @@ class TestPrepare:
     def test_exception_partners(self, tmp_path: Path) -> None:
         source = edsr_layout(tmp_path / "Set5")
         (source / "LR_bicubic/X4/birdx4.png").rename(tmp_path / "kept.png")
-        with pytest.raises(UserError, match=r"Set5: bird has GT and no LQ \(3 GT, 2 LQ images\); complete the set"):
+        with pytest.raises(UserError, match=r"Set5: bird has GT and no LQ \(3 GT, 2 LQ"):
             prepare(source, out=tmp_path / "out")
         write(source / "LR_bicubic/X4/birdx4.png", PHOTOS["bird"][:20, :20])
-        with pytest.raises(UserError, match=r"birdx4\.png: LQ of 20x20 is not 1/4 of its GT of 124x96"):
+        with pytest.raises(UserError, match=r"birdx4\.png: .* 20x20 is not 1/4 .* 124x96"):
             prepare(source, out=tmp_path / "out")
         assert not (tmp_path / "out").exists()
         assert len(prepare(source, out=tmp_path / "out", make_lq=True)) == 1
@@ -313,14 +314,14 @@ class TestPrepare:
     def test_exception_another_picture(self, tmp_path: Path) -> None:
         source = edsr_layout(tmp_path / "Set5")
         write(source / "LR_bicubic/X4/birdx4.png", 255 - pixels(source / "LR_bicubic/X4/birdx4.png"))
-        with pytest.raises(UserError, match=r"birdx4\.png: does not show its GT \(\d+ levels off on average\)"):
+        with pytest.raises(UserError, match=r"birdx4\.png: does not show its GT \(\d+ "):
             prepare(source, out=tmp_path / "out")
         assert list((tmp_path / "out").iterdir()) == []
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"mod_crop_to": 6}, "mod-crop 6: not a multiple of the scale 4; take 12"),
+            ({"mod_crop_to": 6}, "mod-crop 6: .* scale 4; take 12"),
             ({"scales": (1,)}, "scale 1: must be at least 2"),
         ],
     )
@@ -335,7 +336,7 @@ class TestPrepare:
         with pytest.raises(UserError, match=r"bird\.png: cut short"):
             prepare(source, out=tmp_path / "out")
         write(source / "bird.png", COFFEE[:11, :40])
-        with pytest.raises(UserError, match=r"bird\.png: 40x11, smaller than the mod-crop 12; remove it"):
+        with pytest.raises(UserError, match=r"bird\.png: 40x11, .*mod-crop 12"):
             prepare(source, out=tmp_path / "out")
 
 
@@ -392,7 +393,7 @@ class TestRealSets:
         for path in sorted((SHARED / "BSD100/HR").iterdir())[:3]:
             shutil.copy(path, few)
         (report,) = prepare(tmp_path / "BSD100", out=tmp_path / "out")
-        assert report.warnings == ["BSD100: 3 images, the set has 100; means will not be comparable"]
+        assert_message(report.warnings, "BSD100", "3 images, the set has 100")
         assert {pixels(path).shape for path in report.gt.iterdir()} <= {(312, 480, 3), (480, 312, 3)}
 
 
@@ -407,11 +408,11 @@ class TestCommand:
         assert main(["prepare", "benchmarks", *sources, "--out", str(out), "--scale", "4", "--lq", "make"]) == 0
         printed = capsys.readouterr()
         assert f"dataroot_gt: {out / 'Set5/GTmod12'}" in printed.out
-        assert f"dataroot_lq: {out / 'Set5/LRbicx4'}  (x4: matlab-bicubic, made by basicsr prepare)" in printed.out
-        assert "warning: Urban100: 3 images, the set has 100" in printed.err
+        assert f"dataroot_lq: {out / 'Set5/LRbicx4'}  (x4: matlab-bicubic, " in printed.out
+        assert_message(printed.err, "warning: Urban100", "3 images, the set has 100")
         arguments = ["prepare", "benchmarks", *sources, "--out", str(tmp_path / "uint8"), "--lq", "matlab-uint8"]
         assert main(arguments) == 0
-        assert "LRbicx4  (x4: matlab-uint8, made by basicsr prepare)" in capsys.readouterr().out
+        assert "LRbicx4  (x4: matlab-uint8, " in capsys.readouterr().out
         assert main(["prepare", "benchmarks", *sources, "--out", str(out)]) == 2
         assert "exists already" in capsys.readouterr().err
 

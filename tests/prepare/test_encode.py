@@ -42,8 +42,8 @@ class TestEncoding:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("jpeg",), "encoding 'jpeg': must be one of png, fast"),
-            (("png", 10), "compression level 10: must be from 0 to 9"),
+            (("jpeg",), "encoding 'jpeg': .* png, fast"),
+            (("png", 10), "compression level 10: .* 0 to 9"),
             (("png", -1), "compression level -1"),
             (("fast", 3), "'fast' is not compressed"),
         ],

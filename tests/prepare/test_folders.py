@@ -49,7 +49,7 @@ class TestFolderPhotos:
         with pytest.raises(UserError, match="no such folder"):
             folder_photos(tmp_path / "none")
         touch(tmp_path, "notes.txt")
-        with pytest.raises(UserError, match=r"no images in it \(.*; for those in its subfolders pass --recursive"):
+        with pytest.raises(UserError, match=r"no images in it \(.*--recursive"):
             folder_photos(tmp_path)
 
 
@@ -77,7 +77,7 @@ class TestPartners:
             "0002.png",
             "0003x4.jpg",
         ]
-        with pytest.raises(PhotoError, match=r"has no LQ photo: neither 0001x2.png nor 0001.png"):
+        with pytest.raises(PhotoError, match=r"no LQ photo: neither 0001x2.png nor 0001.png"):
             Partners([hr], [lq], 2)("0001.png")
 
     def test_feature_subfolders_and_several(self, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ class TestPartners:
     def test_exception(self, tmp_path: Path) -> None:
         hr = touch(tmp_path / "hr", "1.png")
         lq = touch(tmp_path / "lq", "1.png", "1.jpg")
-        with pytest.raises(PhotoError, match=r"has 2 LQ photos \(1.jpg, 1.png\); keep one"):
+        with pytest.raises(PhotoError, match=r"has 2 LQ photos \(1.jpg, 1.png\)"):
             Partners([hr], [lq], 4)("1.png")
         with pytest.raises(UserError, match=r"--lq: 1 folders for 2 of GT"):
             Partners([hr, tmp_path], [lq], 4)

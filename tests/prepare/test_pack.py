@@ -69,7 +69,7 @@ class TestPreparePhotos:
         per_photo = [row["photo"] for row in rows(report)]
         assert {name: per_photo.count(name) for name in per_photo} == dict.fromkeys(per_photo, 4)
         assert set(read_all(report.gt)) == {row["key"] for row in rows(report)}
-        with pytest.raises(UserError, match="max per photo 0: must be at least 1"):
+        with pytest.raises(UserError, match=r"max per photo 0: .*at least 1"):
             prepare_photos(folder_photos(photo_folder), tmp_path / "none", replace(SETTINGS, most=0))
 
     def test_feature_names(self, prepared: Report) -> None:
@@ -162,12 +162,9 @@ class TestPreparePhotos:
 
     def test_exception_stop_names_all_bad_photos(self, photo_folder: Path, tmp_path: Path) -> None:
         photos = self.with_bad_ones(photo_folder, tmp_path)
-        with pytest.raises(UserError) as caught:
+        bad = r"^2 of 5 photos .*: broken\\n\.png \(not an image\); tiny\.png \(300x95, .* 96\): .*--on-error skip$"
+        with pytest.raises(UserError, match=bad):
             prepare_photos(photos, tmp_path / "out", **SMALL)
-        assert str(caught.value) == (
-            "2 of 5 photos cannot be used: broken\\n.png (not an image); "
-            "tiny.png (300x95, smaller than 96): remove them, or pass --on-error skip"
-        )
         assert not any(path.name.startswith("out") for path in tmp_path.iterdir())
 
     def test_feature_skip(self, photo_folder: Path, tmp_path: Path, prepared: Report) -> None:
@@ -198,11 +195,11 @@ class TestPreparePhotos:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"settings": Settings(4, Preset(94, 64, 0))}, "crop size 94: not a multiple of the scale 4"),
+            ({"settings": Settings(4, Preset(94, 64, 0))}, "crop size 94: .* scale 4"),
             ({"settings": Settings(4, Preset(96, 0, 0))}, "step 0"),
             ({"workers": 0}, "workers 0: must be at least 1"),
             ({"settings": replace(SETTINGS, most=0)}, "max per photo 0"),
-            ({"hold_out": ["coffe"]}, "--hold-out coffe: no photo has that name"),
+            ({"hold_out": ["coffe"]}, "--hold-out coffe: no photo"),
             ({"hold_out": ["coffee", "chelsea", "émile"]}, "nothing to cut"),
         ],
     )
@@ -289,7 +286,7 @@ class TestPreparePhotos:
             (folder / name).write_bytes(whole)
             whole[len(whole) // 2] ^= 1
         (folder / "b.png").write_bytes(whole)
-        with pytest.raises(UserError, match=r"^2 of 3 photos cannot be used: a.png \(damaged.*; c.png \(damaged"):
+        with pytest.raises(UserError, match=r"^2 of 3 photos .*: a.png \(damaged.*; c.png \(damaged"):
             prepare_photos(folder_photos(folder), tmp_path / "out", **SMALL)
         assert [path.name for path in tmp_path.iterdir()] == ["photos"]
         report = prepare_photos(folder_photos(folder), tmp_path / "out", on_error="skip", **SMALL)
@@ -330,7 +327,7 @@ class TestPreparePhotos:
         (lq / "chelseax4.png").unlink()
         partners = {"its LQ photo chelseax4.png: ": find, "has no LQ photo": Partners([photo_folder], [lq], 4)}
         for why, finder in partners.items():
-            with pytest.raises(UserError, match=rf"1 of 3 photos cannot be used: chelsea.png \({why}"):
+            with pytest.raises(UserError, match=rf"^1 of 3 photos .*: chelsea.png \({why}"):
                 prepare_photos(folder_photos(photo_folder), tmp_path / "other", find_lq=finder, **SMALL)
 
     def test_feature_fast(self, photo_folder: Path, tmp_path: Path, prepared: Report) -> None:

@@ -53,7 +53,7 @@ class TestReadMetrics:
     )
     def test_exception(self, tmp_path, text):
         (tmp_path / "metrics.jsonl").write_text(text)
-        with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: not a line of metrics"):
+        with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: not a line"):
             read_metrics(tmp_path / "metrics.jsonl")
 
 

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gramgan_plugin.errors import Preempted, UserError
 from gramgan_plugin.losses import MaskedRaGANLoss
 from gramgan_plugin.utils import distributed
+from tests.messages import assert_message
 from tests.training.two_processes import basicsr as command
 from tests.training.two_processes import together
 
@@ -277,7 +278,7 @@ class TestStarting:
 
     @pytest.mark.parametrize(("launcher", "how"), [("pytorch", "torchrun"), ("slurm", "srun")])
     def test_outside_a_launcher(self, launcher, how):
-        with pytest.raises(UserError, match=f"RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT not set; .* {how}"):
+        with pytest.raises(UserError, match=f"RANK, .*, MASTER_PORT not set; .* {how}"):
             distributed.start(launcher)
 
     PLACE: ClassVar = {
@@ -291,21 +292,21 @@ class TestStarting:
     @pytest.mark.parametrize(
         ("name", "value", "message"),
         [
-            ("MASTER_PORT", "x", "MASTER_PORT is 'x', expected a whole number of at least 1"),
-            ("MASTER_PORT", "0", "MASTER_PORT is '0', expected a whole number of at least 1"),
-            ("MASTER_PORT", "65536", "MASTER_PORT is '65536', expected a port of at most 65535"),
-            ("RANK", "a", "RANK is 'a', expected a whole number of at least 0"),
+            ("MASTER_PORT", "x", "MASTER_PORT is 'x', expected a whole number"),
+            ("MASTER_PORT", "0", "MASTER_PORT is '0', expected a whole number"),
+            ("MASTER_PORT", "65536", "MASTER_PORT is '65536', expected a port"),
+            ("RANK", "a", "RANK is 'a', expected a whole number"),
             ("RANK", "-1", "RANK is '-1', expected a whole number"),
             ("RANK", "", "RANK is '', expected a whole number"),
             ("RANK", "\u0663", "RANK is '\u0663', expected a whole number"),
             ("RANK", "1\n", "expected a whole number"),
             ("RANK", "9" * 5000, "expected a whole number"),
-            ("RANK", "5", "RANK is '5', but there are 2 processes, whose ranks begin at 0"),
+            ("RANK", "5", "RANK is '5', but there are 2 processes"),
             ("RANK", "2", "RANK is '2', but there are 2 processes"),
-            ("WORLD_SIZE", "0", "WORLD_SIZE is '0', expected a whole number of at least 1"),
+            ("WORLD_SIZE", "0", "WORLD_SIZE is '0', expected a whole number"),
             ("WORLD_SIZE", "2.0", "WORLD_SIZE is '2.0', expected"),
             ("LOCAL_RANK", "x", "LOCAL_RANK is 'x', expected"),
-            ("MASTER_ADDR", "", "MASTER_ADDR is '', expected a machine's name or address"),
+            ("MASTER_ADDR", "", "MASTER_ADDR is '', expected a machine"),
             ("MASTER_ADDR", "a..b", "MASTER_ADDR is 'a..b', expected"),
             ("MASTER_ADDR", "[::1", "MASTER_ADDR is '[::1', expected"),
         ],
@@ -321,11 +322,11 @@ class TestStarting:
     @pytest.mark.parametrize(
         ("name", "value", "message"),
         [
-            ("PROCID", "a", "SLURM_PROCID is 'a', expected a whole number of at least 0"),
+            ("PROCID", "a", "SLURM_PROCID is 'a', expected"),
             ("PROCID", "8", "SLURM_PROCID is '8', but there are 8 processes"),
             ("NTASKS", "x", "SLURM_NTASKS is 'x', expected"),
             ("LOCALID", "-1", "SLURM_LOCALID is '-1', expected"),
-            ("STEP_NODELIST", "[", "MASTER_ADDR is '[', expected a machine's name"),
+            ("STEP_NODELIST", "[", "MASTER_ADDR is '[', expected a machine"),
         ],
     )
     def test_what_slurm_does_not_set(self, monkeypatch, asked, name, value, message):
@@ -349,7 +350,7 @@ class TestStarting:
             monkeypatch.setenv(key, own)
         assert command("train", "-opt", write_options(tiny_options), "--launcher", "pytorch") == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line == ("basicsr train: --launcher pytorch: MASTER_PORT is 'x', expected a whole number of at least 1")
+        assert_message(line, "basicsr train: --launcher pytorch", "MASTER_PORT is 'x'")
 
     def test_a_port_in_use(self, monkeypatch):
         import socket
@@ -360,7 +361,7 @@ class TestStarting:
             for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1"}.items():
                 monkeypatch.setenv(name, str(value))
             monkeypatch.setenv("MASTER_PORT", str(one.getsockname()[1]))
-            with pytest.raises(UserError, match=r"cannot meet at 127\.0\.0\.1:\d+ .*is another run there\?"):
+            with pytest.raises(UserError, match=r"cannot meet at 127\.0\.0\.1:\d+ "):
                 distributed.start("pytorch")
 
 

@@ -22,14 +22,12 @@ def test_progress():
     first = "2,400 training images, batch 8, 300 iterations an epoch; "
     assert _lines() == [(logging.INFO, first + "3,000 iterations")]
     assert _lines(iteration=20) == [(logging.INFO, first + "resuming from iteration 20 of 3,000")]
-    assert _lines(iteration=3000)[1][1] == (
-        "This run is finished: it has come to iteration 3,000, and train.total_iter is 3,000; raise that to train on"
-    )
+    assert "finished: it has come to iteration 3,000" in _lines(iteration=3000)[1][1]
 
 
 def test_few_images():
     (line,) = _warnings(size=3)
-    assert line.startswith("so few training images that G learns them by heart")
+    assert line.startswith("so few training images")
     assert _lines(size=1)[0][1].startswith("1 training image, batch 8")
     assert _warnings(size=10) == []
     assert _warnings(size=3, iteration=20) == []
@@ -43,10 +41,7 @@ def test_few_images():
 def test_a_run_shorter_than_its_schedule(schedule):
     (line,) = _warnings(**schedule)
     key = next(iter(schedule))
-    assert line == (
-        f"the learning rate falls after 5,000 iterations (train.scheduler.{key}), but the run ends after 3,000; "
-        "shorten the schedule, too"
-    )
+    assert f"after 5,000 iterations (train.scheduler.{key}), but the run ends after 3,000" in line
     assert _warnings(total=5000, **schedule) == []
     assert _warnings(iteration=20, **schedule) == [], "a resumed run has warned before"
 

@@ -204,12 +204,12 @@ class TestValidation:
         train_run(tiny_options)
         log = (workdir / "experiments/tiny/train.log").read_text()
         assert "heldout: astronaut is left out of the mean of psnr" in log
-        assert "tiny cannot enlarge it (24x24): a size that it cannot take" in log
+        assert "tiny cannot enlarge it (24x24): a size" in log
 
     def test_unless_the_options_say_so(self, tiny_options, workdir, broken):
         tiny_options["val"]["on_error"] = "stop"
         broken(lambda: RuntimeError("a size that it cannot take"))
-        with pytest.raises(UserError, match=r"heldout: astronaut: tiny cannot enlarge it \(24x24\): a size"):
+        with pytest.raises(UserError, match=r"^heldout: astronaut: tiny cannot enlarge it \(24x24\)"):
             train_run(tiny_options)
         assert newest_checkpoint(workdir / "experiments/tiny/training_states").name == "4.state"
 

@@ -118,7 +118,7 @@ def test_not_finite(run, capsys):
     content["params_ema"]["conv_first.bias"][0] = float("nan")
     torch.save(content, "net_g.pth")
     assert _card() == 2
-    assert "net_g.pth: conv_first.bias holds values that are not finite" in capsys.readouterr().err
+    assert re.search("net_g.pth: conv_first.bias .* not finite", capsys.readouterr().err)
 
 
 def test_with_nothing_but_weights(run):
@@ -137,19 +137,16 @@ def test_with_nothing_but_weights(run):
         (("--run", "nowhere"), "nowhere/options.yml: no such file"),
         (("--run", "."), "options.yml: no such file"),
         (("--results", "sources.csv"), "sources.csv: not JSON"),
-        (("--results", "experiments/tiny/data.json"), "data.json: not the results.json of `basicsr benchmark`"),
-        (("--results", "rows.json"), "rows.json: not the results.json of `basicsr benchmark`"),
-        (("--results", "better.json"), "better.json: not the results.json of `basicsr benchmark`"),
-        (("--results", "empty.json"), "empty.json: has no means; give the results.json of `basicsr benchmark`"),
+        (("--results", "experiments/tiny/data.json"), "data.json: not the results.json"),
+        (("--results", "rows.json"), "rows.json: not the results.json"),
+        (("--results", "better.json"), "better.json: not the results.json"),
+        (("--results", "empty.json"), "empty.json: has no means"),
         (("--results", os.devnull), f"{os.devnull}: not a file"),
-        (("--sources", "results.json"), "results.json: expected a CSV table of photos with the columns `author` and"),
-        (("--sources", "long.csv"), "long.csv: not a CSV table: field larger than field limit"),
+        (("--sources", "results.json"), "results.json: expected a CSV table"),
+        (("--sources", "long.csv"), "long.csv: not a CSV table"),
         (("--limits", "net_g.pth"), "net_g.pth: not a text in UTF-8"),
         (("--limits", "."), ".: not a file"),
-        (
-            ("--run", "other"),
-            "--run: other/models does not have these weights; was it another run?",
-        ),
+        (("--run", "other"), "--run: other/models does not have these weights"),
         (("--sources", "net_g.pth"), "net_g.pth: not a text in UTF-8"),
         (("--limits", "nothing.md"), "nothing.md: no such file"),
         (("--date", "31.1.2026"), "--date: expected YYYY-MM-DD, not '31.1.2026'"),

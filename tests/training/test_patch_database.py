@@ -13,6 +13,7 @@ from gramgan_plugin.config.resolve import resolve_options
 from gramgan_plugin.patchdb.store import open_store
 from gramgan_plugin.prepare.sample import sample_photos
 from gramgan_plugin.training.loop import train
+from tests.messages import assert_message
 from tests.vgg_reference import write_weights
 
 
@@ -87,7 +88,8 @@ class TestTraining:
             "features": {"layer": "conv1_1", "vgg_weights": weights[1]},
         }
         assert main(["train", "-opt", str(write_options(options))]) == 2
-        assert "gram_patch_opt.features: features.patchdb was built with other VGG19" in capsys.readouterr().err
+        where = "basicsr train: train.gram_patch_opt.features"
+        assert_message(capsys.readouterr().err, where, "features.patchdb", "other VGG19 weights")
 
     def test_the_same_run_again(self, options: dict[str, Any]) -> None:
         options["train"]["gram_patch_opt"]["top_k"] = 4  # the draw is seeded

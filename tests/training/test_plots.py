@@ -158,7 +158,7 @@ class TestPicture:
     def test_exception(self, tmp_path):
         with pytest.raises(UserError, match="nothing to draw"):
             plot_runs({"a": Metrics({}, {})}, tmp_path / "a.png")
-        with pytest.raises(UserError, match=r"a\.jpg: the picture's name has to end in \.png, \.svg, \.pdf"):
+        with pytest.raises(UserError, match=r"a\.jpg: .* \.png, \.svg, \.pdf"):
             plot_runs({"a": SMALL}, tmp_path / "a.jpg")
         (tmp_path / "a.png").mkdir()
         with pytest.raises(UserError, match=r"a\.png: a folder where a file should be"):

@@ -23,6 +23,7 @@ from gramgan_plugin.evaluation.measure import SetResult
 from gramgan_plugin.functional.matlab_bicubic import matlab_bicubic
 from gramgan_plugin.models.build import build_model
 from gramgan_plugin.training.validation import validate
+from tests.messages import assert_message
 
 METRICS = {
     "psnr": {"type": "calculate_psnr", "crop_border": 4, "test_y_channel": True},
@@ -185,7 +186,8 @@ class TestLeftOut:
         log = Log()
         results = validate(Picky(), [loader_of(photos)], 1, options(tmp_path), log)
         assert set(results["set"]) == {"psnr", "ssim"}
-        assert log.left_out["psnr"] == {"photo2": "set: photo2: run cannot enlarge it (13x12): sides of 12 are no good"}
+        assert log.left_out["psnr"].keys() == {"photo2"}
+        assert_message(log.left_out["psnr"]["photo2"], "set: photo2", "run cannot enlarge it (13x12): sides of 12")
 
     def test_too_small_for_the_metric_gives_no_nan(self, tmp_path):
         folder = tmp_path / "GT"
@@ -195,10 +197,7 @@ class TestLeftOut:
         log = Log()
         results = validate(Bicubic(), [loader_of(folder)], 1, options(tmp_path), log)
         assert math.isfinite(results["set"]["psnr"])
-        assert (
-            "calculate_psnr of dot (8x8 in 3 channels) is nan: too small for crop_border?"
-            in (log.left_out["psnr"]["dot"])
-        )
+        assert "calculate_psnr of dot (8x8 in 3 channels) is nan" in log.left_out["psnr"]["dot"]
 
 
 class TestMemory:
@@ -227,11 +226,11 @@ class TestMemory:
         tiled = validate(model, [loader_of(large)], 1, options(tmp_path), Log())
         # Bicubic sees two pixels around each: tiles with their context agree with the whole image.
         assert tiled["set"]["psnr"] == pytest.approx(whole["set"]["psnr"], abs=1e-3)
-        assert "enlarged in tiles (val.tile: 64 does so from the start)" in caplog.messages[-1]
+        assert "enlarged in tiles (val.tile: 64 " in caplog.messages[-1]
 
     def test_the_advice_is_about_validation(self, large, tmp_path):
         for tile, advice in ((None, "close other programs"), (0, "leave out val.tile")):
-            with pytest.raises(UserError, match=f"val.tile: out of memory while enlarging .*{advice}") as caught:
+            with pytest.raises(UserError, match=f"val.tile: out of memory .*{advice}") as caught:
                 validate(self.Small(), [loader_of(large)], 1, options(tmp_path, tile=tile, on_error="stop"), Log())
             assert "batch" not in str(caught.value)
 
@@ -255,7 +254,7 @@ class TestWithoutGT:
         results = validate(Bicubic(), [loader], 3, options(tmp_path, metrics=metrics, save_img=True), log)
         picture = cv2.imread(str(tmp_path / "visualization/photos/cat/cat_3.png"))
         assert results == {"photos": {"niqe": pytest.approx(calculate_niqe(picture, crop_border=4), rel=1e-9)}}
-        assert log.problems == ["photos: has no GT, so psnr, ssim cannot be measured on it"]
+        assert_message(log.problems, "photos", "no GT, so psnr, ssim ")
 
 
 class TestNames:

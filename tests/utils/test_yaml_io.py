@@ -80,9 +80,7 @@ class TestValues:
 
     def test_anchors_that_grow_without_end(self):
         lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
-        with pytest.raises(
-            OptionError, match="t: not readable as YAML: its anchors stand for more than 100,000 values"
-        ):
+        with pytest.raises(OptionError, match=r"^t: .*anchors .* 100,000 values"):
             parse_yaml("\n".join(lines), "t")
 
     @pytest.mark.parametrize("levels", [1, 3])
@@ -119,15 +117,15 @@ class TestRefusals:
             ("a: " + "1:" * 5000 + "1", "line 1: a number that is too long"),
             ("a: !!float " + "1:" * 5000 + "1", "line 1: a number that is too long"),
             ("a: " + "9" * 5000, "line 1: a number that is too long"),
-            ("a: " + "[" * 60 + "]" * 60, "opt.yml: not readable as YAML: nested too deeply"),
-            ("[" * 2000, "opt.yml: not readable as YAML: nested too deeply"),
+            ("a: " + "[" * 60 + "]" * 60, "nested too deeply"),
+            ("[" * 2000, "nested too deeply"),
             ("".join(f"k{n}: 1\n" for n in range(6000)), "line 5000: more than 10,000 keys and values"),
-            ("a: " + "x" * 2**20, "opt.yml: longer than 1 MB, too long for an option file"),
+            ("a: " + "x" * 2**20, "opt.yml: longer than 1 MB"),
         ],
         ids=lambda text: text[:20],
     )
     def test_one_line_that_names_the_place(self, text, message, workdir):
-        with pytest.raises(OptionError, match=r"^[^\n]+$") as caught:
+        with pytest.raises(OptionError, match=r"^opt\.yml[,:] [^\n]+$") as caught:
             parse_yaml(text, "opt.yml")
         assert message in str(caught.value)
         assert len(str(caught.value)) < 300

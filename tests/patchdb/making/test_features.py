@@ -1,5 +1,6 @@
 """Databases of VGG19's features, on random weights, against features written out in float64."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,9 @@ class TestBuild:
     def test_feature_too_small_for_the_margin(self, photos: Path, tmp_path: Path, weights: str) -> None:
         given = {"definition": Definition(8), "reading": Reading(on_error="skip"), "progress": False}
         report = build([photos], tmp_path / "a.patchdb", features="conv2_1", vgg_weights=weights, **given)
-        reason = "17x16, smaller than a patch of 16 pixels and the 4 around it that its features depend on"
-        assert report.skipped == [("tiny.png", reason)]
+        ((name, reason),) = report.skipped
+        assert name == "tiny.png"
+        assert re.match(r"17x16, .* 16 pixels and the 4 around", reason)
 
     def test_progress(self, photos: Path, tmp_path: Path, weights: str, capsys: pytest.CaptureFixture[str]) -> None:
         built(photos, tmp_path / "a.patchdb", weights, progress=True)
@@ -142,7 +144,7 @@ class TestBuild:
     @pytest.mark.parametrize(
         ("layer", "size", "message"),
         [
-            ("conv1_3", 4, r"--features conv1_3: VGG19 has no such layer; its layers are conv1_1, "),
+            ("conv1_3", 4, r"--features conv1_3: .* no such layer; .*conv1_1, "),
             ("conv2_1", 65, r"--patch-size 65: must be 1 to 64 at conv2_1"),
             ("conv3_2", 4, r"vgg.pth: no features\.12\.weight"),
         ],
@@ -186,7 +188,7 @@ class TestUpdate:
     def test_exception_other_weights(self, halves: list[Path], tmp_path: Path, weights: str) -> None:
         before = built(halves[0], tmp_path / "a.patchdb", weights).fingerprint
         other = str(write_weights(tmp_path / "other.pth", seed=1))
-        with pytest.raises(UserError, match=r"a.patchdb: was built with other VGG19 weights than .*other.pth; name"):
+        with pytest.raises(UserError, match=r"a.patchdb: .* other VGG19 weights .*other.pth"):
             update(tmp_path / "a.patchdb", [halves[1]], vgg_weights=other, progress=False)
         assert open_store(tmp_path / "a.patchdb", verify=True).fingerprint == before
 
@@ -240,5 +242,5 @@ class TestSearch:
     def test_exception(self, photos: Path, tmp_path: Path, weights: str) -> None:
         store = built(photos, tmp_path / "a.patchdb", weights)
         other = str(write_weights(tmp_path / "other.pth", seed=1))
-        with pytest.raises(UserError, match="was built with other VGG19 weights"):
+        with pytest.raises(UserError, match="other VGG19 weights"):
             picture_of_search(store, PatchSearch(store, "exact"), photos / "cat.png", 2, other)

@@ -311,7 +311,7 @@ class TestHostileSources:
         outcome = collect(tmp_path / "bad.tar", source, out=tmp_path / "out")
         ((name, reason),) = outcome.failed
         assert name == f"{tmp_path}/bad.tar"
-        assert reason.startswith("damaged, cut short or not an archive: ")
+        assert reason.startswith("damaged, cut short or not an archive")
         assert outcome.counts["kept"] == 4
         assert records_of_kept(tmp_path / "out") >= {f"{tmp_path}/bad.tar!a.png"}  # what stands before the damage
 
@@ -378,7 +378,7 @@ class TestExceptions:
             collect(source, out=out)
 
     def test_exception_stop(self, server: Any, source: Path, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"cut\.jpg: cut short; remove it, or pass --on-error skip"):
+        with pytest.raises(UserError, match=r"cut\.jpg: cut short; .*--on-error"):
             collect(source, out=tmp_path / "out", on_error="stop")
         listed = tmp_path / "list.txt"
         listed.write_text(server.put("/gone", b"", "404"))

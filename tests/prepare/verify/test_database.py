@@ -171,8 +171,8 @@ class TestWalk:
         program = tmp_path / "walk.py"
         program.write_text("import os\nprint('entries 9')\nprint('key', b'a'.hex(), flush=True)\nos.abort()\n")
         monkeypatch.setattr(module.lmdb_walk, "__file__", str(program))
-        with pytest.raises(UserError, match=r"damaged \(LMDB crashed on it after 1 images\); copy it again"):
+        with pytest.raises(UserError, match=r"damaged \(LMDB crashed on it after 1 images"):
             list(walk(whole, False))
         program.write_text("import os\nos.abort()\n")
-        with pytest.raises(UserError, match=r"damaged \(LMDB crashed on it after 0 images\)"):
+        with pytest.raises(UserError, match=r"damaged \(LMDB crashed on it after 0 images"):
             list(walk(whole, False))

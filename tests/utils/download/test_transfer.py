@@ -90,7 +90,7 @@ class TestDownload:
 
     @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://a.org/x", "gopher://127.0.0.1:1/"])
     def test_exception_redirect_elsewhere(self, server: Any, tmp_path: Path, target: str) -> None:
-        with pytest.raises(DownloadError, match=r"redirected to .*not a URL of http or https"):
+        with pytest.raises(DownloadError, match=r"redirected to .*not a URL"):
             get(server.put("/a", b"", f"moved {target}"), tmp_path)
         assert not list(tmp_path.iterdir())
 
@@ -102,7 +102,7 @@ class TestDownload:
         assert len(server.asked("/loop")) == 6
 
     def test_exception_private_address(self, server: Any, tmp_path: Path) -> None:
-        with pytest.raises(DownloadError, match="an address of this machine or a private network"):
+        with pytest.raises(DownloadError, match="a private network"):
             get(server.put("/a", CONTENT), tmp_path, allow_private=False)
         assert not server.log
 

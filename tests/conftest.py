@@ -16,6 +16,8 @@ from tests.servers import raw_server, server  # noqa: F401  (fixtures)
 if TYPE_CHECKING:
     from gramgan_plugin.prepare.pack import Report
 
+collect_ignore = ["mmagic"]  # scripts for MMagic's own environment
+
 # The tests' networks are tiny: more threads only get in each other's way.
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 

@@ -29,10 +29,10 @@ from gramgan_plugin.checkpoints.weights_file import read_weights
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional.padding import pad_to_multiple, side_multiple
-from gramgan_plugin.steps.average import move_average
 from gramgan_plugin.steps.gan_step import GANStep
 from gramgan_plugin.steps.step_state import Batch
 from gramgan_plugin.steps.terms import BLOCKS, PENALTY, USM_OPTIONS, AdversarialTerm, build_terms, term_mistakes
+from gramgan_plugin.steps.update import move_average
 from gramgan_plugin.utils.text import did_you_mean
 
 # Keys of ``train`` that are read here; they mean what they mean in an option file.

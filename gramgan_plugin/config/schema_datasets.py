@@ -88,6 +88,7 @@ DATASETS: dict[str, dict[str, Key]] = {
         "use_hflip": Key("flag", _HFLIP.what, default=True),
         "use_rot": Key("flag", _ROT.what, default=True),
         "cache": Key("flag", "keep decoded images in memory, shared by the loading processes", default=False),
+        "bit_depth": Key("whole", "16: stored GT and LQ of 16 bits keep them, in training", default=8, choices=(8, 16)),
     },
     "StreamedSRDataset": {
         "dataroot_shards": Key("paths", "shards of `prepare --to shards`: a folder, a URL, or a list", needed="always"),

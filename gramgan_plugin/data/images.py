@@ -1,6 +1,7 @@
 """Convert image files to arrays and back: 8-bit BGR, as in OpenCV."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from gramgan_plugin.data.photo_wholeness import PhotoError, checked_png
 
 Image = NDArray[np.uint8]  # (H, W, 3), BGR
+DeepImage = NDArray[np.uint8] | NDArray[np.uint16]  # likewise
 
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 
@@ -19,16 +21,31 @@ def decode(data: bytes) -> Image | None:
     Returns:
         (H, W, 3) BGR, or None if OpenCV cannot decode it.
     """
+    image = _decoded(data, cv2.IMREAD_COLOR)
+    return None if image is None else image.astype(np.uint8, copy=False)
+
+
+def decode_deep(data: bytes) -> DeepImage | None:
+    """Decode an image file as `decode` does, but to 16 bits if it has them.
+
+    Returns:
+        (H, W, 3) BGR, uint8 or uint16, or None if OpenCV cannot decode it, or it has samples of another type.
+    """
+    image = _decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return image if image is not None and image.dtype in (np.uint8, np.uint16) else None
+
+
+def _decoded(data: bytes, flags: int) -> NDArray[Any] | None:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         try:
             data = checked_png(data)  # costs 2 % of the time; libpng's own messages on stderr would name no file
         except PhotoError:
             return None
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # no bytes, or more pixels than OpenCV's limit
         return None
-    return None if image is None else image.astype(np.uint8, copy=False)
+    return image
 
 
 def read_image(path: Path) -> Image | None:

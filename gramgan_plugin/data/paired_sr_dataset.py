@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from gramgan_plugin.data.fingerprint import WITHOUT_EFFECT
 from gramgan_plugin.data.image_cache import ImageCache, ImageSizeError
-from gramgan_plugin.data.images import Image, decode, mod_crop
+from gramgan_plugin.data.images import Image, decode, decode_deep, mod_crop
 from gramgan_plugin.data.pairs import LQ_MADE, FolderImages, Pair, Source, find_pairs, option
 from gramgan_plugin.data.photos import PhotoError, decode_photo
 from gramgan_plugin.errors import OptionError, UserError
@@ -20,7 +20,7 @@ from gramgan_plugin.utils.text import did_you_mean
 # Options read here; the loaders read those that do not change samples.
 KNOWN = WITHOUT_EFFECT | {
     *("type", "scale", "dataroot_gt", "dataroot_lq", "lq", "meta_info_file", "filename_tmpl", "color"),
-    *("gt_size", "use_hflip", "use_rot", "cache"),
+    *("gt_size", "use_hflip", "use_rot", "cache", "bit_depth"),
 }
 NOT_HERE = dict.fromkeys(("mean", "std"), "images stay in [0, 1] and are not normalised")
 LUMA = np.array([24.966, 128.553, 65.481]) / 255  # of BGR; ITU-R BT.601, as MATLAB's rgb2ycbcr
@@ -46,7 +46,8 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             ``use_hflip``, ``use_rot`` (true by default); ``io_backend`` (``type: lmdb | disk``, by default from the
             path's suffix), ``filename_tmpl`` (an LQ file's name, ``'{}x4'``; folders only), ``meta_info_file`` (lists
             the GT images to use), ``color`` (``y``: luma only; ``rgb`` by default), ``cache`` (keep decoded
-            images in memory, see :class:`gramgan_plugin.data.image_cache.ImageCache`; false by default).
+            images in memory, see :class:`gramgan_plugin.data.image_cache.ImageCache`; false by default),
+            ``bit_depth`` (8 by default; 16 in training: stored GT and LQ keep their 16 bits, as float32 in [0, 1]).
 
     Raises:
         OptionError: if an option is missing, wrong or unknown, or GT and LQ do not have the same names.
@@ -59,12 +60,15 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         torch.Size([3, 224, 224])
     """
 
+    deep = False
+
     def __init__(self, opt: dict[str, Any]) -> None:
         self.opt = opt
         check_known(opt, KNOWN, "PairedSRDataset")
         self._read_options()
         self.pairs = find_pairs(opt)
         self.cache = self._build_cache() if opt.get("cache") else None
+        self.deep = self._is_deep()
 
     def _read_options(self) -> None:
         """Read the options of crops and colours."""
@@ -99,16 +103,39 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             item = self._paired_item(gt, self._image(index + len(self), pair.lq, pair.lq_key), pair.gt_key, pair.lq_key)
         return {**item, "gt_path": pair.gt_key, "lq_path": pair.lq_key}
 
-    def _image(self, number: int, source: Source, key: str) -> Image:
+    def _image(self, number: int, source: Source, key: str) -> Any:
         """Return an image; GT images are numbered from 0, LQ images from ``len(self)``."""
         # Only photos whose LQ is made in training are converted: stored LQ and benchmarks use GT as it is stored.
         manage_colours = self.train and self.opt.get("lq") is not None
+        if self.deep:
+            deep = decode_deep(_read_bytes(source, key))
+            if deep is None:
+                raise UserError(f"{_name(source, key)} cannot be decoded as an image of 8 or 16 bits")
+            return deep
         if self.cache is None:
             return _read(source, key, manage_colours)
         try:
             return self.cache.image(number, lambda: _read(source, key, manage_colours))
         except ImageSizeError as error:
             raise UserError(f"{_name(source, key)} {error}") from error
+
+    def _is_deep(self) -> bool:
+        """Return whether images keep 16 bits.
+
+        Raises:
+            OptionError: if other options do not allow it.
+        """
+        depth = self.opt.get("bit_depth") or 8
+        where = option(self.opt, "bit_depth")
+        if depth not in (8, 16):
+            raise OptionError(f"{where}: expected 8 or 16, got {depth!r}")
+        if depth == 16 and not self.train:
+            raise OptionError(f"{where}: only in training; metrics compare 8 bits")
+        if depth == 16 and self.opt.get("lq") is not None:
+            raise OptionError(f"{where}: LQ is made in 8 bits; give 16-bit LQ as dataroot_lq")
+        if depth == 16 and self.cache is not None:
+            raise OptionError(f"{where}: the cache holds 8 bits; set cache: false")
+        return bool(depth == 16)
 
     def _build_cache(self) -> ImageCache:
         try:
@@ -155,11 +182,14 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             made["gt_transposed"] = turn[2]
         return {"gt": self._to_tensor(_turned(gt[np.ix_(rows, columns)], turn)), "gt_margin": margin, **made}
 
-    def _to_tensor(self, image: Image) -> Tensor:
+    def _to_tensor(self, image: Any) -> Tensor:
         """Convert (H, W, 3) BGR to (3, H, W) RGB, or to (1, H, W) luma."""
+        if self.deep:
+            image = image.astype(np.float32) * (255 / np.iinfo(image.dtype).max)  # in 8-bit levels, not rounded
         if self.luma:
             return torch.from_numpy(((image @ LUMA + 16) / 255).astype(np.float32))[None]
-        return torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+        rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))
+        return rgb / 255 if self.deep else rgb
 
     def _color(self) -> str:
         value = self.opt.get("color") or "rgb"
@@ -208,10 +238,7 @@ def check_known(opt: dict[str, Any], known: frozenset[str], name: str) -> None:
 
 def _read(source: Source, key: str, manage_colours: bool) -> Image:
     """Decode an image. Files may be any photos; an LMDB's images were written by a program and need no photo checks."""
-    try:
-        data = source.read(key)
-    except OSError as error:
-        raise UserError(f"{key}: cannot be read: {error.strerror}") from error
+    data = _read_bytes(source, key)
     if isinstance(source, FolderImages):
         try:
             return decode_photo(data, manage_colours=manage_colours)
@@ -221,6 +248,13 @@ def _read(source: Source, key: str, manage_colours: bool) -> Image:
     if image is None:
         raise UserError(f"{_name(source, key)} cannot be decoded as an image; prepare it again")
     return image
+
+
+def _read_bytes(source: Source, key: str) -> bytes:
+    try:
+        return source.read(key)
+    except OSError as error:
+        raise UserError(f"{key}: cannot be read: {error.strerror}") from error
 
 
 def _name(source: Source, key: str) -> str:

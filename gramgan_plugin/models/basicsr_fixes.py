@@ -4,6 +4,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +50,7 @@ class HostFixes:
     """
 
     opt: dict[str, Any]
+    _device: torch.device
     optimizers: list[Optimizer]
     schedulers: list[Any]
     lq: torch.Tensor
@@ -57,14 +59,11 @@ class HostFixes:
     # Facts that the loop records in each checkpoint: numbers, strings, lists and dicts.
     run_facts: Mapping[str, Any] = MappingProxyType({})
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the options; upstream's own rule knows CUDA and the CPU alone."""
-        return device_in(self.opt)
+    def _set_device(self, value: torch.device) -> None:
+        """Take the device of the options where upstream sets its own, whose rule knows CUDA and the CPU alone."""
+        self._device = device_in(self.opt)
 
-    @device.setter
-    def device(self, value: torch.device) -> None:
-        pass  # upstream sets its own
+    device = property(attrgetter("_device"), _set_device)
 
     def print_network(self, net: nn.Module) -> None:
         """Log the network's class and size; upstream logs each layer."""

@@ -22,10 +22,10 @@ from gramgan_plugin.models.compilation import Compilation
 from gramgan_plugin.models.degradation import DegradedPairs
 from gramgan_plugin.models.loss_building import build_loss
 from gramgan_plugin.models.measured_speed import choose_speed
-from gramgan_plugin.steps.average import move_average
 from gramgan_plugin.steps.gan_step import GANStep
 from gramgan_plugin.steps.step_state import Batch
 from gramgan_plugin.steps.terms import BLOCKS, USM_OPTIONS, AdversarialTerm, build_terms, term_mistakes
+from gramgan_plugin.steps.update import move_average
 from gramgan_plugin.utils.devices import device_in
 from gramgan_plugin.utils.sections import section
 

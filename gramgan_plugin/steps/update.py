@@ -1,4 +1,4 @@
-"""End an iteration: measure and clip the gradients; then all optimizers step, or none does."""
+"""End an iteration: measure and clip the gradients; then all optimizers step, or none does; move the average."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -239,6 +239,25 @@ def decides_on_device(optimizer: Optimizer) -> bool:
     """Return whether an optimizer skips its step by ``found_inf``, also the first step (fused SGD does not)."""
     adam = isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW)
     return adam and all(group.get("fused") for group in optimizer.param_groups)
+
+
+@torch.no_grad()
+def move_average(average: nn.Module, net: nn.Module, decay: float, found_inf: Tensor | float = 0.0) -> None:
+    """Move averaged weights towards a network's: ``average + (1 - decay) (net - average)``; copy buffers.
+
+    Args:
+        average: changed in place.
+        net: of the same class.
+        decay: the share of the average that stays.
+        found_inf: 1 after a skipped iteration, in which the average stays as it is; else 0.
+    """
+    own: list[Tensor] = [p for p in average.parameters() if p.is_floating_point()]
+    current = [p.detach() for p in net.parameters() if p.is_floating_point()]
+    difference = list(torch._foreach_sub(current, own))
+    torch._foreach_mul_(difference, (1.0 - found_inf) * (1.0 - decay))
+    torch._foreach_add_(own, difference)
+    for buffer, its_own in zip(average.buffers(), net.buffers(), strict=True):
+        buffer.copy_(its_own)
 
 
 class _Buffers:

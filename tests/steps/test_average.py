@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from gramgan_plugin.steps.average import move_average
+from gramgan_plugin.steps.update import move_average
 
 
 @pytest.mark.parametrize(("found_inf", "expected"), [(0.0, [1.0, 2.0]), (1.0, [0.0, 0.0])])

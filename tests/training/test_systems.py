@@ -13,7 +13,7 @@ from gramgan_plugin.cli.main import main
 from gramgan_plugin.config import load_options
 from gramgan_plugin.data.loaders import TrainingData
 from gramgan_plugin.errors import OptionError, UserError
-from gramgan_plugin.models import resources
+from gramgan_plugin.models import build
 from gramgan_plugin.models.build import build_model
 from tests.models.model_options import resolved
 from tests.vgg_reference import write_weights
@@ -139,7 +139,7 @@ def test_a_start_that_cannot_fetch_its_weights_leaves_older_runs(small, write_op
     def fails() -> Path:
         raise UserError("vgg19: cannot be downloaded")
 
-    monkeypatch.setattr(resources, "default_weights", fails)
+    monkeypatch.setattr(build, "default_weights", fails)
     assert main(["train", "-opt", write_options(opt)]) == 2
     assert "vgg19: cannot be downloaded" in capsys.readouterr().err
     assert sorted(path.relative_to("experiments") for path in Path("experiments").rglob("*")) == before

@@ -23,8 +23,10 @@ from gramgan_plugin.building.loss_options import (
     construct_loss,
 )
 from gramgan_plugin.building.mixed_precision import Precision
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.safetensors_files import is_safetensors
 from gramgan_plugin.checkpoints.state_dicts import copy_weights, match_weights
+from gramgan_plugin.checkpoints.weights_cache import resolve_weights
 from gramgan_plugin.checkpoints.weights_file import read_weights
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.errors import OptionError, UserError
@@ -65,7 +67,8 @@ class GramGAN(BaseModel):
         train: the option blocks of the losses (``pixel_opt``, ``gram_patch_opt``, ...), ``ema_decay``, ``precision``,
             ``accumulate`` and more, as in the ``train`` section of an option file; docs/options.md explains them.
             Losses are looked for in MMEngine's registry, in the current scope first.
-        pretrained: a file of weights for the generator, of any ESRGAN; safetensors only on torch before 2.6.
+        pretrained: a file of weights for the generator, of any ESRGAN (safetensors only on torch before 2.6), or the
+            name of public ones, such as ``4x-RRDB-Lite``.
         manual_seed: of the random candidates of the texture loss; with an iteration and a sample it determines them.
         data_preprocessor: for MMagic's datasets ``dict(type='DataPreprocessor', mean=[0, 0, 0], std=[255, 255, 255])``.
         init_cfg: of MMEngine.
@@ -265,6 +268,8 @@ def _load(net: nn.Module, path: str) -> None:
     Raises:
         UserError: if it cannot be read safely, or does not fit.
     """
+    if path in WEIGHTS and not Path(path).is_file():
+        path = str(resolve_weights(path))
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < SAFE_TORCH:
         with Path(path).open("rb") as stream:

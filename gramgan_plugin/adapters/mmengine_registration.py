@@ -1,13 +1,15 @@
 """Registers this plugin's classes with MMEngine, where MMagic finds them: name this module in ``custom_imports``.
 
-In MMEngine's root registries are ``GramGAN``, all our networks and losses, ``RRDBNet`` (in MMagic's scope, its own
-comes first; both have the same tensors), ``PairedSRDataset``, ``GANStepOptimWrapper``, ``GANOptimWrapperConstructor``
-and ``CosineRestartWarmupLR``.
+In MMEngine's root registries are ``GramGAN``, all our networks and losses, ``RRDBNet`` and ``L1Loss`` (in MMagic's
+scope its own come first; they have the same tensors and arguments), ``PairedSRDataset``, ``GANStepOptimWrapper``,
+``GANOptimWrapperConstructor`` and ``CosineRestartWarmupLR``.
 """
 
 from typing import Any
 
 from mmengine import registry
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gramgan_plugin import archs, losses
 from gramgan_plugin.adapters.gramgan import GramGAN
@@ -19,6 +21,30 @@ from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
 __all__ = ["GramGAN"]
 
 
+class L1Loss(nn.Module):
+    """The weighted mean absolute difference, with the arguments of BasicSR's and MMagic's.
+
+    Args:
+        loss_weight: multiplies the result.
+        reduction: ``mean`` or ``sum`` over all values.
+
+    Raises:
+        ValueError: for another ``reduction``.
+    """
+
+    form = "image"
+
+    def __init__(self, loss_weight: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction: {reduction!r} is not one of mean, sum")
+        self.loss_weight, self.reduction = loss_weight, reduction
+
+    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """Return the loss of two images of equal shape, (N, C, H, W) in [0, 1]."""
+        return self.loss_weight * F.l1_loss(sr, gt, reduction=self.reduction)
+
+
 class FlatPairedSRDataset(PairedSRDataset):
     """``PairedSRDataset`` with its options as arguments, as MMEngine's configurations give them."""
 
@@ -28,7 +54,7 @@ class FlatPairedSRDataset(PairedSRDataset):
 
 def register_all() -> None:
     """Put our classes into MMEngine's root registries. Running it again is harmless."""
-    models = [GramGAN, RRDBNet]
+    models = [GramGAN, RRDBNet, L1Loss]
     models += [getattr(package, name) for package in (archs, losses) for name in package.__all__]
     for target, classes in (
         (registry.MODELS, models),

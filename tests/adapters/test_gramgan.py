@@ -8,6 +8,7 @@ from typing import Any
 
 import basicsr as host  # noqa: F401
 import pytest
+import safetensors.torch
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor, ImgDataPreprocessor
@@ -22,11 +23,15 @@ from gramgan_plugin.adapters.gramgan import KNOWN, GramGAN
 from gramgan_plugin.adapters.mmengine_registration import register_all
 from gramgan_plugin.adapters.optim_wrappers import GANOptimWrapperConstructor
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
+from gramgan_plugin.checkpoints.public_weights import WEIGHTS
+from gramgan_plugin.checkpoints.weights_cache import ensure
 from gramgan_plugin.cli.main import main
+from gramgan_plugin.config import load_options
 from gramgan_plugin.errors import OptionError, TrainingStopped, UserError
 from gramgan_plugin.models.gramgan_model import GramGANModel
 from tests.models.model_options import resolved
 
+SHIPPED = Path(__file__).parents[2] / "options" / "mmagic"
 NETWORK = {"num_feat": 8, "num_block": 1, "num_grow_ch": 4}
 TRAIN = {
     "ema_decay": 0.9,
@@ -244,6 +249,32 @@ class TestRunner:
         peak, floor = 1e-4, 1e-6
         assert seen == pytest.approx([peak / 2, peak, peak, (peak + floor) / 2, peak / 2, peak])
         assert not [w for w in recwarn if "optimizer.step()" in str(w.message)]
+
+    def test_the_shipped_sample(self, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two iterations of it, from the weights that come with the package."""
+        assert main(["prepare", "sample"]) == 0
+        config = Config.fromfile(SHIPPED / "gramgan_sample_mmengine.py")
+        config.train_cfg.max_iters = config.default_hooks.checkpoint.interval = 2
+        config.train_dataloader |= {"batch_size": 1, "num_workers": 0}
+        Runner.from_cfg(config).train()
+        assert main(["convert", f"{config.work_dir}/iter_2.pth", "--to", "basicsr", "-o", "net_g.pth"]) == 0
+        start = safetensors.torch.load_file(ensure(WEIGHTS["4x-RRDB-Lite"]))
+        content = torch.load("net_g.pth", weights_only=True)["params_ema"]
+        moved = max(float((content[name] - value).abs().max()) for name, value in start.items())
+        assert 0 < moved < 1e-3
+
+    def test_the_shipped_ones_name_what_is_there(self) -> None:
+        """MMagic's configuration is run by tests/mmagic/run.sh; its `train` section is that of the option file."""
+        config = Config.fromfile(SHIPPED / "gramgan_x4_div2k.py")
+        ours = load_options(["train_gramgan_x4"])["train"]
+        for name, block in config.model.train.items():
+            given = block.to_dict() if isinstance(block, Config | dict) else block
+            known = ours[name]
+            assert given == ({key: known[key] for key in given} if isinstance(given, dict) else known), name
+        assert {key for key in ours if key.endswith("_opt")} <= set(config.model.train)
+        schedule = {key: ours["scheduler"][key] for key in ("period", "warmup_iter", "eta_min")}
+        assert {key: config.param_scheduler[key] for key in schedule} == schedule
+        assert config.max_iters == ours["total_iter"]
 
 
 class TestEvaluation:

@@ -138,7 +138,25 @@ def load_inert(stream: IO[bytes], find_storage: Callable[[tuple[Any, ...], torch
         OtherProtocol: for protocols 4 and 5.
         ForeignObject: if reading it would take a class or function that is not one of torch's own.
     """
-    return _Machine(find_storage).run(stream)
+    machine = _Machine(find_storage)
+    content = machine.run(stream)
+    # torch would make it, though nothing in the file keeps it.
+    if machine.unusable and not _has_unusable(content):
+        raise Damaged("its pickle makes a tensor of a kind that no weights have, and drops it")
+    return content
+
+
+def _has_unusable(content: Any) -> bool:
+    """Return whether an ``Unusable`` is in plain data, however it is nested."""
+    left, seen = [content], set[int]()
+    while left:
+        value = left.pop()
+        if isinstance(value, Unusable):
+            return True
+        if isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            left.extend(value.values() if isinstance(value, dict) else value)
+    return False
 
 
 class _Machine:
@@ -150,6 +168,7 @@ class _Machine:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.copied = 0
+        self.unusable = False
 
     def run(self, stream: IO[bytes]) -> Any:
         argument: Any
@@ -196,7 +215,10 @@ class _Machine:
             self.copied += sum(len(member) for member in copied if isinstance(member, Sized))
             if self.copied > MOST_COPIED:
                 raise Damaged("its pickle copies the same data again and again")
+            if name == "NEWOBJ" and arguments != () and getattr(function, "name", "") in _DICTS:
+                raise Damaged("its pickle fills a dict in a way that torch does not")
             self.stack.append(_call(function, arguments))
+            self.unusable |= isinstance(self.stack[-1], Unusable)
         elif name == "BUILD":
             self._build()
         elif name == "BINPERSID":
@@ -274,11 +296,30 @@ def _call(function: Any, arguments: Any) -> Any:
 
 
 def _dict(*members: Any) -> dict[Any, Any]:
-    """Return a dict for an OrderedDict or Counter: empty, from pairs, or from a dict."""
+    """Return a dict for an OrderedDict: empty, from pairs, or from a dict."""
     result: dict[Any, Any] = {}
     for member in members:
         _put(result, member.items() if isinstance(member, dict) else member)
     return result
+
+
+def _counter(members: Any = None) -> dict[Any, Any]:
+    """Return a dict for a Counter, which would count the members of anything but a dict."""
+    if members is not None and not isinstance(members, dict):
+        raise Damaged("its pickle counts what is not a dict")
+    return _dict(members or {})
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise Damaged("its pickle names a device or layout by something else than text")
+    return value
+
+
+def _size(value: Any = ()) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or any(type(side) is not int for side in value):
+        raise Damaged("its pickle has a size that is no list of integers")
+    return tuple(value)
 
 
 def _bytearray(content: bytes | str = b"", *encoding: str) -> bytes:
@@ -293,19 +334,27 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _set(members: list[Any]) -> list[Any]:
-    if any(type(member) not in KEY_TYPES for member in members):
+    if any(type(member) not in KEY_TYPES or (type(member) is int and abs(member) > LARGEST_KEY) for member in members):
         raise Damaged("its pickle has an unusual set")
     return list(members)
 
 
 def _tensor(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor | Unusable:
     """Rebuild a tensor of ``_rebuild_tensor`` or ``_rebuild_tensor_v2`` (rest: requires_grad, hooks, metadata)."""
+    _check_hooks(rest[1:2])
     return _view(storage, storage.dtype, offset, size, stride, rest[2:3])
 
 
 def _tensor_v3(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor | Unusable:
     """Rebuild a tensor of ``_rebuild_tensor_v3`` (rest: requires_grad, hooks, dtype, metadata); storage is in bytes."""
+    _check_hooks(rest[1:2])
     return _view(storage, rest[2], offset, size, stride, rest[3:4])
+
+
+def _check_hooks(hooks: tuple[Any, ...]) -> None:
+    """Refuse a tensor with functions to call in backward; plain ones have an empty dict there, or None."""
+    if any(found is not None and found != {} for found in hooks):
+        raise Damaged("a tensor has hooks")
 
 
 def _view(
@@ -328,24 +377,26 @@ def _view(
 def _parameter(data: Tensor | Unusable, requires_grad: bool, hooks: Any) -> Tensor | Unusable:
     if not isinstance(data, Tensor | Unusable):
         raise Damaged("a parameter is not a tensor")
+    _check_hooks((hooks,))
     return data
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _dict,
-    "collections.Counter": _dict,
+    "collections.Counter": _counter,
     "_codecs.encode": _encode,
     "__builtin__.set": _set,
     "__builtin__.complex": complex,
     "__builtin__.bytearray": _bytearray,
-    "torch.Size": tuple,
-    "torch.device": str,
-    "torch.serialization._get_layout": str,
+    "torch.Size": _size,
+    "torch.device": _text,
+    "torch.serialization._get_layout": _text,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": _parameter,
 }
+_DICTS = frozenset({"collections.OrderedDict", "collections.Counter"})
 # Types of tensors and quantization schemes: arguments of the calls that give `Unusable`.
 _NAMED_IN_ARGUMENTS = frozenset(
     {

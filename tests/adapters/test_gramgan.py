@@ -22,6 +22,7 @@ from gramgan_plugin import archs, losses
 from gramgan_plugin.adapters.gramgan import KNOWN, GramGAN
 from gramgan_plugin.adapters.mmengine_registration import register_all
 from gramgan_plugin.adapters.optim_wrappers import GANOptimWrapperConstructor
+from gramgan_plugin.adapters.restart_schedule import CosineRestartWarmupLR
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
 from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.weights_cache import ensure
@@ -188,6 +189,11 @@ class TestStep:
         )
         assert float(log["grad_norm_g"]) > 1e-2
         assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+    def test_a_loss_that_reads_the_average(self) -> None:
+        train = {"pixel_opt": {"type": "torch.nn.L1Loss"}, "ldl_opt": {"type": "ArtifactMapLoss"}, "ema_decay": 0.9}
+        model = GramGAN({"type": "RRDBNet", **NETWORK}, train=train)
+        assert float(model.train_step(batch(), optimizers(model, generator=ADAM))["l_g_ldl"]) > 0
 
     def test_a_non_finite_batch_changes_nothing_and_too_many_stop(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("gramgan_plugin.adapters.gramgan.REPORT_EVERY", 3)
@@ -369,6 +375,7 @@ class TestMistakes:
             ),
             ({"gram_patch_opt": {"type": "GramPachLoss"}}, "model.train.gram_patch_opt.type"),
             ({"disc_perceptual_opt": {"type": "DiscPerceptualLoss", "taps": ["conv9_0"]}}, "train.disc_perceptual_opt"),
+            ({"ema_decay": 0, "extra_terms": {"x": {"type": "ArtifactMapLoss"}}}, "train.ema_decay"),
         ],
     )
     def test_with_the_first_batch(self, block: dict[str, Any], where: str) -> None:
@@ -405,6 +412,12 @@ class TestMistakes:
         model = GramGAN({"type": "RRDBNet", **NETWORK}, train={"pixel_opt": {"type": "torch.nn.L1Loss"}})
         with pytest.raises(OptionError, match=r"optim_wrapper\.discriminator: but model\.discriminator is not given"):
             optimizers(model)
+
+    def test_the_schedule_counts_iterations(self) -> None:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        for wrong in ({"by_epoch": True}, {"warmup_iter": 4}):
+            with pytest.raises(ValueError, match=next(iter(wrong))):
+                CosineRestartWarmupLR(optimizer, **({"period": 4} | wrong))
 
     def test_other_wrappers_are_refused(self) -> None:
         model = MODELS.build(model_options())

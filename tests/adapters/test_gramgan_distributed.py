@@ -16,7 +16,9 @@ from tests.adapters.test_gramgan import TRAIN, batch, model_options, optimizers
 from tests.training.two_processes import together
 
 SGD = {"optimizer": {"type": "SGD", "lr": 0.05}}
-ALONE = {"pixel_opt": TRAIN["pixel_opt"], "gram_patch_opt": TRAIN["gram_patch_opt"], "ema_decay": 0.9}
+ALONE = {"pixel_opt": TRAIN["pixel_opt"], "ema_decay": 0.9}
+# Warps that each sample has of its own, large enough to be seen in the weights.
+ALONE["gram_patch_opt"] = TRAIN["gram_patch_opt"] | {"affine_magnitude": 0.3, "loss_weight": 20.0}
 
 
 def trained(train: dict[str, Any], with_d: bool, processes: int) -> None:

@@ -1,6 +1,7 @@
 """Training from shards: the same items as from the LMDBs, each once, in an order that resumes exactly."""
 
 import json
+import pickle
 import random
 import shutil
 from collections import Counter
@@ -22,6 +23,7 @@ from gramgan_plugin.data.shard_order import ShardSampler
 from gramgan_plugin.data.shards import Shards
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.prepare.shard_writer import write_shards
+from tests.survival import in_child
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,20 @@ class TestItems:
             assert found[0].keys() == found[1].keys()
             assert found[0]["gt_path"] == found[1]["gt_path"]
             assert all(torch.equal(found[0][key], found[1][key]) for key in ("gt", "lq"))
+
+    def test_each_process_opens_the_shards_itself(self, shards: Path) -> None:
+        dataset = StreamedSRDataset(options(shards))
+        expected = dataset.shards.read(5)
+        opened = dataset.shards._opened[0]
+
+        def child() -> None:
+            assert dataset.shards.read(5) == expected
+            assert dataset.shards._opened[0] is not opened, "its threads and maps are the parent's"
+
+        assert in_child(child) == 0
+        copy = pickle.loads(pickle.dumps(dataset))  # as a spawned process gets it
+        assert copy.shards._opened == {}
+        assert copy.shards.read(5) == expected
 
     def test_several_roots_are_numbered_through(self, shards: Path) -> None:
         dataset = StreamedSRDataset(options(shards, dataroot_shards=[str(shards), str(shards)]))

@@ -88,6 +88,25 @@ def test_killed_anywhere_it_is_resumed(photos: Path, tmp_path: Path) -> None:
     assert number > 15, "each sync, rename and removal"
 
 
+def test_what_is_in_shards_is_not_packed_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        pack.prepare_photos(folder_photos(photos), tmp_path / "out", settings(as_shards=True), progress=False)
+
+    real = pack._to_shards
+
+    def stopped(*arguments: object) -> None:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pack, "_to_shards", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    monkeypatch.setattr(pack, "_to_shards", real)
+    monkeypatch.setattr(pack, "_pack_all", lambda *arguments: pytest.fail("packed again"))
+    work()
+    assert len(shard_content(tmp_path / "out")) == 5 * 6
+
+
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
 def test_a_share_that_is_none(text: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -1,7 +1,8 @@
 # Train and upscale in a container; on a machine with NVIDIA's container toolkit, with its GPUs:
 #   docker build -t gramgan .
-#   docker run --rm --gpus all --shm-size 8g -v "$PWD:/work" gramgan train -opt train_gramgan_x4.yml
-#   docker run --rm -v "$PWD:/work" gramgan upscale photo.jpg
+#   docker run --rm --user "$(id -u):$(id -g)" --gpus all --shm-size 8g -v "$PWD:/work" gramgan train -opt FILE
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" gramgan upscale photo.jpg
+# Its extras are video and heic; others by ARG EXTRAS, such as --build-arg EXTRAS=video,heic,shards,mmengine.
 # For the CPU alone (4 GB less), with PyTorch's index of CPU builds:
 #   docker build --build-arg PIP_ARGS="--index-url URL" -t gramgan .
 FROM python:3.12-slim-bookworm
@@ -12,13 +13,14 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 ARG PIP_ARGS=""
+ARG EXTRAS="video,heic"
 WORKDIR /opt/gramgan
 COPY . .
 # hadolint ignore=DL3042
 RUN pip install --no-cache-dir -c constraints.txt $PIP_ARGS torch torchvision \
-    && pip install --no-cache-dir -c constraints.txt ".[video,heic]"
+    && pip install --no-cache-dir -c constraints.txt ".[$EXTRAS]"
 
-# Files belong to whoever runs it: docker run --user "$(id -u):$(id -g)"
+# Any user may write there.
 RUN mkdir /work && chmod 1777 /work
 ENV HOME=/work XDG_CACHE_HOME=/work/.cache MPLCONFIGDIR=/tmp
 WORKDIR /work

@@ -1,4 +1,4 @@
-"""The documentation as a site: ``pip install -e ".[docs]" && sphinx-build -W docs site``."""
+"""The documentation as a site: ``pip install -e ".[docs]" && sphinx-build -W docs build/docs``."""
 
 import re
 from importlib.metadata import version as installed
@@ -27,7 +27,8 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = f"gramgan-plugin {version}"
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 
 # Texts that stand elsewhere in the repository, and their pages; docs/ itself is read on the web without this site, too.
 ROOT = Path(__file__).parents[1]

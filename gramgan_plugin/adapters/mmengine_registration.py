@@ -1,8 +1,8 @@
 """Registers this plugin's classes with MMEngine, where MMagic finds them: name this module in ``custom_imports``.
 
 In MMEngine's root registries are ``GramGAN``, all our networks and losses, ``RRDBNet`` and ``L1Loss`` (in MMagic's
-scope its own come first; they have the same tensors and arguments), ``PairedSRDataset``, ``GANStepOptimWrapper``,
-``GANOptimWrapperConstructor`` and ``CosineRestartWarmupLR``.
+scope its own come first; they have the same tensors and arguments), ``PairedSRDataset``, ``StreamedSRDataset``,
+``GANStepOptimWrapper``, ``GANOptimWrapperConstructor`` and ``CosineRestartWarmupLR``.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ from gramgan_plugin.adapters.optim_wrappers import GANOptimWrapperConstructor, G
 from gramgan_plugin.adapters.restart_schedule import CosineRestartWarmupLR
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
 from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
+from gramgan_plugin.data.streamed_sr_dataset import StreamedSRDataset
 
 __all__ = ["GramGAN"]
 
@@ -49,7 +50,19 @@ class FlatPairedSRDataset(PairedSRDataset):
     """``PairedSRDataset`` with its options as arguments, as MMEngine's configurations give them."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(options)
+        super().__init__(_plain(options))
+
+
+class FlatStreamedSRDataset(StreamedSRDataset):
+    """``StreamedSRDataset`` likewise; MMEngine's samplers, unlike ours, do not keep to few shards at a time."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(_plain(options))
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options without MMEngine's own kinds of dict and list."""
+    return {key: dict(value) if isinstance(value, dict) else value for key, value in options.items()}
 
 
 def register_all() -> None:
@@ -64,7 +77,8 @@ def register_all() -> None:
     ):
         for cls in classes:
             target.register_module(module=cls, force=True)
-    registry.DATASETS.register_module(name="PairedSRDataset", module=FlatPairedSRDataset, force=True)
+    for name, dataset in (("PairedSRDataset", FlatPairedSRDataset), ("StreamedSRDataset", FlatStreamedSRDataset)):
+        registry.DATASETS.register_module(name=name, module=dataset, force=True)
 
 
 register_all()

@@ -1,5 +1,7 @@
 """Build losses and the step's other parts from a ``train`` section, and check that D suits them."""
 
+import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from gramgan_plugin.steps.regularization import InstanceNoise
 from gramgan_plugin.steps.terms import PENALTY, PENALTY_FORM, Term, form_of
 from gramgan_plugin.steps.update import Update
 from gramgan_plugin.utils.sections import section
+from gramgan_plugin.utils.text import did_you_mean
 
 # What constructors raise for options that they do not take.
 REFUSALS = (TypeError, ValueError, NotImplementedError, AssertionError)
@@ -38,6 +41,11 @@ def construct_loss(key: str, cls: Any, options: Mapping[str, Any]) -> nn.Module:
         own, usual = str(error), "gram_patch_opt."
         raise OptionError(f"{key}.{own.removeprefix(usual)}" if own.startswith(usual) else own) from error
     except REFUSALS as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown:
+            known = inspect.signature(cls).parameters
+            hint = did_you_mean(unknown[1], known, "")
+            raise OptionError(f"{key}.{unknown[1]}: unknown option of {cls.__name__}{hint}") from error
         raise OptionError(f"{key}: {cls.__name__}: {error}") from error
 
 

@@ -25,22 +25,24 @@ def describe_weights(path: str | Path, param_key: str | None = None) -> dict[str
         param_key: the key of the weights in it; None prefers averaged weights.
 
     Returns:
-        ``file, size, sha256, kind, keys, key, tensors, parameters, dtype, averaged, iteration, non_finite, metadata,
-        architecture, format, scale, in_channels, out_channels, options, network_g``; None for what is unknown.
+        ``file, size, sha256, kind, keys, key, tensors, other_tensors, parameters, dtype, averaged, iteration,
+        non_finite, metadata, architecture, format, scale, in_channels, out_channels, options, network_g``; None for what is unknown.
 
     Raises:
         UserError: one line, if it is no file of weights.
     """
     file = read_weights(path, param_key)
     generator = recognise(file.state)
+    state = file.state if generator is None else generator.state  # without a discriminator beside it
     facts: dict[str, Any] = {"file": str(path), **describe_file(path)}
     facts |= {
         "kind": file.kind,
         "key": file.key,
         "keys": list(file.keys),
-        "tensors": len(file.state),
-        "parameters": sum(tensor.numel() for tensor in file.state.values()),
-        "dtype": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in file.state.values()}),
+        "tensors": len(state),
+        "other_tensors": len(file.state) - len(state),
+        "parameters": sum(tensor.numel() for tensor in state.values()),
+        "dtype": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}),
         "averaged": file.averaged,
         "iteration": file.iteration,
         "non_finite": first_non_finite(file.state),
@@ -55,6 +57,7 @@ def weights_lines(facts: dict[str, Any]) -> list[str]:
     options = ", ".join(f"{name} {value}" for name, value in (facts["options"] or {}).items())
     channels = f", {facts['in_channels']} -> {facts['out_channels']} channels" if facts["in_channels"] else ""
     count = f"{facts['parameters']:,d} parameters in {facts['tensors']} tensors ({', '.join(facts['dtype'])})"
+    beside = f"; {facts['other_tensors']} tensors of other networks" if facts["other_tensors"] else ""
     averaged = "averaged weights (EMA)" if facts["averaged"] else "not marked as averaged (EMA)"
     under = f" under {shown(facts['key'])}" if facts["key"] else ""
     others = [shown(key) for key in facts["keys"] if key != facts["key"]]
@@ -63,7 +66,7 @@ def weights_lines(facts: dict[str, Any]) -> list[str]:
         f"{facts['architecture'] or 'unknown architecture'}{scale}{channels}{f': {options}' if options else ''}",
         f"format: {facts['format'] or 'unknown'}, {facts['kind']} file{under}"
         + (f"; also there: {', '.join(others)}" if others else ""),
-        f"{count}; {averaged}{at}",
+        f"{count}{beside}; {averaged}{at}",
         f"{facts['size'] / 1e6:,.1f} MB, SHA-256 {facts['sha256']}",
     ]
     if facts["non_finite"] is not None:

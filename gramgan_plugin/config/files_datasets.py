@@ -39,11 +39,8 @@ def check_datasets(opt: Mapping[str, Any], is_train: bool | None, deadline: Dead
     image_sets = []
     for key, value in section(opt, "datasets").items():
         block, before = section(value), len(found.errors)
-        if block.get("type") == "StreamedSRDataset":  # too large to look at images: the lists of shards alone
-            try:
-                StreamedSRDataset({"scale": opt.get("scale"), **block, "phase": key.split("_")[0]})
-            except UserError as error:
-                found.catch(error)
+        if block.get("type") == "StreamedSRDataset":
+            _check_shards(key, block, opt, found)
         elif block.get("type") in DATASETS:
             pairs = _find_images(key, block, f"datasets.{key}", found)
             if len(found.errors) == before and key.split("_")[0] != unused:
@@ -51,6 +48,19 @@ def check_datasets(opt: Mapping[str, Any], is_train: bool | None, deadline: Dead
     # Validation images are few, and read whole; training images get the rest of the time.
     for images in sorted(image_sets, key=lambda images: images.training):
         check_images(images, deadline, found)
+
+
+def _check_shards(key: str, block: Mapping[str, Any], opt: Mapping[str, Any], found: Findings) -> None:
+    """Check the lists of shards in folders: the images are too many, and URLs are for the network."""
+    roots = block.get("dataroot_shards")
+    local = [root for root in (roots if isinstance(roots, list) else [roots]) if "://" not in str(root)]
+    if not local and roots:
+        return
+    try:
+        options = {"scale": opt.get("scale"), **block, "phase": key.split("_")[0], "dataroot_shards": local}
+        StreamedSRDataset(options)
+    except UserError as error:
+        found.catch(error)
 
 
 def _image_set(key: str, block: Mapping[str, Any], pairs: Pairs, opt: Mapping[str, Any], on_error: str) -> ImageSet:

@@ -19,7 +19,7 @@ INTRODUCTION = """\
 
 Every key that an option file may have. `basicsr check -opt FILE` checks a file, and so do `train` and `test` before
 they start. A key that is not listed here is an error; the message shows the nearest name. `basicsr schema` prints the
-same for editors. The files in `options/` show the keys in their places; `docs/losses.md` explains the losses.
+same for editors. The files in `options/` show the keys in their places; [losses.md](losses.md) explains the losses.
 
 Needed keys have no default; a `-` means that the key may be left out. `basicsr list loss GramPatchLoss` shows any
 registered class, also of third parties. Their datasets and models can declare keys in a class attribute `Options`: a

@@ -17,6 +17,7 @@ from gramgan_plugin.utils.text import shown_value
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # file systems allow 255, and some names get a suffix
 # Real-ESRGAN's option files have a data set DF2K+OST.
 NAME_OF_DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}\Z")
+BESIDE_NUM_GPU = "not what num_gpu says, which is the number of CUDA devices; remove one of them"
 NOT_A_NAME = (
     "cannot be a folder's name; use at most 200 letters, digits, '.', '_' and '-', and begin with a letter or digit"
 )
@@ -97,19 +98,30 @@ def _count_gpus(asked: Any) -> int:
     return asked
 
 
+def disagree(device: Any, num_gpu: Any) -> bool:
+    """Return whether ``device`` and ``num_gpu`` are both given and say different things, unlike a run's own record.
+
+    >>> disagree("cpu", 0), disagree("cuda", 2), disagree("cpu", "auto"), disagree(None, 0)
+    (False, False, True, False)
+    """
+    if device is None or num_gpu is None:
+        return False
+    return bool(num_gpu == 0) if device == "cuda" else device == "auto" or num_gpu != 0
+
+
 def _resolve_device(opt: dict[str, Any]) -> None:
-    """Set ``device`` and ``num_gpu``, the number of CUDA devices; a file has the one or the other."""
+    """Set ``device`` and ``num_gpu``, the number of CUDA devices."""
     from gramgan_plugin.utils.devices import find_device
 
-    asked = opt.get("device")
-    if asked is not None and opt.get("num_gpu") is not None:
-        raise OptionError("device: given beside num_gpu, which is for CUDA devices; remove one of them")
-    if asked is None and opt.get("num_gpu") is not None:
-        opt["num_gpu"] = _count_gpus(opt["num_gpu"])
+    asked, gpus = opt.get("device"), opt.get("num_gpu")
+    if disagree(asked, gpus):
+        raise OptionError(f"device: {BESIDE_NUM_GPU}")
+    if asked is None and gpus is not None:
+        opt["num_gpu"] = _count_gpus(gpus)
         opt["device"] = "cuda" if opt["num_gpu"] else "cpu"
         return
     opt["device"] = find_device(str(asked or "auto")).type
-    opt["num_gpu"] = _count_gpus("auto") if opt["device"] == "cuda" else 0
+    opt["num_gpu"] = _count_gpus("auto" if gpus is None else gpus) if opt["device"] == "cuda" else 0
     if opt["dist"] and opt["device"] not in ("cpu", "cuda"):
         raise OptionError(f"device: {opt['device']}: several processes compute on cuda or cpu; start one, or set those")
 

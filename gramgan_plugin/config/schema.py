@@ -10,7 +10,7 @@ RUN_FOLDER = "results go to experiments/NAME, tests' to results/NAME"
 TOP: dict[str, Key] = {
     "name": Key("text", f"name of the run; {RUN_FOLDER}; letters, digits, '.', '_' and '-'", needed="always"),
     "model_type": Key("text", "the model class, such as GramGANModel", needed="always"),
-    "scale": Key("whole", "enlargement: how many times larger GT is than LQ", least=1),
+    "scale": Key("whole", "upscaling factor: how many times larger GT is than LQ", least=1),
     "num_gpu": Key("gpus", "CUDA devices: a number, 0 for the CPU, or auto: all found, or the CPU"),
     "device": Key(
         "text",

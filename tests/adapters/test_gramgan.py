@@ -24,6 +24,7 @@ from gramgan_plugin.adapters.mmengine_registration import register_all
 from gramgan_plugin.adapters.optim_wrappers import GANOptimWrapperConstructor
 from gramgan_plugin.adapters.restart_schedule import CosineRestartWarmupLR
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
+from gramgan_plugin.checkpoints.inspect_weights import inspect_weights
 from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.weights_cache import ensure
 from gramgan_plugin.cli.main import main
@@ -235,7 +236,13 @@ class TestRunner:
         }
         assert main(["convert", "work/iter_6.pth", "--to", "basicsr", "-o", "net_g.pth"]) == 0
         content = torch.load("net_g.pth", weights_only=True)
+        facts = inspect_weights("work/iter_6.pth")
         net = RRDBNet(3, 3, **NETWORK)
+        own = net.state_dict()
+        assert (facts["tensors"], facts["parameters"]) == (len(own), sum(value.numel() for value in own.values()))
+        assert facts["other_tensors"] == len(first) - len(own), (
+            "the discriminator, and the generator that is not averaged"
+        )
         net.load_state_dict(content["params_ema"])
         image = batch()["lq"]
         with torch.no_grad():
@@ -371,7 +378,7 @@ class TestMistakes:
         [
             (
                 {"gram_patch_opt": {"type": "GramPatchLoss", "pach_size": 3}},
-                "model.train.gram_patch_opt: GramPatchLoss",
+                "model.train.gram_patch_opt.pach_size: unknown option of GramPatchLoss; did you mean 'patch_size'?",
             ),
             ({"gram_patch_opt": {"type": "GramPachLoss"}}, "model.train.gram_patch_opt.type"),
             ({"disc_perceptual_opt": {"type": "DiscPerceptualLoss", "taps": ["conv9_0"]}}, "train.disc_perceptual_opt"),

@@ -1,6 +1,7 @@
 """Training from shards: the same items as from the LMDBs, each once, in an order that resumes exactly."""
 
 import json
+import os
 import pickle
 import random
 import shutil
@@ -23,6 +24,8 @@ from gramgan_plugin.data.shard_order import ShardSampler
 from gramgan_plugin.data.shards import Shards
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.prepare.shard_writer import write_shards
+from tests.config.problems import problems
+from tests.messages import assert_message
 from tests.survival import in_child
 
 
@@ -180,6 +183,14 @@ class TestTraining:
         assert changes(before, fingerprint(options(copy))) == ["dataroot_shards: its content is not the same"]
 
 
+def spec_that_imports(index: dict[str, Any]) -> str:
+    """A tree of a pair and of a dict whose factory torch would import."""
+    spec = json.loads(index["config"]["data_spec"])
+    context = json.dumps({"default_factory_module": "antigravity", "default_factory_name": "x", "dict_context": []})
+    spec[1]["children_spec"][2] = {"type": "collections.defaultdict", "context": context, "children_spec": []}
+    return json.dumps(spec)
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("change", "where", "what"),
@@ -203,11 +214,21 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("damage", "what"),
         [
-            (lambda index: index["config"].update(data_format=["str", "pickle", "bytes"]), "do not hold pairs"),
-            (lambda index: index["config"].update(data_spec=None), "do not hold pairs"),
-            (lambda index: index["chunks"][0].update(filename="../../secret.bin"), "do not hold pairs"),
-            (lambda index: index["chunks"][0].update(chunk_size=10**18), "do not hold pairs"),
-            (lambda index: index["chunks"][0].update(chunk_size=-1), "do not hold pairs"),
+            (lambda index: index["config"].update(data_format=["str", "pickle", "bytes"]), "is not of pairs"),
+            (lambda index: index["config"].update(data_spec=spec_that_imports(index)), "is not of pairs"),
+            (lambda index: index["config"].update(data_spec=None), "is damaged"),
+            (lambda index: index["config"].update(data_spec="[" * 100_000), "is damaged"),
+            (lambda index: index["config"].update(compression="zstd"), "is not of pairs"),
+            (lambda index: index["config"].update(item_loader="ParquetLoader"), "is not of pairs"),
+            (lambda index: index["config"].pop("data_format"), "is not of pairs"),
+            (lambda index: index["chunks"][0].update(filename="../../secret.bin"), "is not of pairs"),
+            (lambda index: index["chunks"][0].update(filename=index["chunks"][1]["filename"]), "is not of pairs"),
+            (lambda index: index["chunks"][0].pop("filename"), "is damaged"),
+            (lambda index: index["chunks"][0].update(chunk_size=10**18), "is not of pairs"),
+            (lambda index: index["chunks"][0].update(chunk_size=-1), "is not of pairs"),
+            (lambda index: index["chunks"][0].update(chunk_size=float("inf")), "is not of pairs"),
+            (lambda index: index["chunks"][0].update(chunk_bytes=7), "missing, or not of the 7 bytes"),
+            (lambda index: index.update(chunks=[]), "is not of pairs"),
             (lambda index: index.pop("config"), "is damaged"),
             (lambda index: index.update(chunks=3), "is damaged"),
         ],
@@ -224,17 +245,63 @@ class TestMistakes:
     def test_a_damaged_shard_costs_its_pairs_alone(self, shards: Path, tmp_path: Path) -> None:
         copy = tmp_path / "copy"
         shutil.copytree(shards, copy)
-        first = json.loads((copy / "index.json").read_text())["chunks"][0]
-        (copy / first["filename"]).write_bytes(b"\xff" * 100)
+        first = copy / json.loads((copy / "index.json").read_text())["chunks"][0]["filename"]
+        content = first.read_bytes()
+        table = 4 * (2 + int.from_bytes(content[:4], "little"))
+        first.write_bytes(content[:table] + b"\xff" * (len(content) - table))
         dataset = StreamedSRDataset(options(copy))
         with pytest.raises(UserError, match="cannot be"):
             dataset[0]
         assert dataset[7]["gt"].shape == (3, 64, 64)
 
-    def test_a_lost_shard(self, shards: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("place", [0, 1, 2, -1])  # the number of pairs, where the first and second begin, the end
+    @pytest.mark.parametrize("value", [0, 1, 2**32 - 1])
+    def test_a_shard_whose_table_does_not_fit(self, shards: Path, tmp_path: Path, place: int, value: int) -> None:
         copy = tmp_path / "copy"
         shutil.copytree(shards, copy)
-        first = json.loads((copy / "index.json").read_text())["chunks"][0]
-        (copy / first["filename"]).unlink()
-        with pytest.raises(UserError, match="pair 0 cannot be read"):
-            StreamedSRDataset(options(copy))[0]
+        first = copy / json.loads((copy / "index.json").read_text())["chunks"][0]["filename"]
+        content = bytearray(first.read_bytes())
+        entry = place if place >= 0 else 1 + int.from_bytes(content[:4], "little")
+        content[4 * entry : 4 * entry + 4] = value.to_bytes(4, "little")
+        first.write_bytes(content)
+        with pytest.raises(OptionError, match=f"{first.name} is damaged: its table"):
+            StreamedSRDataset(options(copy))
+
+    @pytest.mark.parametrize("change", ["lost", "cut short", "a device"])
+    def test_a_shard_that_is_not_what_the_list_says(self, shards: Path, tmp_path: Path, change: str) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(shards, copy)
+        first = copy / json.loads((copy / "index.json").read_text())["chunks"][0]["filename"]
+        content = first.read_bytes()
+        first.unlink()
+        if change == "cut short":
+            first.write_bytes(content[:-1])
+        elif change == "a device":
+            os.mkfifo(first)
+        with pytest.raises(OptionError, match=rf"dataroot_shards: .*{first.name} is missing, or not of the"):
+            StreamedSRDataset(options(copy))
+
+    def test_what_an_object_store_says_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class NoCredentialsError(Exception):
+            pass
+
+        def fails(*arguments: Any, **more: Any) -> None:
+            raise NoCredentialsError("Unable to locate credentials\nmore")
+
+        monkeypatch.setattr("litdata.StreamingDataset", fails)
+        with pytest.raises(OptionError) as caught:
+            StreamedSRDataset(options(Path("x"), dataroot_shards="s3://bucket/x"))
+        assert_message(caught.value, "datasets.train.dataroot_shards", "s3://bucket/x", "Unable to locate credentials")
+        assert "\n" not in str(caught.value)
+
+    def test_check_reads_folders_and_no_urls(self, tiny_options, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("litdata.StreamingDataset", lambda *arguments, **more: pytest.fail("opened"))
+        train = {"name": "train", "type": "StreamedSRDataset", "gt_size": 64}
+        for roots, lines in (
+            (["s3://bucket/x", str(shards)], []),
+            ("s3://bucket/x", []),
+            (["s3://bucket/x", "nowhere"], ["datasets.train.dataroot_shards: "]),
+        ):
+            tiny_options["datasets"]["train"] = train | {"dataroot_shards": roots}
+            found = problems(tiny_options, is_train=True)
+            assert [line.startswith(start) for line, start in zip(found, lines, strict=True)] == [True] * len(lines)

@@ -50,8 +50,11 @@ class TestInOptions:
         assert (opt["device"], opt["num_gpu"]) == ("cpu", 0)
 
     def test_not_both(self, tiny_options, workdir) -> None:
-        with pytest.raises(OptionError, match="device: given beside num_gpu"):
-            resolve_options(tiny_options | {"device": "cpu", "num_gpu": 0}, is_train=True)
+        for device, gpus in (("cpu", "auto"), ("auto", 0), ("cuda", 0), ("mps", 1)):
+            with pytest.raises(OptionError, match="device: not what num_gpu says"):
+                resolve_options(tiny_options | {"device": device, "num_gpu": gpus}, is_train=True)
+        recorded = resolve_options(tiny_options | {"device": "cpu", "num_gpu": 0}, is_train=True)
+        assert (recorded["device"], recorded["num_gpu"]) == ("cpu", 0), "as a run records them"
 
     def test_several_processes_need_cuda_or_cpu(self, tiny_options, workdir, monkeypatch: pytest.MonkeyPatch) -> None:
         del tiny_options["num_gpu"]
@@ -65,8 +68,9 @@ class TestInOptions:
     def test_check_knows_it(self, tiny_options) -> None:
         del tiny_options["num_gpu"]
         check_options(tiny_options | {"device": "auto"})
-        with pytest.raises(OptionError, match="device: "):
-            check_options(tiny_options | {"device": "gpu"})
+        for wrong in ({"device": "gpu"}, {"device": "cpu", "num_gpu": "auto"}):
+            with pytest.raises(OptionError, match=r"^device: "):
+                check_options(tiny_options | wrong)
 
 
 class TestWhatADeviceLacks:

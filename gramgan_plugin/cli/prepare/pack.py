@@ -274,5 +274,7 @@ def _print_report(report: "Report", form: str, photos: int) -> None:
         print(f"  datasets.val.dataroot_lq: {report.out / 'test' / f'LQ_x{report.scale}'}")
     if report.out == SAMPLE_OUT and report.scale == 4 and not report.as_shards:  # as in the sample's option files
         print("next: basicsr train -opt train_gramgan_sample.yml")
+    elif report.as_shards:
+        print("next: a copy of train_rrdb_psnr_x4.yml with these lines in place of its type, dataroots and io_backend")
     else:
         print("next, with these paths in a copy of the option file: basicsr train -opt train_rrdb_psnr_x4.yml")

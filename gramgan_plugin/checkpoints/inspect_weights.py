@@ -26,7 +26,8 @@ def describe_weights(path: str | Path, param_key: str | None = None) -> dict[str
 
     Returns:
         ``file, size, sha256, kind, keys, key, tensors, other_tensors, parameters, dtype, averaged, iteration,
-        non_finite, metadata, architecture, format, scale, in_channels, out_channels, options, network_g``; None for what is unknown.
+        non_finite, metadata, architecture, format, scale, in_channels, out_channels, options, network_g``; None for
+        what is unknown.
 
     Raises:
         UserError: one line, if it is no file of weights.

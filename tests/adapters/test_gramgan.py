@@ -24,7 +24,7 @@ from gramgan_plugin.adapters.mmengine_registration import register_all
 from gramgan_plugin.adapters.optim_wrappers import GANOptimWrapperConstructor
 from gramgan_plugin.adapters.restart_schedule import CosineRestartWarmupLR
 from gramgan_plugin.archs.rrdbnet_arch import RRDBNet
-from gramgan_plugin.checkpoints.inspect_weights import inspect_weights
+from gramgan_plugin.checkpoints.inspect_weights import describe_weights
 from gramgan_plugin.checkpoints.public_weights import WEIGHTS
 from gramgan_plugin.checkpoints.weights_cache import ensure
 from gramgan_plugin.cli.main import main
@@ -236,7 +236,7 @@ class TestRunner:
         }
         assert main(["convert", "work/iter_6.pth", "--to", "basicsr", "-o", "net_g.pth"]) == 0
         content = torch.load("net_g.pth", weights_only=True)
-        facts = inspect_weights("work/iter_6.pth")
+        facts = describe_weights("work/iter_6.pth")
         net = RRDBNet(3, 3, **NETWORK)
         own = net.state_dict()
         assert (facts["tensors"], facts["parameters"]) == (len(own), sum(value.numel() for value in own.values()))

@@ -167,6 +167,12 @@ def streaming_dataset(root: str, cache_dir: str | None, cache_size: str | int) -
     except ImportError as error:
         raise UserError(MISSING) from error
     try:
-        return StreamingDataset(root, cache_dir=cache_dir, shuffle=False, max_cache_size=cache_size)
+        return StreamingDataset(
+            root,
+            cache_dir=cache_dir,
+            shuffle=False,
+            max_cache_size=cache_size,
+            batch_decode=False,  # one pair at a time: a damaged one costs no other
+        )
     except Exception as error:  # of the object store's client, which has classes of its own
         raise UserError(f"{root}: cannot be opened ({first_line(error)})") from error

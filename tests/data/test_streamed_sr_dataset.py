@@ -254,6 +254,21 @@ class TestMistakes:
             dataset[0]
         assert dataset[7]["gt"].shape == (3, 64, 64)
 
+    def test_a_damaged_pair_costs_itself_alone(self, sample_pair: Path, tmp_path: Path) -> None:
+        write_shards(sample_pair / "GT.lmdb", sample_pair / "LQ_x4.lmdb", tmp_path / "shards", 10**7, progress=False)
+        (shard,) = (tmp_path / "shards").glob("*.bin")
+        content = bytearray(shard.read_bytes())
+        begin = int.from_bytes(content[4 + 4 * 2 : 8 + 4 * 2], "little")  # of the third pair
+        content[begin + 12 : begin + 16] = b"\xff" * 4  # its key is no text
+        shard.write_bytes(content)
+        dataset = StreamedSRDataset(options(tmp_path / "shards"))
+        for number in range(8):
+            if number == 2:
+                with pytest.raises(UserError, match="pair 2 cannot be read"):
+                    dataset[number]
+            else:
+                assert dataset[number]["gt"].shape == (3, 64, 64)
+
     @pytest.mark.parametrize("place", [0, 1, 2, -1])  # the number of pairs, where the first and second begin, the end
     @pytest.mark.parametrize("value", [0, 1, 2**32 - 1])
     def test_a_shard_whose_table_does_not_fit(self, shards: Path, tmp_path: Path, place: int, value: int) -> None:

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import basicsr  # noqa: F401
 import pytest
 import torch
+from basicsr.models.base_model import BaseModel
 
 from gramgan_plugin.building.mixed_precision import Precision
 from gramgan_plugin.config import check_options, resolve_options
 from gramgan_plugin.errors import OptionError
+from gramgan_plugin.models.basicsr_fixes import HostFixes
 from gramgan_plugin.models.gramgan_model import GramGANModel
 from gramgan_plugin.utils import devices
 from tests.models.model_options import resolved
@@ -41,6 +43,14 @@ class TestInOptions:
         opt = resolved(tiny_options | {"device": "cpu"})
         assert (opt["device"], opt["num_gpu"]) == ("cpu", 0)
         assert GramGANModel(opt).device == torch.device("cpu")
+
+    def test_a_model_has_the_device_of_its_options(self) -> None:
+        class Model(HostFixes, BaseModel):
+            pass
+
+        common = {"num_gpu": 0, "is_train": False}
+        assert Model(common | {"device": "mps"}).device == torch.device("mps"), "upstream's rule says cpu"
+        assert Model(common).device == torch.device("cpu"), "under upstream's own loop"
 
     def test_num_gpu_alone_means_what_it_did(self, tiny_options, workdir, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

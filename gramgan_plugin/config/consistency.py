@@ -11,7 +11,7 @@ from gramgan_plugin.config.resolve import BESIDE_NUM_GPU, NAME, NAME_OF_DATASET,
 from gramgan_plugin.config.schema_datasets import SCALED, WITHOUT_GT
 from gramgan_plugin.config.schema_models import Model
 from gramgan_plugin.config.sizes import check_sizes
-from gramgan_plugin.data.pairs import pair_mistakes, template_mistake
+from gramgan_plugin.data.pairs import depth_mistake, pair_mistakes, template_mistake
 from gramgan_plugin.utils.sections import section
 from gramgan_plugin.utils.text import did_you_mean, shown_value
 
@@ -100,6 +100,9 @@ def _check_data(opt: Mapping[str, Any], found: Findings) -> None:
             for name, mistake in pair_mistakes(options):
                 if name != "filename_tmpl" or isinstance(options.get(name), str):  # types are checked elsewhere
                     found.error(f"{where}.{name}", mistake)
+            depth = depth_mistake(options, key.split("_")[0] == "train")
+            if depth is not None and options["bit_depth"] == 16:  # other values are checked elsewhere
+                found.error(f"{where}.bit_depth", depth)
         elif isinstance(template := options.get("filename_tmpl", "{}"), str) and template.count("{}") != 1:
             found.error(f"{where}.filename_tmpl", template_mistake(template))
         if kind in MAY_BE_LMDB and section(options, "io_backend").get("type") == "lmdb":

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from gramgan_plugin.data.fingerprint import WITHOUT_EFFECT
 from gramgan_plugin.data.image_cache import ImageCache, ImageSizeError
 from gramgan_plugin.data.images import Image, decode, decode_deep, mod_crop
-from gramgan_plugin.data.pairs import LQ_MADE, FolderImages, Pair, Source, find_pairs, option
+from gramgan_plugin.data.pairs import LQ_MADE, FolderImages, Pair, Source, depth_mistake, find_pairs, option
 from gramgan_plugin.data.photos import PhotoError, decode_photo
 from gramgan_plugin.errors import OptionError, UserError
 from gramgan_plugin.functional.matlab_bicubic import MATLAB_BICUBIC
@@ -68,7 +68,10 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
         self._read_options()
         self.pairs = find_pairs(opt)
         self.cache = self._build_cache() if opt.get("cache") else None
-        self.deep = self._is_deep()
+        mistake = depth_mistake(opt, self.train)
+        if mistake is not None:
+            raise OptionError(f"{option(opt, 'bit_depth')}: {mistake}")
+        self.deep = opt.get("bit_depth") == 16
 
     def _read_options(self) -> None:
         """Read the options of crops and colours."""
@@ -118,24 +121,6 @@ class PairedSRDataset(Dataset[dict[str, Any]]):
             return self.cache.image(number, lambda: _read(source, key, manage_colours))
         except ImageSizeError as error:
             raise UserError(f"{_name(source, key)} {error}") from error
-
-    def _is_deep(self) -> bool:
-        """Return whether images keep 16 bits.
-
-        Raises:
-            OptionError: if other options do not allow it.
-        """
-        depth = self.opt.get("bit_depth") or 8
-        where = option(self.opt, "bit_depth")
-        if depth not in (8, 16):
-            raise OptionError(f"{where}: expected 8 or 16, got {depth!r}")
-        if depth == 16 and not self.train:
-            raise OptionError(f"{where}: only in training; metrics compare 8 bits")
-        if depth == 16 and self.opt.get("lq") is not None:
-            raise OptionError(f"{where}: LQ is made in 8 bits; give 16-bit LQ as dataroot_lq")
-        if depth == 16 and self.cache is not None:
-            raise OptionError(f"{where}: the cache holds 8 bits; set cache: false")
-        return bool(depth == 16)
 
     def _build_cache(self) -> ImageCache:
         try:

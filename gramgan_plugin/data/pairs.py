@@ -145,6 +145,25 @@ def pair_mistakes(opt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "filename_tmpl", template_mistake(template)
 
 
+def depth_mistake(opt: Mapping[str, Any], train: bool) -> str | None:
+    """Return what is wrong with ``bit_depth`` and what to do, or None.
+
+    Args:
+        opt: a dataset's options; values may be of any type.
+        train: whether it is the training set.
+    """
+    depth = opt.get("bit_depth")
+    if depth in (None, 8):
+        return None
+    if depth != 16 or isinstance(depth, bool):
+        return f"expected 8 or 16, got {shown_value(depth)}"
+    if not train:
+        return "16 only in training, since metrics compare 8 bits; leave it out here"
+    if opt.get("lq") is not None:
+        return "LQ is made in 8 bits; give 16-bit LQ as dataroot_lq"
+    return "the cache holds 8 bits; set cache: false" if opt.get("cache") else None
+
+
 def template_mistake(template: Any) -> str:
     """Return what is wrong with a ``filename_tmpl`` that has not one ``{}``, as the end of a message."""
     return f"expected one {{}} as in '{{}}x4', not {shown_value(template)}"

@@ -4,11 +4,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import basicsr  # noqa: F401
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from gramgan_plugin.config import check_options
 from gramgan_plugin.data.batch import to_model_batch
 from gramgan_plugin.data.paired_sr_dataset import PairedSRDataset
 from gramgan_plugin.errors import OptionError, UserError
@@ -70,7 +72,7 @@ def test_luma(pair, tmp_path: Path) -> None:
     ("change", "what"),
     [
         ({"bit_depth": 12}, "expected 8 or 16"),
-        ({"phase": "val"}, "only in training"),
+        ({"phase": "val"}, "16 only in training"),
         ({"dataroot_lq": None, "lq": "bicubic"}, "give 16-bit LQ as dataroot_lq"),
         ({"cache": True}, "set cache: false"),
     ],
@@ -87,3 +89,16 @@ def test_a_damaged_file(pair, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"a\.png cannot be decoded"):
         PairedSRDataset(options(tmp_path))[0]
+
+
+@pytest.mark.parametrize(
+    ("block", "key", "value"), [("train", "cache", True), ("val", "bit_depth", 16), ("train", "bit_depth", 12)]
+)
+def test_check_knows_it(tiny_options: dict[str, Any], block: str, key: str, value: Any) -> None:
+    if block == "train":
+        tiny_options["datasets"]["train"]["bit_depth"] = 16
+    check_options(tiny_options)
+    tiny_options["datasets"][block][key] = value
+    with pytest.raises(OptionError) as caught:
+        check_options(tiny_options)
+    assert str(caught.value).startswith(f"datasets.{block}.bit_depth: ")

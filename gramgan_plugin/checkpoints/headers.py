@@ -170,17 +170,17 @@ def _read_legacy(file: IO[bytes], path: Path) -> tuple[Any, int]:
         return Storage(dtype, length)
 
     try:
-        magic = load_inert(stream, _no_storage)
+        magic = load_inert(stream, _no_storage, with_tensors=False)
     except Exception:
         magic = None
     if magic != LEGACY_MAGIC:
         raise UserError(f"{printable(str(path))}: {NOT_A_CHECKPOINT}")
-    if load_inert(stream, _no_storage) != LEGACY_PROTOCOL:
+    if load_inert(stream, _no_storage, with_tensors=False) != LEGACY_PROTOCOL:
         raise Damaged("an unknown version of torch's older format")
-    load_inert(stream, _no_storage)  # the system that wrote it
+    load_inert(stream, _no_storage, with_tensors=False)  # the system that wrote it
     content = load_inert(stream, find)
     length = stream.tell()
-    keys = load_inert(stream, _no_storage)
+    keys = load_inert(stream, _no_storage, with_tensors=False)
     if sorted(keys) != sorted(sizes):
         raise Damaged("its list of data is not that of its tensors")
     place = stream.tell()

@@ -121,13 +121,16 @@ class _Global:
     name: str
 
 
-def load_inert(stream: IO[bytes], find_storage: Callable[[tuple[Any, ...], torch.dtype], Storage]) -> Any:
+def load_inert(
+    stream: IO[bytes], find_storage: Callable[[tuple[Any, ...], torch.dtype], Storage], *, with_tensors: bool = True
+) -> Any:
     """Read one pickle, and leave the stream at its end.
 
     Args:
         stream: positioned at the pickle's first byte.
         find_storage: takes the persistent id of a tensor's data, without its first two members (``storage`` and the
             type), and the type; returns the storage or raises ``Damaged``.
+        with_tensors: whether an ``Unusable`` may be in what is returned, for the caller to refuse it by its place.
 
     Returns:
         Plain Python data; subclasses of dict become dicts. Tensors are on the meta device, or ``Unusable``; objects of
@@ -141,8 +144,8 @@ def load_inert(stream: IO[bytes], find_storage: Callable[[tuple[Any, ...], torch
     machine = _Machine(find_storage)
     content = machine.run(stream)
     # torch would make it, though nothing in the file keeps it.
-    if machine.unusable and not _has_unusable(content):
-        raise Damaged("its pickle makes a tensor of a kind that no weights have, and drops it")
+    if machine.unusable and not (with_tensors and _has_unusable(content)):
+        raise Damaged("its pickle makes a tensor of a kind that no weights have, in a place where none is")
     return content
 
 

@@ -16,7 +16,7 @@ from gramgan_plugin.errors import UserError
 from gramgan_plugin.utils.text import first_line
 
 INDEX = "index.json"
-MOST_BYTES, MOST_PAIRS = 2**29, 10_000_000  # of the list; in one shard
+MOST_BYTES, MOST_PAIRS = 2**27, 10_000_000  # of the list; in one shard
 NAME = re.compile(r"[A-Za-z0-9_-]{1,200}\.bin")
 # index.json names the types of what is stored, and its tree as torch writes it: a type could be a pickle, and a tree
 # name a module to import. So both must be those of a pair of text and bytes.
@@ -25,10 +25,12 @@ SPEC = [1, {"type": "builtins.dict", "context": '["key", "gt", "lq"]', "children
 CONFIG = {
     "data_format": ["str", "bytes", "bytes"],
     "compression": None,
+    "compression_level": None,
     "encryption": None,
     "ipc_compression": None,
     "item_loader": "PyTreeLoader",
 }
+WITHOUT_MEANING = {"chunk_bytes", "chunk_size", "compression_batch_size", "types"}  # for the reader, with that CONFIG
 MISSING = 'shards need litdata: pip install "gramgan-plugin[shards]"'
 
 
@@ -128,6 +130,7 @@ def read_index(folder: Path, with_files: bool = True) -> list[int]:
         index = json.loads(path.read_bytes())
         config, chunks = index["config"], index["chunks"]
         plain = json.loads(config.pop("data_spec")) == SPEC and {key: config.get(key) for key in CONFIG} == CONFIG
+        plain = plain and set(config) - set(CONFIG) <= WITHOUT_MEANING
         shards = {str(chunk["filename"]): (chunk["chunk_size"], chunk["chunk_bytes"]) for chunk in chunks}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{INDEX} is damaged ({first_line(error) or type(error).__name__})") from error

@@ -244,7 +244,7 @@ def _finish(data_set: DataSet, stage: Staging, report: Report, form: str, lq_giv
         "max_per_photo": settings.most,
         "keep_detailed": settings.keep_detailed,
         **({} if report.selection is None else _selection_facts(report.selection)),
-        "share": list(settings.share),
+        **({} if settings.share == WHOLE else {"share": list(settings.share)}),
         "encoding": settings.encoding.name,
         "colours": "as stored" if settings.as_stored else "sRGB",
         "photos": counts.photos,

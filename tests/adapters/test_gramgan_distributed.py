@@ -57,4 +57,5 @@ def test_two_processes(workdir: Path, with_d: bool) -> None:
     if not with_d:  # BatchNorm sees each process's own share of the batch
         trained(ALONE, with_d, 1)
         for name, value in torch.load("1_0.pth", weights_only=True).items():
-            torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6, msg=name)
+            difference = float((first[name] - value).abs().max())
+            assert difference < 1e-5, (name, difference)  # 3e-5 if both drew the first sample's warps

@@ -96,3 +96,19 @@ def test_a_plain_one_is_read(workdir: Path) -> None:
         archive.writestr("archive/version", "3\n")
         archive.writestr("archive/byteorder", "little")
     assert load_tensors("x.pth")["w"].tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("place", ["the system", "the keys", "the protocol"])
+def test_in_what_torchs_older_format_has_besides(place: str, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {
+        "magic": whole(0x1950A86A20F9469CFC6C),
+        "the protocol": whole(1001),
+        "the system": table(),
+        "content": table(a=whole(1)),
+        "the keys": listed(),
+    }
+    parts[place] = b"}(" + text("0") + HUGE + b"u" if place == "the keys" else HUGE
+    Path("x.pth").write_bytes(b"".join(b"\x80\x02" + part + b"." for part in parts.values()))
+    monkeypatch.setattr("torch.load", lambda *arguments, **more: pytest.fail("torch has read it"))
+    with pytest.raises(UserError, match=r"^x\.pth: "):
+        load_tensors("x.pth")

@@ -220,6 +220,8 @@ class TestMistakes:
             (lambda index: index["config"].update(data_spec="[" * 100_000), "is damaged"),
             (lambda index: index["config"].update(compression="zstd"), "is not of pairs"),
             (lambda index: index["config"].update(item_loader="ParquetLoader"), "is not of pairs"),
+            (lambda index: index["config"].update(compression_level="sample"), "is not of pairs"),
+            (lambda index: index["config"].update(format="mds"), "is not of pairs"),
             (lambda index: index["config"].pop("data_format"), "is not of pairs"),
             (lambda index: index["chunks"][0].update(filename="../../secret.bin"), "is not of pairs"),
             (lambda index: index["chunks"][0].update(filename=index["chunks"][1]["filename"]), "is not of pairs"),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gramgan_plugin.adapters.optim_wrappers import GANStepOptimWrapper
 from gramgan_plugin.building.loss_options import (
+    REFUSALS,
     build_extras,
     build_update,
     check_average,
@@ -35,7 +36,7 @@ from gramgan_plugin.steps.gan_step import GANStep
 from gramgan_plugin.steps.step_state import Batch
 from gramgan_plugin.steps.terms import BLOCKS, PENALTY, USM_OPTIONS, AdversarialTerm, build_terms, term_mistakes
 from gramgan_plugin.steps.update import move_average
-from gramgan_plugin.utils.text import did_you_mean
+from gramgan_plugin.utils.text import did_you_mean, first_line, shown_value
 
 # Keys of ``train`` that are read here; they mean what they mean in an option file.
 KNOWN = {
@@ -89,12 +90,14 @@ class GramGAN(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         _check_preprocessor(self.data_preprocessor)
+        if train is not None and not isinstance(train, Mapping):
+            raise OptionError(f"model.train: expected a dict of option blocks, got {shown_value(train)}")
         self.options = dict(train or {})
         _check_known(self.options)
-        self.generator = _built(generator)
+        self.generator = _built("model.generator", generator)
         self.discriminator: nn.Module | None = None
         if discriminator is not None:
-            self.discriminator = _built(discriminator)
+            self.discriminator = _built("model.discriminator", discriminator)
         self.pretrained, self.manual_seed = pretrained, manual_seed
         self.ema_decay = float(self.options.get("ema_decay") or 0)
         if self.ema_decay > 0:
@@ -244,15 +247,29 @@ class GramGAN(BaseModel):
         )
 
 
-def _built(net: Any) -> nn.Module:
-    built: nn.Module = net if isinstance(net, nn.Module) else MODELS.build(net)
+def _built(key: str, net: Any) -> nn.Module:
+    """Build a network from its configuration.
+
+    Raises:
+        OptionError: if it names none, or one that does not take these options.
+    """
+    if isinstance(net, nn.Module):
+        return net
+    if not isinstance(net, Mapping) or "type" not in net:
+        raise OptionError(f"{key}: expected a network or dict(type=..., ...), got {shown_value(net)}")
+    try:
+        built: nn.Module = MODELS.build(net)
+    except (*REFUSALS, KeyError) as error:
+        raise OptionError(f"{key}: {first_line(error)}") from error
     return built
 
 
 def _build_loss(key: str, block: Mapping[str, Any]) -> nn.Module:
     """Build a loss of MMEngine's registry, ours with the files that its options name opened."""
+    if not isinstance(block, Mapping) or "type" not in block:
+        raise OptionError(f"model.{key}: expected dict(type=..., ...), got {shown_value(block)}")
     options = dict(block)
-    name = options.pop("type", None)
+    name = options.pop("type")
     with MODELS.switch_scope_and_registry(None) as registry:  # of the current scope, such as mmagic, and its parents
         cls = registry.get(name) if isinstance(name, str) else name
     if not isinstance(cls, type):

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from gramgan_plugin.building.optimizers import build_optimizer
 from gramgan_plugin.errors import OptionError
+from gramgan_plugin.utils.text import first_line
 
 # What MMEngine's wrappers do, and where GramGAN has it.
 ELSEWHERE = {
@@ -47,12 +48,15 @@ class GANOptimWrapperConstructor:
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(optim_wrapper_cfg, Mapping):
+            raise OptionError("optim_wrapper: expected dict(constructor=..., generator=dict(optimizer=...), ...)")
         if paramwise_cfg:
             raise OptionError("optim_wrapper.paramwise_cfg: not supported with GramGAN; remove it")
         unknown = set(optim_wrapper_cfg) - {*NETWORKS, "constructor"}
         if unknown:
+            each = " and ".join(NETWORKS)
             raise OptionError(
-                f"optim_wrapper.{sorted(unknown)[0]}: unknown; give an `optimizer` for each of {' and '.join(NETWORKS)}"
+                f"optim_wrapper.{min(map(str, unknown))}: unknown; give an `optimizer` for each of {each}"
             )
         self.blocks = {
             name: _checked(name, optim_wrapper_cfg[name]) for name in NETWORKS if optim_wrapper_cfg.get(name)
@@ -99,5 +103,8 @@ def _optimizer(name: str, block: Mapping[str, Any], net: nn.Module) -> Optimizer
             return build_optimizer(kind, parameters, **options)
         except (TypeError, ValueError) as error:
             raise OptionError(f"optim_wrapper.{name}.optimizer: {kind}: {error}") from error
-    optimizer: Optimizer = OPTIMIZERS.build({**options, "type": kind, "params": parameters})
+    try:
+        optimizer: Optimizer = OPTIMIZERS.build({**options, "type": kind, "params": parameters})
+    except (TypeError, ValueError, KeyError) as error:
+        raise OptionError(f"optim_wrapper.{name}.optimizer: {first_line(error)}") from error
     return optimizer

@@ -354,6 +354,10 @@ class TestMistakes:
             ({"train": TRAIN | {"optim_g": {}}}, "model.train.optim_g", "optim_wrapper.generator"),
             ({"train": TRAIN | {"gram_gt_usm": True}}, "model.train.gram_gt_usm", "not available"),
             ({"discriminator": None}, "model.network_d", "missing"),
+            ({"train": [1]}, "model.train", "expected a dict"),
+            ({"generator": 5}, "model.generator", "expected a network"),
+            ({"generator": {"type": "RRDBNet", "scale": 4}}, "model.generator", "'scale'"),
+            ({"discriminator": {"type": "Nope"}}, "model.discriminator", "Nope"),
             ({"train": {"ema_decay": 0.9}}, "model.train", "no loss is on"),
             (
                 {"train": TRAIN | {"ema_decay": 0, "ldl_opt": {"type": "ArtifactMapLoss"}}},
@@ -381,6 +385,7 @@ class TestMistakes:
                 "model.train.gram_patch_opt.pach_size: unknown option of GramPatchLoss; did you mean 'patch_size'?",
             ),
             ({"gram_patch_opt": {"type": "GramPachLoss"}}, "model.train.gram_patch_opt.type"),
+            ({"pixel_opt": [1]}, "model.train.pixel_opt: expected dict(type="),
             ({"disc_perceptual_opt": {"type": "DiscPerceptualLoss", "taps": ["conv9_0"]}}, "train.disc_perceptual_opt"),
             ({"ema_decay": 0, "extra_terms": {"x": {"type": "ArtifactMapLoss"}}}, "train.ema_decay"),
         ],
@@ -408,6 +413,10 @@ class TestMistakes:
                 "optim_wrapper.generator",
             ),
             ({"generator": {"lr": 1e-4}}, "optim_wrapper.generator: expected"),
+            (
+                {"generator": {"optimizer": {"type": "Nope", "lr": 1}}, "discriminator": ADAM},
+                "optim_wrapper.generator.optimizer: ",
+            ),
         ],
     )
     def test_of_the_optimizers(self, blocks: dict[str, Any], where: str) -> None:

@@ -157,11 +157,18 @@ class GramGAN(BaseModel):
 
     @torch.no_grad()
     def val_step(self, data: Any) -> list[Any]:
-        """Enlarge a batch, for MMagic's metrics: levels in [0, 255].
+        """Upscale a batch, for MMagic's metrics.
+
+        Args:
+            data: of ``PairedSRDataset`` in a phase but ``train``, or of MMagic's datasets; with GT.
 
         Returns:
-            For MMagic's datasets, their ``DataSample`` with ``output.pred_img``; for ours, dicts of the same form with
-            ``gt_img`` (BGR, as MMagic's metrics take it) and ``gt_path``.
+            A list of N: for MMagic's datasets their ``DataSample`` with ``output.pred_img``; for ours dicts of the same
+            form with ``gt_img`` and ``gt_path``. Images are (C, H, W), levels in [0, 255], channels in the order BGR,
+            as MMagic's metrics take them.
+
+        Raises:
+            OptionError: for a batch of MMagic's without a ``data_preprocessor``.
         """
         lq, gt, samples = self._images(data, training=False)
         if samples is not None:
@@ -179,7 +186,7 @@ class GramGAN(BaseModel):
         return self.val_step(data)
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = "tensor") -> Any:
-        """Enlarge images by the averaged weights, or G's where there is no average.
+        """Upscale images by the averaged weights, or G's where there is no average.
 
         Args:
             inputs: (N, C, h, w) in [0, 1].

@@ -91,7 +91,7 @@ def build_update(
     networks: Mapping[str, nn.Module],
     scaler: "torch.amp.GradScaler | None",
 ) -> Update:
-    """Build the optimizers' guarded step from a ``train`` section.
+    """Return the optimizers' guarded step, as a ``train`` section sets it.
 
     Args:
         train: ``clip_grad_norm_g``, ``clip_grad_norm_d`` and ``max_grad_ratio``.

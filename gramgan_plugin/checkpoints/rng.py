@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from gramgan_plugin.utils.devices import DEVICES, generator_of
+from gramgan_plugin.utils.devices import DEVICES, random_module
 
 # Words in the state of numpy's Mersenne twister.
 WORDS = 624
@@ -68,7 +68,7 @@ def set_rng_states(states: list[dict[str, Tensor]], device: torch.device) -> Non
 
 def _get(device: torch.device | None) -> dict[str, Any]:
     states = {"python": random.getstate(), "numpy": np.random.get_state(legacy=False), "torch": torch.get_rng_state()}
-    if (generator := generator_of(device)) is not None and device is not None:
+    if (generator := random_module(device)) is not None and device is not None:
         states[device.type] = generator.get_rng_state(device)
     return states
 
@@ -77,7 +77,7 @@ def _set(states: dict[str, Any], device: torch.device | None) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    generator = generator_of(device)
+    generator = random_module(device)
     if generator is not None and device is not None and device.type in states:
         generator.set_rng_state(states[device.type], device)
 

@@ -7,7 +7,7 @@ from gramgan_plugin.config.consistency_degradation import WITHOUT_LQ, check_degr
 from gramgan_plugin.config.consistency_training import check_training, needs_gt
 from gramgan_plugin.config.findings import Findings
 from gramgan_plugin.config.keys import is_number
-from gramgan_plugin.config.resolve import BESIDE_NUM_GPU, NAME, NAME_OF_DATASET, NOT_A_NAME, disagree
+from gramgan_plugin.config.resolve import BESIDE_NUM_GPU, NAME, NAME_OF_DATASET, NOT_A_NAME, devices_disagree
 from gramgan_plugin.config.schema_datasets import SCALED, WITHOUT_GT
 from gramgan_plugin.config.schema_models import Model
 from gramgan_plugin.config.sizes import check_sizes
@@ -28,7 +28,7 @@ def check_consistency(opt: Mapping[str, Any], model: Model | None, is_train: boo
         found: gets the errors and warnings.
     """
     _check_names(opt, found)
-    if disagree(opt.get("device"), opt.get("num_gpu")):
+    if devices_disagree(opt.get("device"), opt.get("num_gpu")):
         found.error("device", BESIDE_NUM_GPU)
     _check_phases(opt, is_train, found)
     _check_data(opt, found)

@@ -98,11 +98,11 @@ def _count_gpus(asked: Any) -> int:
     return asked
 
 
-def disagree(device: Any, num_gpu: Any) -> bool:
+def devices_disagree(device: Any, num_gpu: Any) -> bool:
     """Return whether ``device`` and ``num_gpu`` are both given and say different things, unlike a run's own record.
 
-    >>> disagree("cpu", 0), disagree("cuda", 2), disagree("cpu", "auto"), disagree(None, 0)
-    (False, False, True, False)
+    >>> devices_disagree("cpu", 0), devices_disagree("cuda", 2), devices_disagree("cpu", "auto")
+    (False, False, True)
     """
     if device is None or num_gpu is None:
         return False
@@ -114,7 +114,7 @@ def _resolve_device(opt: dict[str, Any]) -> None:
     from gramgan_plugin.utils.devices import find_device
 
     asked, gpus = opt.get("device"), opt.get("num_gpu")
-    if disagree(asked, gpus):
+    if devices_disagree(asked, gpus):
         raise OptionError(f"device: {BESIDE_NUM_GPU}")
     if asked is None and gpus is not None:
         opt["num_gpu"] = _count_gpus(gpus)

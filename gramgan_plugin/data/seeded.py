@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from gramgan_plugin.checkpoints.rng import preserve_rng
-from gramgan_plugin.utils.devices import generator_of
+from gramgan_plugin.utils.devices import random_module
 
 # First element of the spawn key: an epoch's order, a sample's augmentation and a batch's degradation never share a
 # random stream; `unreadable` has 2.
@@ -158,6 +158,6 @@ def seeded(manual_seed: int, key: tuple[int, ...], device: torch.device | None =
         np.random.seed(words[4:6])
         # Not torch.manual_seed, which would also seed the training process's accelerators.
         torch.default_generator.manual_seed(seed)
-        if (generator := generator_of(device)) is not None:
+        if (generator := random_module(device)) is not None:
             generator.manual_seed(seed)
         yield

@@ -65,7 +65,7 @@ def autocasts(kind: str) -> bool:
     return known is None or bool(known(kind))
 
 
-def generator_of(device: torch.device | None) -> Any:
+def random_module(device: torch.device | None) -> Any:
     """Return torch's module of a device with random numbers of its own, or None for the CPU's."""
     if device is None or device.type == "cpu":
         return None

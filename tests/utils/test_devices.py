@@ -99,6 +99,6 @@ class TestWhatADeviceLacks:
         assert Precision("fp32", torch.device("meta")).scaler is None
 
     def test_random_numbers_of_its_own(self) -> None:
-        assert devices.generator_of(None) is None
-        assert devices.generator_of(torch.device("cpu")) is None
-        assert devices.generator_of(torch.device("cuda")) is torch.cuda
+        assert devices.random_module(None) is None
+        assert devices.random_module(torch.device("cpu")) is None
+        assert devices.random_module(torch.device("cuda")) is torch.cuda

@@ -237,7 +237,7 @@ def _name(where: Any) -> str:
     while where is not None:
         where, key = where
         keys.append(shown(key))
-    return ".".join(reversed(keys)).removeprefix(".")  # the content itself has no name
+    return ".".join(reversed(keys)).removeprefix(".") or "its content"
 
 
 def _foreign(name: str) -> str:

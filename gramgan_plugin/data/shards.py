@@ -127,10 +127,11 @@ def read_index(folder: Path, with_files: bool = True) -> list[int]:
     if path.stat().st_size > MOST_BYTES:
         raise UserError(f"{INDEX} is larger than any list of shards")
     try:
-        index = json.loads(path.read_bytes())
+        index = json.loads(path.read_text("utf-8"))  # as litdata reads it: no other encoding
         config, chunks = index["config"], index["chunks"]
         plain = json.loads(config.pop("data_spec")) == SPEC and {key: config.get(key) for key in CONFIG} == CONFIG
-        plain = plain and set(config) - set(CONFIG) <= WITHOUT_MEANING
+        # litdata takes "compression" to be there.
+        plain = plain and {"compression"} <= set(config) <= set(CONFIG) | WITHOUT_MEANING
         shards = {str(chunk["filename"]): (chunk["chunk_size"], chunk["chunk_bytes"]) for chunk in chunks}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{INDEX} is damaged ({first_line(error) or type(error).__name__})") from error

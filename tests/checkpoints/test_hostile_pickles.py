@@ -112,3 +112,11 @@ def test_in_what_torchs_older_format_has_besides(place: str, workdir: Path, monk
     monkeypatch.setattr("torch.load", lambda *arguments, **more: pytest.fail("torch has read it"))
     with pytest.raises(UserError, match=r"^x\.pth: "):
         load_tensors("x.pth")
+
+
+def test_content_that_is_no_ordinary_tensor_is_called_so(workdir: Path) -> None:
+    odd = call("torch._tensor._rebuild_from_type_v2", *[name("__builtin__.bytearray")] * 2, row(whole(2**30)), NONE)
+    parts = whole(0x1950A86A20F9469CFC6C), whole(1001), table(), odd, listed()
+    Path("x.pth").write_bytes(b"".join(b"\x80\x02" + part + b"." for part in parts))
+    with pytest.raises(UserError, match=r"^x\.pth: its content is a tensor of a custom class"):
+        load_tensors("x.pth")

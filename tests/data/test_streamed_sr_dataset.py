@@ -223,6 +223,7 @@ class TestMistakes:
             (lambda index: index["config"].update(compression_level="sample"), "is not of pairs"),
             (lambda index: index["config"].update(format="mds"), "is not of pairs"),
             (lambda index: index["config"].pop("data_format"), "is not of pairs"),
+            (lambda index: index["config"].pop("compression"), "is not of pairs"),
             (lambda index: index["chunks"][0].update(filename="../../secret.bin"), "is not of pairs"),
             (lambda index: index["chunks"][0].update(filename=index["chunks"][1]["filename"]), "is not of pairs"),
             (lambda index: index["chunks"][0].pop("filename"), "is damaged"),
@@ -242,6 +243,16 @@ class TestMistakes:
         damage(index)
         (copy / "index.json").write_text(json.dumps(index))
         with pytest.raises(UserError, match=what):
+            Shards([str(copy)])
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+    def test_a_list_in_an_encoding_that_litdata_does_not_read(
+        self, shards: Path, tmp_path: Path, encoding: str
+    ) -> None:
+        copy = tmp_path / "copy"
+        shutil.copytree(shards, copy)
+        (copy / "index.json").write_text((shards / "index.json").read_text(), encoding=encoding)
+        with pytest.raises(UserError, match=r"index\.json is damaged"):
             Shards([str(copy)])
 
     def test_a_damaged_shard_costs_its_pairs_alone(self, shards: Path, tmp_path: Path) -> None:

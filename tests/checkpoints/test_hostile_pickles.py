@@ -73,6 +73,7 @@ CASES = {
     "dict that torch leaves empty": table(
         w=name("collections.OrderedDict") + row(listed(row(text("a"), tensor()))) + b"\x81"
     ),
+    "device of a list": table(log=call("torch.device", listed(text("cpu")))),
     "size of other things": table(log=call("torch.Size", listed(text("a")))),
 }
 
